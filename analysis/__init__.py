@@ -1,0 +1,1 @@
+"""Experiments, measures, statistics, claims and figures."""

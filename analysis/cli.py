@@ -1,0 +1,208 @@
+"""The command line: list, run, plot, bench."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import field, make_dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from analysis.bench import BenchConfig, bench
+from analysis.experiments import EXPERIMENTS, Experiment, Preset
+from analysis.experiments.base import PRESETS
+from analysis.results import load
+from analysis.runner import execute, present
+
+USAGE = """\
+usage: ssa-theory COMMAND ...
+
+  list                        the experiments and their questions
+  run NAME ... | all          train, store, test the claims, draw; `run NAME --help` lists every setting
+  plot NAME ... | all         redraw figures and claims from stored results, without training
+  bench                       how much faster an ensemble trains than its models one after another
+
+  ssa-theory run graph twins
+  ssa-theory run graph --preset smoke --seeds 16 --device cpu --out results
+  ssa-theory run graph --dim 4 --steps 200 --family erdos-renyi
+  ssa-theory run graph --family letters --text-file my_novel.txt
+"""
+_OUT = Annotated[Path, tyro.conf.arg(help="folder of the results; each experiment has its own below it")]
+_FLAGS = (tyro.conf.FlagCreatePairsOff,)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        if command in ("-h", "--help"):
+            print(USAGE)
+        elif command not in _COMMANDS:
+            raise ValueError(f"unknown command {command!r}: choose one of {', '.join(_COMMANDS)}")
+        else:
+            _COMMANDS[command](rest)
+    except ValidationError as error:
+        _fail(_explain(error))
+        return 2
+    except (ValueError, MemoryError, OSError) as error:
+        _fail(str(error) or type(error).__name__)
+        return 2
+    except KeyboardInterrupt:
+        _fail("stopped; the results of finished experiments are kept, run the same command to go on")
+        return 130
+    return 0
+
+
+def _fail(sentence: str) -> None:
+    print(f"ssa-theory: {sentence}", file=sys.stderr)
+
+
+def _explain(error: ValidationError) -> str:
+    """Pydantic's findings as one sentence each."""
+    sentences = []
+    for found in error.errors():
+        name = ".".join(str(part) for part in found["loc"])
+        if found["type"] == "value_error":
+            sentences.append(str(found["ctx"]["error"]))
+        else:
+            rule = found["msg"].replace("Input should", "must").replace("must be", "must be", 1)
+            sentences.append(
+                f"{name} {rule[0].lower() + rule[1:]}, got {found['input']!r}: change --{name.replace('_', '-')}"
+            )
+    return "; ".join(sentences)
+
+
+def _names(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
+    """The experiments named before the first flag, and the flags."""
+    split = next((i for i, a in enumerate(arguments) if a.startswith("-")), len(arguments))
+    names, flags = list(arguments[:split]), list(arguments[split:])
+    if names == ["all"]:
+        names = list(EXPERIMENTS)
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise ValueError(f"unknown experiment {name!r}: choose from {', '.join(EXPERIMENTS)}, or all")
+    if not names and not {"-h", "--help"} & set(flags):
+        raise ValueError(f"no experiment was named: choose from {', '.join(EXPERIMENTS)}, or all")
+    return [EXPERIMENTS[name] for name in dict.fromkeys(names)], flags
+
+
+def _list(arguments: Sequence[str]) -> None:
+    tyro.cli(make_dataclass("List", []), args=list(arguments), prog="ssa-theory list")
+    table = Table("experiment", "question", box=None, pad_edge=False)
+    for experiment in EXPERIMENTS.values():
+        table.add_row(experiment.name, experiment.question)
+    _print(table)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    experiments, flags = _names(arguments)
+    if not experiments:
+        print(USAGE)
+        return
+    # Every experiment's flags are checked before the first one trains.
+    plans = [(experiment, _parse_run(experiment, flags)) for experiment in experiments]
+    for experiment, options in plans:
+        with _progress(experiment.name) as progress:
+            dataset, trained = execute(experiment, options.config, options.out, options.fresh, progress)
+        how = f"trained in {dataset.attrs['wall_seconds']:.0f} s" if trained else "unchanged, not trained again"
+        _print_claims(experiment, dataset, f"{experiment.name}: {how}, in {options.out / experiment.name}")
+
+
+def _parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
+    """Every config field is a flag, from its type; its default comes from the preset."""
+    preset = next((b for a, b in pairwise(flags) if a == "--preset"), "paper")
+    preset = next((a.split("=", 1)[1] for a in flags if a.startswith("--preset=")), preset)
+    config = experiment.preset(preset if preset in PRESETS else "paper")  # tyro refuses an unknown one below
+    kinds = [
+        ("config", Annotated[experiment.config, tyro.conf.arg(name="")], config),
+        (
+            "preset",
+            Annotated[Preset, tyro.conf.arg(help="defaults: smoke (seconds), paper (64+ seeds), large")],
+            "paper",
+        ),
+        ("out", _OUT, Path("results")),
+        ("fresh", Annotated[bool, tyro.conf.arg(help="train even if the stored result is unchanged")], False),
+    ]
+    options = make_dataclass("Run", [(name, kind, field(default=value)) for name, kind, value in kinds])
+    prog = f"ssa-theory run {experiment.name}"
+    return tyro.cli(options, args=list(flags), prog=prog, description=experiment.question, config=_FLAGS)
+
+
+def _plot(arguments: Sequence[str]) -> None:
+    experiments, flags = _names(arguments)
+    options = tyro.cli(
+        make_dataclass("Plot", [("out", _OUT, field(default=Path("results")))]),
+        args=flags,
+        prog="ssa-theory plot NAME ...",
+        description="Redraw figures and claims from stored results, without training.",
+    )
+    for experiment in experiments:
+        present(experiment, options.out)
+        folder = options.out / experiment.name
+        _print_claims(experiment, load(folder / "result.nc"), f"{experiment.name}: redrawn in {folder}")
+
+
+def _bench(arguments: Sequence[str]) -> None:
+    options = make_dataclass(
+        "Bench",
+        [
+            ("config", Annotated[BenchConfig, tyro.conf.arg(name="")], field(default=BenchConfig())),
+            ("out", _OUT, field(default=Path("results"))),
+        ],
+    )
+    options = tyro.cli(
+        options, args=list(arguments), prog="ssa-theory bench", description=BenchConfig.__doc__, config=_FLAGS
+    )
+    with _progress("bench") as progress:
+        report = bench(options.config, options.out, progress)
+    table = Table("trainer", "models x steps / s", "ratio", title=report["workload"], title_justify="left")
+    for name, row in report["trainers"].items():
+        table.add_row(name, f"{row['models_steps_per_second']:,.0f}", f"{row['ratio']:.1f}")
+    _print(table)
+
+
+def _print_claims(experiment: Experiment, dataset: Any, title: str) -> None:
+    table = Table(
+        "verdict", "estimate [95 % interval]", "holds if", "seeds", "claim", title=title, title_justify="left", box=None
+    )
+    for claim in experiment.claims(dataset):
+        seeds = f"{claim.estimate.seeds}/{claim.asked}"
+        table.add_row(
+            claim.verdict, str(claim.estimate), f"{claim.relation} {claim.threshold:g}", seeds, claim.sentence
+        )
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """To standard output; unwrapped where that is not a terminal."""
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """A progress display on standard error."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as display:
+
+        def start(description: str, total: int) -> Callable[[int], None]:
+            task = display.add_task(f"{name}: {description}", total=total)
+            return lambda finished: display.advance(task, finished)
+
+        yield start
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "list": _list,
+    "run": _run,
+    "plot": _plot,
+    "bench": _bench,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""What every experiment's config has."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ExperimentConfig(BaseModel):
+    """Frozen, rejects unknown keys, and is stored inside the result that it produced."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    seeds: int = Field(
+        64,
+        ge=1,
+        le=10_000_000,
+        description="number of seeds; a seed names graph, embeddings, initialisation and data",
+    )
+    first_seed: int = Field(0, ge=0, lt=2**63, description="the seeds are first_seed, first_seed + 1, ...")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to train; auto takes CUDA where there is one"
+    )
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="precision of training (evaluation is in float64)"
+    )
+
+    @property
+    def seed_range(self) -> range:
+        """The seeds themselves."""
+        return range(self.first_seed, self.first_seed + self.seeds)

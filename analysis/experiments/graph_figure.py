@@ -1,0 +1,173 @@
+"""The figure of the graph experiments: the graph, what was learned of it, at which norm and temperature."""
+
+import json
+
+import networkx as nx
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures import STYLE, draw_band, draw_points, new_figure
+
+_NAMED_NODES = 30  # above this the node labels of matrices would overlap
+_ARROWS = 120  # above this number of edges arrow heads hide each other, and drawing them takes long
+
+
+def plot(dataset: xr.Dataset) -> Figure:
+    """Draw a stored result; nothing is trained or estimated here."""
+    config = json.loads(dataset.attrs["config"])
+    variants = [str(v) for v in dataset["variant"].values]
+    seed = dataset.sel(seed=dataset.attrs["shown_seed"])
+    figure = new_figure(14, 7)
+    axes = figure.subplots(2, 4)
+    figure.suptitle(_caption(dataset, config))
+    _draw_graph(axes[0, 0], seed)
+
+    peer = "ssa" if "ssa" in variants else variants[-1]
+    shown = [v for v in dict.fromkeys(("vanilla", peer)) if v in variants]
+    matrices = [("true P*", seed["transition_matrix"])]
+    for v in shown:
+        one = seed.sel(variant=v)
+        gap, error = float(one["cross_entropy_gap"][-1]), float(one["l1_error"])
+        matrices.append(
+            (
+                f"{v}, seed {dataset.attrs['shown_seed']}\ngap {gap:.3f} nats, L1 {error:.3f}",
+                one["learned_transition_matrix"],
+            )
+        )
+    for ax, (title, matrix) in zip(axes[0, 1:], matrices, strict=False):
+        image = ax.imshow(matrix.values, cmap="viridis", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+        ax.set_title(title)
+        _label_nodes(ax, seed["node"].values)
+    figure.colorbar(image, ax=axes[0, 1:].tolist(), label="transition probability", shrink=0.85)
+    for ax in axes[0, 1 + len(matrices) :]:
+        ax.set_visible(False)
+
+    _draw_curves(axes[1, 0], dataset, variants, "cross_entropy_gap_band", "step")
+    axes[1, 0].set(title=f"d = {config['dim']}: learning", ylabel="cross-entropy gap to Bayes (nats)")
+    _draw_temperature(axes[1, 1], dataset, [v for v in variants if v != "vanilla"])
+    _draw_norms(axes[1, 2], dataset, variants, config)
+    if config["control_steps"]:
+        _draw_curves(axes[1, 3], dataset, variants, "control_l1_by_step_band", "control_step")
+        axes[1, 3].set(title=f"control: d = K = {dataset.sizes['node']}, trained long", ylabel="mean row L1 error")
+    else:
+        _draw_curves(axes[1, 3], dataset, variants, "l1_by_step_band", "step")
+        axes[1, 3].set(title=f"d = {config['dim']}: L1 error", ylabel="mean row L1 error")
+    return figure
+
+
+def _caption(dataset: xr.Dataset, config: dict) -> str:
+    diverged = int(dataset["diverged"].sum())
+    source = config["text_file"] or config["graph_file"] or config["family"]
+    text = (
+        f"{source}: {dataset.sizes['node']} nodes, {config['context']} context, {config['loss']} loss, "
+        f"{config['optimizer']} {config['learning_rate']:g}, {config['steps']} steps; means and 95 % intervals over "
+        f"{config['seeds']} seeds"
+    )
+    return text + (f"; {diverged} diverged models left out" if diverged else "")
+
+
+def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
+    matrix, labels = seed["transition_matrix"].values, seed["node"].values
+    graph = nx.from_numpy_array(matrix, create_using=nx.DiGraph)
+    named = len(labels) <= _NAMED_NODES
+    if named:
+        place = nx.circular_layout(graph)
+    else:
+        place = nx.kamada_kawai_layout(graph.to_undirected(), weight=None)
+    weight = np.array([d["weight"] for *_, d in graph.edges(data=True)])
+    arrows = {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"} if len(weight) <= _ARROWS else {"arrows": False}
+    size = 150 if named else 18
+    nx.draw_networkx_edges(
+        graph,
+        place,
+        ax=ax,
+        alpha=0.1 + 0.8 * weight,
+        width=0.2 + 2 * weight,
+        edge_color="#444444",
+        node_size=size,
+        **arrows,
+    )
+    tone = seed["row_entropy"].values
+    nodes = nx.draw_networkx_nodes(
+        graph,
+        place,
+        ax=ax,
+        node_size=size,
+        node_color=tone,
+        cmap="YlOrBr",
+        vmax=1.6 * tone.max(),  # keeps the darkest node light enough for its label
+        edgecolors="black",
+        linewidths=0.6,
+    )
+    if named:
+        nx.draw_networkx_labels(graph, place, dict(enumerate(labels)), font_size=7, ax=ax)
+    bar = ax.figure.colorbar(nodes, ax=ax, label="row entropy (nats)", location="bottom", shrink=0.7, pad=0.02)
+    bar.ax.set_xlim(tone.min(), max(tone.max(), tone.min() + 1e-9))
+    ax.set_title("graph")
+    ax.axis("off")
+    ax.margins(0.1)
+
+
+def _label_nodes(ax: Axes, labels: np.ndarray) -> None:
+    ax.set(xlabel="next node", ylabel="current node")
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+    if len(labels) <= _NAMED_NODES:
+        size = 8 if len(labels) <= 12 else 6
+        ax.set_xticks(range(len(labels)), labels, fontsize=size)
+        ax.set_yticks(range(len(labels)), labels, fontsize=size)
+
+
+def _draw_curves(ax: Axes, dataset: xr.Dataset, variants: list[str], name: str, step: str) -> None:
+    for v in variants:
+        draw_band(ax, dataset[step].values, dataset[name].sel(variant=v), v)
+    ax.set(xlabel="training step", yscale="log")
+    ax.legend()
+
+
+def _draw_temperature(ax: Axes, dataset: xr.Dataset, variants: list[str]) -> None:
+    levels = dataset["neighbours"].values
+    for v in variants:
+        draw_points(ax, levels, dataset["temperature_by_neighbours"].sel(variant=v), v)
+    ax.axhline(1, color=STYLE["vanilla"]["color"], linewidth=1, label="vanilla (fixed)")
+    whole = np.allclose(levels, np.rint(levels))
+    label = "number of neighbours" if whole else "effective number of neighbours, exp(row entropy)"
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=label,
+        ylabel="learned temperature 1/tau",
+        title="temperature by number of neighbours",
+    )
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("")
+    if whole and len(levels) <= 10:
+        ax.set_xticks(levels)
+    labels = dataset["node"].values
+    if not whole and len(labels) <= _NAMED_NODES and variants:
+        effective = np.exp(dataset["row_entropy"].isel(seed=0).values).round(6)
+        band = dataset["temperature_by_neighbours"].sel(variant=variants[0], estimate="value")
+        for label, x in zip(labels, effective, strict=True):
+            y = float(band.sel(neighbours=x))
+            ax.annotate(label, (x, y), xytext=(4, -3), textcoords="offset points", fontsize=8)
+    ax.legend()
+
+
+def _draw_norms(ax: Axes, dataset: xr.Dataset, variants: list[str], config: dict) -> None:
+    places = np.arange(len(variants))
+    data = [dataset["weight_norm"].sel(variant=v).dropna("seed").values for v in variants]
+    for place, v, values in zip(places, variants, data, strict=True):
+        if len(values) > 1 and np.ptp(values) > 0:
+            body = ax.violinplot([values], [place], widths=0.8, showextrema=False)["bodies"][0]
+            body.set(facecolor=STYLE[v]["color"], alpha=0.25, edgecolor=STYLE[v]["color"])
+        draw_points(
+            ax,
+            [place],
+            dataset["weight_norm_band"].sel(variant=[v]).squeeze("variant", drop=True).expand_dims("x"),
+            v,
+        )
+    ax.set_xticks(places, variants)
+    ax.set(ylabel="spectral norm of W", title=f"norm after {config['steps']} steps")
+    ax.set_ylim(bottom=0)

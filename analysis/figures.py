@@ -1,0 +1,65 @@
+"""Figure style and saving. A variant keeps its colour, line and marker in all figures; they differ in greyscale too."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.results import write_whole
+
+STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
+    {
+        "vanilla": {"color": "#222222", "linestyle": "-", "marker": "o"},
+        "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
+        "ssa-free": {"color": "#56b4e9", "linestyle": "-.", "marker": "^"},
+        "ssa-mlp": {"color": "#009e73", "linestyle": ":", "marker": "D"},
+        "ssa-degree": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+    }
+)
+_RC = {
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "ssa-theory",  # with no date below, the same figure gives the same bytes
+    "svg.fonttype": "path",
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in the project's style (inches), with constrained layout and no global state."""
+    matplotlib.rcParams.update(_RC)
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_band(axes: Axes, x: np.ndarray, band: xr.DataArray, variant: str, **extra: object) -> None:
+    """A mean curve and its 95 % interval; `band` has the dimension `estimate` (value, low, high) and one more."""
+    value, low, high = (band.sel(estimate=e).values for e in ("value", "low", "high"))
+    style = STYLE[variant]
+    axes.plot(x, value, color=style["color"], linestyle=style["linestyle"], label=variant, **extra)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def draw_points(axes: Axes, x: np.ndarray, band: xr.DataArray, variant: str, **extra: object) -> None:
+    """Means as markers, their 95 % intervals as bars."""
+    value, low, high = (band.sel(estimate=e).values for e in ("value", "low", "high"))
+    style = {k: STYLE[variant][k] for k in ("color", "marker")} | {"linestyle": "none", "label": variant} | extra
+    spread = np.abs(np.stack([value - low, high - value]))
+    axes.errorbar(x, value, yerr=spread, markersize=5, capsize=2, elinewidth=1, **style)
+
+
+def save_figure(figure: Figure, folder: Path) -> None:
+    """Write figure.svg, figure.pdf and figure.png, each whole and without a time stamp."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the layout is done; each format would otherwise do it again
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+    for kind, info in undated.items():
+        write_whole(folder / f"figure.{kind}", lambda path, info=info: figure.savefig(path, metadata=info))

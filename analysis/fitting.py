@@ -1,0 +1,120 @@
+"""Train an ensemble of single-layer models on a Markov target and measure it: the step between tasks and results."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.measures import effective_support, row_l1, singular_values, token_norm
+from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, cross_entropy, member_generator, train
+
+_BLOCK_BYTES = 2**31
+
+FITTED: dict[str, tuple[tuple[str, ...], str]] = {
+    "learned_transition_matrix": (("node", "next"), "P_hat = softmax(diag(tau) E W E^T) (probability)"),
+    "cross_entropy_gap": (("step",), "cross-entropy above that of the Bayes predictor (nats), by step"),
+    "l1_by_step": (("step",), "mean over rows of the L1 distance between P_hat and the target, by step"),
+    "l1_error": ((), "mean over rows of the L1 distance between P_hat and the target after training"),
+    "weight_norm": ((), "spectral norm ||W||_2 of the trained W"),
+    "weight_frobenius_norm": ((), "Frobenius norm ||W||_F of the trained W"),
+    "inverse_temperature": (("node",), "learned tau of each node; the paper's temperature is 1 / tau"),
+    "token_norm": (("node",), "||W^T e_i||; times tau_i, the effective logit scale"),
+    "effective_support": (("node",), "exp(entropy) of each learned row: its effective number of next tokens"),
+    "diverged": ((), "whether the loss was ever not finite; the model's other numbers are NaN"),
+}
+"""What `fit` returns: by name, the dimensions after the member's, and the description stored with it."""
+
+
+def record_steps(steps: int) -> np.ndarray:
+    """At most 41 evenly spaced steps, the initialisation (0) and the last among them."""
+    return np.unique(np.rint(np.linspace(0, steps, 41)).astype(int))
+
+
+def seed_blocks(seeds: int, bytes_per_seed: int) -> list[slice]:
+    """Blocks of seeds whose training stays within a fixed share of memory; a seed's result does not depend on its block.
+
+    Raises ValueError where a single seed is too large.
+    """
+    if bytes_per_seed > _BLOCK_BYTES:
+        raise ValueError(
+            f"one seed needs about {bytes_per_seed / 2**30:.1f} GiB, above the limit of {_BLOCK_BYTES / 2**30:.0f} GiB "
+            "a block: use fewer nodes, a smaller batch or fewer settings"
+        )
+    size = max(1, min(seeds, _BLOCK_BYTES // bytes_per_seed))
+    return [slice(start, min(start + size, seeds)) for start in range(0, seeds, size)]
+
+
+def stack_members(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """One array per member to one tensor (..., member) on the device."""
+    return torch.from_numpy(np.stack(arrays, axis=-1)).to(device)
+
+
+def fit(
+    model: SingleLayerAttention,
+    tokens: Tokens,
+    target: Float[Tensor, "node next member"],
+    evaluation: Queries,
+    seeds: Sequence[int],
+    *,
+    dtype: str,
+    steps: int,
+    learning_rate: float,
+    optimizer: str = "adam",
+    batches: Iterable[Queries] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Train one model per member and return the arrays of `FITTED`, member first, in float64.
+
+    tokens, target and evaluation are float64 on the device; training runs in `dtype`. evaluation: the exact loss (or held-out
+    queries with their exact answers) from which the gap is computed; also trained on where `batches` is None. seeds: of each
+    member, naming its initialisation.
+    """
+    kind = getattr(torch, dtype)
+    nodes, dim, _ = tokens.embeddings.shape
+    working = Tokens(tokens.embeddings.to(kind), tokens.degree, tokens.keys)
+    exact = Queries(
+        evaluation.target.to(kind),
+        evaluation.weight.to(kind),
+        evaluation.node,
+        None if evaluation.counts is None else evaluation.counts.to(kind),
+    )
+    bayes = (evaluation.weight * torch.special.entr(evaluation.target).sum(1)).sum(0)
+    initial = model.initial_parameters(nodes, dim, [member_generator(s, Stream.PARAMETER) for s in seeds])
+
+    def loss(parameters: dict[str, Tensor], batch: Queries | None) -> Tensor:
+        return cross_entropy(model.logits(parameters, working), exact if batch is None else batch)
+
+    def measure(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = model.logits({k: v.double() for k, v in parameters.items()}, tokens)
+        return {
+            "cross_entropy_gap": cross_entropy(logits, evaluation) - bayes,
+            "l1_by_step": row_l1(logits.softmax(1), target),
+        }
+
+    trained = train(
+        loss,
+        {k: v.to(target.device, kind) for k, v in initial.items()},
+        steps=steps,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        batches=batches,
+        measure=measure,
+        record=record_steps(steps).tolist(),
+        progress=progress,
+    )
+    # A diverged member becomes zero before, NaN after: svd refuses NaN.
+    final = {k: torch.where(trained.diverged, 0.0, v.double()) for k, v in trained.parameters.items()}
+    learned = model.logits(final, tokens).softmax(1)
+    found = trained.history | {
+        "learned_transition_matrix": learned,
+        "l1_error": row_l1(learned, target),
+        "weight_norm": singular_values(final["weight"])[0],
+        "weight_frobenius_norm": final["weight"].square().sum((0, 1)).sqrt(),
+        "inverse_temperature": model.inverse_temperature(final, tokens),
+        "token_norm": token_norm(final["weight"], tokens.embeddings),
+        "effective_support": effective_support(learned, dim=1),
+    }
+    found = {k: torch.where(trained.diverged, torch.nan, v) for k, v in found.items()} | {"diverged": trained.diverged}
+    return {name: np.moveaxis(found[name].cpu().numpy(), -1, 0) for name in FITTED}

@@ -1,0 +1,156 @@
+"""Closed-form theory: what temperature does to an attention row, and what norm a transition matrix costs without it.
+
+Design section 4, items 1 to 3.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import lsq_linear
+from torch import Tensor
+
+
+def entropy(row: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """H(p) = -sum_j p_j log p_j in nats, with 0 log 0 = 0."""
+    return torch.special.entr(row).sum(-1)
+
+
+def entropy_derivative(
+    logits: Float[Tensor, "*batch n"], inverse_temperature: Float[Tensor, "*#batch"] | float
+) -> Float[Tensor, "*batch"]:
+    """dH/dtau of softmax(tau z): -tau Var_{softmax(tau z)}(z), in nats per unit of tau; never positive for tau >= 0."""
+    tau = torch.as_tensor(inverse_temperature, dtype=logits.dtype, device=logits.device)
+    row = (tau.unsqueeze(-1) * logits).softmax(-1)
+    mean = (row * logits).sum(-1, keepdim=True)
+    return -tau * (row * (logits - mean) ** 2).sum(-1)
+
+
+def majorises(p: Float[Tensor, "*batch n"], q: Float[Tensor, "*batch n"], tolerance: float = 0.0) -> torch.Tensor:
+    """Whether p majorises q: the k largest entries of p sum to at least those of q, for every k, and the totals agree.
+
+    For tau' > tau >= 0, softmax(tau' z) majorises softmax(tau z). Hence entropy falls and maximum, L2 norm, Gini and
+    Hoyer rise with tau. tolerance: slack for rounding, an absolute probability.
+    """
+    difference = (p.sort(-1, descending=True).values - q.sort(-1, descending=True).values).cumsum(-1)
+    return (difference >= -tolerance).all(-1) & (difference[..., -1].abs() <= max(tolerance, 1e-12))
+
+
+def norm_lower_bound(
+    embeddings: Float[np.ndarray, "token dim"],
+    target: Float[np.ndarray, "token token"],
+    inverse_temperature: Float[np.ndarray, " token"] | float = 1.0,
+) -> float:
+    """The least spectral norm that any W with softmax(diag(tau) E W E^T) = A can have, by pairs of rows and columns.
+
+    With l_a = log(A_a) / tau_a, any such W obeys (e_a - e_b)^T W (e_j - e_k) = [l_a(j) - l_a(k)] - [l_b(j) - l_b(k)], so
+
+        ||W||_2 >= max |[l_a(j) - l_a(k)] - [l_b(j) - l_b(k)]| / (||e_a - e_b|| ||e_j - e_k||).
+
+    A common tau only rescales the bound; a tau per row can make it small. embeddings: E; target: A, positive rows.
+    Infinite where two equal embeddings would need different rows.
+
+    Raises ValueError for a target that is not positive and row-stochastic, an inverse temperature that is not
+    positive, or shapes that do not fit.
+    """
+    embeddings, logits, tau = _checked(embeddings, target, inverse_temperature)
+    logits = logits / tau[:, None]
+    first, second = np.triu_indices(len(embeddings), k=1)
+    distance = np.linalg.norm(embeddings[first] - embeddings[second], axis=1)
+    bound = 0.0
+    for a in range(len(embeddings) - 1):  # one row against all later ones: memory stays at token^3
+        odds = logits[a] - logits[a + 1 :]
+        rise = np.abs(odds[:, first] - odds[:, second])
+        apart = np.linalg.norm(embeddings[a] - embeddings[a + 1 :], axis=1)[:, None] * distance
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bound = max(bound, float(np.nanmax(rise / apart)))
+    return bound
+
+
+@dataclass(frozen=True, eq=False)
+class MinimalNorm:
+    """The W of least Frobenius norm that realises a target.
+
+    weight: W (dim, dim); inverse_temperature: tau by row (all equal for vanilla); spectral_norm and frobenius_norm of W.
+    """
+
+    weight: Float[np.ndarray, "dim dim"]
+    inverse_temperature: Float[np.ndarray, " token"]
+    spectral_norm: float
+    frobenius_norm: float
+
+
+def minimal_norm(
+    embeddings: Float[np.ndarray, "token dim"],
+    target: Float[np.ndarray, "token token"],
+    max_inverse_temperature: float = 1.0,
+    selective: bool = False,
+) -> MinimalNorm:
+    """The W of least Frobenius norm with softmax(diag(tau) E W E^T) = A and every tau <= max_inverse_temperature.
+
+    All solutions are W = E^+ (diag(u) log A + c 1^T) E^{+T} plus the null space, u = 1/tau and c free. For given u the best c
+    is linear in u (it makes the logit rows orthogonal to 1 in the metric of E^{+T}), which leaves W = sum_i u_i M_i
+    with M_i = e^+_i (E^+ l_i)^T, e^+_i column i of E^+. Vanilla takes every u_i = 1 / max_inverse_temperature; SSA
+    (`selective`) minimises ||sum_i u_i M_i||_F over u_i >= 1 / max_inverse_temperature, a bounded linear least-squares problem.
+
+    embeddings: E of full row rank (token <= dim); target: A, positive rows. Raises ValueError otherwise, and RuntimeError
+    where the least-squares solver does not converge.
+    """
+    if not 0 < max_inverse_temperature < np.inf:
+        raise ValueError(
+            f"max_inverse_temperature must be positive and finite, got {max_inverse_temperature}: choose one above 0"
+        )
+    embeddings, logits, _ = _checked(embeddings, target, 1.0)
+    rank = int(np.linalg.matrix_rank(embeddings))
+    if rank < len(embeddings):
+        raise ValueError(
+            f"embeddings must have full row rank for every target to be realisable, got rank {rank} for "
+            f"{len(embeddings)} tokens: use dim >= tokens, or set similar tokens further apart"
+        )
+    inverse = np.linalg.pinv(embeddings)
+    ones = inverse.sum(1)
+    columns = logits @ inverse.T
+    columns = columns - np.outer(columns @ ones, ones) / (ones @ ones)  # the best c, row by row
+    pieces = np.einsum("di,ie->ide", inverse, columns)
+    least = np.full(len(embeddings), 1 / max_inverse_temperature)
+    if selective:
+        solution = lsq_linear(
+            pieces.reshape(len(pieces), -1).T,
+            np.zeros(pieces[0].size),
+            bounds=(least, np.inf),
+            method="bvls",
+            tol=1e-14,
+        )
+        if solution.status < 1:
+            raise RuntimeError(f"the minimal-norm solve did not converge ({solution.message}): raise the angle or dim")
+        least = np.maximum(solution.x, least)
+    weight = np.tensordot(least, pieces, 1)
+    return MinimalNorm(weight, 1 / least, float(np.linalg.norm(weight, 2)), float(np.linalg.norm(weight)))
+
+
+def _checked(
+    embeddings: np.ndarray, target: np.ndarray, inverse_temperature: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(embeddings, log target, tau by row) in float64, or a ValueError."""
+    embeddings, target = np.asarray(embeddings, np.float64), np.asarray(target, np.float64)
+    tokens = len(embeddings)
+    if target.shape != (tokens, tokens):
+        raise ValueError(f"the target must have shape {(tokens, tokens)}, got {target.shape}: one row a token")
+    if tokens < 2:
+        raise ValueError(f"a norm bound compares tokens and needs at least 2, got {tokens}: add tokens")
+    if not (np.isfinite(embeddings).all() and np.isfinite(target).all()):
+        raise ValueError("embeddings and target must be finite, got NaN or infinity: mend the input")
+    if not (target > 0).all():
+        row, column = np.argwhere(target <= 0)[0]
+        raise ValueError(
+            f"the target must be positive, since no finite W gives probability {target[row, column]} "
+            f"(row {row}, column {column}): smooth the row"
+        )
+    worst = int(np.argmax(np.abs(target.sum(1) - 1)))
+    if abs(target[worst].sum() - 1) > 1e-4:  # a float32 softmax passes
+        raise ValueError(f"target rows must sum to 1, but row {worst} sums to {target[worst].sum():.6g}: normalise it")
+    tau = np.broadcast_to(np.asarray(inverse_temperature, np.float64), (tokens,))
+    if not (np.isfinite(tau).all() and (tau > 0).all()):
+        raise ValueError(f"inverse temperatures must be positive and finite, got {tau.min()}: choose values above 0")
+    return embeddings, np.log(target), tau

@@ -1,0 +1,166 @@
+"""Where the graphs come from: named families, real graphs, a user's file, the letters of a text."""
+
+import unicodedata
+from pathlib import Path
+from typing import Literal, get_args
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Float
+
+RandomFamily = Literal["ring", "erdos-renyi", "barabasi-albert", "small-world", "stochastic-blocks"]
+RealFamily = Literal["karate-club", "les-miserables"]
+FAMILIES: tuple[str, ...] = get_args(RandomFamily) + get_args(RealFamily)
+PYTHON_PROSE = "pydoc_data.topics"
+"""Name of the default text: the prose of Python's own documentation, which every CPython carries."""
+
+
+def graph_from_family(
+    family: str,
+    nodes: int | None = None,
+    mean_degree: float | None = None,
+    generator: np.random.Generator | None = None,
+) -> nx.Graph:
+    """A graph of a named family.
+
+    - `ring`: node i leads to the next k_i nodes of a directed ring; k_i = round(nodes^(i / (nodes - 1))) runs from
+      1 to all, so that a few nodes are far more specific than the others. Not random.
+    - `erdos-renyi`: directed, each edge present with probability mean_degree / (nodes - 1).
+    - `barabasi-albert`: undirected, each new node brings mean_degree / 2 edges.
+    - `small-world`: Watts-Strogatz with mean_degree neighbours, rewired with probability 0.3.
+    - `stochastic-blocks`: undirected, two blocks, nine in ten expected edges within a block.
+    - `karate-club`, `les-miserables`: networkx's real graphs with their weights.
+
+    A node that a random family leaves without out-neighbours gets one uniformly random out-neighbour. Random
+    families default to 8 nodes of mean degree 3 (rounded to an even number where the family asks for it) and need
+    a generator; real graphs take neither nodes nor mean_degree, the ring no mean_degree.
+
+    Raises ValueError for an unknown family, an argument that the family does not take, or sizes out of range.
+
+    >>> [d for _, d in graph_from_family("ring").out_degree()]
+    [1, 1, 2, 2, 3, 4, 6, 8]
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown graph family {family!r}: choose one of {', '.join(FAMILIES)}")
+    if family in get_args(RealFamily) and nodes is not None:
+        raise ValueError(f"the graph {family} has a fixed number of nodes, got nodes={nodes}: leave nodes out")
+    if family in (*get_args(RealFamily), "ring") and mean_degree is not None:
+        raise ValueError(f"the graph {family} has fixed degrees, got mean_degree={mean_degree}: leave it out")
+    if family == "karate-club":
+        return nx.karate_club_graph()
+    if family == "les-miserables":
+        return nx.les_miserables_graph()
+    nodes = 8 if nodes is None else nodes
+    if nodes < 2:
+        raise ValueError(f"a graph needs at least 2 nodes to have transitions, got {nodes}: choose nodes >= 2")
+    if family == "ring":
+        return _mixed_degree_ring(nodes)
+    mean_degree = 3.0 if mean_degree is None else mean_degree
+    if not 0 < mean_degree <= nodes - 1:
+        raise ValueError(
+            f"mean_degree must lie in (0, nodes - 1] = (0, {nodes - 1}], got {mean_degree}: choose a value in that range"
+        )
+    if generator is None:
+        raise ValueError(f"the family {family} is random and got no generator: pass a numpy Generator")
+    if family == "erdos-renyi":
+        graph = nx.gnp_random_graph(nodes, mean_degree / (nodes - 1), seed=generator, directed=True)
+    elif family == "barabasi-albert":
+        graph = nx.barabasi_albert_graph(nodes, max(1, round(mean_degree / 2)), seed=generator)
+    elif family == "small-world":
+        graph = nx.watts_strogatz_graph(nodes, max(2, 2 * round(mean_degree / 2)), 0.3, seed=generator)
+    else:
+        graph = _two_blocks(nodes, mean_degree, generator)
+    graph = graph.to_directed()
+    for node, degree in list(graph.out_degree()):
+        if degree == 0:
+            graph.add_edge(node, (node + 1 + int(generator.integers(nodes - 1))) % nodes)
+    return graph
+
+
+def _mixed_degree_ring(nodes: int) -> nx.DiGraph:
+    degrees = np.rint(nodes ** np.linspace(0, 1, nodes)).astype(int)
+    return nx.DiGraph((i, (i + step) % nodes) for i in range(nodes) for step in range(1, degrees[i] + 1))
+
+
+def _two_blocks(nodes: int, mean_degree: float, generator: np.random.Generator) -> nx.Graph:
+    sizes = [nodes // 2, nodes - nodes // 2]
+    inside = min(1.0, 0.9 * mean_degree / max(1, nodes / 2 - 1))
+    across = min(1.0, 0.1 * mean_degree / (nodes / 2))
+    return nx.stochastic_block_model(sizes, [[inside, across], [across, inside]], seed=generator)
+
+
+def graph_from_file(path: str | Path) -> nx.Graph:
+    """A graph from a GraphML file (suffix .graphml or .xml) or, otherwise, an edge list.
+
+    Edge lists hold one directed edge a line: `source target` or `source target weight`; `#` starts a comment.
+    GraphML states its own direction; its edge attribute `weight`, if any, is used.
+
+    Raises ValueError for a missing, empty or malformed file.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() in (".graphml", ".xml"):
+            graph = nx.read_graphml(path)
+        else:
+            graph = nx.DiGraph()
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                fields = line.split("#")[0].split()
+                if len(fields) not in (0, 2, 3):
+                    raise ValueError(f"line {number} has {len(fields)} fields")
+                if fields:
+                    graph.add_edge(fields[0], fields[1], weight=float(fields[2]) if len(fields) == 3 else 1.0)
+    except OSError as error:
+        raise ValueError(f"cannot read the graph file {path} ({error.strerror}): give an existing file") from error
+    except Exception as error:  # the XML and number parsers raise many kinds, all meaning the same to the user
+        raise ValueError(
+            f"the graph file {path} is malformed ({' '.join(str(error).split())}): "
+            "give a GraphML file (.graphml) or lines of 'source target [weight]'"
+        ) from error
+    if graph.number_of_nodes() == 0:
+        raise ValueError(f"the graph file {path} holds no edge: give lines of 'source target [weight]'")
+    return graph
+
+
+def text_from_file(path: str | Path | None = None) -> str:
+    """The text of a UTF-8 file, or, without a path, the prose of Python's documentation (`pydoc_data.topics`).
+
+    The default text changes a little between Python versions. Raises ValueError for a file that cannot be read.
+    """
+    if path is None:
+        from pydoc_data.topics import topics
+
+        return "\n".join(topics[name] for name in sorted(topics))
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read the text file {path} ({error.strerror}): give an existing file") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the text file {path} is not UTF-8 ({error.reason}): convert it to UTF-8") from error
+
+
+def bigram_matrix(text: str) -> tuple[Float[np.ndarray, "symbol symbol"], tuple[str, ...]]:
+    """The bigram transition matrix of a text's letters, and its symbols.
+
+    Letters are case-folded and stripped of accents; every run of other characters becomes one space (shown as
+    `_`). The text is read as a circle (its end leads to its start): every symbol then has a successor, and the
+    stationary distribution is exactly the frequency of the symbols.
+
+    Raises ValueError for a text with fewer than two different symbols.
+
+    >>> matrix, symbols = bigram_matrix("Abba!")
+    >>> symbols, matrix.tolist()
+    (('_', 'a', 'b'), [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
+    """
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    letters = "".join(c if c.isalpha() else " " for c in decomposed if not unicodedata.combining(c))
+    circle = " ".join(letters.split()) + (" " if letters != letters.strip() else "")
+    symbols = sorted(set(circle))
+    if len(symbols) < 2:
+        raise ValueError(
+            f"a text needs at least 2 different symbols to have transitions, got {len(symbols)} "
+            f"({''.join(symbols).replace(' ', '_') or 'no letter'}): give a longer text"
+        )
+    code = np.searchsorted(symbols, list(circle))
+    counts = np.zeros((len(symbols), len(symbols)))
+    np.add.at(counts, (code, np.roll(code, -1)), 1)
+    return counts / counts.sum(1, keepdims=True), tuple(s.replace(" ", "_") for s in symbols)
