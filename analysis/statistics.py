@@ -31,11 +31,12 @@ class Estimate:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def estimate(statistic: Statistic, usable: Bool[np.ndarray, " seed"]) -> Estimate:
+def estimate(statistic: Statistic, usable: Bool[np.ndarray, " seed"], smooth: bool = True) -> Estimate:
     """The value of `statistic(index)` with a 95 % interval over seeds.
 
     statistic takes an integer array (..., seed) of seed positions and reduces its last axis; resampling whole seeds
-    keeps every pairing. usable marks the seeds to use (finite, not diverged).
+    keeps every pairing. usable marks the seeds to use (finite, not diverged). smooth: False for a statistic of ranks,
+    whose resampled values jump; BCa's corrections assume that they do not, so it gets plain percentiles.
 
     At least 16 seeds: BCa bootstrap, fixed random state. Fewer: Student's t on the jackknife pseudo-values, which is the
     ordinary t interval where the statistic is a mean. A statistic that does not vary gets a zero-width interval.
@@ -56,23 +57,21 @@ def estimate(statistic: Statistic, usable: Bool[np.ndarray, " seed"]) -> Estimat
     if n < 16:
         low, high = stats.t.interval(0.95, n - 1, loc=pseudo.mean(), scale=stats.sem(pseudo))
         return Estimate(value, float(low), float(high), n, "jackknife t")
-    arguments = {
-        "data": (seeds,),
-        "statistic": lambda index, axis: statistic(np.moveaxis(index, axis, -1)),
-        "n_resamples": RESAMPLES,
-        "vectorized": True,
-        "batch": 500,
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # degenerate data make BCa NaN, which is handled below
-        interval = stats.bootstrap(**arguments, method="BCa", rng=np.random.default_rng(0)).confidence_interval
-        method = "BCa bootstrap"
-        if not np.isfinite(interval).all():
+    for method in ("BCa", "percentile") if smooth else ("percentile",):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # degenerate data make BCa NaN; percentiles then take its place
             interval = stats.bootstrap(
-                **arguments, method="percentile", rng=np.random.default_rng(0)
+                (seeds,),
+                lambda index, axis: statistic(np.moveaxis(index, axis, -1)),
+                n_resamples=RESAMPLES,
+                vectorized=True,
+                batch=500,
+                method=method,
+                rng=np.random.default_rng(0),
             ).confidence_interval
-            method = "percentile bootstrap"
-    return Estimate(value, float(interval[0]), float(interval[1]), n, method)
+        if np.isfinite(interval).all():
+            break
+    return Estimate(value, float(interval[0]), float(interval[1]), n, f"{method} bootstrap")
 
 
 def mean(x: Float[np.ndarray, " seed"]) -> Estimate:

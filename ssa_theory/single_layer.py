@@ -16,14 +16,14 @@ from ssa_theory.temperature import inverse_temperature, weight_shared_score
 Variant = Literal["vanilla", "ssa", "ssa-mlp", "ssa-free", "ssa-degree"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
-_BROADCAST_LIMIT = 2**22  # elements of the intermediate above which batched products are faster and smaller
+_BROADCAST_LIMIT = 2**14  # products per member; larger matrices run faster, and in less memory, as batched products
 
 
 def matmul(a: Float[Tensor, "i j #member"], b: Float[Tensor, "j k #member"]) -> Float[Tensor, "i k member"]:
     """sum_j a_ij b_jk for each member. With the model axis last and contiguous, products and sums vectorise over it."""
-    if a.shape[0] * a.shape[1] * b.shape[1] * max(a.shape[2], b.shape[2]) <= _BROADCAST_LIMIT:
+    if a.shape[0] * a.shape[1] * b.shape[1] <= _BROADCAST_LIMIT:
         return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
-    return torch.einsum("ijm,jkm->ikm", a, b)
+    return (a.permute(2, 0, 1).contiguous() @ b.permute(2, 0, 1).contiguous()).permute(1, 2, 0).contiguous()
 
 
 @dataclass(frozen=True)
@@ -144,5 +144,6 @@ def cross_entropy(logits: Float[Tensor, "node next member"], queries: Queries) -
         shape = (len(queries.node), *logits.shape[1:])
         logits = logits.gather(0, queries.node.unsqueeze(1).expand(shape))
     log_p = log_predictive(logits, queries.counts)
-    row = (queries.target * torch.where(queries.target > 0, log_p, 0.0)).sum(1)
-    return -(queries.weight * row).sum(0)
+    if queries.counts is not None:  # a token that is not in the prompt has log P_hat = -inf, and 0 * -inf would be NaN
+        log_p = torch.where(queries.target > 0, log_p, 0.0)
+    return -(queries.weight * (queries.target * log_p).sum(1)).sum(0)

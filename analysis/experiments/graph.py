@@ -346,7 +346,7 @@ LETTERS = Experiment(
     },
     **_RUN,
 )
-_LES_MISERABLES = {"family": "les-miserables", "dim": 16, "steps": 1000, "control_steps": 0}
+_LES_MISERABLES = {"family": "les-miserables", "dim": 16, "steps": 500, "control_steps": 0}
 LES_MISERABLES = Experiment(
     name="les-miserables",
     question="The characters of Les Miserables, linked by shared chapters: does SSA learn their transitions better?",

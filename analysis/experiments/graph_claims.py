@@ -87,7 +87,9 @@ def _temperature_claims(dataset: xr.Dataset, name: str, variant: str, asked: int
                 statistic=f"rank correlation {about}, each node's log temperature averaged over seeds",
                 relation=">",
                 threshold=0.8,
-                estimate=estimate(lambda i: rank_correlation(log_temperature[i].mean(-2), entropy[0]), kept),
+                estimate=estimate(
+                    lambda i: rank_correlation(log_temperature[i].mean(-2), entropy[0]), kept, smooth=False
+                ),
                 asked=asked,
             )
         )

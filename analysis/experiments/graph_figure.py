@@ -6,12 +6,13 @@ import networkx as nx
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from analysis.figures import STYLE, draw_band, draw_points, new_figure
 
 _NAMED_NODES = 30  # above this the node labels of matrices would overlap
-_ARROWS = 120  # above this number of edges arrow heads hide each other, and drawing them takes long
+_ARROWS = 120  # above this number of edges arrow heads and loops hide each other
 
 
 def plot(dataset: xr.Dataset) -> Figure:
@@ -37,7 +38,9 @@ def plot(dataset: xr.Dataset) -> Figure:
             )
         )
     for ax, (title, matrix) in zip(axes[0, 1:], matrices, strict=False):
-        image = ax.imshow(matrix.values, cmap="viridis", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+        image = ax.imshow(
+            matrix.values, cmap="viridis", norm=PowerNorm(0.5, 0, 1), aspect="equal", interpolation="nearest"
+        )
         ax.set_title(title)
         _label_nodes(ax, seed["node"].values)
     figure.colorbar(image, ax=axes[0, 1:].tolist(), label="transition probability", shrink=0.85)
@@ -50,7 +53,8 @@ def plot(dataset: xr.Dataset) -> Figure:
     _draw_norms(axes[1, 2], dataset, variants, config)
     if config["control_steps"]:
         _draw_curves(axes[1, 3], dataset, variants, "control_l1_by_step_band", "control_step")
-        axes[1, 3].set(title=f"control: d = K = {dataset.sizes['node']}, trained long", ylabel="mean row L1 error")
+        title = f"control: d = K = {dataset.sizes['node']}, trained long"
+        axes[1, 3].set(title=title, ylabel="mean row L1 error", yscale="log")
     else:
         _draw_curves(axes[1, 3], dataset, variants, "l1_by_step_band", "step")
         axes[1, 3].set(title=f"d = {config['dim']}: L1 error", ylabel="mean row L1 error")
@@ -72,12 +76,15 @@ def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
     matrix, labels = seed["transition_matrix"].values, seed["node"].values
     graph = nx.from_numpy_array(matrix, create_using=nx.DiGraph)
     named = len(labels) <= _NAMED_NODES
-    if named:
-        place = nx.circular_layout(graph)
-    else:
-        place = nx.kamada_kawai_layout(graph.to_undirected(), weight=None)
+    place = nx.circular_layout(graph) if named else nx.kamada_kawai_layout(graph.to_undirected(), weight=None)
+    if graph.number_of_edges() > _ARROWS:
+        graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     weight = np.array([d["weight"] for *_, d in graph.edges(data=True)])
-    arrows = {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"} if len(weight) <= _ARROWS else {"arrows": False}
+    arrows = (
+        {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"}
+        if graph.number_of_edges() <= _ARROWS
+        else {"arrows": False}
+    )
     size = 150 if named else 18
     nx.draw_networkx_edges(
         graph,
@@ -123,36 +130,38 @@ def _label_nodes(ax: Axes, labels: np.ndarray) -> None:
 def _draw_curves(ax: Axes, dataset: xr.Dataset, variants: list[str], name: str, step: str) -> None:
     for v in variants:
         draw_band(ax, dataset[step].values, dataset[name].sel(variant=v), v)
-    ax.set(xlabel="training step", yscale="log")
+    ax.set(xlabel="training step")
+    ax.set_ylim(bottom=0)
     ax.legend()
 
 
 def _draw_temperature(ax: Axes, dataset: xr.Dataset, variants: list[str]) -> None:
+    """Learned temperature against the number of neighbours, or, for a few named nodes of uneven rows, node by node."""
     levels = dataset["neighbours"].values
+    uniform = np.allclose(levels, np.rint(levels))
+    by_name = not uniform and len(levels) == dataset.sizes["node"] <= _NAMED_NODES
+    place = np.arange(len(levels)) if by_name else levels
     for v in variants:
-        draw_points(ax, levels, dataset["temperature_by_neighbours"].sel(variant=v), v)
+        draw_points(ax, place, dataset["temperature_by_neighbours"].sel(variant=v), v)
     ax.axhline(1, color=STYLE["vanilla"]["color"], linewidth=1, label="vanilla (fixed)")
-    whole = np.allclose(levels, np.rint(levels))
-    label = "number of neighbours" if whole else "effective number of neighbours, exp(row entropy)"
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel=label,
-        ylabel="learned temperature 1/tau",
-        title="temperature by number of neighbours",
-    )
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter("")
-    if whole and len(levels) <= 10:
-        ax.set_xticks(levels)
-    labels = dataset["node"].values
-    if not whole and len(labels) <= _NAMED_NODES and variants:
-        effective = np.exp(dataset["row_entropy"].isel(seed=0).values).round(6)
-        band = dataset["temperature_by_neighbours"].sel(variant=variants[0], estimate="value")
-        for label, x in zip(labels, effective, strict=True):
-            y = float(band.sel(neighbours=x))
-            ax.annotate(label, (x, y), xytext=(4, -3), textcoords="offset points", fontsize=8)
-    ax.legend()
+    ax.set(yscale="log", ylabel="learned temperature 1/tau")
+    if by_name:
+        entropy = dataset["row_entropy"].isel(seed=0)
+        order = entropy.argsort().values
+        ax.set_xticks(place, dataset["node"].values[order], fontsize=7)
+        ax.set(xlabel="node, by row entropy", title="temperature beside row entropy")
+        side = ax.twinx()
+        side.step(place, entropy.values[order], where="mid", color="#999999", linewidth=1, zorder=0)
+        side.set(ylabel="row entropy (nats), grey line", ylim=(0, None))
+        side.spines["right"].set_visible(True)
+    else:
+        label = "number of neighbours" if uniform else "effective number of neighbours, exp(row entropy)"
+        ax.set(xscale="log", xlabel=label, title="temperature by number of neighbours")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
+        if uniform and len(levels) <= 10:
+            ax.set_xticks(levels)
+    ax.legend(loc="upper left")
 
 
 def _draw_norms(ax: Axes, dataset: xr.Dataset, variants: list[str], config: dict) -> None:

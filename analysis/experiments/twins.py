@@ -243,7 +243,8 @@ def plot(dataset: xr.Dataset) -> Figure:
         yscale="log",
         xlabel="angle between twins (radian)",
         ylabel="spectral norm of W",
-        title=f"norm: closed forms at tau <= {config['max_inverse_temperature']:g} (lines), trained (points)",
+        title=f"norm: closed forms at tau <= {config['max_inverse_temperature']:g} (lines), trained (points)\n"
+        "a trained point below its line does not realise the target",
     )
     right.set(
         yscale="log",
@@ -258,7 +259,8 @@ def plot(dataset: xr.Dataset) -> Figure:
     diverged = int(dataset["diverged"].sum())
     figure.suptitle(
         f"{config['pairs']} pairs of twins, d = {config['dim']}, sharpness {config['beta_general']:g} and "
-        f"{config['beta_specific']:g}, adam {config['learning_rate']:g}, {config['steps']} steps; means and 95 % intervals over {config['seeds']} seeds"
+        f"{config['beta_specific']:g}, adam {config['learning_rate']:g}, {config['steps']} steps; "
+        f"means and 95 % intervals over {config['seeds']} seeds"
         + (f"; {diverged} diverged models left out" if diverged else "")
     )
     return figure

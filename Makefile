@@ -1,0 +1,31 @@
+# Two commands need nothing but Python 3.11+ and make:
+#   make figures   every experiment at its `paper` preset, into results/
+#   make test      linting and the whole test suite
+# PYTHON chooses the interpreter (make test PYTHON=python3.12); VENV the virtual environment's folder.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: figures test notebooks clean
+
+figures: $(VENV)/installed
+	$(BIN)/ssa-theory run all --preset paper --out results
+
+test: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pytest -n auto
+
+# Executes the notebooks' percent sources and stores them with their output.
+notebooks: $(VENV)/installed
+	cd notebooks && for f in [0-9]*.py; do ../$(BIN)/jupytext --to ipynb --execute $$f || exit 1; done
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ssa_theory needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12"; exit 2; }
+	@echo "Installing into $(VENV), once: a few minutes ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) results
