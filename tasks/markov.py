@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Self
+from typing import Literal
 
 import networkx as nx
 import numpy as np
@@ -76,13 +76,13 @@ class MarkovGraphTask:
             )
 
     @classmethod
-    def from_matrix(cls, matrix: object, labels: Sequence[str] | None = None) -> Self:
+    def from_matrix(cls, matrix: object, labels: Sequence[str] | None = None) -> "MarkovGraphTask":
         """The chain of a row-stochastic matrix P*."""
         matrix = np.array(matrix, dtype=np.float64)
         return cls(matrix, tuple(labels) if labels is not None else tuple(str(i) for i in range(len(matrix))))
 
     @classmethod
-    def from_graph(cls, graph: nx.Graph, weight: str = "weight") -> Self:
+    def from_graph(cls, graph: nx.Graph, weight: str = "weight") -> "MarkovGraphTask":
         """The random walk on a graph: P*_ij proportional to the weight of edge i -> j (1 where it has none).
 
         Undirected edges go both ways; parallel edges add up. Raises ValueError for negative or non-finite weights
@@ -105,7 +105,7 @@ class MarkovGraphTask:
         return cls(weights / sums, labels)
 
     @classmethod
-    def from_text(cls, text: str) -> Self:
+    def from_text(cls, text: str) -> "MarkovGraphTask":
         """The bigram chain of a text's letters (see `tasks.families.bigram_matrix`)."""
         return cls(*bigram_matrix(text))
 

@@ -1,7 +1,6 @@
 """Twin tokens: semantically alike, differently sparse (design: the sharp form of the expressivity proposition)."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float
@@ -39,7 +38,7 @@ class TwinTokenTask:
         generator: np.random.Generator,
         beta_general: float = 0.5,
         beta_specific: float = 4.0,
-    ) -> Self:
+    ) -> "TwinTokenTask":
         """Draw one task. The same generator state at another angle gives the same pairs, turned further.
 
         Raises ValueError for pairs < 1, dim < 2, an angle outside (0, pi/2] or a sharpness that is not positive.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ class GraphConfig(ExperimentConfig):
     )
 
     @model_validator(mode="after")
-    def _no_ignored_flag(self) -> Self:
+    def _no_ignored_flag(self) -> "GraphConfig":
         random, sized = get_args(RandomFamily)[1:], get_args(RandomFamily)
         prompt, sampled = self.context == "prompt", self.context == "prompt" or self.loss == "sampled"
         rules = {

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ class TwinsConfig(ExperimentConfig):
     steps: int = Field(1000, ge=1, le=10_000_000, description="training steps")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> "TwinsConfig":
         wrong = [a for a in self.angles if not 0 < a <= np.pi / 2]
         if wrong or not self.angles:
             raise ValueError(
