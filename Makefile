@@ -18,7 +18,8 @@ test: $(VENV)/installed
 
 # Executes the notebooks' percent sources and stores them with their output.
 notebooks: $(VENV)/installed
-	cd notebooks && for f in [0-9]*.py; do ../$(BIN)/jupytext --to ipynb --execute $$f || exit 1; done
+	$(BIN)/jupytext --quiet --to ipynb notebooks/[0-9]*.py
+	$(BIN)/jupyter-execute --inplace notebooks/[0-9]*.ipynb
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ssa_theory needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12"; exit 2; }

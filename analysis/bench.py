@@ -71,7 +71,7 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict:
 
     tokens = Tokens(embeddings, torch.full((task.nodes, config.seeds), task.nodes, device=device), task.nodes)
     weight = torch.full((task.nodes, config.seeds), 1 / task.nodes, device=device, dtype=dtype)
-    queries = Queries(target.unsqueeze(-1), weight)
+    queries = Queries(target.unsqueeze(-1).expand(-1, -1, config.seeds), weight)
 
     def ensemble(steps: int) -> torch.Tensor:
         trained = train(

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from analysis.bench import BenchConfig, bench
+from analysis.claims import Claim
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
 from analysis.experiments.base import PRESETS
-from analysis.results import load
 from analysis.runner import execute, present
 
 USAGE = """\
@@ -109,9 +109,9 @@ def _run(arguments: Sequence[str]) -> None:
     plans = [(experiment, _parse_run(experiment, flags)) for experiment in experiments]
     for experiment, options in plans:
         with _progress(experiment.name) as progress:
-            dataset, trained = execute(experiment, options.config, options.out, options.fresh, progress)
+            dataset, claims, trained = execute(experiment, options.config, options.out, options.fresh, progress)
         how = f"trained in {dataset.attrs['wall_seconds']:.0f} s" if trained else "unchanged, not trained again"
-        _print_claims(experiment, dataset, f"{experiment.name}: {how}, in {options.out / experiment.name}")
+        _print_claims(claims, f"{experiment.name}: {how}, in {options.out / experiment.name}")
 
 
 def _parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
@@ -143,9 +143,8 @@ def _plot(arguments: Sequence[str]) -> None:
         description="Redraw figures and claims from stored results, without training.",
     )
     for experiment in experiments:
-        present(experiment, options.out)
-        folder = options.out / experiment.name
-        _print_claims(experiment, load(folder / "result.nc"), f"{experiment.name}: redrawn in {folder}")
+        _, claims = present(experiment, options.out)
+        _print_claims(claims, f"{experiment.name}: redrawn in {options.out / experiment.name}")
 
 
 def _bench(arguments: Sequence[str]) -> None:
@@ -167,11 +166,11 @@ def _bench(arguments: Sequence[str]) -> None:
     _print(table)
 
 
-def _print_claims(experiment: Experiment, dataset: Any, title: str) -> None:
+def _print_claims(claims: Sequence[Claim], title: str) -> None:
     table = Table(
         "verdict", "estimate [95 % interval]", "holds if", "seeds", "claim", title=title, title_justify="left", box=None
     )
-    for claim in experiment.claims(dataset):
+    for claim in claims:
         seeds = f"{claim.estimate.seeds}/{claim.asked}"
         table.add_row(
             claim.verdict, str(claim.estimate), f"{claim.relation} {claim.threshold:g}", seeds, claim.sentence

@@ -53,7 +53,7 @@ def stable_rank(weight: Float[Tensor, "row column member"]) -> Float[Tensor, " m
 
 
 def token_norm(
-    weight: Float[Tensor, "dim dim member"], embeddings: Float[Tensor, "node dim member"]
+    weight: Float[Tensor, "dim out member"], embeddings: Float[Tensor, "node dim member"]
 ) -> Float[Tensor, "node member"]:
     """||W^T e_i||: how far the query map stretches token i. Times tau_i it is the token's effective logit scale."""
     return matmul(embeddings, weight).norm(dim=1)

@@ -83,7 +83,8 @@ def mean(x: Float[np.ndarray, " seed"]) -> Estimate:
 def ratio(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> Estimate:
     """mean(x) / mean(y), paired: a seed counts only where both are finite."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    return estimate(lambda index: x[index].mean(-1) / y[index].mean(-1), np.isfinite(x) & np.isfinite(y))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a zero denominator makes the estimate undefined
+        return estimate(lambda index: x[index].mean(-1) / y[index].mean(-1), np.isfinite(x) & np.isfinite(y))
 
 
 def difference(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> Estimate:
@@ -92,7 +93,7 @@ def difference(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> 
 
 
 def rank_correlation(
-    x: Float[np.ndarray, "*seed item"], y: Float[np.ndarray, "*seed item"]
+    x: Float[np.ndarray, "*seed item"], y: Float[np.ndarray, "*#seed item"]
 ) -> Float[np.ndarray, "*seed"]:
     """Spearman's rank correlation along the last axis (ties share their rank); NaN where either is constant."""
     a, b = (stats.rankdata(v, axis=-1) for v in np.broadcast_arrays(x, y))

@@ -74,7 +74,8 @@ def train(
     for step in range(steps + 1):
         if measure is not None and step in wanted:
             with torch.no_grad():
-                recorded.append(measure(parameters))
+                # A copy: what measure returns may be a parameter itself, which the optimiser goes on changing.
+                recorded.append({name: value.clone() for name, value in measure(parameters).items()})
         if step == steps:
             break
         try:

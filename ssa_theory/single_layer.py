@@ -144,6 +144,5 @@ def cross_entropy(logits: Float[Tensor, "node next member"], queries: Queries) -
         shape = (len(queries.node), *logits.shape[1:])
         logits = logits.gather(0, queries.node.unsqueeze(1).expand(shape))
     log_p = log_predictive(logits, queries.counts)
-    if queries.counts is not None:  # a token that is not in the prompt has log P_hat = -inf, and 0 * -inf would be NaN
-        log_p = torch.where(queries.target > 0, log_p, 0.0)
+    log_p = torch.where(queries.target > 0, log_p, 0.0)  # 0 * -inf, of a token that is not in the prompt, would be NaN
     return -(queries.weight * (queries.target * log_p).sum(1)).sum(0)

@@ -4,6 +4,8 @@ Elementwise in its arguments, hence the same for the module (batch, head, token)
 A larger tau is a spikier attention row; the paper's temperature is 1 / tau.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,11 +20,12 @@ def inverse_temperature(
     term off. count: n >= 1, the number of keys that the token sees. All broadcast against one another. With both
     terms off tau = 1, vanilla attention.
     """
-    token = torch.tanh(score) if isinstance(score, Tensor) else score
+    token = torch.tanh(score) if isinstance(score, Tensor) else math.tanh(score)
     if alpha is None:
         return 1.0 + token
-    count = torch.as_tensor(count, dtype=alpha.dtype, device=alpha.device)
-    return 1.0 + token + torch.sigmoid(alpha) * torch.log(count)
+    # A count that is no tensor stays on the host: moved to a device, it would make every training step wait.
+    log_count = torch.log(count) if isinstance(count, Tensor) else math.log(count)
+    return 1.0 + token + torch.sigmoid(alpha) * log_count
 
 
 def weight_shared_score(projection: Tensor, vector: Tensor, dim: int) -> Tensor:

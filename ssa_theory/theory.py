@@ -64,7 +64,7 @@ def norm_lower_bound(
         rise = np.abs(odds[:, first] - odds[:, second])
         apart = np.linalg.norm(embeddings[a] - embeddings[a + 1 :], axis=1)[:, None] * distance
         with np.errstate(divide="ignore", invalid="ignore"):
-            bound = max(bound, float(np.nanmax(rise / apart)))
+            bound = float(np.max(rise / apart, where=rise > 0, initial=bound))  # 0 / 0 is no constraint
     return bound
 
 
@@ -151,6 +151,7 @@ def _checked(
     if abs(target[worst].sum() - 1) > 1e-4:  # a float32 softmax passes
         raise ValueError(f"target rows must sum to 1, but row {worst} sums to {target[worst].sum():.6g}: normalise it")
     tau = np.broadcast_to(np.asarray(inverse_temperature, np.float64), (tokens,))
-    if not (np.isfinite(tau).all() and (tau > 0).all()):
-        raise ValueError(f"inverse temperatures must be positive and finite, got {tau.min()}: choose values above 0")
+    wrong = tau[~(np.isfinite(tau) & (tau > 0))]
+    if len(wrong):
+        raise ValueError(f"inverse temperatures must be positive and finite, got {wrong[0]}: choose values above 0")
     return embeddings, np.log(target), tau

@@ -92,7 +92,8 @@ def _two_blocks(nodes: int, mean_degree: float, generator: np.random.Generator) 
 def graph_from_file(path: str | Path) -> nx.Graph:
     """A graph from a GraphML file (suffix .graphml or .xml) or, otherwise, an edge list.
 
-    Edge lists hold one directed edge a line: `source target` or `source target weight`; `#` starts a comment.
+    Edge lists hold one directed edge a line: `source target` or `source target weight`; `#` starts a comment. Edges
+    that are listed more than once add up.
     GraphML states its own direction; its edge attribute `weight`, if any, is used.
 
     Raises ValueError for a missing, empty or malformed file.
@@ -102,8 +103,8 @@ def graph_from_file(path: str | Path) -> nx.Graph:
         if path.suffix.lower() in (".graphml", ".xml"):
             graph = nx.read_graphml(path)
         else:
-            graph = nx.DiGraph()
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            graph = nx.MultiDiGraph()  # an edge that is listed twice counts twice
+            for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
                 fields = line.split("#")[0].split()
                 if len(fields) not in (0, 2, 3):
                     raise ValueError(f"line {number} has {len(fields)} fields")
@@ -131,7 +132,7 @@ def text_from_file(path: str | Path | None = None) -> str:
 
         return "\n".join(topics[name] for name in sorted(topics))
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ValueError(f"cannot read the text file {path} ({error.strerror}): give an existing file") from error
     except UnicodeDecodeError as error:
@@ -151,7 +152,7 @@ def bigram_matrix(text: str) -> tuple[Float[np.ndarray, "symbol symbol"], tuple[
     >>> symbols, matrix.tolist()
     (('_', 'a', 'b'), [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
     """
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     letters = "".join(c if c.isalpha() else " " for c in decomposed if not unicodedata.combining(c))
     circle = " ".join(letters.split()) + (" " if letters != letters.strip() else "")
     symbols = sorted(set(circle))

@@ -9,6 +9,7 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse.csgraph import connected_components
+from scipy.special import entr
 
 from tasks.families import bigram_matrix
 
@@ -78,7 +79,12 @@ class MarkovGraphTask:
     @classmethod
     def from_matrix(cls, matrix: object, labels: Sequence[str] | None = None) -> "MarkovGraphTask":
         """The chain of a row-stochastic matrix P*."""
-        matrix = np.array(matrix, dtype=np.float64)
+        try:
+            matrix = np.array(matrix, dtype=np.float64, ndmin=1)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"a transition matrix must be made of numbers ({error}): give equally long rows"
+            ) from error
         return cls(matrix, tuple(labels) if labels is not None else tuple(str(i) for i in range(len(matrix))))
 
     @classmethod
@@ -90,12 +96,15 @@ class MarkovGraphTask:
         """
         labels = tuple(str(node) for node in graph)
         try:
-            weights = nx.to_numpy_array(graph, weight=weight, dtype=np.float64)
+            weights, least = (
+                nx.to_numpy_array(graph, weight=weight, multigraph_weight=join, dtype=np.float64) for join in (sum, min)
+            )
         except (TypeError, ValueError, nx.NetworkXError) as error:
             raise ValueError(f"edge weights must be numbers ({error}): mend attribute {weight!r}") from error
         if len(labels) < 2:
             raise ValueError(f"a graph needs at least 2 nodes to have transitions, got {len(labels)}: add nodes")
         _check_weights(weights, labels)
+        _check_weights(least, labels)  # a negative weight among parallel edges may vanish in their sum
         sums = weights.sum(1, keepdims=True)
         for label, total in zip(labels, sums[:, 0], strict=True):
             if total == 0:
@@ -122,12 +131,14 @@ class MarkovGraphTask:
     @cached_property
     def row_entropy(self) -> Float[np.ndarray, " node"]:
         """Entropy of each row in nats: -sum_j P*_ij log P*_ij."""
-        p = self.transition_matrix
-        return -(p * np.log(np.where(p > 0, p, 1))).sum(1)
+        return entr(self.transition_matrix).sum(1)
 
     @cached_property
     def stationary_distribution(self) -> Float[np.ndarray, " node"]:
         """pi = pi P*, the left Perron vector; zero on transient nodes.
+
+        Found by the elimination of Grassmann, Taksar and Heyman (1985), which never subtracts: every entry, however
+        small, is non-negative and accurate to a few roundings.
 
         Raises ValueError where it is not unique, that is with more than one closed class of nodes.
         """
@@ -142,10 +153,15 @@ class MarkovGraphTask:
             )
         member = label == closed[0]
         inner = p[np.ix_(member, member)]
-        equations = np.vstack([inner.T - np.eye(len(inner)), np.ones(len(inner))])
-        solution = np.linalg.lstsq(equations, np.append(np.zeros(len(inner)), 1.0))[0]
+        for last in range(len(inner) - 1, 0, -1):  # leave node `last` out: its visits lead where it leads
+            inner[:last, last] /= inner[last, :last].sum()
+            inner[:last, :last] += np.outer(inner[:last, last], inner[last, :last])
+        visits = np.ones(len(inner))  # the share of each node in the visits to nodes 0..node
+        for node in range(1, len(inner)):
+            visits[node] = visits[:node] @ inner[:node, node]
+            visits[: node + 1] /= visits[: node + 1].sum()
         pi = np.zeros(self.nodes)
-        pi[member] = solution / solution.sum()
+        pi[member] = visits
         return pi
 
     @cached_property

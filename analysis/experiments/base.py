@@ -37,7 +37,7 @@ class Experiment:
     claims: Callable[[xr.Dataset], list[Claim]]
     presets: Mapping[Preset, Mapping[str, object]] = field(default_factory=dict)
 
-    def preset(self, name: Preset) -> ExperimentConfig:
+    def preset(self, name: str) -> ExperimentConfig:
         """The config of a preset. Raises ValueError for an unknown one."""
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")

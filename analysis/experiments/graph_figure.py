@@ -1,6 +1,7 @@
 """The figure of the graph experiments: the graph, what was learned of it, at which norm and temperature."""
 
 import json
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -20,7 +21,7 @@ def plot(dataset: xr.Dataset) -> Figure:
     config = json.loads(dataset.attrs["config"])
     variants = [str(v) for v in dataset["variant"].values]
     seed = dataset.sel(seed=dataset.attrs["shown_seed"])
-    figure = new_figure(14, 7)
+    figure = new_figure(14.0, 7.0)
     axes = figure.subplots(2, 4)
     figure.suptitle(_caption(dataset, config))
     _draw_graph(axes[0, 0], seed)
@@ -63,7 +64,7 @@ def plot(dataset: xr.Dataset) -> Figure:
 
 def _caption(dataset: xr.Dataset, config: dict) -> str:
     diverged = int(dataset["diverged"].sum())
-    source = config["text_file"] or config["graph_file"] or config["family"]
+    source = Path(config["text_file"] or config["graph_file"] or config["family"]).name
     text = (
         f"{source}: {dataset.sizes['node']} nodes, {config['context']} context, {config['loss']} loss, "
         f"{config['optimizer']} {config['learning_rate']:g}, {config['steps']} steps; means and 95 % intervals over "
@@ -171,12 +172,7 @@ def _draw_norms(ax: Axes, dataset: xr.Dataset, variants: list[str], config: dict
         if len(values) > 1 and np.ptp(values) > 0:
             body = ax.violinplot([values], [place], widths=0.8, showextrema=False)["bodies"][0]
             body.set(facecolor=STYLE[v]["color"], alpha=0.25, edgecolor=STYLE[v]["color"])
-        draw_points(
-            ax,
-            [place],
-            dataset["weight_norm_band"].sel(variant=[v]).squeeze("variant", drop=True).expand_dims("x"),
-            v,
-        )
+        draw_points(ax, places[[place]], dataset["weight_norm_band"].sel(variant=[v]), v)
     ax.set_xticks(places, variants)
     ax.set(ylabel="spectral norm of W", title=f"norm after {config['steps']} steps")
     ax.set_ylim(bottom=0)

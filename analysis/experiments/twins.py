@@ -213,7 +213,7 @@ def _fit_block(
 def plot(dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     config = json.loads(dataset.attrs["config"])
-    figure = new_figure(11, 5)
+    figure = new_figure(11.0, 5.0)
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     angle = dataset["angle"].values
     order = np.argsort(angle)

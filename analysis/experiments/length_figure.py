@@ -1,0 +1,85 @@
+"""The figure of the length experiment: error, inverse temperature and effective support against the context's length."""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures import new_figure
+
+_STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
+    {
+        "constant": {"color": "#222222", "linestyle": "-", "marker": "o"},
+        "yarn": {"color": "#8c6d31", "linestyle": (0, (1, 1)), "marker": "P"},
+        "released": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+        "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
+        "ssmax": {"color": "#0072b2", "linestyle": "-.", "marker": "^"},
+        "asentmax": {"color": "#56b4e9", "linestyle": (0, (8, 2)), "marker": "X"},
+        "power": {"color": "#009e73", "linestyle": ":", "marker": "D"},
+    }
+)
+_BASELINE = {
+    "naive": {"label": "mean of the values", "color": "#aaaaaa", "linestyle": (0, (1, 3))},
+    "best_vanilla": {"label": "best single temperature", "color": "#999999", "linestyle": (0, (6, 4))},
+    "oracle": {"label": "best temperature per n", "color": "#999999", "linestyle": "-"},
+    "bayes": {"label": "exact Bayes (GP posterior)", "color": "#e0b000", "linestyle": "-"},
+}
+
+
+def plot(dataset: xr.Dataset) -> Figure:
+    """Draw a stored result; nothing is trained or estimated here."""
+    config = json.loads(dataset.attrs["config"])
+    length = dataset["length"].values
+    variants = [v for v in _STYLE if v in dataset["variant"]]
+    figure = new_figure(14, 5.4)
+    axes = figure.subplots(1, 3)
+    for ax in axes:
+        ax.axvspan(
+            min(config["train_lengths"]), max(config["train_lengths"]), color="#eeeeee", zorder=-5, label="training"
+        )
+    left, middle, right = axes
+
+    for name, style in _BASELINE.items():
+        left.plot(length, dataset[f"{name}_band"].sel(estimate="value"), linewidth=3, zorder=0, **style)
+    best = _BASELINE["oracle"]
+    middle.plot(
+        length,
+        dataset["best_inverse_temperature"],
+        color=best["color"],
+        linewidth=3,
+        zorder=0,
+        label="best temperature per n",
+    )
+    right.plot(length, length, color="#aaaaaa", linestyle=(0, (1, 3)), linewidth=3, zorder=0, label="all n keys")
+    for place, v in enumerate(variants):
+        for ax, name in ((left, "mse"), (middle, "learned_inverse_temperature"), (right, "effective_support")):
+            _draw(ax, length, dataset[f"{name}_band"].sel(variant=v), v, place)
+    left.set(ylabel="mean squared error of f(q)", title="error")
+    middle.set(ylabel="inverse temperature τ(n)", title="learned schedules")
+    right.set(ylabel="effective support exp(H) of the row (keys)", title="dilution")
+    for ax in axes:
+        ax.set(xscale="log", yscale="log", xlabel="context length n")
+        ax.set_xticks(length, [str(n) for n in length], fontsize=8)
+        ax.minorticks_off()
+    handles, labels = left.get_legend_handles_labels()
+    extra, names = right.get_legend_handles_labels()
+    handles.append(extra[names.index("all n keys")])
+    figure.legend(handles, [*labels, "all n keys"], loc="outside lower center", ncols=7, fontsize=8)
+    diverged = int(dataset["diverged"].sum())
+    figure.suptitle(
+        f"kernel regression: d = {config['dim']}, l = {config['length_scale']:g}, σ = {config['noise']:g}, trained on "
+        f"n = {min(config['train_lengths'])} to {max(config['train_lengths'])}; means and 95 % intervals over "
+        f"{config['seeds']} seeds" + (f"; {diverged} diverged models left out" if diverged else "")
+    )
+    return figure
+
+
+def _draw(ax: Axes, x: np.ndarray, band: xr.DataArray, variant: str, place: int) -> None:
+    """A mean curve with its 95 % interval; markers start at different points, so that equal curves stay readable."""
+    value, low, high = (band.sel(estimate=e).values for e in ("value", "low", "high"))
+    ax.plot(x, value, label=variant, markersize=4.5, markevery=(place % 2, 2), **_STYLE[variant])
+    ax.fill_between(x, low, high, color=_STYLE[variant]["color"], alpha=0.15, linewidth=0)

@@ -1,0 +1,175 @@
+"""The command line: what it writes, what it refuses, and that a refusal loses nothing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import xarray as xr
+
+from analysis.cli import main
+
+TINY = ["--preset", "smoke", "--seeds", "2", "--steps", "4"]
+
+
+def run(*arguments: object) -> int:
+    """The exit code, whether main returns it or the flag parser exits with it."""
+    try:
+        return main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_run_writes_everything_and_reuses_it(tmp_path, capsys):
+    assert run("run", "graph", "twins", *TINY, "--out", tmp_path) == 0
+    for name in ("graph", "twins"):
+        folder = tmp_path / name
+        assert {p.name for p in folder.iterdir()} == {
+            "result.nc",
+            "claims.json",
+            "figure.svg",
+            "figure.pdf",
+            "figure.png",
+        }
+        with xr.open_dataset(folder / "result.nc") as result:
+            config = json.loads(result.attrs["config"])
+            assert (config["seeds"], config["steps"], result.sizes["seed"]) == (2, 4, 2)
+            assert result.attrs["device"].startswith("cpu")
+        ledger = json.loads((folder / "claims.json").read_text())
+        assert {"id", "sentence", "verdict", "threshold", "estimate"} <= set(ledger[0])
+    assert "trained in" in capsys.readouterr().out
+    before = (tmp_path / "graph" / "result.nc").read_bytes()
+    assert run("run", "graph", *TINY, "--out", tmp_path) == 0
+    assert "unchanged, not trained again" in capsys.readouterr().out
+    assert (tmp_path / "graph" / "result.nc").read_bytes() == before
+    assert run("run", "graph", *TINY, "--first-seed", "7", "--out", tmp_path) == 0
+    assert "trained in" in capsys.readouterr().out
+
+
+def test_plot_redraws_without_training(tmp_path, capsys, monkeypatch):
+    assert run("run", "graph", *TINY, "--out", tmp_path) == 0
+    figure = tmp_path / "graph" / "figure.svg"
+    whole = figure.read_bytes()
+    figure.unlink()
+    monkeypatch.setattr("ssa_theory.ensemble.train", None)
+    assert run("plot", "graph", "--out", tmp_path) == 0
+    assert figure.read_bytes() == whole
+    assert "redrawn" in capsys.readouterr().out
+
+
+def test_every_field_is_a_flag(tmp_path):
+    text = tmp_path / "novel.txt"
+    text.write_text("It was the best of times, it was the worst of times. " * 3)
+    out = ["--control-steps", "0", "--out", tmp_path]
+    assert run("run", "graph", *TINY, "--family", "letters", "--text-file", text, "--dim", "5", *out) == 0
+    with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:
+        assert set(result["node"].values) == set("_abefhimorstw")
+    edges = tmp_path / "edges.txt"
+    edges.write_text("a b 2\na c\nb a\nc a\n")
+    flags = ["--family", "file", "--graph-file", edges, "--variants", "vanilla", "ssa-degree", "--context", "prompt"]
+    assert run("run", "graph", *TINY, *flags, *out) == 0
+    with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:
+        assert result["transition_matrix"].sel(seed=0, node="a", next="b") == pytest.approx(2 / 3)
+        assert list(result["variant"].values) == ["vanilla", "ssa-degree"]
+
+
+def test_list_and_help(capsys):
+    assert run("list") == 0
+    assert {"graph", "letters", "les-miserables", "twins"} <= set(capsys.readouterr().out.split())
+    assert run("--help") == 0
+    assert "run NAME" in capsys.readouterr().out
+    assert run("run", "--help") == 0
+    assert run("run", "graph", "--help") == 0
+    text = capsys.readouterr().out
+    assert "--learning-rate FLOAT" in text
+    assert "embedding dimension" in text
+    assert run("bench", "--help") == 0
+
+
+BAD = [
+    (("frobnicate",), "unknown command 'frobnicate': choose one of list, run, plot, bench"),
+    (("run",), "no experiment was named: choose from graph"),
+    (("run", "grpah"), "unknown experiment 'grpah': choose from graph"),
+    (("run", "graph", "--preset", "huge"), "invalid choice 'huge'"),
+    (("run", "graph", "--variants", "sa"), "invalid choice 'sa'"),
+    (("run", "graph", "--sedes", "3"), "Unrecognized options"),
+    (("run", "graph", "--dim", "0"), "dim must be greater than or equal to 1, got 0: change --dim"),
+    (("run", "graph", "--dim", "four"), "invalid literal for int()"),
+    (("run", "graph", "--learning-rate", "nan"), "learning_rate must be a finite number, got nan"),
+    (("run", "graph", "--family", "letters", "--nodes", "4"), "nodes applies only to family ring"),
+    (("run", "graph", "--family", "letters", "--text-file", "{tmp}/none.txt"), "cannot read the text file"),
+    (("run", "graph", "--family", "letters", "--text-file", "{tmp}/empty.txt"), "a text needs at least 2 different symbols"),
+    (("run", "graph", "--family", "letters", "--text-file", "{tmp}/a.txt"), "a text needs at least 2 different symbols"),
+    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/none.graphml"), "cannot read the graph file"),
+    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/bad.graphml"), "is malformed"),
+    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/bad.txt"), "is malformed"),
+    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/sink.txt"), "node b has none"),
+    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/negative.txt"), "must be non-negative, got -1.0"),
+    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/nan.txt"), "must be finite, got nan"),
+    (
+        ("run", "graph", "--family", "file", "--graph-file", "{tmp}/split.txt", "--row-weights", "stationary"),
+        "no unique stationary distribution",
+    ),
+    (("run", "twins", "--angles", "0.1", "3"), "angles must lie in (0, pi/2] radians"),
+    (("run", "graph", "--device", "cuda"), "torch sees no CUDA device"),
+    (("run", "graph", "--out", "{tmp}/a.txt/x"), "cannot write results to"),
+    (("plot", "graph", "--out", "{tmp}"), "damaged or truncated"),
+    (("plot", "twins", "--out", "{tmp}"), "there is no stored result"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_one_sentence_and_loses_nothing(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    files = {
+        "a.txt": "aaaa",
+        "empty.txt": "",
+        "bad.graphml": "<graphml><node",
+        "bad.txt": "a b c d\n",
+        "sink.txt": "a b\n",
+        "negative.txt": "a b -1\nb a\n",
+        "nan.txt": "a b nan\nb a\n",
+        "split.txt": "a b\nb a\nc d\nd c\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "graph").mkdir()
+    (tmp_path / "graph" / "result.nc").write_bytes(b"\x89HDF truncated")
+    filled = [a.replace("{tmp}", str(tmp_path)) for a in arguments]
+    if arguments[0] == "run" and "--out" not in arguments:
+        filled += ["--out", str(tmp_path)]
+    assert run(*filled) == 2
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in error
+    assert "Traceback" not in error
+    assert (tmp_path / "graph" / "result.nc").read_bytes() == b"\x89HDF truncated"
+
+
+def test_interruption_keeps_finished_work(tmp_path, capsys, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.experiments.twins.fit", interrupt)
+    assert run("run", "graph", "twins", *TINY, "--out", tmp_path) == 130
+    assert "run the same command to go on" in capsys.readouterr().err
+    assert (tmp_path / "graph" / "result.nc").is_file()
+    assert not (tmp_path / "twins" / "result.nc").exists()
+
+
+def test_bench_compares_both_trainers_on_the_same_work(tmp_path, capsys):
+    assert run("bench", "--seeds", "8", "--steps", "30", "--out", tmp_path) == 0
+    report = json.loads((tmp_path / "bench" / "bench.json").read_text())
+    speeds = {name: row["models_steps_per_second"] for name, row in report["trainers"].items()}
+    assert min(speeds.values()) > 0
+    assert report["trainers"]["this ensemble"]["ratio"] == pytest.approx(
+        speeds["this ensemble"] / speeds["one model at a time"]
+    )
+    assert report["median_weight_difference"] < 1e-4  # both learned the same
+    assert "models x steps / s" in capsys.readouterr().out
+
+
+def test_the_installed_command_starts():
+    command = [sys.executable, "-m", "analysis.cli", "run", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ssa-theory: unknown experiment 'nothing'")

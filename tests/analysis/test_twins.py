@@ -1,0 +1,91 @@
+"""The twins experiment end to end, against the closed forms it compares with."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from analysis.experiments.base import silent
+from analysis.experiments.twins import TWINS, TwinsConfig, run
+from analysis.statistics import ratio
+from ssa_theory import Stream, member_generator, minimal_norm, norm_lower_bound
+from tasks import TwinTokenTask
+
+
+@pytest.fixture(scope="module")
+def config():
+    return TwinsConfig(seeds=6, steps=150, angles=(1.0, 0.1, 0.03, 0.01, 0.003), pairs=3, dim=8)
+
+
+@pytest.fixture(scope="module")
+def result(config):
+    return run(config, silent).assign_attrs(experiment="twins", config=config.model_dump_json())
+
+
+def test_variables_and_dimensions(result):
+    dims = {
+        "minimal_norm": ("seed", "angle", "theory"),
+        "norm_lower_bound": ("seed", "angle", "theory"),
+        "weight_norm": ("variant", "seed", "angle"),
+        "cross_entropy_gap": ("variant", "seed", "angle", "step"),
+        "inverse_temperature": ("variant", "seed", "angle", "node"),
+        "learned_norm_lower_bound": ("variant", "seed", "angle"),
+    }
+    assert {name: result[name].dims for name in dims} == dims
+    assert result["angle"].attrs["units"] == "radian"
+
+
+def test_closed_forms_are_those_of_the_named_seed(result):
+    task = TwinTokenTask.sample(pairs=3, dim=8, angle=0.1, generator=member_generator(4, Stream.EMBEDDING))
+    cell = result.sel(seed=4, angle=0.1)
+    np.testing.assert_allclose(cell["target"], task.target)
+    solution = minimal_norm(task.embeddings, task.target, 2.0, selective=True)
+    assert float(cell["minimal_norm"].sel(theory="selective")) == pytest.approx(solution.spectral_norm)
+    bound = norm_lower_bound(task.embeddings, task.target, solution.inverse_temperature)
+    assert float(cell["norm_lower_bound"].sel(theory="selective")) == pytest.approx(bound)
+
+
+def test_norms_obey_the_theory(result):
+    assert (result["minimal_norm"] > result["norm_lower_bound"]).all()
+    learned = result["weight_norm"] / result["learned_norm_lower_bound"]
+    assert learned.notnull().all()
+    assert (learned > 1 - 1e-9).all()
+    assert learned.min() < 3  # the bound is not idle
+    assert (result["minimal_inverse_temperature"] <= 2 + 1e-9).all()
+    claims = {c.id: c for c in TWINS.claims(result)}
+    assert claims["twins-slope-vanilla"].verdict == "supported"
+    assert claims["twins-slope-selective"].verdict == "supported"
+    assert claims["twins-lower-bound"].verdict == "supported"
+    at = result.sel(angle=0.1)["cross_entropy_gap"].isel(step=-1)
+    expected = ratio(at.sel(variant="ssa-free").values, at.sel(variant="vanilla").values)
+    assert claims["twins-gap-ssa-free"].estimate == expected
+
+
+def test_a_broken_bound_is_not_supported(result):
+    broken = result.copy(deep=True)
+    broken["weight_norm"][0, 0, 0] = 0.5 * broken["learned_norm_lower_bound"][0, 0, 0]
+    claims = {c.id: c for c in TWINS.claims(broken)}
+    assert claims["twins-lower-bound"].verdict == "not supported"
+
+
+def test_figure_shows_lines_points_and_curves(result):
+    left, right = TWINS.plot(result).axes
+    assert left.get_xscale() == left.get_yscale() == "log"
+    labels = left.get_legend_handles_labels()[1]
+    assert {"lower bound, vanilla", "minimal norm, selective", "vanilla", "ssa-free"} <= set(labels)
+    np.testing.assert_allclose(right.get_lines()[0].get_xdata(), result["step"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"angles": (0.1, 2.0)}, r"angles must lie in \(0, pi/2\] radians, got \[2.0\]"),
+        ({"angles": (0.0, 0.1)}, "angles must lie in"),
+        ({"angles": (0.2, 0.3)}, "shown_angle must be one of the angles"),
+        ({"dim": 6}, "dim must be at least twice the pairs"),
+        ({"variants": ("ssa-degree",)}, "twins have no out-degree"),
+        ({"variants": ("ssa", "ssa")}, "variants must be different"),
+    ],
+)
+def test_bad_config(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        TwinsConfig(**fields)

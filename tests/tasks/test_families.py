@@ -1,0 +1,348 @@
+"""Graph families, graph files and the letters of texts."""
+
+import itertools
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from tasks import FAMILIES, PYTHON_PROSE, MarkovGraphTask, graph_from_family, graph_from_file, text_from_file
+from tasks.families import bigram_matrix
+
+FALSE_ALARM = 1e-6
+RANDOM = ("erdos-renyi", "barabasi-albert", "small-world", "stochastic-blocks")
+
+
+def edges(graph: nx.Graph) -> set[tuple[int, int]]:
+    return set(graph.edges())
+
+
+# Families
+
+
+@given(st.integers(2, 40))
+def test_the_ring_runs_from_one_neighbour_to_all(nodes: int) -> None:
+    graph = graph_from_family("ring", nodes)
+    degrees = [graph.out_degree(i) for i in range(nodes)]
+    assert list(graph) == list(range(nodes))
+    assert degrees == sorted(degrees)
+    assert (degrees[0], degrees[-1]) == (1, nodes)
+    assert degrees == [round(nodes ** (i / (nodes - 1))) for i in range(nodes)]
+    for i in range(nodes):
+        assert set(graph.successors(i)) == {(i + k) % nodes for k in range(1, degrees[i] + 1)}
+    assert nx.is_strongly_connected(graph)
+
+
+def test_the_default_ring_is_that_of_the_design() -> None:
+    assert [d for _, d in graph_from_family("ring").out_degree()] == [1, 1, 2, 2, 3, 4, 6, 8]
+
+
+@given(
+    st.sampled_from(RANDOM),
+    st.integers(2, 24),
+    st.floats(0.01, 1),
+    st.integers(0, 2**32),
+)
+def test_random_families_leave_no_node_without_out_neighbours(family: str, nodes: int, share: float, seed: int) -> None:
+    graph = graph_from_family(family, nodes, share * (nodes - 1), np.random.default_rng(seed))
+    assert graph.is_directed()
+    assert sorted(graph) == list(range(nodes))
+    assert min(d for _, d in graph.out_degree()) >= 1
+    assert nx.number_of_selfloops(graph) == 0
+    task = MarkovGraphTask.from_graph(graph)
+    assert task.nodes == nodes
+    np.testing.assert_allclose(task.transition_matrix.max(1), 1 / task.out_degree)  # uniform over out-neighbours
+
+
+def test_erdos_renyi_has_the_mean_degree_asked_for() -> None:
+    nodes, mean_degree, draws = 20, 8.0, 60
+    generator = np.random.default_rng(0)
+    graphs = [graph_from_family("erdos-renyi", nodes, mean_degree, generator) for _ in range(draws)]
+    present = sum(g.number_of_edges() for g in graphs)
+    pairs = draws * nodes * (nodes - 1)
+    assert stats.binomtest(present, pairs, mean_degree / (nodes - 1)).pvalue > FALSE_ALARM
+    one_way = sum((j, i) not in edges(g) for g in graphs for i, j in edges(g))
+    assert one_way / present == pytest.approx(1 - mean_degree / (nodes - 1), abs=0.03)  # directions are independent
+    assert graph_from_family("erdos-renyi", 5, 4.0, generator).number_of_edges() == 20
+
+
+def test_a_lonely_node_gets_one_uniform_neighbour() -> None:
+    """At a mean degree of almost nothing every edge is one of those added."""
+    nodes, draws = 5, 2000
+    generator = np.random.default_rng(1)
+    counts = np.zeros((nodes, nodes))
+    for _ in range(draws):
+        graph = graph_from_family("erdos-renyi", nodes, 1e-9, generator)
+        assert [d for _, d in graph.out_degree()] == [1] * nodes
+        counts[tuple(np.transpose(list(graph.edges())))] += 1
+    assert np.diag(counts).sum() == 0
+    assert stats.chisquare(counts[~np.eye(nodes, dtype=bool)]).pvalue > FALSE_ALARM
+
+
+@pytest.mark.parametrize(("nodes", "mean_degree", "new"), [(20, 6.0, 3), (9, 1.0, 1), (12, 4.0, 2)])
+def test_barabasi_albert(nodes: int, mean_degree: float, new: int) -> None:
+    graph = graph_from_family("barabasi-albert", nodes, mean_degree, np.random.default_rng(2))
+    assert graph.number_of_edges() == 2 * new * (nodes - new)
+    assert edges(graph) == {(j, i) for i, j in edges(graph)}
+    assert nx.is_strongly_connected(graph)
+
+
+@pytest.mark.parametrize(("nodes", "mean_degree", "near"), [(20, 4.0, 4), (20, 5.9, 6), (9, 1.0, 2), (6, 5.0, 4)])
+def test_small_world(nodes: int, mean_degree: float, near: int) -> None:
+    graph = graph_from_family("small-world", nodes, mean_degree, np.random.default_rng(3))
+    assert graph.number_of_edges() == nodes * near
+    assert edges(graph) == {(j, i) for i, j in edges(graph)}
+    if nodes == 20:
+        lattice = {(i, (i + k) % nodes) for i in range(nodes) for k in range(1, near // 2 + 1)}
+        rewired = len(lattice - edges(graph)) / len(lattice)
+        assert 0.05 < rewired < 0.6  # rewired with probability 0.3
+
+
+def test_stochastic_blocks() -> None:
+    nodes, mean_degree, draws = 20, 5.0, 80
+    generator = np.random.default_rng(4)
+    inside = across = 0
+    for _ in range(draws):
+        graph = graph_from_family("stochastic-blocks", nodes, mean_degree, generator)
+        for i, j in edges(graph):
+            inside += (i < nodes // 2) == (j < nodes // 2)
+            across += (i < nodes // 2) != (j < nodes // 2)
+    assert (inside + across) / (draws * nodes) == pytest.approx(mean_degree, rel=0.05)
+    assert inside / (inside + across) == pytest.approx(0.9, abs=0.03)
+
+
+def test_real_graphs() -> None:
+    karate = MarkovGraphTask.from_graph(graph_from_family("karate-club"))
+    assert karate.nodes == 34
+    assert karate.out_degree.sum() == 2 * 78
+    weights = nx.karate_club_graph()[0]
+    total = sum(edge["weight"] for edge in weights.values())
+    assert karate.transition_matrix[0, 1] == weights[1]["weight"] / total
+    miserables = MarkovGraphTask.from_graph(graph_from_family("les-miserables"))
+    assert miserables.nodes == 77
+    assert miserables.out_degree.sum() == 2 * 254
+    assert "Valjean" in miserables.labels
+    valjean, javert = (miserables.labels.index(name) for name in ("Valjean", "Javert"))
+    assert miserables.transition_matrix[valjean, javert] == pytest.approx(17 / 158)  # 17 of his 158 shared chapters
+    for task in (karate, miserables):  # an undirected graph's stationary mass is each node's share of the weight
+        assert (task.stationary_distribution > 0).all()
+
+
+@given(st.sampled_from(RANDOM), st.integers(0, 2**32))
+def test_random_families_are_functions_of_their_generator(family: str, seed: int) -> None:
+    before = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002 (to see that nobody touches it)
+    first, again, other = (
+        edges(graph_from_family(family, 12, 4.0, np.random.default_rng(s))) for s in (seed, seed, seed + 1)
+    )
+    assert first == again
+    assert first != other
+    assert random.getstate() == before[0]
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+def test_every_family_has_a_default() -> None:
+    for family in FAMILIES:
+        graph = graph_from_family(family, generator=np.random.default_rng(0) if family in RANDOM else None)
+        assert len(graph) == {"karate-club": 34, "les-miserables": 77}.get(family, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"family": "torus"}, "unknown graph family 'torus': choose one of ring, erdos-renyi"),
+        ({"family": "karate-club", "nodes": 34}, "karate-club has a fixed number of nodes, got nodes=34: leave"),
+        ({"family": "les-miserables", "mean_degree": 3.0}, "les-miserables has fixed degrees, got mean_degree=3.0"),
+        ({"family": "ring", "mean_degree": 2.0}, "ring has fixed degrees, got mean_degree=2.0: leave it out"),
+        ({"family": "ring", "nodes": 1}, "at least 2 nodes to have transitions, got 1: choose nodes >= 2"),
+        ({"family": "small-world", "nodes": 8, "mean_degree": 8.0}, r"\(0, nodes - 1\] = \(0, 7\], got 8.0: choose"),
+        ({"family": "erdos-renyi", "nodes": 8, "mean_degree": 0.0}, r"\(0, nodes - 1\] = \(0, 7\], got 0.0"),
+        ({"family": "erdos-renyi", "mean_degree": float("nan")}, r"mean_degree must lie in .* got nan"),
+        ({"family": "barabasi-albert"}, "family barabasi-albert is random and got no generator: pass a numpy"),
+    ],
+)
+def test_bad_family_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        graph_from_family(**arguments)
+
+
+# Graph files
+
+
+@given(
+    st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20),
+    st.booleans(),
+    st.sampled_from([".graphml", ".xml", ".GraphML", ".edges", ".txt", ""]),
+    st.integers(0, 2**32),
+)
+def test_graph_files_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, pairs: set[tuple[int, int]], directed: bool, suffix: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    edge_list = "ml" not in suffix.lower()
+    graph = nx.DiGraph() if directed or edge_list else nx.Graph()  # an edge list is directed
+    graph.add_edges_from((i, (i + 1) % 6) for i in range(6))
+    graph.add_edges_from(pairs)
+    nx.set_edge_attributes(graph, {e: float(rng.uniform(0.1, 5)) for e in graph.edges()}, "weight")
+    path = tmp_path_factory.mktemp("graphs") / f"graph{suffix}"
+    if edge_list:
+        nx.write_weighted_edgelist(graph, path)
+    else:
+        nx.write_graphml(graph, path)
+    read, direct = MarkovGraphTask.from_graph(graph_from_file(path)), MarkovGraphTask.from_graph(graph)
+    assert sorted(read.labels) == list("012345")
+    order = [read.labels.index(label) for label in direct.labels]
+    np.testing.assert_allclose(read.transition_matrix[np.ix_(order, order)], direct.transition_matrix, rtol=1e-14)
+
+
+def test_edge_lists_take_comments_blank_lines_default_weights_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "graph.txt"
+    path.write_text("\ufeffa b  # the first\n\n# nothing\nb a 3\nb\tc 1e0\nc a\nb a 2\n", encoding="utf-8")
+    task = MarkovGraphTask.from_graph(graph_from_file(str(path)))
+    assert task.labels == ("a", "b", "c")
+    np.testing.assert_allclose(task.transition_matrix, [[0, 1, 0], [5 / 6, 0, 1 / 6], [1, 0, 0]])  # b a adds up: 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.txt", None, "cannot read the graph file .*absent.txt .No such file.*: give an existing file"),
+        ("absent.graphml", None, "cannot read the graph file .*absent.graphml .No such file"),
+        ("one.txt", b"a b\nc\n", "one.txt is malformed .line 2 has 1 fields.: give a GraphML file"),
+        ("comma.csv", b"a,b\n", "comma.csv is malformed .line 1 has 1 fields"),
+        ("four.txt", b"a b 1 2\n", "malformed .line 1 has 4 fields"),
+        ("word.txt", b"a b heavy\n", "malformed .could not convert string to float: 'heavy'"),
+        ("binary.txt", b"\xff\xfe\x00", "binary.txt is malformed .*: give a GraphML file"),
+        ("empty.txt", b"", "empty.txt holds no edge: give lines of 'source target"),
+        ("comments.txt", b"# a b\n\n", "comments.txt holds no edge"),
+        ("empty.graphml", b"", "empty.graphml is malformed .no element found"),
+        ("cut.graphml", b"<graphml><graph edgedefault='directed'><node id=", "cut.graphml is malformed"),
+        ("other.xml", b"<html></html>", "other.xml is malformed"),
+    ],
+)
+def test_bad_graph_files(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        graph_from_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot read the graph file .*Is a directory"):
+        graph_from_file(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot read the text file .*Is a directory"):
+        text_from_file(tmp_path)
+
+
+# Texts
+
+
+def reference_bigrams(text: str) -> dict[tuple[str, str], int]:
+    """Count successors letter by letter, for texts of ASCII and a few accented letters."""
+    plain = text.lower().translate(str.maketrans("äéñ", "aen"))
+    words = re.sub(r"[^a-z]+", "_", plain)
+    if len(words) > 1 and words[0] == words[-1] == "_":
+        words = words[:-1]  # read as a circle, the two runs are one
+    return Counter((words[i], words[(i + 1) % len(words)]) for i in range(len(words)))
+
+
+@given(st.text(alphabet="abcABé ñÄ.,1\n", max_size=60))
+def test_bigrams_by_brute_force(text: str) -> None:
+    counts = reference_bigrams(text) if text else {}
+    symbols = tuple(sorted({first for first, _ in counts}, key=lambda s: (s != "_", s)))
+    if len(symbols) < 2:
+        with pytest.raises(ValueError, match="at least 2 different symbols"):
+            bigram_matrix(text)
+        return
+    matrix, named = bigram_matrix(text)
+    assert named == symbols
+    table = np.array([[counts.get(pair, 0) for pair in itertools.product([a], symbols)] for a in symbols], dtype=float)
+    np.testing.assert_allclose(matrix, table / table.sum(1, keepdims=True), rtol=1e-15)
+
+
+@given(st.text(alphabet="abcdé ,", min_size=2, max_size=80))
+def test_a_circular_text_is_stationary_at_its_own_frequencies(text: str) -> None:
+    counts = reference_bigrams(text)
+    frequency = Counter()
+    for (symbol, _), times in counts.items():
+        frequency[symbol] += times
+    assume(len(frequency) >= 2)
+    task = MarkovGraphTask.from_text(text)
+    expected = np.array([frequency[symbol] for symbol in task.labels]) / frequency.total()
+    np.testing.assert_allclose(task.stationary_distribution, expected, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("text", "symbols"),
+    [
+        ("Été", "et"),
+        ("e\u0301e t", "_et"),  # the accent as a character of its own
+        ("Straße", "aerst"),
+        ("Python™", "hmnopty"),
+        ("\ufb01x", "fix"),  # the ligature fi
+        ("ℌh x", "_hx"),
+        ("İstanbul", "abilnstu"),
+        ("ab\u200bc-d", "_abcd"),
+        ("мир Мир", "_имр"),
+    ],
+)
+def test_letters_are_folded(text: str, symbols: str) -> None:
+    assert "".join(bigram_matrix(text)[1]) == symbols
+
+
+def test_runs_of_other_characters_are_one_space() -> None:
+    for text in ("a b", " a  b", "a, b!", "...a 1 b...", "a\n\nb\t"):
+        matrix, symbols = bigram_matrix(text)
+        open_end = text[-1].isalpha() and text[0].isalpha()
+        assert symbols == ("_", "a", "b")
+        assert matrix.tolist() == [
+            [0, 0, 1] if open_end else [0, 0.5, 0.5],
+            [1, 0, 0],
+            [0, 1, 0] if open_end else [1, 0, 0],
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"got 0 \(no letter\): give a longer text"),
+        ("\u0301", r"got 0 \(no letter\)"),
+        ("x", r"got 1 \(x\): give a longer text"),
+        ("aAáa", r"got 1 \(a\)"),
+        ("123 ...", r"got 1 \(_\)"),
+    ],
+)
+def test_empty_and_one_letter_texts(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"at least 2 different symbols to have transitions, {message}"):
+        MarkovGraphTask.from_text(text)
+
+
+def test_the_default_text_is_python_prose_in_27_symbols() -> None:
+    text = text_from_file()
+    assert PYTHON_PROSE == "pydoc_data.topics"
+    assert len(text) > 300_000
+    assert text == text_from_file()
+    task = MarkovGraphTask.from_text(text)
+    assert task.labels == tuple("_abcdefghijklmnopqrstuvwxyz")
+    q, u = task.labels.index("q"), task.labels.index("u")
+    assert task.transition_matrix[q, u] > 0.9
+    assert 1.5 < task.entropy_rate < 2.7  # English letters given one letter: about 3.3 bits, 2.3 nats
+
+
+def test_text_files(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes("\ufeffÉté".encode())
+    assert text_from_file(path) == text_from_file(str(path)) == "Été"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match=r"text\.txt is not UTF-8 .*: convert it to UTF-8"):
+        text_from_file(path)
+    with pytest.raises(ValueError, match=r"cannot read the text file .*gone\.txt .No such file"):
+        text_from_file(tmp_path / "gone.txt")
