@@ -110,7 +110,7 @@ def _run(arguments: Sequence[str]) -> None:
     for experiment, options in plans:
         with _progress(experiment.name) as progress:
             dataset, claims, trained = execute(experiment, options.config, options.out, options.fresh, progress)
-        how = f"trained in {dataset.attrs['wall_seconds']:.0f} s" if trained else "unchanged, not trained again"
+        how = f"run in {dataset.attrs['wall_seconds']:.0f} s" if trained else "unchanged, not run again"
         _print_claims(claims, f"{experiment.name}: {how}, in {options.out / experiment.name}")
 
 

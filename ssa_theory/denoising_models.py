@@ -20,7 +20,6 @@ DenoisingVariant = Literal[
 DENOISING_VARIANTS: tuple[DenoisingVariant, ...] = get_args(DenoisingVariant)
 DenoisingQuery = Literal["readout", "last"]
 
-_HIDDEN_SCALE = 0.5
 _VANISHED = 1e-3  # d tau / d f below this is a gate at its bound: it no longer learns
 
 
@@ -41,8 +40,10 @@ class DenoisingAttention:
     - `sink`: every tau 1, but a gate inside the softmax, softmax_i(score_i + f(x_i)), over the tokens and a learned sink
       logit whose value is 0
 
-    f is a two-layer MLP v . gelu(U x + b) + c of its own. A weight-shared f = w . gelu(W_v x) cannot follow the norm:
-    gelu(z) - z/2 is even, but the linear rest w . W_v x / 2 vanishes only where W_v is singular.
+    f is a two-layer MLP v . gelu(U x + b) + c of its own with 2 dim hidden units, which start as a random orthogonal basis
+    and its negative: gelu(z) + gelu(-z) is even and grows with |z|, so f can follow the norm from the first step.
+    A weight-shared f = w . gelu(W_v x) cannot: gelu(z) - z/2 is even, but the linear rest w . W_v x / 2 vanishes only where W_v
+    is singular.
     """
 
     variant: DenoisingVariant
@@ -66,7 +67,8 @@ class DenoisingAttention:
 
         W_v starts at value_scale times the identity: from a small W_v the gate first grows to its upper bound to make up for
         the scale, saturates there, and the model stays vanilla. Scores are Gaussian with standard deviation
-        0.1 / sqrt(dim) and drawn first, so the same generators give every variant the same ones. Gates start at f = 0.
+        0.1 / sqrt(dim) and drawn first, so the same generators give every variant the same ones. Every f starts at 0,
+        but that of `key-bias` only near it.
         """
         members = len(generators)
 
@@ -84,13 +86,15 @@ class DenoisingAttention:
         for role in self._roles():
             parameters[f"{role}_offset"] = zeros()
             if role != "query" or self.query == "last":  # a constant query has a constant f
-                basis = torch.linalg.qr(normal(dim, dim).movedim(-1, 0)).Q.movedim(0, -1) * _HIDDEN_SCALE
+                basis = torch.linalg.qr(normal(dim, dim).movedim(-1, 0)).Q.movedim(0, -1)
                 parameters[f"{role}_hidden"] = torch.cat([basis, -basis], dim=1)
                 parameters[f"{role}_bias"] = zeros(2 * dim)
                 parameters[f"{role}_vector"] = zeros(2 * dim)
             if role != "sink" and self.variant not in ("value-tanh", "value-sigmoid"):
                 parameters[f"{role}_alpha"] = zeros()
         if self.variant == "key-bias":
+            # With equal tau_k a softmax ignores the shift: Adam would make a full step of the rounding of a zero gradient.
+            parameters["key_vector"] = 0.1 * normal(2 * dim)
             parameters["key_shift"] = zeros()
         if self.variant == "sink":
             parameters["sink"] = zeros()
@@ -100,23 +104,23 @@ class DenoisingAttention:
         self, parameters: dict[str, Tensor], tokens: Float[Tensor, "sample length dim member"]
     ) -> Float[Tensor, "sample dim member"]:
         """y_hat of every sample."""
-        dim = tokens.shape[2]
-        if self.query == "readout":
+        length, dim = tokens.shape[1:3]
+        last = tokens.narrow(1, length - 1, 1) if self.query == "last" else None
+        if last is None:
             score = (tokens * parameters["score"]).sum(2)
         else:
-            score = (tokens * matmul(tokens[:, -1], parameters["score"]).unsqueeze(1)).sum(2)
+            score = (tokens * matmul(last.squeeze(1), parameters["score"]).unsqueeze(1)).sum(2)
         score = score / math.sqrt(dim)
         if self.variant == "key-bias":
             score = score + parameters["key_shift"]
         if "query" in self.variant:
-            last = tokens[:, -1:] if self.query == "last" else None
-            score = score * self._temperature("query", parameters, last, tokens.shape[1])
+            score = score * self._temperature("query", parameters, last, length)
         if self.variant in ("key", "key-bias"):
-            score = score * self._temperature("key", parameters, tokens, tokens.shape[1])
+            score = score * self._temperature("key", parameters, tokens, length)
         if self.variant == "sink":
             score = score + self._score("sink", parameters, tokens)
             sink = parameters["sink"].expand(len(score), 1, score.shape[-1])
-            weight = torch.cat([score, sink], dim=1).softmax(1)[:, :-1]
+            weight = torch.cat([score, sink], dim=1).softmax(1).narrow(1, 0, length)
         else:
             weight = score.softmax(1)
         if self.gated:

@@ -14,7 +14,6 @@ for (b) with uniform distractors. Lengths and inverse temperatures may be arrays
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -56,7 +55,7 @@ def equal_critical_inverse_temperature(
     0 where they hold it at every tau >= 0. Raises ValueError for a mass outside (0, 1), a gap that is not positive, or
     n < m.
     """
-    return np.maximum(_wanted(length, mass, needles, gap), 0) / gap
+    return _array(np.maximum(_wanted(length, mass, needles, gap), 0) / gap)
 
 
 def bounded_needle_mass(
@@ -83,14 +82,14 @@ def bounded_entropy_bound(
     """
     n, tau = _checked(length, inverse_temperature, 1, gap)
     _check_spread(bound, "bound")
-    return np.maximum(np.log(n) - (bound + max(bound, abs(gap))) * tau, 0)
+    return _array(np.maximum(np.log(n) - (bound + max(bound, abs(gap))) * tau, 0))
 
 
 def bounded_largest_weight(
     length: Values, inverse_temperature: Values, gap: float, bound: float
 ) -> Float[np.ndarray, "..."]:
     """Certified upper bound of every single weight: min(1, exp(w tau) / n), w as in `bounded_entropy_bound`."""
-    return np.exp(-bounded_entropy_bound(length, inverse_temperature, gap, bound))
+    return _array(np.exp(-bounded_entropy_bound(length, inverse_temperature, gap, bound)))
 
 
 def bounded_critical_inverse_temperature(
@@ -111,7 +110,7 @@ def gaussian_freezing(count: Values, deviation: float) -> Float[np.ndarray, "...
     """tau_c = sqrt(2 log N) / s: beyond it the few largest of N Gaussian logits hold all of the distractors' weight."""
     count = _count(count)
     _check_spread(deviation, "deviation", zero=False)
-    return np.sqrt(2 * np.log(np.maximum(count, 1))) / deviation
+    return _array(np.sqrt(2 * np.log(np.maximum(count, 1))) / deviation)
 
 
 def gaussian_log_partition(count: Values, inverse_temperature: Values, deviation: float) -> Float[np.ndarray, "..."]:
@@ -185,7 +184,7 @@ class ExpectedRow:
 
 
 def expected_row(
-    law: Literal["uniform", "gaussian"],
+    law: str,
     spread: float,
     count: int,
     inverse_temperature: float,
@@ -246,18 +245,18 @@ def expected_row(
     )
 
 
-def _log_odds(tau: np.ndarray, needles: int, gap: float, log_partition: np.ndarray) -> np.ndarray:
+def _log_odds(tau: Values, needles: int, gap: float, log_partition: Values) -> Values:
     """log of the needles' mass over the distractors' mass; +inf without distractors."""
     return tau * gap + np.log(needles) - log_partition
 
 
-def _row_entropy(log_odds: np.ndarray, needles: int, distractor_entropy: np.ndarray) -> np.ndarray:
+def _row_entropy(log_odds: Values, needles: int, distractor_entropy: Values) -> Float[np.ndarray, "..."]:
     """h(p) + p log m + (1 - p) H_distractors."""
     p, q = expit(log_odds), expit(-log_odds)
     return _array(entr(p) + entr(q) + p * np.log(needles) + q * np.maximum(distractor_entropy, 0))
 
 
-def _wanted(length: Values, mass: float, needles: int, gap: float) -> np.ndarray:
+def _wanted(length: Values, mass: float, needles: int, gap: float) -> Values:
     """log((n - m)/m) + logit(mass): the log-odds that temperature has to add."""
     if not 0 < mass < 1:
         raise ValueError(f"the wanted mass must lie strictly between 0 and 1, got {mass}: choose 0.5, say")
@@ -303,12 +302,12 @@ def _check_spread(spread: float, name: str, zero: bool = True) -> None:
         raise ValueError(f"the {name} of the distractors must be {rule}, got {spread}: choose a value in that range")
 
 
-def _log(count: np.ndarray) -> np.ndarray:
+def _log(count: Values) -> Float[np.ndarray, "..."]:
     """log, with log 0 = -inf and no warning."""
     with np.errstate(divide="ignore"):
         return _array(np.log(count))
 
 
-def _array(value: np.ndarray) -> Float[np.ndarray, "..."]:
+def _array(value: Values) -> Float[np.ndarray, "..."]:
     """numpy returns scalars for arrays without axes; the annotations promise arrays."""
     return np.asarray(value, np.float64)

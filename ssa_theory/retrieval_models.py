@@ -79,8 +79,7 @@ class RetrievalAttention:
 
         tr(W_q) / d = <W_q, I> / <I, I> is the scalar c for which c I is nearest to W_q in the Frobenius norm.
         """
-        weight = parameters["weight"]
-        scale = weight[:-1].diagonal(dim1=0, dim2=1).mean(-1)
+        scale = parameters["weight"].diagonal(dim1=0, dim2=1).mean(-1)  # the last row, the feature's, has no part in it
         return self.inverse_temperature(parameters, noise) * scale
 
     def logits(self, parameters: dict[str, Tensor], batch: RetrievalBatch) -> Float[Tensor, "query key member"]:

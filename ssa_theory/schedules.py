@@ -77,9 +77,8 @@ class PositionSchedule:
         n = count.unsqueeze(-1).to(some.dtype)
         log_n = n.log()
         if self.name == "asentmax":
-            # 0^gamma has a gradient in gamma of 0 * log 0: at n = 1 the power is taken of 1 instead and left out.
-            power = torch.where(count.unsqueeze(-1) > 1, log_n, 1.0) ** parameters["log_gamma"].exp()
-            return parameters["delta"] + parameters["log_beta"].exp() * torch.where(count.unsqueeze(-1) > 1, power, 0.0)
+            # At n = 1 this is 0^gamma = 0, to which torch gives the gradient 0 in gamma (not 0 * log 0).
+            return parameters["delta"] + parameters["log_beta"].exp() * log_n ** parameters["log_gamma"].exp()
         if self.name == "constant":
             shape = torch.ones_like(log_n)
         elif self.name == "ssa":

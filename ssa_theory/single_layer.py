@@ -115,7 +115,7 @@ class SingleLayerAttention:
 
     def _temperature(self, parameters: dict[str, Tensor], tokens: Tokens, query: Tensor) -> Tensor:
         if self.variant == "vanilla":
-            return torch.ones_like(query[:, 0])
+            return query.new_ones(query.shape[0], query.shape[2])
         if self.variant == "ssa-free":
             return parameters["log_tau"].exp()
         if self.variant == "ssa-degree":

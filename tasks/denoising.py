@@ -28,7 +28,7 @@ class NoisyTokens:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What is known of y: mean E[y | .], and variance, its posterior variance per coordinate: the risk of the mean, given the tokens."""
+    """What is known of y: its mean, and its variance per coordinate, the risk of that mean given the tokens."""
 
     mean: Float[np.ndarray, "sample dim"]
     variance: Float[np.ndarray, " sample"]

@@ -62,9 +62,14 @@ def additive_gate(law: Law, radius: Float[np.ndarray, " point"]) -> Float[np.nda
     t2 = v * (1 - m**2)
     nodes, step = _panels(law)
 
+    reach = np.sqrt(t2) * (np.sqrt(dim + 2) + _TAIL)
+
     def mean_over(r: np.ndarray) -> np.ndarray:  # the matrix that takes h at the nodes to E h(t sqrt(Q))
-        density = stats.ncx2.pdf(nodes**2 / t2, dim + 2, m**2 * r[:, None] ** 2 / t2)
-        return density * (2 * nodes / t2 * step)
+        row, column = np.nonzero(np.abs(nodes - m * r[:, None]) < reach)  # elsewhere the density is 0 to rounding
+        matrix = np.zeros((len(r), len(nodes)))
+        density = stats.ncx2.pdf(nodes[column] ** 2 / t2, dim + 2, (m * r[row]) ** 2 / t2)
+        matrix[row, column] = density * 2 * nodes[column] / t2 * step[column]
+        return matrix
 
     factor = (length - 1) * rho
     pi = relevance_given_norm(law, nodes) * m

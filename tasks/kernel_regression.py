@@ -70,7 +70,7 @@ class KernelRegressionTask:
     >>> task = KernelRegressionTask(dim=1, length_scale=1.0, noise=1.0)  # the sphere of R^1 is {-1, 1}
     >>> one = np.ones((1, 1, 1))
     >>> posterior = task.bayes_estimate(Regressions(one, one, np.array([[3.0]]), np.array([[0.0]])))
-    >>> posterior.mean.item(), round(posterior.variance.item(), 12)
+    >>> round(posterior.mean.item(), 12), round(posterior.variance.item(), 12)
     (1.5, 0.5)
     """
 
@@ -89,10 +89,9 @@ class KernelRegressionTask:
         self, x: Float[np.ndarray, "*batch a dim"], y: Float[np.ndarray, "*batch b dim"]
     ) -> Float[np.ndarray, "*batch a b"]:
         """k(x, y) of unit vectors, exp((x . y - 1) / l^2)."""
-        product = x @ np.swapaxes(y, -1, -2)
-        product -= 1
-        product /= self.length_scale**2
-        return np.exp(product, out=product)
+        exponent = (x / self.length_scale**2) @ np.swapaxes(y, -1, -2)
+        exponent -= 1 / self.length_scale**2
+        return np.exp(exponent, out=exponent)
 
     def covariance(self, keys: Float[np.ndarray, "*batch n dim"]) -> Float[np.ndarray, "*batch n n"]:
         """Cov(y) = K + sigma^2 I."""
@@ -140,10 +139,15 @@ class KernelRegressionTask:
             variance[i] = 1 - np.cumsum(whitened.T**2, axis=1)
         return GaussianPosterior(mean, variance)
 
-    def bayes_variance(self, contexts: Contexts) -> Float[np.ndarray, "sample query position"]:
-        """Var[f(q) | first n pairs], the Bayes risk given keys and query, which no value enters; n - 1 indexes the last axis."""
+    def bayes_variance(
+        self, contexts: Contexts, covariance: Float[np.ndarray, "sample position position"] | None = None
+    ) -> Float[np.ndarray, "sample query position"]:
+        """Var[f(q) | first n pairs], the Bayes risk given keys and query, which no value enters; n - 1 indexes the last axis.
+
+        covariance: that of the keys, where it is already at hand. Raises ValueError as `bayes_estimate`.
+        """
         found = np.empty((*contexts.query.shape[:2], contexts.keys.shape[1]))
-        for i, _, whitened in self._factors(contexts):
+        for i, _, whitened in self._factors(contexts, covariance):
             found[i] = 1 - np.cumsum(whitened.T**2, axis=1)
         return found
 
@@ -163,17 +167,21 @@ class KernelRegressionTask:
         return np.einsum("sqn,sn->sq", weights, batch.values)
 
     def linear_risk(
-        self, contexts: Contexts, weights: Float[np.ndarray, "sample row query position"]
+        self,
+        contexts: Contexts,
+        weights: Float[np.ndarray, "sample row query position"],
+        covariance: Float[np.ndarray, "sample position position"] | None = None,
     ) -> Float[np.ndarray, "sample row query"]:
         """E[(w . y - f(q))^2 | keys, query] = w^T (K + sigma^2 I) w - 2 w . k(q) + 1, exact over f and the noise.
 
         An estimate that is linear in the values (attention is, as its weights see only keys and query) needs no draw of them.
+        covariance: that of the keys, where it is already at hand.
         """
         risk = np.empty(weights.shape[:3])
         for i, w in enumerate(weights):
-            covariance = self.covariance(contexts.keys[i])
+            known = self.covariance(contexts.keys[i]) if covariance is None else covariance[i]
             rows = w.reshape(-1, w.shape[-1])
-            variance = np.einsum("rn,rn->r", rows @ covariance, rows).reshape(w.shape[:2])
+            variance = np.einsum("rn,rn->r", rows @ known, rows).reshape(w.shape[:2])
             cross = self.kernel(contexts.query[i], contexts.keys[i])
             risk[i] = variance - 2 * np.einsum("rqn,qn->rq", w, cross) + 1
         return risk
@@ -183,14 +191,18 @@ class KernelRegressionTask:
         """Where the best constant inverse temperature is searched: 0.1 / l^2 to 1000 / l^2, evenly in the logarithm."""
         return np.geomspace(0.1, 1000, 25) / self.length_scale**2
 
-    def _factors(self, contexts: Contexts) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    def _factors(
+        self, contexts: Contexts, covariance: np.ndarray | None = None
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(sample, L, L^-1 k(q)) of every sample, in blocks of bounded memory."""
         count, length, _ = contexts.keys.shape
         block = max(1, _BLOCK_BYTES // (8 * length**2))
         for start in range(0, count, block):
             part = slice(start, start + block)
             try:
-                factors = np.linalg.cholesky(self.covariance(contexts.keys[part]))
+                factors = np.linalg.cholesky(
+                    self.covariance(contexts.keys[part]) if covariance is None else covariance[part]
+                )
             except np.linalg.LinAlgError as error:
                 raise ValueError(
                     f"the covariance of the values is not positive definite to rounding with noise {self.noise:g} and "
@@ -211,9 +223,7 @@ class KernelRegressionTask:
             )
 
 
-def best_inverse_temperature(
-    inverse_temperature: Float[np.ndarray, " row"], risk: Float[np.ndarray, " row"]
-) -> float:
+def best_inverse_temperature(inverse_temperature: Float[np.ndarray, " row"], risk: Float[np.ndarray, " row"]) -> float:
     """Where a risk sampled on a grid is least: the vertex of the parabola through the lowest three points, in logarithms.
 
     The risk falls (less bias) and then rises (more variance) in tau; at an end of the grid that end is returned.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,9 +26,12 @@ from ssa_theory.denoising_models import (
 )
 from tasks.denoising import LONGEST_EXACT, DenoisingTask
 
-COOLDOWN = 0.1  # the factor on the step size in the last steps: a constant one leaves the models in the noise of their batches
+COOLDOWN = (
+    0.1  # the factor on the step size in the last steps: a constant one leaves the models in the noise of their batches
+)
 CLOSED_FORMS = ("naive", "shrunk", "threshold", "additive", "oracle")
-_CURVE_POINTS = 21
+CURVES = ("naive", "shrunk", "additive", "oracle")  # drawn as lines over s_noise
+_CURVE_POINTS = 30
 _DIRECTIONS = 8  # samples whose tokens give the directions in which the gate is looked at
 
 
@@ -39,19 +43,22 @@ class DenoiseConfig(ExperimentConfig):
     relevance: float = Field(0.3, gt=0, lt=1, description="probability rho that a token carries the signal")
     prior_scale: float = Field(1.0, gt=0, description="standard deviation s_y of the signal, per coordinate")
     signal_noise: float = Field(0.5, gt=0, description="noise s_signal on the tokens that carry it")
-    filler_noise: float = Field(2.5, gt=0, description="standard deviation s_noise of the others, at the default setting")
+    filler_noise: float = Field(
+        2.5, gt=0, description="standard deviation s_noise of the others, at the default setting"
+    )
     swept_filler_noise: tuple[float, ...] = Field(
         (0.6, 1.7, 4.0), description="further s_noise; the one at which norms carry no information is added to them"
     )
     query: DenoisingQuery = Field("readout", description="attend from a learned constant, or from the last token")
     variants: tuple[DenoisingVariant, ...] = Field(DENOISING_VARIANTS, description="models to train at the default")
     swept_variants: tuple[DenoisingVariant, ...] = Field(
-        ("vanilla", "value-additive", "value-sigmoid", "sink"), description="those to train at the other s_noise as well"
+        ("vanilla", "value-additive", "value-sigmoid", "sink"),
+        description="those to train at the other s_noise as well",
     )
     batch_size: int = Field(64, ge=1, le=65536, description="fresh samples a step")
     learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
-    steps: int = Field(200, ge=1, le=1_000_000, description="training steps at the full step size")
-    cooldown_steps: int = Field(80, ge=0, le=1_000_000, description="further steps at a tenth of the step size")
+    steps: int = Field(150, ge=1, le=1_000_000, description="training steps at the full step size")
+    cooldown_steps: int = Field(50, ge=0, le=1_000_000, description="further steps at a tenth of the step size")
     held_out: int = Field(512, ge=2, le=1_000_000, description="held-out samples per seed and setting")
 
     @model_validator(mode="after")
@@ -60,11 +67,13 @@ class DenoiseConfig(ExperimentConfig):
             if len(set(values)) != len(values) or not values:
                 raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
         if missing := [v for v in self.swept_variants if v not in self.variants]:
-            raise ValueError(f"swept_variants must be among variants, got {missing}: add them to variants, or drop them")
+            raise ValueError(
+                f"swept_variants must be among variants, got {missing}: add them to variants, or drop them"
+            )
         if wrong := [s for s in self.swept_filler_noise if not s > 0]:
             raise ValueError(f"swept_filler_noise must be positive, got {wrong}: each is a standard deviation")
         noises = sorted(self.noises.values())
-        if any(np.isclose(a, b) for a, b in zip(noises, noises[1:], strict=False)):
+        if any(np.isclose(a, b) for a, b in pairwise(noises)):
             raise ValueError(
                 f"filler_noise, swept_filler_noise and the point without information, {self.no_information:.6g}, must all be "
                 f"different, got {noises}: drop or move one"
@@ -105,7 +114,7 @@ _HELD_OUT = {
     "held_out_oracle": "the oracle's posterior variance on the seed's held-out samples",
 }
 _LEARNED = {
-    "mse": "conditional risk on the seed's held-out samples, Var(y | X) + ||y_hat - E[y | X]||^2 per coordinate; NaN: not trained",
+    "mse": "risk given the seed's held-out samples, Var(y | X) + ||y_hat - E[y | X]||^2 per coordinate; NaN: not trained",
     "gap_ratio": "(mse - held_out_bayes) / (naive - bayes): 0 for Bayes, 1 for the mean token",
     "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
     "gate_saturation": "share of value gates at their bound, where d tau_v / d f < 0.001; NaN without a value gate",
@@ -133,12 +142,14 @@ def run(config: DenoiseConfig, progress: Progress) -> xr.Dataset:
     dataset["bayes"] = ("setting", variances.mean(1))
     dataset["bayes_error"] = ("setting", variances.std(1, ddof=1) / np.sqrt(variances.shape[1]))
     curve = np.linspace(0.8 * min(config.noises.values()), 1.05 * max(config.noises.values()), _CURVE_POINTS)
+    curve = np.unique(np.append(curve, config.no_information))
     dataset = dataset.assign_coords(curve_filler_noise=curve)
     for name in CLOSED_FORMS:
-        risks = [replace(config.task, filler_noise=float(s)).risk(name) for s in (*config.noises.values(), *curve)]
-        dataset[name] = ("setting", np.array(risks[: len(config.noises)]))
-        dataset[f"{name}_curve"] = ("curve_filler_noise", np.array(risks[len(config.noises) :]))
-        dataset[f"{name}_curve"].attrs["description"] = f"{name} by s_noise"
+        risks = [replace(config.task, filler_noise=s).risk(name) for s in config.noises.values()]
+        dataset[name] = ("setting", np.array(risks))
+    for name in CURVES:
+        risks = [replace(config.task, filler_noise=float(s)).risk(name) for s in curve]
+        dataset[f"{name}_curve"] = ("curve_filler_noise", np.array(risks), {"description": f"{name} by s_noise"})
     gap = dataset["mse"] - dataset["held_out_bayes"]
     dataset["gap_ratio"] = (gap / (dataset["naive"] - dataset["bayes"])).transpose("variant", "seed", "setting")
     radius = dataset["norm"].values

@@ -39,8 +39,8 @@ _SHOWN = {
 def plot(dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     config = json.loads(dataset.attrs["config"])
-    figure = new_figure(15.0, 5.2)
-    bars, sweep, gate = figure.subplots(1, 3, width_ratios=(1.25, 1.15, 1))
+    figure = new_figure(16.0, 6.0)
+    bars, sweep, gate = figure.subplots(1, 3, width_ratios=(1.15, 1.2, 1.1))
     _draw_bars(bars, dataset)
     _draw_sweep(sweep, dataset)
     _draw_gate(gate, dataset)
@@ -70,7 +70,7 @@ def _draw_bars(ax: Axes, dataset: xr.Dataset) -> None:
     rows.sort(key=lambda row: -row[0])
     places = np.arange(len(rows))[::-1]
     right = max(row[0] for row in rows)
-    for place, (value, low, high, label, baseline) in zip(places, rows, strict=True):
+    for place, (value, low, high, _, baseline) in zip(places, rows, strict=True):
         look = {"facecolor": "white", "hatch": "////"} if baseline else {"facecolor": "#9ecae1"}
         first = not any(p > place and row[4] == baseline for p, row in zip(places, rows, strict=True))
         ax.barh(
@@ -83,9 +83,7 @@ def _draw_bars(ax: Axes, dataset: xr.Dataset) -> None:
             **look,
         )
         if np.isfinite([low, high]).all() and high > low:
-            ax.errorbar(
-                value, place, xerr=[[value - low], [high - value]], color="black", capsize=2.5, elinewidth=1.2
-            )
+            ax.errorbar(value, place, xerr=[[value - low], [high - value]], color="black", capsize=2.5, elinewidth=1.2)
         ax.text(max(value, high if np.isfinite(high) else value) + 0.015 * right, place, f"{value:.3f}", va="center")
     ax.set_yticks(places, [row[3] for row in rows])
     ax.set(
@@ -93,7 +91,7 @@ def _draw_bars(ax: Axes, dataset: xr.Dataset) -> None:
         xlabel="mean squared error per coordinate",
         title=f"s_noise = {float(at['filler_noise']):g} (default)",
     )
-    ax.legend(loc="lower right")
+    ax.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.3, -0.14), ncols=2)
 
 
 def _draw_sweep(ax: Axes, dataset: xr.Dataset) -> None:
@@ -132,17 +130,18 @@ def _draw_sweep(ax: Axes, dataset: xr.Dataset) -> None:
                 label=f"{v}, learned",
                 **look,
             )
-    top = 1.15 * float(dataset["shrunk_curve"].max())
+    top = 1.2 * float(dataset["shrunk_curve"].max())
     point = dataset.attrs["no_information"]
     ax.axvline(point, color="#bbbbbb", linewidth=1, zorder=0)
     ax.text(
-        point,
-        0.985 * top,
-        "s_noise² = s_y² + s_signal²:\nall tokens have one law,\nnorms carry no information,\na value gate cannot gain",
-        fontsize=7.5,
+        0.03,
+        0.98,
+        "grey line: s_noise² = s_y² + s_signal².\nAll tokens have one law there, norms carry\n"
+        "no information: a value gate cannot gain.",
+        transform=ax.transAxes,
+        fontsize=8,
         va="top",
-        ha="center",
-        bbox={"facecolor": "white", "edgecolor": "#bbbbbb", "pad": 2.0},
+        bbox={"facecolor": "white", "edgecolor": "#bbbbbb", "pad": 2.5},
     )
     ax.set(
         ylim=(0, top),
@@ -150,7 +149,7 @@ def _draw_sweep(ax: Axes, dataset: xr.Dataset) -> None:
         ylabel="mean squared error per coordinate",
         title="error by s_noise: theory (lines), learned (points)",
     )
-    ax.legend(fontsize=7, loc="lower right", ncols=2)
+    ax.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
 
 
 def _draw_gate(ax: Axes, dataset: xr.Dataset) -> None:
@@ -158,7 +157,9 @@ def _draw_gate(ax: Axes, dataset: xr.Dataset) -> None:
     x = dataset["norm"].values
     ax.plot(x, dataset["relevance_by_norm"].values, color="black", linewidth=2.2, label="P(relevant | norm), pi(r)")
     best = dataset["additive_gate"].values
-    ax.plot(x, best / best.max(), color="#777777", linestyle="--", linewidth=2.2, label="best additive h(r), scaled to 1")
+    ax.plot(
+        x, best / best.max(), color="#777777", linestyle="--", linewidth=2.2, label="best additive h(r), scaled to 1"
+    )
     for v in dataset["variant"].values:
         band = dataset["gate_by_norm_band"].sel(variant=v)
         value, low, high = (band.sel(estimate=e).values for e in ("value", "low", "high"))
@@ -168,4 +169,4 @@ def _draw_gate(ax: Axes, dataset: xr.Dataset) -> None:
             ax.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
     ax.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     ax.set(xlabel="norm of the token", ylabel="learned gate tau_v; probability", title="value gate by norm (default)")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)

@@ -25,7 +25,7 @@ from tasks.dilution import PROBE_KINDS, DilutionProbe, ProbeKind
 SCALED_TAU = np.arange(0, 2.01, 0.25)
 """tau / tau_c at which the freezing transition is measured; 0.5, 1 and 2 are among them."""
 _GROUP = 64  # seeds measured at once
-_BLOCK = 2**14  # logits held at once, times the number of schedules: fits the cache
+_BLOCK = 2**17  # logits held at once, times the number of schedules
 _NEWTON = 60  # more passes than any row has needed
 
 

@@ -1,6 +1,7 @@
 """The figure of the dilution experiment: needle mass and effective support by schedule, freezing, and the critical tau."""
 
 import json
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -10,15 +11,15 @@ from matplotlib.figure import Figure
 
 from analysis.figures import new_figure
 
-SCHEDULE_STYLE = MappingProxyType(
+SCHEDULE_STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
     {
         "constant": {"color": "#222222", "linestyle": "-", "marker": "o"},
+        "yarn": {"color": "#8c6d31", "linestyle": (0, (1, 1)), "marker": "P"},
+        "released": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
         "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
-        "released": {"color": "#cc79a7", "linestyle": (0, (1, 1)), "marker": "x"},
-        "ssmax": {"color": "#56b4e9", "linestyle": "-.", "marker": "^"},
-        "asentmax": {"color": "#009e73", "linestyle": ":", "marker": "D"},
-        "yarn": {"color": "#e69f00", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
-        "power": {"color": "#0072b2", "linestyle": (0, (8, 3)), "marker": "P"},
+        "ssmax": {"color": "#0072b2", "linestyle": "-.", "marker": "^"},
+        "asentmax": {"color": "#56b4e9", "linestyle": (0, (8, 2)), "marker": "X"},
+        "power": {"color": "#009e73", "linestyle": ":", "marker": "D"},
     }
 )
 _KIND_STYLE = {
@@ -26,6 +27,11 @@ _KIND_STYLE = {
     "bounded": {"color": "#0072b2", "linestyle": "--", "marker": "s"},
     "gaussian": {"color": "#d55e00", "linestyle": "-.", "marker": "^"},
 }
+_COUNT_STYLE = (
+    {"color": "#b39ddb", "linestyle": ":", "marker": "o"},
+    {"color": "#7e57c2", "linestyle": "--", "marker": "s"},
+    {"color": "#311b92", "linestyle": "-.", "marker": "^"},
+)
 _LEAST_MASS = 1e-6  # the bottom of the axis
 
 
@@ -47,10 +53,10 @@ def plot(dataset: xr.Dataset) -> Figure:
     _draw_freezing(axes[1, 1], dataset)
     _draw_critical(axes[1, 2], dataset, config)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     figure.suptitle(
         f"needle logit g = {config['gap']:g} above the mean distractor; schedules at their starting parameters (yarn: trained "
-        f"to {config['trained_length']}, power: exponent {config['power_exponent']:g})\n"
+        f"to {config['trained_length']}; power: exponent {config['power_exponent']:g})\n"
         f"lines: exact expectation; points: mean and 95 % interval over {config['seeds']} seeds",
         fontsize=10,
     )
@@ -66,25 +72,25 @@ def _draw_mass(ax: Axes, dataset: xr.Dataset, kind: str, config: dict) -> None:
         ax.plot(n, one["needle_mass_theory"], linewidth=1.3, **line)
         _points(ax, n, one["needle_mass_band"], style)
         ax.plot([], [], label=schedule, markersize=4.5, **style)
-        if kind == "bounded" and schedule in ("constant", "ssa"):
+        if kind == "bounded" and schedule in ("constant", "yarn"):
             lower, upper = (one["needle_mass_bound"].sel(bound=b) for b in ("lower", "upper"))
             ax.fill_between(n, lower, upper, color=style["color"], alpha=0.15, linewidth=0)
         if kind == "gaussian" and schedule == "ssa":
             ax.plot(n, one["needle_mass_rem"], color=style["color"], linewidth=0.8)
     if kind == "bounded":
-        ax.text(0.03, 0.03, "shaded: certified bounds\n(constant, ssa)", transform=ax.transAxes, fontsize=8)
+        ax.text(0.03, 0.03, "shaded: certified bounds\n(constant, yarn)", transform=ax.transAxes, fontsize=8)
     if kind == "gaussian":
         ax.text(0.03, 0.03, "thin line: ssa by the\nrandom-energy model", transform=ax.transAxes, fontsize=8)
-        _mark_sinking(ax, n, config)
+        _mark_sinking(ax, n, config, 0.06)
     ax.set(xscale="log", yscale="log", ylim=(_LEAST_MASS, 2))
 
 
-def _mark_sinking(ax: Axes, n: np.ndarray, config: dict) -> None:
+def _mark_sinking(ax: Axes, n: np.ndarray, config: dict, height: float = 0.985) -> None:
     """The number of keys from which the largest Gaussian distractor lies, to leading order, above the needles."""
     exponent = (config["gap"] / config["deviation"]) ** 2 / 2
     if np.log(n[0]) < exponent < np.log(n[-1]):
         ax.axvline(np.exp(exponent), color="#888888", linewidth=0.8, zorder=0)
-        place = (np.exp(exponent) * 1.12, 0.985)
+        place = (np.exp(exponent) * 1.12, height)
         ax.text(
             *place, r"$g = s\sqrt{2\log n}$", transform=ax.get_xaxis_transform(), fontsize=8, color="#555555", va="top"
         )
@@ -113,26 +119,26 @@ def _draw_freezing(ax: Axes, dataset: xr.Dataset) -> None:
     fine = np.linspace(0, float(dataset["scaled_tau"].max()), 201)
     ax.plot(fine, 1 + fine**2, color="#888888", linewidth=0.8, linestyle=":", label="without freezing")
     ax.plot(fine, np.where(fine <= 1, 1 + fine**2, 2 * fine), color="#222222", label="random-energy model")
-    x, styles = dataset["scaled_tau"].values, list(SCHEDULE_STYLE.values())[1:]
+    x = dataset["scaled_tau"].values
     for i, count in enumerate(dataset["freezing_length"].values):
         one, log_count = dataset.sel(freezing_length=count), np.log(count)
-        style = styles[i % len(styles)]
+        style = _COUNT_STYLE[i % len(_COUNT_STYLE)]
         line = {k: style[k] for k in ("color", "linestyle")}
         ax.plot(x, one["log_partition_theory"] / log_count, linewidth=1.3, **line)
         _points(ax, x, one["log_partition_band"] / log_count, style)
-        ax.plot([], [], label=f"{count:,} distractors", markersize=4.5, **style)
+        ax.plot([], [], label=f"N = {count:,}", markersize=4.5, **style)
     ax.axvline(1, color="#888888", linewidth=0.8, zorder=0)
     ax.set(
-        xlabel=r"$\tau\, s\, /\, \sqrt{2 \log n}$",
-        ylabel=r"$\log Z\, /\, \log n$",
-        title="freezing of Gaussian distractors",
+        xlabel=r"$\tau\, s\, /\, \sqrt{2 \log N}$",
+        ylabel=r"$\log Z\, /\, \log N$",
+        title="freezing of N Gaussian distractors",
         ylim=(0.8, 4.6),
     )
     ax.legend(fontsize=8, loc="upper left")
 
 
 def _draw_critical(ax: Axes, dataset: xr.Dataset, config: dict) -> None:
-    """Critical tau by kind; hollow points and thin lines for more needles than the first number."""
+    """Critical tau by kind, for the first two numbers of needles; a median that is infinite is not drawn."""
     n = dataset["length"].values
     theory, measured = dataset["critical_inverse_temperature_theory"], dataset["critical_inverse_temperature_median"]
     for kind, style in _KIND_STYLE.items():
@@ -161,12 +167,14 @@ def _draw_critical(ax: Axes, dataset: xr.Dataset, config: dict) -> None:
     )
     ax.set(
         xscale="log",
+        yscale="log",
         xlabel="number of keys n",
-        ylabel="inverse temperature tau",
-        title=f"critical tau: mass {config['target_mass']:g} on the needles, m = {needles}",
+        ylabel="inverse temperature tau (points: median)",
+        ylim=(None, 30),
+        title=f"critical tau for mass {config['target_mass']:g}, m = {needles}",
     )
     _mark_sinking(ax, n, config)
-    ax.legend(fontsize=8, loc="upper left")
+    ax.legend(fontsize=8, loc="lower right")
 
 
 _KIND_LABEL = {

@@ -43,9 +43,9 @@ class LengthConfig(ExperimentConfig):
     )
     contexts: int = Field(128, ge=1, le=100_000, description="training contexts a seed, eight queries each")
     batch_size: int = Field(32, ge=1, le=65536, description="queries a step")
-    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
-    steps: int = Field(250, ge=1, le=1_000_000, description="training steps at the full step size")
-    cooldown_steps: int = Field(100, ge=0, le=1_000_000, description="further steps at a tenth of the step size")
+    learning_rate: float = Field(0.1, gt=0, description="step size of Adam")
+    steps: int = Field(200, ge=1, le=1_000_000, description="training steps at the full step size")
+    cooldown_steps: int = Field(50, ge=0, le=1_000_000, description="further steps at a tenth of the step size")
     held_out: int = Field(8, ge=1, le=4096, description="queries to the held-out context of each seed")
 
     @model_validator(mode="after")
@@ -90,7 +90,8 @@ def run(config: LengthConfig, progress: Progress) -> xr.Dataset:
         f"training {config.seeds} seeds x {len(config.schedules)} schedules",
         steps * len(config.schedules) * len(blocks),
     )
-    tau, diverged = (np.concatenate(x, axis=1) for x in zip(*(_fit(config, b, device, advance) for b in blocks)))
+    fitted = [_fit(config, block, device, advance) for block in blocks]
+    tau, diverged = (np.concatenate(parts, axis=1) for parts in zip(*fitted, strict=True))
     lengths = sorted(config.test_lengths)
     dataset = xr.Dataset(
         {
@@ -201,12 +202,14 @@ def _evaluate(config: LengthConfig, dataset: xr.Dataset, advance: Callable[[int]
     bayes = np.empty((config.seeds, len(lengths)))
     curve = np.empty((config.seeds, len(lengths), len(grid)))
     for i, contexts in enumerate(_held_out(config)):
-        bayes[i] = task.bayes_variance(contexts)[0].mean(0)[lengths - 1]
+        covariance = task.covariance(contexts.keys)
+        bayes[i] = task.bayes_variance(contexts, covariance)[0].mean(0)[lengths - 1]
         for j, n in enumerate(lengths.tolist()):
             part = contexts.prefix(n)
-            curve[i, j] = task.linear_risk(part, task.attention(part, grid))[0].mean(1)
+            risk = task.linear_risk(part, task.attention(part, grid), covariance[:, :n, :n])
+            curve[i, j] = risk[0].mean(1)
         advance(1)
-    best = np.array([best_inverse_temperature(grid, risk) for risk in curve.mean(0)])
+    best = np.array([best_inverse_temperature(grid, mean_risk) for mean_risk in curve.mean(0)])
     best_vanilla = best_inverse_temperature(grid, curve.mean((0, 1)))
 
     learned = dataset["learned_inverse_temperature"].values
@@ -215,11 +218,12 @@ def _evaluate(config: LengthConfig, dataset: xr.Dataset, advance: Callable[[int]
     risk = np.empty((models + 3, config.seeds, len(lengths)))
     support = np.empty(learned.shape)
     for i, contexts in enumerate(_held_out(config)):
+        covariance = task.covariance(contexts.keys)
         for j, n in enumerate(lengths.tolist()):
             part = contexts.prefix(n)
             tau = np.where(diverged[:, i], 0.0, learned[:, i, j])
             weights = task.attention(part, np.append(tau, [best[j], best_vanilla, 0.0]))
-            risk[:, i, j] = task.linear_risk(part, weights)[0].mean(1)
+            risk[:, i, j] = task.linear_risk(part, weights, covariance[:, :n, :n])[0].mean(1)
             support[:, i, j] = effective_support(torch.from_numpy(weights[0, :models])).mean(1).numpy()
         advance(1)
     both = ("seed", "length")

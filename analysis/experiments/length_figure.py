@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from analysis.figures import new_figure
 
@@ -23,10 +24,10 @@ _STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
     }
 )
 _BASELINE = {
-    "naive": {"label": "mean of the values", "color": "#aaaaaa", "linestyle": (0, (1, 3))},
-    "best_vanilla": {"label": "best single temperature", "color": "#999999", "linestyle": (0, (6, 4))},
-    "oracle": {"label": "best temperature per n", "color": "#999999", "linestyle": "-"},
-    "bayes": {"label": "exact Bayes (GP posterior)", "color": "#e0b000", "linestyle": "-"},
+    "naive": {"label": "uniform attention (τ = 0)", "color": "#aaaaaa", "linestyle": (0, (1, 3)), "linewidth": 3},
+    "best_vanilla": {"label": "best single τ", "color": "#555555", "linestyle": (0, (6, 4)), "linewidth": 1.2},
+    "oracle": {"label": "best τ per n", "color": "#bbbbbb", "linestyle": "-", "linewidth": 5},
+    "bayes": {"label": "exact Bayes (GP posterior)", "color": "#e0b000", "linestyle": "-", "linewidth": 3},
 }
 
 
@@ -35,7 +36,7 @@ def plot(dataset: xr.Dataset) -> Figure:
     config = json.loads(dataset.attrs["config"])
     length = dataset["length"].values
     variants = [v for v in _STYLE if v in dataset["variant"]]
-    figure = new_figure(14, 5.4)
+    figure = new_figure(14.0, 5.4)
     axes = figure.subplots(1, 3)
     for ax in axes:
         ax.axvspan(
@@ -44,17 +45,10 @@ def plot(dataset: xr.Dataset) -> Figure:
     left, middle, right = axes
 
     for name, style in _BASELINE.items():
-        left.plot(length, dataset[f"{name}_band"].sel(estimate="value"), linewidth=3, zorder=0, **style)
-    best = _BASELINE["oracle"]
-    middle.plot(
-        length,
-        dataset["best_inverse_temperature"],
-        color=best["color"],
-        linewidth=3,
-        zorder=0,
-        label="best temperature per n",
-    )
-    right.plot(length, length, color="#aaaaaa", linestyle=(0, (1, 3)), linewidth=3, zorder=0, label="all n keys")
+        left.plot(length, dataset[f"{name}_band"].sel(estimate="value"), zorder=0, **style)
+    middle.plot(length, dataset["best_inverse_temperature"], zorder=0, **_BASELINE["oracle"])
+    middle.axhline(float(dataset["best_vanilla_inverse_temperature"]), zorder=0, **_BASELINE["best_vanilla"])
+    right.plot(length, length, zorder=0, **_BASELINE["naive"])
     for place, v in enumerate(variants):
         for ax, name in ((left, "mse"), (middle, "learned_inverse_temperature"), (right, "effective_support")):
             _draw(ax, length, dataset[f"{name}_band"].sel(variant=v), v, place)
@@ -65,10 +59,9 @@ def plot(dataset: xr.Dataset) -> Figure:
         ax.set(xscale="log", yscale="log", xlabel="context length n")
         ax.set_xticks(length, [str(n) for n in length], fontsize=8)
         ax.minorticks_off()
-    handles, labels = left.get_legend_handles_labels()
-    extra, names = right.get_legend_handles_labels()
-    handles.append(extra[names.index("all n keys")])
-    figure.legend(handles, [*labels, "all n keys"], loc="outside lower center", ncols=7, fontsize=8)
+    middle.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    middle.yaxis.set_major_formatter("{x:g}")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     diverged = int(dataset["diverged"].sum())
     figure.suptitle(
         f"kernel regression: d = {config['dim']}, l = {config['length_scale']:g}, σ = {config['noise']:g}, trained on "

@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 from scipy.special import log_softmax
 from torch import Tensor
 
-from analysis.claims import Claim
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
+from analysis.experiments.retrieval_claims import claims
 from analysis.experiments.retrieval_figure import plot
 from analysis.fitting import seed_blocks, stack_members
-from analysis.statistics import difference, mean, mean_band
+from analysis.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device, train
 from ssa_theory.retrieval_models import RetrievalAttention, RetrievalBatch, RetrievalVariant, retrieval_loss
 from tasks.retrieval import NoisyRetrievalTask, Retrievals, posterior_entropy
@@ -56,19 +56,22 @@ class RetrievalConfig(ExperimentConfig):
         return self
 
 
-_BY_NOISE = {
+_BY_NOISE = ("cross_entropy", "accuracy", "inverse_temperature")
+_BASELINES = ("bayes", "bayes_error", "bayes_accuracy", "common")
+_ABOUT = {
     "cross_entropy": "expected -log P_hat(target) of held-out problems (nats), the target integrated out by the posterior",
     "accuracy": "expected share of held-out problems in which the largest P_hat is the target's",
-    "inverse_temperature": "learned tau(s) tr(W_q) / d, comparable with 1 / s^2: c I is nearest to W_q for c = tr(W_q) / d",
-}
-_BASELINE = {
+    "inverse_temperature": "learned tau(s) tr(W) / d, comparable with 1 / s^2: c I is nearest to W for c = tr(W) / d",
     "bayes": "cross-entropy of the exact posterior on the same problems (nats)",
     "bayes_error": "standard error of bayes over the held-out problems of a seed (nats)",
     "bayes_accuracy": "accuracy of the exact posterior on the same problems",
     "common": "cross-entropy of the best single inverse temperature for all noise levels, chosen on the same problems (nats)",
-}
-_BY_KEYS = {
+    "common_inverse_temperature": "that single inverse temperature",
+    "naive": "log n, a uniform guess (nats)",
+    "gap_ratio": "(cross_entropy - bayes) / (naive - bayes): 0 for Bayes, 1 for a guess",
     "cross_entropy_by_keys": "expected cross-entropy over all noise levels (nats), by the number of keys in the test",
+    "bayes_by_keys": "cross-entropy of the exact posterior on the same problems (nats), by the number of keys",
+    "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
 }
 
 
@@ -85,10 +88,11 @@ def run(config: RetrievalConfig, progress: Progress) -> xr.Dataset:
     )
     parts = [_run_block(config, config.seed_range[block], device, advance) for block in blocks]
     dataset = xr.concat(parts, dim="seed", join="exact", data_vars="all")
-    dataset["naive"] = xr.DataArray(np.log(config.keys), attrs={"description": "log n, a uniform guess (nats)"})
+    dataset["naive"] = ((), np.log(config.keys))
     gap = dataset["cross_entropy"] - dataset["bayes"]
     dataset["gap_ratio"] = (gap / (dataset["naive"] - dataset["bayes"])).transpose("variant", "seed", "noise")
-    dataset["gap_ratio"].attrs["description"] = "(cross_entropy - bayes) / (naive - bayes), 0 for Bayes, 1 for a guess"
+    for name, about in _ABOUT.items():
+        dataset[name].attrs["description"] = about
     return _summarise(dataset)
 
 
@@ -100,9 +104,7 @@ def _run_block(
     task = NoisyRetrievalTask(config.dim, config.keys, config.noise_levels)
     generators = [member_generator(s, Stream.DATA) for s in seeds]
     total = config.steps + config.cooldown_steps
-    batches = [
-        _to_device([task.sample(config.batch_size, g) for g in generators], device, kind) for _ in range(total)
-    ]
+    batches = [_to_device([task.sample(config.batch_size, g) for g in generators], device, kind) for _ in range(total)]
     trained = {v: _train(config, v, seeds, batches, device, advance) for v in config.variants}
     del batches
 
@@ -113,7 +115,7 @@ def _run_block(
         for g in held_out
     ]
     table = _baselines(task, problems)
-    values = {name: (("seed", "noise"), np.stack([row[name] for row in table])) for name in _BASELINE}
+    values = {name: (("seed", "noise"), np.stack([row[name] for row in table])) for name in _BASELINES}
     values["common_inverse_temperature"] = ("seed", np.array([row["common_inverse_temperature"] for row in table]))
     by_noise = {name: np.zeros((len(config.variants), len(seeds), len(levels))) for name in _BY_NOISE}
     for j in range(len(levels)):
@@ -140,7 +142,7 @@ def _run_block(
     values["bayes_by_keys"] = (("seed", "keys"), bayes)
     values["diverged"] = (("variant", "seed"), np.stack([trained[v][1] for v in config.variants]))
     return xr.Dataset(
-        {k: (*v, {"description": _ABOUT[k]}) for k, v in values.items()},
+        values,
         coords={
             "variant": list(config.variants),
             "seed": list(seeds),
@@ -148,18 +150,6 @@ def _run_block(
             "keys": list(config.tested_keys),
         },
     )
-
-
-_ABOUT = (
-    _BY_NOISE
-    | _BASELINE
-    | _BY_KEYS
-    | {
-        "common_inverse_temperature": "that single inverse temperature",
-        "bayes_by_keys": "cross-entropy of the exact posterior on the same problems (nats), by the number of keys",
-        "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
-    }
-)
 
 
 def _to_device(parts: Sequence[Retrievals], device: torch.device, kind: torch.dtype) -> RetrievalBatch:
@@ -240,89 +230,6 @@ def _summarise(dataset: xr.Dataset) -> xr.Dataset:
         dataset[f"{name}_band"] = mean_band(dataset[name])
     dataset["gap_by_keys_band"] = mean_band(dataset["cross_entropy_by_keys"] - dataset["bayes_by_keys"])
     return dataset
-
-
-def claims(dataset: xr.Dataset) -> list[Claim]:
-    """The ledger lines. Thresholds are fixed here, before any run."""
-    asked = dataset.sizes["seed"]
-    source = "this project: noisy retrieval, where the posterior is attention with tau = 1 / s^2"
-    lines = []
-    overall = dataset["cross_entropy"].mean("noise").transpose("variant", "seed")
-    bayes, common = (dataset[name].mean("noise").values for name in ("bayes", "common"))
-    log_tau = np.log(dataset["inverse_temperature"].clip(min=1e-12)).transpose("variant", "seed", "noise")
-    log_wanted = -2 * np.log(dataset["noise"].values)
-    largest = int(dataset["keys"].max())
-    for v in map(str, dataset["variant"].values):
-        value, parts = overall.sel(variant=v).values, {}
-        parts = {v: mean(value), "bayes": mean(bayes), "common": mean(common)}
-        if v == "vanilla":
-            lines.append(
-                Claim(
-                    id="retrieval-bayes-vanilla",
-                    sentence="vanilla: cross-entropy at least 0.4 nats above exact Bayes",
-                    source=source,
-                    statistic="mean over seeds and noise levels of cross_entropy - bayes (nats)",
-                    relation=">",
-                    threshold=0.4,
-                    estimate=difference(value, bayes),
-                    asked=asked,
-                    parts=parts,
-                )
-            )
-            continue
-        far = dataset.sel(variant=v, keys=largest)
-        lines += [
-            Claim(
-                id=f"retrieval-bayes-{v}",
-                sentence=f"{v}: cross-entropy within 0.03 nats of exact Bayes",
-                source=source,
-                statistic="mean over seeds and noise levels of cross_entropy - bayes (nats)",
-                relation="<",
-                threshold=0.03,
-                estimate=difference(value, bayes),
-                asked=asked,
-                parts=parts,
-            ),
-            Claim(
-                id=f"retrieval-common-{v}",
-                sentence=f"{v}: below the best single inverse temperature, so vanilla's loss is not a matter of training",
-                source=source,
-                statistic="mean over seeds and noise levels of cross_entropy - common (nats)",
-                relation="<",
-                threshold=0.0,
-                estimate=difference(value, common),
-                asked=asked,
-                parts=parts,
-            ),
-            Claim(
-                id=f"retrieval-keys-{v}",
-                sentence=f"{v}: still within 0.03 nats of exact Bayes with {largest} keys",
-                source=source,
-                statistic="mean over seeds of cross_entropy_by_keys - bayes_by_keys (nats)",
-                relation="<",
-                threshold=0.03,
-                estimate=difference(far["cross_entropy_by_keys"].values, far["bayes_by_keys"].values),
-                asked=asked,
-            ),
-        ]
-        if len(log_wanted) > 1:
-            slope = np.array(
-                [np.polyfit(log_wanted, y, 1)[0] if np.isfinite(y).all() else np.nan for y in log_tau.sel(variant=v)]
-            )
-            lines.append(
-                Claim(
-                    id=f"retrieval-temperature-{v}",
-                    sentence=f"{v}: the learned inverse temperature is proportional to 1 / s^2",
-                    source=source,
-                    statistic="mean over seeds of |slope - 1| of log tau on log(1 / s^2)",
-                    relation="<",
-                    threshold=0.1,
-                    estimate=mean(np.abs(slope - 1)),
-                    asked=asked,
-                    parts={"slope": mean(slope)},
-                )
-            )
-    return lines
 
 
 RETRIEVAL = Experiment(

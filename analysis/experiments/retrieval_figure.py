@@ -16,7 +16,7 @@ _LABEL = {"vanilla": "vanilla", "ssa-tanh": "SSA, 1 + tanh f", "ssa-exp": "SSA, 
 def plot(dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     config = json.loads(dataset.attrs["config"])
-    figure = new_figure(13, 4.4)
+    figure = new_figure(13.0, 4.4)
     left, middle, right = figure.subplots(1, 3)
     data = dataset.sortby(["noise", "keys"])
     noise, keys = data["noise"].values, data["keys"].values

@@ -37,13 +37,13 @@ def test_run_writes_everything_and_reuses_it(tmp_path, capsys):
             assert result.attrs["device"].startswith("cpu")
         ledger = json.loads((folder / "claims.json").read_text())
         assert {"id", "sentence", "verdict", "threshold", "estimate"} <= set(ledger[0])
-    assert "trained in" in capsys.readouterr().out
+    assert "run in" in capsys.readouterr().out
     before = (tmp_path / "graph" / "result.nc").read_bytes()
     assert run("run", "graph", *TINY, "--out", tmp_path) == 0
-    assert "unchanged, not trained again" in capsys.readouterr().out
+    assert "unchanged, not run again" in capsys.readouterr().out
     assert (tmp_path / "graph" / "result.nc").read_bytes() == before
     assert run("run", "graph", *TINY, "--first-seed", "7", "--out", tmp_path) == 0
-    assert "trained in" in capsys.readouterr().out
+    assert "run in" in capsys.readouterr().out
 
 
 def test_plot_redraws_without_training(tmp_path, capsys, monkeypatch):

@@ -112,6 +112,14 @@ def test_entropy_derivative_against_finite_differences(logits: Tensor, tau: floa
     assert entropy_derivative(logits, tau).item() == pytest.approx((above - below) / (2 * step), abs=1e-6)
 
 
+@given(logit_rows(extreme=False), st.floats(0, 20), st.floats(-1e6, 1e6))
+def test_entropy_derivative_ignores_a_common_shift(logits: Tensor, tau: float, shift: float) -> None:
+    """E z^2 - (E z)^2 would lose all its digits here."""
+    shifted = entropy_derivative(logits + shift, tau)
+    assert shifted <= 0
+    assert shifted.item() == pytest.approx(entropy_derivative(logits, tau).item(), abs=1e-7)
+
+
 def test_entropy_derivative_by_hand_and_by_row() -> None:
     logits = torch.tensor([[0.0, 1.0], [0.0, 3.0]], dtype=torch.float64)
     tau = torch.tensor([2.0, 0.5], dtype=torch.float64)

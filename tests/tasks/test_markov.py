@@ -224,6 +224,34 @@ def test_every_sampled_prompt_holds_its_target_next_to_its_query(matrix: np.ndar
         assert matrix[query, target] > 0
 
 
+class Constant:
+    """Stands in for a generator: every uniform has the one given value."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def random(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.full(shape, self.value)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+@pytest.mark.parametrize(
+    "matrix", [LOOPED, TRANSIENT, np.roll(np.eye(3), 1, axis=0)], ids=["looped", "transient", "cycle"]
+)
+@pytest.mark.usefixtures("unchecked")
+def test_the_least_and_the_largest_uniform_stay_possible(matrix: np.ndarray, uniform: float) -> None:
+    """The ends of [0, 1) must not pick a node of zero weight beside them."""
+    task = MarkovGraphTask.from_matrix(matrix)
+    for weighting in WEIGHTINGS:
+        current, following = task.sample_transitions(2, Constant(uniform), weighting)
+        assert (task.row_weights(weighting)[current] > 0).all()
+        assert (matrix[current, following] > 0).all()
+        for length in (2, 3, 5):
+            prompts = task.sample_prompts(2, length, Constant(uniform), weighting)
+            assert (task.row_weights(weighting)[prompts.tokens] > 0).all()
+            assert (matrix[prompts.query, prompts.target] > 0).all()
+
+
 def test_transient_nodes_never_occur_in_stationary_prompts() -> None:
     task = MarkovGraphTask.from_matrix(TRANSIENT)
     prompts = task.sample_prompts(5_000, 5, np.random.default_rng(3), "stationary")

@@ -1,0 +1,177 @@
+"""The retrieval experiment end to end, against the exact posterior it compares with."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy.special import log_softmax
+
+from analysis.experiments.base import silent
+from analysis.experiments.retrieval import RETRIEVAL, RetrievalConfig, run
+from analysis.statistics import difference
+from ssa_theory import Stream, member_generator
+from tasks.retrieval import NoisyRetrievalTask
+
+
+@pytest.fixture(scope="module")
+def config():
+    return RetrievalConfig(seeds=5, dim=4, keys=8, steps=120, cooldown_steps=40, held_out=128, tested_keys=(4, 16))
+
+
+@pytest.fixture(scope="module")
+def result(config):
+    return run(config, silent).assign_attrs(experiment="retrieval", config=config.model_dump_json())
+
+
+def test_variables_and_dimensions(result):
+    dims = {
+        "cross_entropy": ("variant", "seed", "noise"),
+        "accuracy": ("variant", "seed", "noise"),
+        "inverse_temperature": ("variant", "seed", "noise"),
+        "gap_ratio": ("variant", "seed", "noise"),
+        "bayes": ("seed", "noise"),
+        "bayes_error": ("seed", "noise"),
+        "bayes_accuracy": ("seed", "noise"),
+        "common": ("seed", "noise"),
+        "naive": (),
+        "cross_entropy_by_keys": ("variant", "seed", "keys"),
+        "bayes_by_keys": ("seed", "keys"),
+        "diverged": ("variant", "seed"),
+    }
+    assert {name: result[name].dims for name in dims} == dims
+    assert all("description" in result[name].attrs for name in dims)
+    assert result["noise"].values.tolist() == [0.1, 0.2, 0.4, 0.8]
+    assert float(result["naive"]) == pytest.approx(np.log(8))
+    assert not result["diverged"].any()
+
+
+def test_bayes_is_computed_on_the_named_seeds_held_out_problems(result):
+    generator = member_generator(3, Stream.EVALUATION)
+    for s in (0.1, 0.2):
+        task = NoisyRetrievalTask(4, 8, (s,))
+        log_p = task.log_posterior(task.sample(128, generator))
+    entropy = -(np.exp(log_p) * log_p).sum(1)
+    cell = result.sel(seed=3, noise=0.2)
+    assert float(cell["bayes"]) == pytest.approx(entropy.mean())
+    assert float(cell["bayes_error"]) == pytest.approx(entropy.std(ddof=1) / np.sqrt(128))
+    assert float(cell["bayes_accuracy"]) == pytest.approx(np.exp(log_p).max(1).mean())
+
+
+def test_bayes_agrees_with_an_independent_monte_carlo(result):
+    for s in result["noise"].values.tolist():
+        risk = NoisyRetrievalTask(4, 8, (s,)).bayes_risk(s, 4000, np.random.default_rng(0))
+        pooled = result.sel(noise=s)
+        error = float(np.sqrt((pooled["bayes_error"] ** 2).mean() / 5 + risk.cross_entropy_error**2))
+        assert abs(float(pooled["bayes"].mean()) - risk.cross_entropy) < 4 * error
+
+
+def test_no_model_beats_bayes_and_selective_ones_come_near(result):
+    for value, bayes in (("cross_entropy", "bayes"), ("cross_entropy_by_keys", "bayes_by_keys")):
+        assert (result[value] >= result[bayes] - 1e-12).all()
+    assert (result["accuracy"] <= result["bayes_accuracy"] + 1e-12).all()
+    gap = (result["cross_entropy"] - result["bayes"]).mean(("seed", "noise"))
+    assert gap.sel(variant="ssa-exp") < gap.sel(variant="ssa-tanh") < 0.1
+    assert gap.sel(variant="vanilla") > 0.2
+    common = (result["common"] - result["bayes"]).mean(("seed", "noise"))
+    assert 0.2 < common < gap.sel(variant="vanilla") + 0.02  # vanilla is near the best that it can do
+    expected = (result["cross_entropy"] - result["bayes"]) / (np.log(8) - result["bayes"])
+    np.testing.assert_allclose(result["gap_ratio"], expected)
+
+
+def test_learned_temperature_rises_with_one_over_variance(result):
+    tau = result["inverse_temperature"].transpose("variant", "seed", "noise")
+    for v in ("ssa-tanh", "ssa-exp"):
+        assert (tau.sel(variant=v).diff("noise") < 0).all()
+    assert np.ptp(tau.sel(variant="vanilla").values, axis=-1).max() == 0
+    exact = tau.sel(variant="ssa-exp", noise=0.4).mean()
+    assert float(exact) == pytest.approx(1 / 0.4**2, rel=0.2)
+
+
+def test_common_is_the_best_single_temperature_on_the_same_problems(result):
+    generator = member_generator(0, Stream.EVALUATION)
+    log_p, dots = [], []
+    for s in (0.1, 0.2, 0.4, 0.8):
+        task = NoisyRetrievalTask(4, 8, (s,))
+        batch = task.sample(128, generator)
+        log_p.append(task.log_posterior(batch))
+        dots.append(np.einsum("skd,sd->sk", batch.keys, batch.query))
+    log_p, dots = np.stack(log_p), np.stack(dots)
+    dense = [-(np.exp(log_p) * log_softmax(c * dots, axis=2)).sum(2).mean() for c in np.geomspace(1, 100, 300)]
+    assert float(result["common"].sel(seed=0).mean()) == pytest.approx(min(dense), abs=1e-4)
+
+
+def test_a_seed_does_not_depend_on_its_company(config, result):
+    alone = run(config.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
+    for name in ("cross_entropy", "inverse_temperature", "bayes", "cross_entropy_by_keys"):
+        np.testing.assert_allclose(alone[name].squeeze("seed"), result[name].sel(seed=2), rtol=2e-3)
+
+
+def test_a_diverged_model_is_nan_and_leaves_the_others_alone():
+    config = RetrievalConfig(
+        seeds=2, dim=2, keys=4, steps=5, cooldown_steps=0, held_out=8, tested_keys=(4,), learning_rate=1e38
+    )
+    with np.errstate(all="ignore"):
+        found = run(config, silent)
+    assert found["diverged"].any()
+    assert (found["cross_entropy"].isnull().all("noise") == found["diverged"]).all()
+    assert (found["accuracy"].isnull().all("noise") == found["diverged"]).all()
+    assert found["bayes"].notnull().all()
+
+
+def test_claims(result):
+    claims = {c.id: c for c in RETRIEVAL.claims(result)}
+    assert len(claims) == 9
+    value = result["cross_entropy"].mean("noise").sel(variant="ssa-exp").values
+    expected = difference(value, result["bayes"].mean("noise").values)
+    assert claims["retrieval-bayes-ssa-exp"].estimate == expected
+    assert claims["retrieval-bayes-ssa-exp"].threshold == 0.03
+    assert claims["retrieval-bayes-vanilla"].relation == ">"
+    assert claims["retrieval-bayes-vanilla"].threshold == 0.4
+    slope = np.polyfit(
+        np.log(1 / result["noise"] ** 2), np.log(result["inverse_temperature"].sel(variant="ssa-tanh").T), 1
+    )[0]
+    assert claims["retrieval-temperature-ssa-tanh"].estimate.value == pytest.approx(np.abs(slope - 1).mean())
+    assert claims["retrieval-common-ssa-exp"].verdict == "supported"
+    worse = result.copy(deep=True)
+    worse["cross_entropy"] = worse["cross_entropy"] + 0.1
+    claims = {c.id: c for c in RETRIEVAL.claims(worse)}
+    assert claims["retrieval-bayes-ssa-exp"].verdict == "not supported"
+
+
+def test_figure_shows_bayes_variants_and_the_identity(result):
+    left, middle, right = RETRIEVAL.plot(result).axes
+    labels = left.get_legend_handles_labels()[1]
+    assert {"exact Bayes", "best single temperature", "vanilla", "SSA, 1 + tanh f", "SSA, exp f"} <= set(labels)
+    assert middle.get_xscale() == middle.get_yscale() == "log"
+    identity = middle.get_lines()[0]
+    np.testing.assert_array_equal(identity.get_xdata(), identity.get_ydata())
+    assert right.get_yscale() == "log"
+
+
+def test_presets_and_precisions():
+    assert RETRIEVAL.preset("smoke").seeds < 16
+    assert RETRIEVAL.preset("paper").seeds >= 64
+    assert RETRIEVAL.preset("large").seeds > RETRIEVAL.preset("paper").seeds
+    small = {"seeds": 2, "dim": 2, "keys": 4, "steps": 20, "held_out": 16, "tested_keys": (4,)}
+    single, double = (run(RetrievalConfig(**small, dtype=t), silent) for t in ("float32", "float64"))
+    np.testing.assert_allclose(single["cross_entropy"], double["cross_entropy"], rtol=0.05)
+    assert (single["cross_entropy"] != double["cross_entropy"]).any()
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"noise_levels": (0.1, 0.0)}, "a noise level must be positive and finite, got 0.0"),
+        ({"noise_levels": ()}, "noise_levels must be different and at least one"),
+        ({"variants": ("vanilla", "vanilla")}, "variants must be different and at least one"),
+        ({"tested_keys": (1,)}, r"tested_keys must lie in \[2, 4096\], got 1"),
+        ({"dim": 0}, "greater than or equal to 1"),
+        ({"keys": 1}, "greater than or equal to 2"),
+        ({"variants": ("ssa",)}, "'vanilla', 'ssa-tanh' or 'ssa-exp'"),
+        ({"noise": 0.1}, "Extra inputs are not permitted"),
+    ],
+)
+def test_bad_config(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        RetrievalConfig(**fields)
