@@ -21,6 +21,18 @@ STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
         "ssa-degree": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
     }
 )
+SCHEDULE_STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
+    {
+        "constant": {"color": "#222222", "linestyle": "-", "marker": "o"},
+        "yarn": {"color": "#8c6d31", "linestyle": (0, (1, 1)), "marker": "P"},
+        "released": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+        "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
+        "ssmax": {"color": "#0072b2", "linestyle": "-.", "marker": "^"},
+        "asentmax": {"color": "#56b4e9", "linestyle": (0, (8, 2)), "marker": "X"},
+        "power": {"color": "#009e73", "linestyle": ":", "marker": "D"},
+    }
+)
+"""Likewise the position schedules, drawn by more than one experiment."""
 _RC = {
     "figure.dpi": 100,
     "savefig.dpi": 160,

@@ -1,7 +1,10 @@
 """Selective Self-Attention (arXiv 2411.12892): the mechanism, its closed-form theory, and ensemble training."""
 
 from ssa_theory.attention import SelectiveSelfAttention, Temperature, attention_weights
+from ssa_theory.denoising_models import DENOISING_VARIANTS, DenoisingAttention
 from ssa_theory.ensemble import Trained, resolve_device, train
+from ssa_theory.retrieval_models import RETRIEVAL_VARIANTS, RetrievalAttention
+from ssa_theory.schedules import SCHEDULES, PositionSchedule
 from ssa_theory.seeds import Stream, member_generator
 from ssa_theory.single_layer import (
     VARIANTS,
@@ -23,9 +26,15 @@ from ssa_theory.theory import (
 )
 
 __all__ = [
+    "DENOISING_VARIANTS",
+    "RETRIEVAL_VARIANTS",
+    "SCHEDULES",
     "VARIANTS",
+    "DenoisingAttention",
     "MinimalNorm",
+    "PositionSchedule",
     "Queries",
+    "RetrievalAttention",
     "SelectiveSelfAttention",
     "SingleLayerAttention",
     "Stream",

@@ -1,14 +1,21 @@
 """Data-generating processes with their exact Bayes-optimal baselines."""
 
+from tasks.denoising import DenoisingTask
+from tasks.dilution import DilutionProbe
 from tasks.embeddings import unit_embeddings
-from tasks.families import FAMILIES, PYTHON_PROSE, graph_from_family, graph_from_file, text_from_file
+from tasks.families import FAMILIES, graph_from_family, graph_from_file, text_from_file
+from tasks.kernel_regression import KernelRegressionTask
 from tasks.markov import MarkovGraphTask, Prompts
+from tasks.retrieval import NoisyRetrievalTask
 from tasks.twins import TwinTokenTask
 
 __all__ = [
     "FAMILIES",
-    "PYTHON_PROSE",
+    "DenoisingTask",
+    "DilutionProbe",
+    "KernelRegressionTask",
     "MarkovGraphTask",
+    "NoisyRetrievalTask",
     "Prompts",
     "TwinTokenTask",
     "graph_from_family",

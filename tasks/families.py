@@ -11,8 +11,6 @@ from jaxtyping import Float
 RandomFamily = Literal["ring", "erdos-renyi", "barabasi-albert", "small-world", "stochastic-blocks"]
 RealFamily = Literal["karate-club", "les-miserables"]
 FAMILIES: tuple[str, ...] = get_args(RandomFamily) + get_args(RealFamily)
-PYTHON_PROSE = "pydoc_data.topics"
-"""Name of the default text: the prose of Python's own documentation, which every CPython carries."""
 
 
 def graph_from_family(

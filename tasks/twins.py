@@ -15,7 +15,8 @@ class TwinTokenTask:
     Rows 0..C-1 are the base tokens, uniform on the sphere, with target softmax(beta_general z); row C+c is the
     twin of row c, rotated by `angle` towards a random orthogonal direction, with target
     softmax(beta_specific z_c). The logits z_c = standardise(b_c M E^T), M Gaussian, are realisable by a bounded
-    weight matrix, so whatever norm a model needs beyond it is the price of the difference in sharpness.
+    weight matrix, so whatever norm a model needs beyond it is the price of the difference in sharpness. That takes two
+    pairs or more: a single pair has only its twins to tell apart, and its standardised logits are +-1 at any angle.
 
     Fields: embeddings (2C, d), unit rows; target (2C, 2C), row-stochastic and positive; angle in radians.
 

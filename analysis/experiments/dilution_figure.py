@@ -1,27 +1,14 @@
 """The figure of the dilution experiment: needle mass and effective support by schedule, freezing, and the critical tau."""
 
 import json
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import new_figure
+from analysis.figures import SCHEDULE_STYLE, new_figure
 
-SCHEDULE_STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
-    {
-        "constant": {"color": "#222222", "linestyle": "-", "marker": "o"},
-        "yarn": {"color": "#8c6d31", "linestyle": (0, (1, 1)), "marker": "P"},
-        "released": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
-        "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
-        "ssmax": {"color": "#0072b2", "linestyle": "-.", "marker": "^"},
-        "asentmax": {"color": "#56b4e9", "linestyle": (0, (8, 2)), "marker": "X"},
-        "power": {"color": "#009e73", "linestyle": ":", "marker": "D"},
-    }
-)
 _KIND_STYLE = {
     "equal": {"color": "#222222", "linestyle": "-", "marker": "o"},
     "bounded": {"color": "#0072b2", "linestyle": "--", "marker": "s"},

@@ -1,8 +1,6 @@
 """The figure of the length experiment: error, inverse temperature and effective support against the context's length."""
 
 import json
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 import xarray as xr
@@ -10,19 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from analysis.figures import new_figure
+from analysis.figures import SCHEDULE_STYLE, new_figure
 
-_STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
-    {
-        "constant": {"color": "#222222", "linestyle": "-", "marker": "o"},
-        "yarn": {"color": "#8c6d31", "linestyle": (0, (1, 1)), "marker": "P"},
-        "released": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
-        "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
-        "ssmax": {"color": "#0072b2", "linestyle": "-.", "marker": "^"},
-        "asentmax": {"color": "#56b4e9", "linestyle": (0, (8, 2)), "marker": "X"},
-        "power": {"color": "#009e73", "linestyle": ":", "marker": "D"},
-    }
-)
 _BASELINE = {
     "naive": {"label": "uniform attention (τ = 0)", "color": "#aaaaaa", "linestyle": (0, (1, 3)), "linewidth": 3},
     "best_vanilla": {"label": "best single τ", "color": "#555555", "linestyle": (0, (6, 4)), "linewidth": 1.2},
@@ -35,7 +22,7 @@ def plot(dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     config = json.loads(dataset.attrs["config"])
     length = dataset["length"].values
-    variants = [v for v in _STYLE if v in dataset["variant"]]
+    variants = [v for v in SCHEDULE_STYLE if v in dataset["variant"]]
     figure = new_figure(14.0, 5.4)
     axes = figure.subplots(1, 3)
     for ax in axes:
@@ -74,5 +61,5 @@ def plot(dataset: xr.Dataset) -> Figure:
 def _draw(ax: Axes, x: np.ndarray, band: xr.DataArray, variant: str, place: int) -> None:
     """A mean curve with its 95 % interval; markers start at different points, so that equal curves stay readable."""
     value, low, high = (band.sel(estimate=e).values for e in ("value", "low", "high"))
-    ax.plot(x, value, label=variant, markersize=4.5, markevery=(place % 2, 2), **_STYLE[variant])
-    ax.fill_between(x, low, high, color=_STYLE[variant]["color"], alpha=0.15, linewidth=0)
+    ax.plot(x, value, label=variant, markersize=4.5, markevery=(place % 2, 2), **SCHEDULE_STYLE[variant])
+    ax.fill_between(x, low, high, color=SCHEDULE_STYLE[variant]["color"], alpha=0.15, linewidth=0)

@@ -53,7 +53,7 @@ def plot(dataset: xr.Dataset) -> Figure:
         yscale="log",
         xlabel="number of keys n in the test",
         ylabel="cross-entropy above exact Bayes (nats)",
-        title="other numbers of keys, without training",
+        title="other numbers of keys, without further training",
     )
     right.set_xticks(keys, [str(k) for k in keys])
     right.minorticks_off()
