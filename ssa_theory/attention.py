@@ -46,7 +46,7 @@ class Temperature:
 
 
 class _InverseTemperature(nn.Module):
-    """tau (batch, head, token) of one of the three projections; starts at tau_tok = 0, that is at vanilla."""
+    """tau (batch, head, token) of one of the three projections; starts at tau_tok = 0 and alpha = 0."""
 
     def __init__(self, temperature: Temperature, dim: int, heads: int) -> None:
         super().__init__()

@@ -84,7 +84,7 @@ def train(
             raise ValueError(f"the batches ran out after {step} of {steps} steps: give one per step") from None
         member_loss = loss(parameters, batch)
         for leaf, gradient in zip(leaves, torch.autograd.grad(member_loss.sum(), leaves), strict=True):
-            leaf.grad = gradient
+            leaf.grad = gradient.contiguous()  # the fused kernels pair gradient and parameter by place in memory
         updater.step()
         diverged |= ~torch.isfinite(member_loss.detach())
         if progress is not None:

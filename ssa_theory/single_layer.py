@@ -83,7 +83,7 @@ class SingleLayerAttention:
         """Parameters (..., member), float64 on the CPU, one member per generator.
 
         W is Gaussian with standard deviation init_scale / sqrt(dim) and drawn first, so the same generators give every
-        variant the same W. All temperatures start at vanilla (tau_tok = 0 or log tau = 0).
+        variant the same W. All temperatures start at tau_tok = 0, log tau = 0 and alpha = 0: at vanilla, but for a position term.
         """
         members = len(generators)
 

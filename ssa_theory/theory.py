@@ -94,7 +94,7 @@ def minimal_norm(
     with M_i = e^+_i (E^+ l_i)^T, e^+_i column i of E^+. Vanilla takes every u_i = 1 / max_inverse_temperature; SSA
     (`selective`) minimises ||sum_i u_i M_i||_F over u_i >= 1 / max_inverse_temperature, a bounded linear least-squares problem.
 
-    embeddings: E of full row rank (token <= dim); target: A, positive rows. Raises ValueError otherwise, and RuntimeError
+    embeddings: E of full row rank (token <= dim); target: A, positive rows. Raises ValueError otherwise, and
     where the least-squares solver does not converge.
     """
     if not 0 < max_inverse_temperature < np.inf:
@@ -123,7 +123,7 @@ def minimal_norm(
             tol=1e-14,
         )
         if solution.status < 1:
-            raise RuntimeError(f"the minimal-norm solve did not converge ({solution.message}): raise the angle or dim")
+            raise ValueError(f"the minimal-norm solve did not converge ({solution.message}): raise the angle or dim")
         least = np.maximum(solution.x, least)
     weight = np.tensordot(least, pieces, 1)
     return MinimalNorm(weight, 1 / least, float(np.linalg.norm(weight, 2)), float(np.linalg.norm(weight)))

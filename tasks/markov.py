@@ -183,7 +183,7 @@ class MarkovGraphTask:
         Raises ValueError for a prompt in which no neighbour of the last token occurs: it has no next token.
         """
         if prompts is None:
-            return self.transition_matrix
+            return self.transition_matrix.copy()
         mass = prompts.counts(self.nodes) * self.transition_matrix[prompts.query]
         total = mass.sum(1, keepdims=True)
         if (total == 0).any():

@@ -1,5 +1,8 @@
 """Shared test settings: fixed property-test cases, one thread a worker, CUDA tests only where there is CUDA."""
 
+from collections.abc import Iterator
+
+import jaxtyping
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -16,3 +19,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         gone = [item for item in items if item.get_closest_marker("cuda")]
         items[:] = [item for item in items if item not in gone]
         config.hook.pytest_deselected(items=gone)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Call as a user does, without the tests' runtime type checker, which would answer first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -233,7 +233,7 @@ def _fit_block(
             t.sample_prompts(EVALUATION_PROMPTS, keys, member_generator(s, Stream.EVALUATION), config.row_weights)
             for t, s in zip(tasks, seeds, strict=True)
         ]
-        evaluation = _prompt_queries(held_out, target, "exact")
+        evaluation = _prompt_queries(*_upload(held_out, device), target, "exact")
     else:
         evaluation = Queries(target, stack_members([t.row_weights(config.row_weights) for t in tasks], device))
     sampled = prompt or config.loss == "sampled"
@@ -275,27 +275,29 @@ def _batches(
             else:
                 current, following = task.sample_transitions(count, generator, config.row_weights)
                 drawn.append(Prompts(current[:, None], following))
+        tokens, following = _upload(drawn, target.device)
         for first in range(0, count, batch):
             part = slice(first, first + batch)
-            prompts = [Prompts(p.tokens[part], p.target[part]) for p in drawn]
             if config.context == "prompt":
-                yield _prompt_queries(prompts, target, config.loss)
+                yield _prompt_queries(tokens[part], following[part], target, config.loss)
             else:
-                yield _transition_queries(prompts, target)
+                yield _transition_queries(tokens[part], following[part], target)
 
 
-def _transition_queries(prompts: Sequence[Prompts], target: Tensor) -> Queries:
-    """Queries with a sampled answer, on the device and in the dtype of `target`."""
-    node = stack_members([p.query for p in prompts], target.device)
-    following = stack_members([p.target for p in prompts], target.device)
+def _upload(prompts: Sequence[Prompts], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens (prompt, length, member) and next tokens (prompt, member)."""
+    return stack_members([p.tokens for p in prompts], device), stack_members([p.target for p in prompts], device)
+
+
+def _transition_queries(tokens: Tensor, following: Tensor, target: Tensor) -> Queries:
+    """Queries from the last token with a sampled answer, in the dtype of `target`."""
     answer = F.one_hot(following, target.shape[1]).movedim(-1, 1).to(target.dtype)
-    return Queries(answer, torch.full_like(answer[:, 0], 1 / len(node)), node)
+    return Queries(answer, torch.full_like(answer[:, 0], 1 / len(tokens)), tokens[:, -1])
 
 
-def _prompt_queries(prompts: Sequence[Prompts], target: Tensor, loss: str) -> Queries:
+def _prompt_queries(tokens: Tensor, following: Tensor, target: Tensor, loss: str) -> Queries:
     """Queries with their counts m; the answer is P(j | X) = m_j P*_ij / sum (loss exact) or the sampled token."""
-    sampled = _transition_queries(prompts, target)
-    tokens = stack_members([p.tokens for p in prompts], target.device)
+    sampled = _transition_queries(tokens, following, target)
     counts = torch.zeros_like(sampled.target).scatter_add_(1, tokens, torch.ones_like(tokens, dtype=target.dtype))
     if loss == "sampled":
         return Queries(sampled.target, sampled.weight, sampled.node, counts)

@@ -34,7 +34,7 @@ THEORIES = ("vanilla", "selective")
 class TwinsConfig(ExperimentConfig):
     """Pairs of twin tokens that rank the same targets with different sharpness; sweep the angle between them."""
 
-    pairs: int = Field(4, ge=1, le=64, description="number of twin pairs; the vocabulary has twice as many tokens")
+    pairs: int = Field(4, ge=2, le=64, description="number of twin pairs; the vocabulary has twice as many tokens")
     dim: int = Field(
         12,
         ge=2,

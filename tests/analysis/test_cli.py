@@ -98,8 +98,14 @@ BAD = [
     (("run", "graph", "--learning-rate", "nan"), "learning_rate must be a finite number, got nan"),
     (("run", "graph", "--family", "letters", "--nodes", "4"), "nodes applies only to family ring"),
     (("run", "graph", "--family", "letters", "--text-file", "{tmp}/none.txt"), "cannot read the text file"),
-    (("run", "graph", "--family", "letters", "--text-file", "{tmp}/empty.txt"), "a text needs at least 2 different symbols"),
-    (("run", "graph", "--family", "letters", "--text-file", "{tmp}/a.txt"), "a text needs at least 2 different symbols"),
+    (
+        ("run", "graph", "--family", "letters", "--text-file", "{tmp}/empty.txt"),
+        "a text needs at least 2 different symbols",
+    ),
+    (
+        ("run", "graph", "--family", "letters", "--text-file", "{tmp}/a.txt"),
+        "a text needs at least 2 different symbols",
+    ),
     (("run", "graph", "--family", "file", "--graph-file", "{tmp}/none.graphml"), "cannot read the graph file"),
     (("run", "graph", "--family", "file", "--graph-file", "{tmp}/bad.graphml"), "is malformed"),
     (("run", "graph", "--family", "file", "--graph-file", "{tmp}/bad.txt"), "is malformed"),

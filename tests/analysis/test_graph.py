@@ -46,7 +46,9 @@ def test_variables_and_dimensions():
 @pytest.mark.parametrize("context", [{}, {"context": "prompt", "loss": "sampled"}, {"loss": "sampled"}])
 def test_a_seed_names_its_model_whatever_is_trained_beside_it(context):
     together = run(GraphConfig(**SMALL, **context, family="erdos-renyi"), silent)
-    alone = run(GraphConfig(**SMALL | {"seeds": 1}, **context, first_seed=2, variants=("ssa",), family="erdos-renyi"), silent)
+    alone = run(
+        GraphConfig(**SMALL | {"seeds": 1}, **context, first_seed=2, variants=("ssa",), family="erdos-renyi"), silent
+    )
     for name in ("transition_matrix", "learned_transition_matrix", "cross_entropy_gap", "inverse_temperature"):
         one = together[name].sel(seed=2)
         one = one.sel(variant="ssa") if "variant" in one.dims else one
@@ -62,7 +64,14 @@ def test_the_same_config_gives_the_same_bits():
 @pytest.mark.parametrize("loss", ["exact", "sampled"])
 def test_prompt_training_approaches_the_bayes_loss(loss):
     config = GraphConfig(
-        seeds=4, dim=8, steps=400, context="prompt", loss=loss, variants=("ssa-free",), control_steps=0, learning_rate=0.05
+        seeds=4,
+        dim=8,
+        steps=400,
+        context="prompt",
+        loss=loss,
+        variants=("ssa-free",),
+        control_steps=0,
+        learning_rate=0.05,
     )
     gap = run(config, silent)["cross_entropy_gap"].mean("seed").squeeze()
     assert gap[0] > 0.4
@@ -70,7 +79,9 @@ def test_prompt_training_approaches_the_bayes_loss(loss):
 
 
 def test_sampled_transitions_approach_the_exact_solution():
-    config = GraphConfig(seeds=4, dim=8, steps=400, loss="sampled", batch_size=256, variants=("ssa-free",), control_steps=0)
+    config = GraphConfig(
+        seeds=4, dim=8, steps=400, loss="sampled", batch_size=256, variants=("ssa-free",), control_steps=0
+    )
     gap = run(config, silent)["cross_entropy_gap"].mean("seed").squeeze()
     assert 0 < gap[-1] < 0.1 * gap[0]
 
@@ -78,7 +89,9 @@ def test_sampled_transitions_approach_the_exact_solution():
 def test_stationary_row_weights_weigh_the_loss():
     result = run(GraphConfig(**SMALL, family="les-miserables", row_weights="stationary"), silent)
     np.testing.assert_allclose(result["conditional_entropy"], result["entropy_rate"])
-    learned, truth, pi = (result[n] for n in ("learned_transition_matrix", "transition_matrix", "stationary_distribution"))
+    learned, truth, pi = (
+        result[n] for n in ("learned_transition_matrix", "transition_matrix", "stationary_distribution")
+    )
     kl = (pi * (truth * (np.log(truth.where(truth > 0, 1)) - np.log(learned))).sum("next")).sum("node")
     gap = result["cross_entropy_gap"].isel(step=-1)
     np.testing.assert_allclose(gap, kl.transpose("variant", "seed"), atol=1e-9)
@@ -95,7 +108,9 @@ def test_all_variants_and_the_position_term():
 
 
 def test_diverged_models_are_marked_counted_and_left_out():
-    config = GraphConfig(seeds=8, steps=30, learning_rate=3e4, optimizer="sgd", variants=("ssa-free", "vanilla"), control_steps=0)
+    config = GraphConfig(
+        seeds=8, steps=30, learning_rate=3e4, optimizer="sgd", variants=("ssa-free", "vanilla"), control_steps=0
+    )
     result = run(config, silent).assign_attrs(experiment="graph", config=config.model_dump_json())
     diverged = result["diverged"].sel(variant="ssa-free")
     assert diverged.any()
@@ -159,7 +174,7 @@ def test_bad_config(fields, message):
 
 
 def test_too_large_a_model_is_refused_before_training():
-    with pytest.raises(ValueError, match="one seed needs about .* GiB, above the limit"):
+    with pytest.raises(ValueError, match=r"one seed needs about .* GiB, above the limit"):
         run(GraphConfig(seeds=1, nodes=2048, context="prompt", batch_size=8192, steps=1), silent)
 
 
@@ -170,7 +185,9 @@ def test_blocks_of_seeds_change_nothing(monkeypatch):
     calls = []
     parts = run(config, lambda text, total: calls.append(total) or (lambda n: None))
     assert calls[0] > 2 * config.steps  # more than one block a variant
-    np.testing.assert_allclose(whole["learned_transition_matrix"], parts["learned_transition_matrix"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        whole["learned_transition_matrix"], parts["learned_transition_matrix"], rtol=1e-4, atol=1e-6
+    )
 
 
 def test_every_preset_is_a_valid_config_of_enough_seeds():

@@ -69,5 +69,5 @@ def test_missing_and_foreign_results(tmp_path, dataset):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="cannot write results to .* choose a writable folder with --out"):
+    with pytest.raises(ValueError, match=r"cannot write results to .* choose a writable folder with --out"):
         prepare_folder(tmp_path / "file" / "graph")

@@ -2,9 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,14 +31,6 @@ TERMS = [
     Temperature(None, position=False),
 ]
 NAMES = [f"{t.token}{'+position' * t.position}" for t in TERMS]
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Call as a user does, without the tests' runtime type checker, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def tokens(batch: int, length: int, dim: int, seed: int = 0) -> Tensor:

@@ -1,9 +1,7 @@
 """The denoising models: each against a loop over samples, gradients, and the trap of a saturated gate."""
 
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -174,14 +172,6 @@ def test_no_gate_no_saturation():
         for call in (model.value_gate, model.saturation):
             with pytest.raises(ValueError, match=f"variant {variant} has no value gate: choose one of value-"):
                 call(perturbed(model), inputs())
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Call as a user does, without the tests' runtime type checker, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,9 +1,7 @@
 """Ensemble training: every member as if it were alone."""
 
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -26,14 +24,6 @@ from ssa_theory import (
 
 MEMBERS, NODES, DIM = 5, 6, 3
 Members = list[int]
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Call as a user does, without the tests' runtime type checker, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def start(members: Members, seed: int = 0) -> dict[str, Tensor]:
@@ -373,3 +363,26 @@ def test_cuda_agrees_with_the_cpu_and_never_waits(variant: str, optimizer: str) 
     for name, value in on_cpu.parameters.items():
         torch.testing.assert_close(on_cuda.parameters[name].cpu(), value, rtol=1e-7, atol=1e-8)
     torch.testing.assert_close(on_cuda.history["logits"].cpu(), on_cpu.history["logits"], rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_gradient_of_another_memory_layout_moves_the_right_entries(optimizer: str) -> None:
+    """Fused optimisers read gradients by their place in memory; batched products return them transposed."""
+    start = torch.zeros(3, 4, 5, dtype=torch.float64)
+    wanted = torch.arange(60, dtype=torch.float64).reshape(3, 4, 5)
+
+    class Transposed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+
+    def loss(parameters: dict[str, torch.Tensor], batch: None) -> torch.Tensor:
+        return ((Transposed.apply(parameters["x"]) - wanted) ** 2).sum((0, 1))
+
+    steps, rate = (400, 0.5) if optimizer == "adam" else (60, 0.2)
+    trained = train(loss, {"x": start}, steps=steps, learning_rate=rate, optimizer=optimizer)
+    assert torch.allclose(trained.parameters["x"], wanted, atol=1e-3)

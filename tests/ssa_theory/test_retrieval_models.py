@@ -1,9 +1,7 @@
 """The retrieval models: formulas against loops, the Bayes predictor among them, gradients, members apart, no host in training."""
 
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -145,14 +143,6 @@ def test_extreme_scales_stay_finite(model: RetrievalAttention, dtype: torch.dtyp
     loss = retrieval_loss(model.logits(leaves, batch), batch.target)
     assert torch.isfinite(loss).all()
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss.sum(), list(leaves.values())))
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Call as a user does, without the tests' runtime type checker, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,9 +1,7 @@
 """Position schedules: formulas against hand values, limits at n = 1, monotonicity, gradients."""
 
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given
@@ -116,14 +114,6 @@ def test_gradcheck(name: str) -> None:
 
     assert function(*leaves.values()).shape == (2, 2, 2)
     assert torch.autograd.gradcheck(function, tuple(leaves.values()))
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Call as a user does, without the tests' runtime type checker, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

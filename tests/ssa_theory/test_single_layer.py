@@ -2,9 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -35,14 +33,6 @@ MODELS = [SingleLayerAttention(v) for v in VARIANTS] + [SingleLayerAttention(v, 
 NAMES = [m.variant + "+position" * m.position for m in MODELS]
 FIELDS = ("target", "weight", "node", "counts")
 CHAIN = np.array([[0.5, 0.5, 0, 0], [0.3, 0, 0.7, 0], [0.25, 0.25, 0.25, 0.25], [1.0, 0, 0, 0]])
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Call as a user does, without the tests' runtime type checker, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def random_tokens(seed: int = 0, nodes: int = NODES, dim: int = DIM, members: int = MEMBERS, keys: int = 7) -> Tokens:

@@ -1,10 +1,8 @@
 """The denoising task: exact estimates against enumeration and quadrature, closed forms against Monte Carlo."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -358,14 +356,6 @@ def test_far_tokens_leave_finite_estimates():
 def test_bad_tasks_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         replace(DEFAULT, **change)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Call as a user does, without the tests' runtime type checker, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -3,9 +3,8 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import jaxtyping
 import networkx as nx
 import numpy as np
 import pytest
@@ -20,14 +19,6 @@ WEIGHTINGS = ("uniform", "stationary")
 LOOPED = np.array([[0.5, 0.5, 0.0], [0.3, 0.0, 0.7], [1.0, 0.0, 0.0]])  # node 0 is its own neighbour, 1 and 2 are not
 TWO_LOOPS = np.array([[0.5, 0.5, 0.0], [0.4, 0.0, 0.6], [0.2, 0.7, 0.1]])
 TRANSIENT = np.array([[0.2, 0.5, 0.3, 0.0], [0.0, 0.1, 0.9, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.25, 0.25, 0.5]])
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Call as a user does, without the tests' runtime type checker, which would answer first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @st.composite
