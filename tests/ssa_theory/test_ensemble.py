@@ -385,4 +385,4 @@ def test_a_gradient_of_another_memory_layout_moves_the_right_entries(optimizer: 
 
     steps, rate = (400, 0.5) if optimizer == "adam" else (60, 0.2)
     trained = train(loss, {"x": start}, steps=steps, learning_rate=rate, optimizer=optimizer)
-    assert torch.allclose(trained.parameters["x"], wanted, atol=1e-3)
+    assert torch.allclose(trained.parameters["x"], wanted, atol=0.05)  # entries differ by 1
