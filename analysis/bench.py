@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from analysis.config import ExperimentConfig
-from analysis.experiments.base import Progress
+from analysis.experiments.base import Progress, silent
 from analysis.fitting import stack_members
 from analysis.results import prepare_folder, provenance, write_whole
 from ssa_theory import (
@@ -82,7 +82,7 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict:
         )
         return trained.parameters["weight"]
 
-    def one_by_one(steps: int, models: int) -> torch.Tensor:
+    def one_by_one(steps: int, models: int, progress: Progress = silent) -> torch.Tensor:
         learned = []
         advance = progress("one model at a time", models)
         for member in range(models):
@@ -98,7 +98,7 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict:
             advance(1)
         return torch.stack(learned, -1)
 
-    def timed(run: Callable[..., torch.Tensor], *arguments: int) -> tuple[torch.Tensor, float]:
+    def timed(run: Callable[..., torch.Tensor], *arguments: object) -> tuple[torch.Tensor, float]:
         _wait(device)
         start = time.perf_counter()
         learned = run(*arguments)
@@ -107,7 +107,7 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict:
 
     ensemble(5), one_by_one(5, 1)  # warm up both
     together, ensemble_seconds = timed(ensemble, config.steps)
-    apart, apart_seconds = timed(one_by_one, config.steps, config.seeds)
+    apart, apart_seconds = timed(one_by_one, config.steps, config.seeds, progress)
     work = config.seeds * config.steps
     speed = {"one model at a time": work / apart_seconds, "this ensemble": work / ensemble_seconds}
     report = {

@@ -24,7 +24,7 @@ USAGE = """\
 usage: ssa-theory COMMAND ...
 
   list                        the experiments and their questions
-  run NAME ... | all          train, store, test the claims, draw; `run NAME --help` lists every setting
+  run NAME ... | all          run, store, test the claims, draw; `run NAME --help` lists every setting
   plot NAME ... | all         redraw figures and claims from stored results, without training
   bench                       how much faster an ensemble trains than its models one after another
 
@@ -127,7 +127,7 @@ def _parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
             "paper",
         ),
         ("out", _OUT, Path("results")),
-        ("fresh", Annotated[bool, tyro.conf.arg(help="train even if the stored result is unchanged")], False),
+        ("fresh", Annotated[bool, tyro.conf.arg(help="run even if the stored result is unchanged")], False),
     ]
     options = make_dataclass("Run", [(name, kind, field(default=value)) for name, kind, value in kinds])
     prog = f"ssa-theory run {experiment.name}"

@@ -14,7 +14,7 @@ class ExperimentConfig(BaseModel):
         64,
         ge=1,
         le=10_000_000,
-        description="number of seeds; a seed names graph, embeddings, initialisation and data",
+        description="number of seeds; a seed names task, initialisation and data",
     )
     first_seed: int = Field(0, ge=0, lt=2**63, description="the seeds are first_seed, first_seed + 1, ...")
     device: Literal["auto", "cpu", "cuda"] = Field(
