@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 from pydantic import ValidationError
 from rich.console import Console
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (ValueError, MemoryError, OSError) as error:
         _fail(str(error) or type(error).__name__)
+        return 2
+    except torch.OutOfMemoryError as error:
+        _fail(f"the device ran out of memory ({str(error).splitlines()[0]}): use fewer seeds, or --device cpu")
         return 2
     except KeyboardInterrupt:
         _fail("stopped; the results of finished experiments are kept, run the same command to go on")

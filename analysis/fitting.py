@@ -1,5 +1,6 @@
 """Train an ensemble of single-layer models on a Markov target and measure it: the step between tasks and results."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -44,6 +45,17 @@ def seed_blocks(seeds: int, bytes_per_seed: int) -> list[slice]:
         )
     size = max(1, min(seeds, _BLOCK_BYTES // bytes_per_seed))
     return [slice(start, min(start + size, seeds)) for start in range(0, seeds, size)]
+
+
+def check_result_fits(numbers: int) -> None:
+    """Refuse a run whose result, `numbers` floats and their copies, would not fit this machine. Raises ValueError."""
+    needed = 3 * 8 * numbers
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory / 2:
+        raise ValueError(
+            f"the result of this run needs about {needed / 2**30:.0f} GiB, more than half of this machine's "
+            f"{memory / 2**30:.0f} GiB: use fewer seeds, variants or settings, or run them in parts with first_seed"
+        )
 
 
 def stack_members(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:

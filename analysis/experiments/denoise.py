@@ -29,6 +29,7 @@ from tasks.denoising import LONGEST_EXACT, DenoisingTask
 COOLDOWN = (
     0.1  # the factor on the step size in the last steps: a constant one leaves the models in the noise of their batches
 )
+SATURATED_SHARE = 0.99  # of a model's gates at their upper bound
 CLOSED_FORMS = ("naive", "shrunk", "threshold", "additive", "oracle")
 CURVES = ("naive", "shrunk", "additive", "oracle")  # drawn as lines over s_noise
 _CURVE_POINTS = 30
@@ -118,6 +119,7 @@ _LEARNED = {
     "gap_ratio": "(mse - held_out_bayes) / (naive - bayes): 0 for Bayes, 1 for the mean token",
     "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
     "gate_saturation": "share of value gates at their bound, where d tau_v / d f < 0.001; NaN without a value gate",
+    "gate_saturated": "whether all but 1 % of a model's gates are at their upper bound: it is vanilla, and no gradient says so",
     "gate_floor": "least tau_v that the trained gate can give, sigmoid(alpha) log L or 0; NaN without a value gate",
 }
 _GATE = {
@@ -152,6 +154,7 @@ def run(config: DenoiseConfig, progress: Progress) -> xr.Dataset:
         dataset[f"{name}_curve"] = ("curve_filler_noise", np.array(risks), {"description": f"{name} by s_noise"})
     gap = dataset["mse"] - dataset["held_out_bayes"]
     dataset["gap_ratio"] = (gap / (dataset["naive"] - dataset["bayes"])).transpose("variant", "seed", "setting")
+    dataset["gate_saturated"] = dataset["gate_saturation"].sel(bound="upper", drop=True) > SATURATED_SHARE
     radius = dataset["norm"].values
     dataset["relevance_by_norm"] = ("norm", config.task.relevance_given_norm(radius))
     dataset["additive_gate"] = ("norm", config.task.additive_gate(radius))

@@ -15,7 +15,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.graph_claims import SMALLEST_TAU, claims
 from analysis.experiments.graph_figure import plot
-from analysis.fitting import FITTED, fit, record_steps, seed_blocks, stack_members
+from analysis.fitting import FITTED, check_result_fits, fit, record_steps, seed_blocks, stack_members
 from analysis.statistics import mean_band
 from ssa_theory import (
     Queries,
@@ -111,6 +111,7 @@ def run(config: GraphConfig, progress: Progress) -> xr.Dataset:
     """Train every variant on every seed, at the asked-for setting and in the control regime."""
     device = resolve_device(config.device)
     tasks = _tasks(config)
+    check_result_fits(config.seeds * tasks[0].nodes ** 2 * (1 + len(config.variants)))
     blocks = seed_blocks(config.seeds, _bytes_per_seed(config, tasks[0].nodes))
     regimes = [("", config.dim, config.steps)]
     if config.control_steps:

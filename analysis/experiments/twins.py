@@ -13,7 +13,7 @@ from analysis.claims import Claim
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.figures import STYLE, draw_band, draw_points, new_figure
-from analysis.fitting import FITTED, fit, record_steps, seed_blocks, stack_members
+from analysis.fitting import FITTED, check_result_fits, fit, record_steps, seed_blocks, stack_members
 from analysis.statistics import Estimate, mean, mean_band, ratio
 from ssa_theory import (
     Queries,
@@ -83,6 +83,7 @@ def run(config: TwinsConfig, progress: Progress) -> xr.Dataset:
     """Closed-form norms and trained models for every seed and angle."""
     device = resolve_device(config.device)
     settings = len(config.angles)
+    check_result_fits(config.seeds * settings * 4 * config.pairs**2 * (1 + len(config.variants)))
     cells = [(s, a) for s in config.seed_range for a in config.angles]
     advance = progress("twin tasks: minimal norms and lower bounds", len(cells))
     tasks, theory = [], []

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from analysis.experiments.base import silent
 from analysis.experiments.denoise import DENOISE, DenoiseConfig
 from analysis.runner import execute
-from ssa_theory import Stream, member_generator
+from ssa_theory import DenoisingAttention, Stream, member_generator
 from tasks.denoising import DenoisingTask
 
 SMALL = {
@@ -223,3 +223,25 @@ def test_bad_configs_are_rejected(change, message):
 def test_paper_preset_has_at_least_64_seeds():
     assert DENOISE.preset("paper").seeds >= 64
     assert DENOISE.preset("large").seeds > DENOISE.preset("paper").seeds
+
+
+def test_a_saturated_gate_is_marked_and_named_in_the_caption(monkeypatch):
+    """From a small W_v and with large steps the gate runs to its upper bound: the trap that must not stay silent."""
+    usual = DenoisingAttention.initial_parameters
+    monkeypatch.setattr(
+        DenoisingAttention, "initial_parameters", lambda self, dim, generators: usual(self, dim, generators, 1e-3)
+    )
+    config = DenoiseConfig(
+        **SMALL | {"steps": 120, "learning_rate": 2.0, "seeds": 4, "swept_filler_noise": ()},
+        variants=("vanilla", "value-tanh"),
+        swept_variants=("vanilla",),
+    )
+    dataset = DENOISE.run(config, silent)
+    dataset.attrs["config"] = config.model_dump_json()
+    marked = dataset["gate_saturated"].sel(variant="value-tanh", setting="default")
+    upper = dataset["gate_saturation"].sel(variant="value-tanh", setting="default", bound="upper")
+    assert marked.any()
+    assert (marked == (upper > 0.99)).all()
+    assert not dataset["gate_saturated"].sel(variant="vanilla").any()
+    caption = " ".join(DENOISE.plot(dataset).get_suptitle().split())
+    assert f"{int(dataset['gate_saturated'].sum())} models with a saturated gate" in caption

@@ -178,6 +178,11 @@ def test_too_large_a_model_is_refused_before_training():
         run(GraphConfig(seeds=1, nodes=2048, context="prompt", batch_size=8192, steps=1), silent)
 
 
+def test_a_result_that_does_not_fit_is_refused_before_training():
+    with pytest.raises(ValueError, match=r"the result of this run needs about .* use fewer seeds"):
+        run(GraphConfig(seeds=300_000, nodes=512, steps=1), silent)
+
+
 def test_blocks_of_seeds_change_nothing(monkeypatch):
     config = GraphConfig(**SMALL, variants=("vanilla", "ssa"))
     whole = run(config, silent)
