@@ -50,12 +50,13 @@ def plot(dataset: xr.Dataset) -> Figure:
 
     _draw_curves(axes[1, 0], dataset, variants, "cross_entropy_gap_band", "step")
     axes[1, 0].set(title=f"d = {config['dim']}: learning", ylabel="cross-entropy gap to Bayes (nats)")
+    axes[1, 0].legend(fontsize=8)  # the curves of the last panel look the same
     _draw_temperature(axes[1, 1], dataset, [v for v in variants if v != "vanilla"])
     _draw_norms(axes[1, 2], dataset, variants, config)
     if config["control_steps"]:
-        _draw_curves(axes[1, 3], dataset, variants, "control_l1_by_step_band", "control_step")
+        _draw_curves(axes[1, 3], dataset, variants, "control_l1_by_step_band", "control_step", log=True)
         title = f"control: d = K = {dataset.sizes['node']}, trained long"
-        axes[1, 3].set(title=title, ylabel="mean row L1 error", yscale="log")
+        axes[1, 3].set(title=title, ylabel="mean row L1 error")
     else:
         _draw_curves(axes[1, 3], dataset, variants, "l1_by_step_band", "step")
         axes[1, 3].set(title=f"d = {config['dim']}: L1 error", ylabel="mean row L1 error")
@@ -128,12 +129,14 @@ def _label_nodes(ax: Axes, labels: np.ndarray) -> None:
         ax.set_yticks(range(len(labels)), labels, fontsize=size)
 
 
-def _draw_curves(ax: Axes, dataset: xr.Dataset, variants: list[str], name: str, step: str) -> None:
+def _draw_curves(ax: Axes, dataset: xr.Dataset, variants: list[str], name: str, step: str, log: bool = False) -> None:
     for v in variants:
         draw_band(ax, dataset[step].values, dataset[name].sel(variant=v), v)
     ax.set(xlabel="training step")
-    ax.set_ylim(bottom=0)
-    ax.legend()
+    if log:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
 
 
 def _draw_temperature(ax: Axes, dataset: xr.Dataset, variants: list[str]) -> None:
@@ -173,6 +176,6 @@ def _draw_norms(ax: Axes, dataset: xr.Dataset, variants: list[str], config: dict
             body = ax.violinplot([values], [place], widths=0.8, showextrema=False)["bodies"][0]
             body.set(facecolor=STYLE[v]["color"], alpha=0.25, edgecolor=STYLE[v]["color"])
         draw_points(ax, places[[place]], dataset["weight_norm_band"].sel(variant=[v]), v)
-    ax.set_xticks(places, variants)
+    ax.set_xticks(places, variants, rotation=20 if len(variants) > 3 else 0)
     ax.set(ylabel="spectral norm of W", title=f"norm after {config['steps']} steps")
     ax.set_ylim(bottom=0)

@@ -51,6 +51,10 @@ def test_norms_obey_the_theory(result):
     assert (learned > 1 - 1e-9).all()
     assert learned.min() < 3  # the bound is not idle
     assert (result["minimal_inverse_temperature"] <= 2 + 1e-9).all()
+    np.testing.assert_allclose(result["capped_weight_norm"].sel(variant="vanilla"), result["weight_norm"][0] / 2)
+    free = result.sel(variant="ssa-free", seed=1, angle=0.1)
+    expected = float(free["weight_norm"] * free["inverse_temperature"].values.max() / 2)
+    assert float(free["capped_weight_norm"]) == pytest.approx(expected)
     claims = {c.id: c for c in TWINS.claims(result)}
     assert claims["twins-slope-vanilla"].verdict == "supported"
     assert claims["twins-slope-selective"].verdict == "supported"
