@@ -68,6 +68,12 @@ def draw_points(axes: Axes, x: np.ndarray, band: xr.DataArray, variant: str, **e
     axes.errorbar(x, value, yerr=spread, markersize=5, capsize=2, elinewidth=1, **style)
 
 
+def left_out(dataset: xr.Dataset) -> str:
+    """The end of a caption: how many diverged models the figure leaves out, if any."""
+    diverged = int(dataset["diverged"].sum())
+    return f"; {diverged} diverged models left out" if diverged else ""
+
+
 def save_figure(figure: Figure, folder: Path) -> None:
     """Write figure.svg, figure.pdf and figure.png, each whole and without a time stamp."""
     figure.draw_without_rendering()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.measures import effective_support, row_l1, singular_values, token_norm
-from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, cross_entropy, member_generator, train
+from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, Trained, cross_entropy, member_generator, train
 
 _BLOCK_BYTES = 2**31
+COOLDOWN = 0.1  # the factor on the step size in the last steps of `train_with_cooldown`
 
 FITTED: dict[str, tuple[tuple[str, ...], str]] = {
     "learned_transition_matrix": (("node", "next"), "P_hat = softmax(diag(tau) E W E^T) (probability)"),
@@ -61,6 +63,34 @@ def check_result_fits(numbers: int) -> None:
 def stack_members(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """One array per member to one tensor (..., member) on the device."""
     return torch.from_numpy(np.stack(arrays, axis=-1)).to(device)
+
+
+def train_with_cooldown(
+    loss: Callable[[dict[str, Tensor], Any], Tensor],
+    parameters: dict[str, Tensor],
+    *,
+    steps: int,
+    cooldown_steps: int,
+    learning_rate: float,
+    batches: Iterable[Any],
+    progress: Callable[[int], None] | None = None,
+) -> Trained:
+    """`train` on fresh data, then `cooldown_steps` more at a tenth of the step size.
+
+    At a constant step size Adam leaves the models in the noise of their batches. batches: one per step of both stages, in
+    order. A member has diverged where it did in either stage.
+    """
+    source = iter(batches)
+    first = train(loss, parameters, steps=steps, learning_rate=learning_rate, batches=source, progress=progress)
+    last = train(
+        loss,
+        first.parameters,
+        steps=cooldown_steps,
+        learning_rate=COOLDOWN * learning_rate,
+        batches=source,
+        progress=progress,
+    )
+    return Trained(last.parameters, {}, first.diverged | last.diverged)
 
 
 def fit(

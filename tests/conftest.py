@@ -6,6 +6,7 @@ import jaxtyping
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch.utils._python_dispatch import TorchDispatchMode
 
 settings.register_profile(
     "fixed", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -27,3 +28,27 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+class _NoHost(TorchDispatchMode):
+    """Refuse any operation on a tensor that is not on the device: the host would have to wait for it, or send it."""
+
+    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        result = func(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves((args, result)):
+            if isinstance(value, torch.Tensor) and value.device.type != "cuda":
+                raise AssertionError(f"{func} works on {value.device}")
+        return result
+
+
+@pytest.fixture
+def no_host(monkeypatch: pytest.MonkeyPatch) -> TorchDispatchMode:
+    """A mode in which every tensor must live on a pretended CUDA device.
+
+    A torch build without CUDA lacks, for pretended CUDA tensors, the autograd engine and two methods that ask for the
+    device itself: all three get stand-ins.
+    """
+    monkeypatch.setattr(torch.Tensor, "__invert__", lambda tensor: torch.bitwise_not(tensor))
+    monkeypatch.setattr(torch.Tensor, "contiguous", lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, leaves: [torch.zeros_like(leaf) for leaf in leaves])
+    return _NoHost()

@@ -14,9 +14,9 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.denoise_claims import claims
 from analysis.experiments.denoise_figure import plot
-from analysis.fitting import seed_blocks, stack_members
+from analysis.fitting import seed_blocks, stack_members, train_with_cooldown
 from analysis.statistics import mean_band
-from ssa_theory import Stream, member_generator, resolve_device, train
+from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory.denoising_models import (
     DENOISING_VARIANTS,
     DenoisingAttention,
@@ -26,9 +26,6 @@ from ssa_theory.denoising_models import (
 )
 from tasks.denoising import LONGEST_EXACT, DenoisingTask
 
-COOLDOWN = (
-    0.1  # the factor on the step size in the last steps: a constant one leaves the models in the noise of their batches
-)
 SATURATED_SHARE = 0.99  # of a model's gates at their upper bound
 CLOSED_FORMS = ("naive", "shrunk", "threshold", "additive", "oracle")
 CURVES = ("naive", "shrunk", "additive", "oracle")  # drawn as lines over s_noise
@@ -261,19 +258,21 @@ def _train(
     kind = getattr(torch, config.dtype)
     initial = model.initial_parameters(config.dim, [member_generator(s, Stream.PARAMETER) for s in seeds])
     parameters = {k: v.to(device, kind) for k, v in initial.items()}
-    batches = _batches(config, data, noise)
 
     def loss(parameters: dict[str, Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
         return squared_error(model.estimate(parameters, batch[0]), batch[1])
 
-    diverged = torch.zeros(len(seeds), dtype=torch.bool, device=device)
-    for steps, rate in (
-        (config.steps, config.learning_rate),
-        (config.cooldown_steps, COOLDOWN * config.learning_rate),
-    ):
-        trained = train(loss, parameters, steps=steps, learning_rate=rate, batches=batches, progress=advance)
-        parameters, diverged = trained.parameters, diverged | trained.diverged
-    return {k: torch.where(diverged, 0.0, v.double()) for k, v in parameters.items()}, diverged
+    trained = train_with_cooldown(
+        loss,
+        parameters,
+        steps=config.steps,
+        cooldown_steps=config.cooldown_steps,
+        learning_rate=config.learning_rate,
+        batches=_batches(config, data, noise),
+        progress=advance,
+    )
+    final = {k: torch.where(trained.diverged, 0.0, v.double()) for k, v in trained.parameters.items()}
+    return final, trained.diverged
 
 
 def _batches(

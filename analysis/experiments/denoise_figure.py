@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, new_figure
+from analysis.figures import STYLE, left_out, new_figure
 
 BASELINES = {
     "naive": "mean token",
@@ -44,13 +44,13 @@ def plot(dataset: xr.Dataset) -> Figure:
     _draw_bars(bars, dataset)
     _draw_sweep(sweep, dataset)
     _draw_gate(gate, dataset)
-    diverged, saturated = int(dataset["diverged"].sum()), int(dataset["gate_saturated"].sum())
+    saturated = int(dataset["gate_saturated"].sum())
     figure.suptitle(
         f"denoising: d = {config['dim']}, {config['length']} tokens, each relevant with probability "
         f"{config['relevance']:g}, s_y = {config['prior_scale']:g}, s_signal = {config['signal_noise']:g}, "
         f"{config['query']} query, adam {config['learning_rate']:g}, {config['steps']} + {config['cooldown_steps']} steps "
         f"of {config['batch_size']};\nmeans and 95 % intervals over {config['seeds']} seeds"
-        + (f"; {diverged} diverged models left out" if diverged else "")
+        + left_out(dataset)
         + (f"; {saturated} models with a saturated gate" if saturated else "")
     )
     return figure

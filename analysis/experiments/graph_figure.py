@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, draw_band, draw_points, new_figure
+from analysis.figures import STYLE, draw_band, draw_points, left_out, new_figure
 
 _NAMED_NODES = 30  # above this the node labels of matrices would overlap
 _ARROWS = 120  # above this number of edges arrow heads and loops hide each other
@@ -64,14 +64,13 @@ def plot(dataset: xr.Dataset) -> Figure:
 
 
 def _caption(dataset: xr.Dataset, config: dict) -> str:
-    diverged = int(dataset["diverged"].sum())
     source = Path(config["text_file"] or config["graph_file"] or config["family"]).name
     text = (
         f"{source}: {dataset.sizes['node']} nodes, {config['context']} context, {config['loss']} loss, "
         f"{config['optimizer']} {config['learning_rate']:g}, {config['steps']} steps; means and 95 % intervals over "
         f"{config['seeds']} seeds"
     )
-    return text + (f"; {diverged} diverged models left out" if diverged else "")
+    return text + left_out(dataset)
 
 
 def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:

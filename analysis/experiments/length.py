@@ -1,6 +1,7 @@
 """Which position schedule extrapolates? Kernel regression over contexts far longer than those of training."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -12,14 +13,13 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.length_claims import claims
 from analysis.experiments.length_figure import plot
-from analysis.fitting import seed_blocks, stack_members
+from analysis.fitting import seed_blocks, stack_members, train_with_cooldown
 from analysis.measures import effective_support
 from analysis.statistics import mean_band
-from ssa_theory import Stream, member_generator, resolve_device, train
+from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory.schedules import PositionSchedule, ScheduleName
 from tasks.kernel_regression import Contexts, KernelRegressionTask, best_inverse_temperature
 
-COOLDOWN = 0.1  # the factor on the step size in the last steps
 _POOL_QUERIES = 8  # that share the keys and values of a training context: less to factorise, and nearly as informative
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -143,23 +143,19 @@ def _fit(
             return sum(_squared_error(batch, n, tau) for n, tau in zip(config.train_lengths, taus, strict=True))
 
         parameters = {k: v.to(device, kind) for k, v in schedule.initial_parameters(len(seeds)).items()}
-        diverged = torch.zeros(len(seeds), dtype=torch.bool, device=device)
-        for steps, learning_rate in (
-            (config.steps, config.learning_rate),
-            (config.cooldown_steps, COOLDOWN * config.learning_rate),
-        ):
-            trained = train(
-                loss,
-                parameters,
-                steps=steps,
-                learning_rate=learning_rate,
-                batches=_cycle(pool, steps),
-                progress=advance,
-            )
-            parameters, diverged = trained.parameters, diverged | trained.diverged
-        tau = schedule.inverse_temperature({k: v.double() for k, v in parameters.items()}, tested_on)
-        found.append(torch.where(diverged, torch.nan, tau).T.cpu().numpy())
-        failed.append(diverged.cpu().numpy())
+        trained = train_with_cooldown(
+            loss,
+            parameters,
+            steps=config.steps,
+            cooldown_steps=config.cooldown_steps,
+            learning_rate=config.learning_rate,
+            batches=chain(_cycle(pool, config.steps), _cycle(pool, config.cooldown_steps)),
+            progress=advance,
+        )
+        final = {k: v.double() for k, v in trained.parameters.items()}
+        tau = schedule.inverse_temperature(final, tested_on)
+        found.append(torch.where(trained.diverged, torch.nan, tau).T.cpu().numpy())
+        failed.append(trained.diverged.cpu().numpy())
     return np.stack(found), np.stack(failed)
 
 

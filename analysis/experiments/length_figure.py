@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from analysis.figures import SCHEDULE_STYLE, new_figure
+from analysis.figures import SCHEDULE_STYLE, left_out, new_figure
 
 _BASELINE = {
     "naive": {"label": "uniform attention (τ = 0)", "color": "#aaaaaa", "linestyle": (0, (1, 3)), "linewidth": 3},
@@ -49,11 +49,10 @@ def plot(dataset: xr.Dataset) -> Figure:
     middle.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     middle.yaxis.set_major_formatter("{x:g}")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
-    diverged = int(dataset["diverged"].sum())
     figure.suptitle(
         f"kernel regression: d = {config['dim']}, l = {config['length_scale']:g}, σ = {config['noise']:g}, trained on "
         f"n = {min(config['train_lengths'])} to {max(config['train_lengths'])}; means and 95 % intervals over "
-        f"{config['seeds']} seeds" + (f"; {diverged} diverged models left out" if diverged else "")
+        f"{config['seeds']} seeds" + left_out(dataset)
     )
     return figure
 

@@ -13,13 +13,11 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.retrieval_claims import claims
 from analysis.experiments.retrieval_figure import plot
-from analysis.fitting import seed_blocks, stack_members
+from analysis.fitting import seed_blocks, stack_members, train_with_cooldown
 from analysis.statistics import mean_band
-from ssa_theory import Stream, member_generator, resolve_device, train
+from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory.retrieval_models import RetrievalAttention, RetrievalBatch, RetrievalVariant, retrieval_loss
 from tasks.retrieval import NoisyRetrievalTask, Retrievals, posterior_entropy
-
-COOLDOWN = 0.1  # the factor on the step size in the last steps: a constant one leaves W in the noise of its batches
 
 
 class RetrievalConfig(ExperimentConfig):
@@ -172,19 +170,17 @@ def _train(
     model = RetrievalAttention(variant)
     initial = model.initial_parameters(config.dim, [member_generator(s, Stream.PARAMETER) for s in seeds])
     parameters = {k: v.to(device, getattr(torch, config.dtype)) for k, v in initial.items()}
-    diverged = torch.zeros(len(seeds), dtype=torch.bool, device=device)
-    stages = ((0, config.steps, config.learning_rate), (config.steps, len(batches), COOLDOWN * config.learning_rate))
-    for start, stop, learning_rate in stages:
-        trained = train(
-            lambda p, batch: retrieval_loss(model.logits(p, batch), batch.target),
-            parameters,
-            steps=stop - start,
-            learning_rate=learning_rate,
-            batches=batches[start:stop],
-            progress=advance,
-        )
-        parameters, diverged = trained.parameters, diverged | trained.diverged
-    return {k: torch.where(diverged, torch.nan, v.double()) for k, v in parameters.items()}, diverged.cpu().numpy()
+    trained = train_with_cooldown(
+        lambda p, batch: retrieval_loss(model.logits(p, batch), batch.target),
+        parameters,
+        steps=config.steps,
+        cooldown_steps=config.cooldown_steps,
+        learning_rate=config.learning_rate,
+        batches=batches,
+        progress=advance,
+    )
+    final = {k: torch.where(trained.diverged, torch.nan, v.double()) for k, v in trained.parameters.items()}
+    return final, trained.diverged.cpu().numpy()
 
 
 def _baselines(task: NoisyRetrievalTask, problems: Sequence[Sequence[Retrievals]]) -> list[dict[str, np.ndarray]]:

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, draw_points, new_figure
+from analysis.figures import STYLE, draw_points, left_out, new_figure
 
 _LIKE = {"vanilla": "vanilla", "ssa-tanh": "ssa", "ssa-exp": "ssa-free"}  # whose style a variant borrows
 _LABEL = {"vanilla": "vanilla", "ssa-tanh": "SSA, 1 + tanh f", "ssa-exp": "SSA, exp f"}
@@ -58,11 +58,9 @@ def plot(dataset: xr.Dataset) -> Figure:
     right.set_xticks(keys, [str(k) for k in keys])
     right.minorticks_off()
     right.legend(fontsize=8)
-    diverged = int(dataset["diverged"].sum())
     figure.suptitle(
         f"noisy retrieval: d = {config['dim']}, n = {config['keys']}, {config['steps']} + {config['cooldown_steps']} steps of "
-        f"adam {config['learning_rate']:g}; means and 95 % intervals over {config['seeds']} seeds"
-        + (f"; {diverged} diverged models left out" if diverged else "")
+        f"adam {config['learning_rate']:g}; means and 95 % intervals over {config['seeds']} seeds" + left_out(dataset)
     )
     return figure
 

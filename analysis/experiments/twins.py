@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from analysis.claims import Claim
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.figures import STYLE, draw_band, draw_points, new_figure
+from analysis.figures import STYLE, draw_band, draw_points, left_out, new_figure
 from analysis.fitting import FITTED, check_result_fits, fit, record_steps, seed_blocks, stack_members
 from analysis.statistics import Estimate, mean, mean_band, ratio
 from ssa_theory import (
@@ -260,12 +260,10 @@ def plot(dataset: xr.Dataset) -> Figure:
     names = [f"{name}, trained" if name in STYLE else name for name in labels]
     left.legend(handles, names, fontsize=8)
     right.legend()
-    diverged = int(dataset["diverged"].sum())
     figure.suptitle(
         f"{config['pairs']} pairs of twins, d = {config['dim']}, sharpness {config['beta_general']:g} and "
         f"{config['beta_specific']:g}, adam {config['learning_rate']:g}, {config['steps']} steps; "
-        f"means and 95 % intervals over {config['seeds']} seeds"
-        + (f"; {diverged} diverged models left out" if diverged else "")
+        f"means and 95 % intervals over {config['seeds']} seeds" + left_out(dataset)
     )
     return figure
 

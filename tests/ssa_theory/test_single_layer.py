@@ -401,32 +401,14 @@ def test_single_precision_stays_single(model: SingleLayerAttention) -> None:
 # A device that is not there
 
 
-class NoHost(TorchDispatchMode):
-    """Refuse any operation on a tensor that is not on the device: the host would have to wait for it, or send it."""
-
-    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
-        result = func(*args, **(kwargs or {}))
-        for value in torch.utils._pytree.tree_leaves((args, result)):
-            if isinstance(value, Tensor) and value.device.type != "cuda":
-                raise AssertionError(f"{func} works on {value.device}")
-        return result
-
-
 @pytest.mark.parametrize("limit", [0, 2**30])
 @pytest.mark.parametrize("prompt", [False, True])
 @pytest.mark.parametrize("model", MODELS, ids=NAMES)
 def test_training_stays_on_the_device(
-    model: SingleLayerAttention, prompt: bool, limit: int, monkeypatch: pytest.MonkeyPatch
+    model: SingleLayerAttention, prompt: bool, limit: int, monkeypatch: pytest.MonkeyPatch, no_host: TorchDispatchMode
 ) -> None:
-    """The training loop on a pretended CUDA device: no tensor on the host, no value read back.
-
-    A torch build without CUDA lacks, for pretended CUDA tensors, the autograd engine and two methods that ask for the
-    device itself: all three get stand-ins.
-    """
+    """The training loop on a pretended CUDA device: no tensor on the host, no value read back."""
     monkeypatch.setattr(single_layer, "_BROADCAST_LIMIT", limit)
-    monkeypatch.setattr(torch.Tensor, "__invert__", lambda tensor: torch.bitwise_not(tensor))
-    monkeypatch.setattr(torch.Tensor, "contiguous", lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
-    monkeypatch.setattr(torch.autograd, "grad", lambda loss, leaves: [torch.zeros_like(leaf) for leaf in leaves])
     here = random_tokens()
     queries = random_queries(here, prompt=prompt)
     initial = random_parameters(model, here)
@@ -438,7 +420,7 @@ def test_training_stays_on_the_device(
         tokens = Tokens(there(here.embeddings), there(here.degree), here.keys)
         asked = Queries(*(there(getattr(queries, n)) for n in FIELDS))
         parameters = {k: there(v) for k, v in initial.items()}
-        with NoHost():
+        with no_host:
             trained = train(
                 lambda p, batch: cross_entropy(model.logits(p, tokens), batch),
                 parameters,
