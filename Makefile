@@ -1,12 +1,12 @@
 # Two commands need nothing but Python 3.11+ and make:
-#   make figures   every experiment at its `paper` preset, into results/
+#   make figures   every experiment at its `paper` preset into results/, ending with the report results/index.html
 #   make test      linting and the whole test suite
 # PYTHON chooses the interpreter (make test PYTHON=python3.12); VENV the virtual environment's folder.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: figures test notebooks clean
+.PHONY: figures test notebooks readme clean
 
 figures: $(VENV)/installed
 	$(BIN)/ssa-theory run all --preset paper --out results
@@ -20,6 +20,10 @@ test: $(VENV)/installed
 notebooks: $(VENV)/installed
 	$(BIN)/jupytext --quiet --to ipynb notebooks/[0-9]*.py
 	$(BIN)/jupyter-execute --inplace notebooks/[0-9]*.ipynb
+
+# Fills the README's generated parts from the results of `make figures`.
+readme: figures
+	$(BIN)/python -m analysis.readme results
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ssa_theory needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12"; exit 2; }

@@ -117,7 +117,7 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict:
             name: {"models_steps_per_second": s, "ratio": s / speed["one model at a time"]} for name, s in speed.items()
         },
         "median_weight_difference": float((together - apart).abs().median()),
-    } | provenance("bench", config, device, ensemble_seconds + apart_seconds)
+    } | provenance("bench", config, device, ensemble_seconds + apart_seconds, __name__)
     write_whole(
         folder / "bench.json",
         lambda path: path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"),

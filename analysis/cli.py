@@ -1,6 +1,7 @@
-"""The command line: list, run, plot, bench."""
+"""The command line: list, run, plot, claims, bench."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field, make_dataclass
@@ -12,27 +13,34 @@ import torch
 import tyro
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Display
 from rich.table import Table
 
 from analysis.bench import BenchConfig, bench
 from analysis.claims import Claim
+from analysis.cluster import run_jobs
+from analysis.config import ExperimentConfig
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
-from analysis.experiments.base import PRESETS
+from analysis.experiments.base import PRESETS, Progress
+from analysis.report import read_stored, write_report
 from analysis.runner import execute, present
 
 USAGE = """\
 usage: ssa-theory COMMAND ...
 
   list                        the experiments and their questions
-  run NAME ... | all          run, store, test the claims, draw; `run NAME --help` lists every setting
+  run NAME ... | all          run, store, draw, test the claims; `run NAME --help` lists every setting
   plot NAME ... | all         redraw figures and claims from stored results, without training
+  claims                      the ledger: every claim with its verdict, from what is stored
   bench                       how much faster an ensemble trains than its models one after another
 
   ssa-theory run graph twins
   ssa-theory run graph --preset smoke --seeds 16 --device cpu --out results
   ssa-theory run graph --dim 4 --steps 200 --family erdos-renyi
   ssa-theory run graph --family letters --text-file my_novel.txt
+
+`run` and `plot` end with the report, index.html in the folder of the results.
 """
 _OUT = Annotated[Path, tyro.conf.arg(help="folder of the results; each experiment has its own below it")]
 _FLAGS = (tyro.conf.FlagCreatePairsOff,)
@@ -111,11 +119,27 @@ def _run(arguments: Sequence[str]) -> None:
         return
     # Every experiment's flags are checked before the first one trains.
     plans = [(experiment, _parse_run(experiment, flags)) for experiment in experiments]
-    for experiment, options in plans:
-        with _progress(experiment.name) as progress:
-            dataset, claims, trained = execute(experiment, options.config, options.out, options.fresh, progress)
-        how = f"run in {dataset.attrs['wall_seconds']:.0f} s" if trained else "unchanged, not run again"
-        _print_claims(claims, f"{experiment.name}: {how}, in {options.out / experiment.name}")
+    common = plans[0][1]
+    jobs = [(experiment, options.config, options.out.absolute(), options.fresh) for experiment, options in plans]
+    if common.workers > 1:
+        jobs.reverse()  # those that take longest come last in the registry: begun last, one of them would leave a core idle
+    with _progress() as progress:
+        for name, seconds, claims, trained in run_jobs(_run_one, jobs, common.workers, common.scheduler, progress):
+            how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
+            _print_claims(claims, f"{name}: {how}, in {common.out / name}")
+    _print_report(common.out)
+
+
+def _run_one(
+    experiment: Experiment, config: ExperimentConfig, out: Path, fresh: bool, progress: Progress
+) -> tuple[str, float, list[Claim], bool]:
+    """What is printed of one experiment: name, seconds, claims, and whether it was trained now."""
+    name = experiment.name
+    start = time.perf_counter()
+    _, claims, trained = execute(
+        experiment, config, out, fresh, lambda about, total: progress(f"{name}: {about}", total)
+    )
+    return name, time.perf_counter() - start, claims, trained
 
 
 def _parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
@@ -132,6 +156,12 @@ def _parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
         ),
         ("out", _OUT, Path("results")),
         ("fresh", Annotated[bool, tyro.conf.arg(help="run even if the stored result is unchanged")], False),
+        ("workers", Annotated[int, tyro.conf.arg(help="processes that share the experiments (and the cores)")], 1),
+        (
+            "scheduler",
+            Annotated[str | None, tyro.conf.arg(help="address of a running Dask cluster, such as tcp://host:8786")],
+            None,
+        ),
     ]
     options = make_dataclass("Run", [(name, kind, field(default=value)) for name, kind, value in kinds])
     prog = f"ssa-theory run {experiment.name}"
@@ -149,6 +179,41 @@ def _plot(arguments: Sequence[str]) -> None:
     for experiment in experiments:
         _, claims = present(experiment, options.out)
         _print_claims(claims, f"{experiment.name}: redrawn in {options.out / experiment.name}")
+    _print_report(options.out)
+
+
+def _claims(arguments: Sequence[str]) -> None:
+    options = tyro.cli(
+        make_dataclass("Claims", [("out", _OUT, field(default=Path("results")))]),
+        args=list(arguments),
+        prog="ssa-theory claims",
+        description="Print the ledger of the stored results: every test by topic, p-values corrected over all of them, then "
+        "one line a topic. The exit code is 0 whatever the verdicts are.",
+    )
+    entries, sections = read_stored(EXPERIMENTS, options.out)
+    if not any(entry.claims for entry in entries):
+        raise ValueError(
+            f"there are no stored claims in {options.out}: run an experiment, or choose its folder with --out"
+        )
+    for entry in entries:
+        if entry.claims:
+            _print_claims(entry.claims, f"{entry.topic.sentence} ({entry.topic.source})")
+            print()
+    table = Table(
+        "verdict", "estimate [95 % interval]", "tests +/-/?", "claim", title="Ledger", title_justify="left", box=None
+    )
+    for entry in entries:
+        counts = "/".join(str(n) for n in entry.counts.values())
+        found = "" if entry.claim is None else str(entry.claim.estimate)
+        table.add_row(entry.verdict or "not run", found, counts, entry.topic.sentence)
+    _print(table)
+    for section in sections:
+        if section.missing:
+            print(f"{section.experiment.name}: {section.missing}")
+
+
+def _print_report(out: Path) -> None:
+    print(f"report: {write_report(EXPERIMENTS, out)}")
 
 
 def _bench(arguments: Sequence[str]) -> None:
@@ -162,7 +227,7 @@ def _bench(arguments: Sequence[str]) -> None:
     options = tyro.cli(
         options, args=list(arguments), prog="ssa-theory bench", description=BenchConfig.__doc__, config=_FLAGS
     )
-    with _progress("bench") as progress:
+    with _progress() as progress:
         report = bench(options.config, options.out, progress)
     table = Table("trainer", "models x steps / s", "ratio", title=report["workload"], title_justify="left")
     for name, row in report["trainers"].items():
@@ -171,31 +236,37 @@ def _bench(arguments: Sequence[str]) -> None:
 
 
 def _print_claims(claims: Sequence[Claim], title: str) -> None:
-    table = Table(
-        "verdict", "estimate [95 % interval]", "holds if", "seeds", "claim", title=title, title_justify="left", box=None
-    )
+    columns = ("verdict", "estimate [95 % interval]", "holds if", "seeds", "test", "claim")
+    table = Table(*columns, title=title, title_justify="left", box=None)
     for claim in claims:
         seeds = f"{claim.estimate.seeds}/{claim.asked}"
-        table.add_row(
-            claim.verdict, str(claim.estimate), f"{claim.relation} {claim.threshold:g}", seeds, claim.sentence
-        )
+        rule = f"{claim.relation} {claim.threshold:g}"
+        table.add_row(claim.verdict, str(claim.estimate), rule, seeds, claim.id, claim.sentence)
     _print(table)
 
 
 def _print(table: Table) -> None:
     """To standard output; unwrapped where that is not a terminal."""
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else 220).print(table)
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """A progress display on standard error."""
+def _progress() -> Iterator[Progress]:
+    """A progress display on standard error; a finished bar makes room."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as display:
+    # Where standard output is no terminal it must not pass through the display, which writes to standard error.
+    console, both = Console(stderr=True), sys.stdout.isatty()
+    with Display(*columns, console=console, redirect_stdout=both) as display:
 
         def start(description: str, total: int) -> Callable[[int], None]:
-            task = display.add_task(f"{name}: {description}", total=total)
-            return lambda finished: display.advance(task, finished)
+            task = display.add_task(description, total=total)
+
+            def advance(finished: int) -> None:
+                display.advance(task, finished)
+                if display.tasks and all(t.finished for t in display.tasks if t.id == task):
+                    display.update(task, visible=False)
+
+            return advance
 
         yield start
 
@@ -204,6 +275,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "list": _list,
     "run": _run,
     "plot": _plot,
+    "claims": _claims,
     "bench": _bench,
 }
 

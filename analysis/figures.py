@@ -33,6 +33,10 @@ SCHEDULE_STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
     }
 )
 """Likewise the position schedules, drawn by more than one experiment."""
+FORMATS: Mapping[str, dict[str, None]] = MappingProxyType(
+    {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+)
+"""The kinds of file that a figure is written as, with the metadata left out, so that the same figure gives the same bytes."""
 _RC = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
@@ -78,6 +82,5 @@ def save_figure(figure: Figure, folder: Path) -> None:
     """Write figure.svg, figure.pdf and figure.png, each whole and without a time stamp."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is done; each format would otherwise do it again
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
-    for kind, info in undated.items():
+    for kind, info in FORMATS.items():
         write_whole(folder / f"figure.{kind}", lambda path, info=info: figure.savefig(path, metadata=info))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analysis.measures import effective_support, row_l1, singular_values, token_norm
 from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, Trained, cross_entropy, member_generator, train
+from tasks import MarkovGraphTask, unit_embeddings
 
 _BLOCK_BYTES = 2**31
 COOLDOWN = 0.1  # the factor on the step size in the last steps of `train_with_cooldown`
@@ -65,6 +66,20 @@ def stack_members(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
     return torch.from_numpy(np.stack(arrays, axis=-1)).to(device)
 
 
+def exact_problem(
+    task: MarkovGraphTask, dim: int, seeds: Sequence[int], device: torch.device
+) -> tuple[Tokens, Queries]:
+    """A chain in the vocabulary context with its exact loss, one member a seed, in float64.
+
+    Every seed has its own embeddings of dimension `dim`; the queries are all rows of P*, weighted alike.
+    """
+    members, nodes = len(seeds), task.nodes
+    embeddings = [unit_embeddings(nodes, dim, member_generator(s, Stream.EMBEDDING)) for s in seeds]
+    tokens = Tokens(stack_members(embeddings, device), stack_members([task.out_degree] * members, device), nodes)
+    weights = stack_members([task.row_weights("uniform")] * members, device)
+    return tokens, Queries(stack_members([task.transition_matrix] * members, device), weights)
+
+
 def train_with_cooldown(
     loss: Callable[[dict[str, Tensor], Any], Tensor],
     parameters: dict[str, Tensor],
@@ -105,13 +120,17 @@ def fit(
     learning_rate: float,
     optimizer: str = "adam",
     batches: Iterable[Queries] | None = None,
+    record: np.ndarray | None = None,
+    measure: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Train one model per member and return the arrays of `FITTED`, member first, in float64.
 
     tokens, target and evaluation are float64 on the device; training runs in `dtype`. evaluation: the exact loss (or held-out
     queries with their exact answers) from which the gap is computed; also trained on where `batches` is None. seeds: of each
-    member, naming its initialisation.
+    member, naming its initialisation. record: the steps to record, by default `record_steps`. measure: further measures of
+    the float64 parameters at those steps, by NAME (..., member), returned as NAME_by_step (member, step, ...); a parameter that
+    is not finite reaches it as zero.
     """
     kind = getattr(torch, dtype)
     nodes, dim, _ = tokens.embeddings.shape
@@ -128,12 +147,17 @@ def fit(
     def loss(parameters: dict[str, Tensor], batch: Queries | None) -> Tensor:
         return cross_entropy(model.logits(parameters, working), exact if batch is None else batch)
 
-    def measure(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits = model.logits({k: v.double() for k, v in parameters.items()}, tokens)
-        return {
+    def measure_step(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        current = {k: v.double() for k, v in parameters.items()}
+        logits = model.logits(current, tokens)
+        found = {
             "cross_entropy_gap": cross_entropy(logits, evaluation) - bayes,
             "l1_by_step": row_l1(logits.softmax(1), target),
         }
+        if measure is not None:
+            further = measure({k: torch.where(v.isfinite(), v, 0.0) for k, v in current.items()})
+            found |= {f"{name}_by_step": value for name, value in further.items()}
+        return found
 
     trained = train(
         loss,
@@ -142,8 +166,8 @@ def fit(
         learning_rate=learning_rate,
         optimizer=optimizer,
         batches=batches,
-        measure=measure,
-        record=record_steps(steps).tolist(),
+        measure=measure_step,
+        record=(record_steps(steps) if record is None else record).tolist(),
         progress=progress,
     )
     # A diverged member becomes zero before, NaN after: svd refuses NaN.
@@ -159,4 +183,4 @@ def fit(
         "effective_support": effective_support(learned, dim=1),
     }
     found = {k: torch.where(trained.diverged, torch.nan, v) for k, v in found.items()} | {"diverged": trained.diverged}
-    return {name: np.moveaxis(found[name].cpu().numpy(), -1, 0) for name in FITTED}
+    return {name: np.moveaxis(value.cpu().numpy(), -1, 0) for name, value in found.items()}

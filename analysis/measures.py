@@ -11,6 +11,8 @@ from torch import Tensor
 from ssa_theory.single_layer import matmul
 from ssa_theory.theory import entropy
 
+SMALLEST_TAU = 1e-6  # below this a row is uniform to rounding; keeps log tau finite
+
 
 def effective_support(row: Tensor, dim: int = -1) -> Tensor:
     """exp(H): the number of keys that a uniform row of the same entropy would attend to, between 1 and n."""

@@ -1,11 +1,13 @@
 """Stored results: files appear whole or not at all, and carry config, versions and device inside."""
 
+import ast
 import hashlib
 import json
 import os
 import platform
 import tempfile
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,13 @@ import xarray as xr
 from analysis.config import ExperimentConfig
 
 FORMAT = 1
+_PROJECT = ("ssa_theory", "tasks", "analysis")
+_PRESENTATION = (
+    "analysis/experiments/*_claims.py",
+    "analysis/experiments/*_figure.py",
+    "analysis/claims.py",
+    "analysis/figures.py",
+)
 _PACKAGES = ("ssa-theory", "torch", "numpy", "scipy", "networkx", "xarray")
 
 
@@ -47,20 +56,69 @@ def prepare_folder(folder: Path) -> None:
 
 
 @cache
-def source_digest() -> str:
-    """A fingerprint of the three packages' source, by which a stored result knows whether the code has changed."""
+def source_digest(module: str, presentation: bool = False) -> str:
+    """A fingerprint of a module's source and of all that it imports from this project, directly or not.
+
+    By it a stored result knows whether the code that made it has changed. Modules that only present results (claims, figures)
+    count where `presentation` is asked for: what they make is redone after a change, but nothing is trained again. For a
+    module outside the project, such as a notebook, the whole project counts.
+    """
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for package in ("ssa_theory", "tasks", "analysis"):
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    for path in sorted(_closure(module, presentation)):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
+def _closure(module: str, presentation: bool = False) -> set[Path]:
+    """The files that `source_digest` covers."""
+    root = Path(__file__).parent.parent
+    start = _module_path(root, module)
+    if start is None:
+        return {path for package in _PROJECT for path in (root / package).rglob("*.py")}
+    found, open_ends = set(), [start]
+    while open_ends:
+        path = open_ends.pop()
+        if path in found or (not presentation and _presents(path, root)):
+            continue
+        found.add(path)
+        open_ends += [p for name in _imported(path) if (p := _module_path(root, name)) is not None]
+    return found
+
+
+def _presents(path: Path, root: Path) -> bool:
+    return any(fnmatch(path.relative_to(root).as_posix(), pattern) for pattern in _PRESENTATION)
+
+
+def _module_path(root: Path, module: str) -> Path | None:
+    """The file of a module of this project; None for any other."""
+    if module.split(".")[0] not in _PROJECT:
+        return None
+    base = root.joinpath(*module.split("."))
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def _imported(path: Path) -> list[str]:
+    """The modules that a file names in its imports; of `from a import b` both a and a.b, which may be a module."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def file_digest(path: Path) -> str:
+    """A fingerprint of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def provenance(
-    name: str, config: ExperimentConfig, device: torch.device, wall_seconds: float
+    name: str, config: ExperimentConfig, device: torch.device, wall_seconds: float, module: str
 ) -> dict[str, str | float]:
-    """The attributes of a result: netCDF knows neither None nor dicts, so config and versions are JSON strings."""
+    """The attributes of a result made by `module`: netCDF knows neither None nor dicts, so config and versions are JSON."""
     versions = {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES}
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     return {
@@ -68,7 +126,7 @@ def provenance(
         "format": FORMAT,
         "config": config.model_dump_json(),
         "versions": json.dumps(versions),
-        "source": source_digest(),
+        "source": source_digest(module),
         "device": f"{device.type} ({hardware})",
         "threads": torch.get_num_threads(),
         "wall_seconds": round(wall_seconds, 2),
@@ -102,12 +160,13 @@ def load(path: Path) -> xr.Dataset:
     return dataset
 
 
-def is_current(path: Path, config: ExperimentConfig) -> bool:
-    """Whether the stored result was made by this config and this source, so that it can be used as it is."""
+def load_current(path: Path, config: ExperimentConfig, module: str) -> xr.Dataset | None:
+    """The stored result if it was made by this config and this source of `module`, so that it can be used; else None."""
     if not path.is_file():
-        return False
+        return None
     try:
-        attrs = load(path).attrs
+        dataset = load(path)
     except ValueError:
-        return False
-    return attrs["config"] == config.model_dump_json() and attrs["source"] == source_digest()
+        return None
+    same = dataset.attrs["config"] == config.model_dump_json() and dataset.attrs["source"] == source_digest(module)
+    return dataset if same else None

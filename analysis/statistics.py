@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 RESAMPLES = 4999
+SIGN_FLIPS = 9999
 Statistic = Callable[[Int[np.ndarray, "*resample seed"]], Float[np.ndarray, "*resample"]]
 
 
@@ -18,7 +19,8 @@ class Estimate:
     """A statistic over seeds.
 
     value: the statistic on all usable seeds. low, high: its 95 % interval (NaN for fewer than two seeds). seeds: how many
-    were usable. method: how the interval was computed.
+    were usable. method: how the interval was computed. pseudo: the jackknife pseudo-value of each usable seed, which is the
+    seed's own value where the statistic is a mean; None for a number that is not an estimate over seeds.
     """
 
     value: float
@@ -26,6 +28,29 @@ class Estimate:
     high: float
     seeds: int
     method: str
+    pseudo: Float[np.ndarray, " seed"] | None = field(default=None, repr=False, compare=False)
+
+    def p_value(self, threshold: float) -> float | None:
+        """The two-sided p-value of the statistic being `threshold`; None where there is nothing to test.
+
+        Sign-flip permutation test of the mean of the pseudo-values minus the threshold: under the hypothesis each seed is
+        as likely to lie on one side as on the other. Exact up to 13 seeds, beyond by random flips, fixed random state.
+        """
+        if self.pseudo is None:
+            return None
+        shifted = self.pseudo - threshold
+        if not shifted.any():  # every seed exactly at the threshold
+            return 1.0
+        found = stats.permutation_test(
+            (shifted,),
+            lambda x, axis: x.mean(axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=SIGN_FLIPS,
+            batch=1000,
+            rng=np.random.default_rng(0),
+        )
+        return float(found.pvalue)
 
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
@@ -53,10 +78,10 @@ def estimate(statistic: Statistic, usable: Bool[np.ndarray, " seed"], smooth: bo
     without = seeds[np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)]
     pseudo = n * value - (n - 1) * statistic(without)
     if np.ptp(pseudo) <= 1e-12 * max(1.0, abs(value)):
-        return Estimate(value, value, value, n, "constant")
+        return Estimate(value, value, value, n, "constant", pseudo)
     if n < 16:
         low, high = stats.t.interval(0.95, n - 1, loc=pseudo.mean(), scale=stats.sem(pseudo))
-        return Estimate(value, float(low), float(high), n, "jackknife t")
+        return Estimate(value, float(low), float(high), n, "jackknife t", pseudo)
     for method in ("BCa", "percentile") if smooth else ("percentile",):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # degenerate data make BCa NaN; percentiles then take its place
@@ -71,7 +96,7 @@ def estimate(statistic: Statistic, usable: Bool[np.ndarray, " seed"], smooth: bo
             ).confidence_interval
         if np.isfinite(interval).all():
             break
-    return Estimate(value, float(interval[0]), float(interval[1]), n, f"{method} bootstrap")
+    return Estimate(value, float(interval[0]), float(interval[1]), n, f"{method} bootstrap", pseudo)
 
 
 def mean(x: Float[np.ndarray, " seed"]) -> Estimate:
@@ -100,6 +125,14 @@ def rank_correlation(
     a, b = (v - v.mean(-1, keepdims=True) for v in (a, b))
     scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
     return np.divide((a * b).sum(-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+
+
+def slopes(x: Float[np.ndarray, " point"], y: Float[np.ndarray, "seed point"]) -> Float[np.ndarray, " seed"]:
+    """The least-squares slope of each seed's y on x; NaN where a point is not finite."""
+    usable = np.isfinite(y).all(1)
+    found = np.full(len(y), np.nan)
+    found[usable] = np.polyfit(x, y[usable].T, 1)[0]
+    return found
 
 
 def mean_band(data: xr.DataArray) -> xr.DataArray:

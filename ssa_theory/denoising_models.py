@@ -40,8 +40,7 @@ class DenoisingAttention:
     - `sink`: every tau 1, but a gate inside the softmax, softmax_i(score_i + f(x_i)), over the tokens and a learned sink
       logit whose value is 0
 
-    f is a two-layer MLP v . gelu(U x + b) + c of its own with 2 dim hidden units, which start as a random orthogonal basis
-    and its negative: gelu(z) + gelu(-z) is even and grows with |z|, so f can follow the norm from the first step.
+    f is a two-layer MLP of its own, `mlp_score` plus an offset, which can follow the norm from the first step.
     A weight-shared f = w . gelu(W_v x) cannot: gelu(z) - z/2 is even, but the linear rest w . W_v x / 2 vanishes only where W_v
     is singular.
     """
@@ -86,10 +85,7 @@ class DenoisingAttention:
         for role in self._roles():
             parameters[f"{role}_offset"] = zeros()
             if role != "query" or self.query == "last":  # a constant query has a constant f
-                basis = torch.linalg.qr(normal(dim, dim).movedim(-1, 0)).Q.movedim(0, -1)
-                parameters[f"{role}_hidden"] = torch.cat([basis, -basis], dim=1)
-                parameters[f"{role}_bias"] = zeros(2 * dim)
-                parameters[f"{role}_vector"] = zeros(2 * dim)
+                parameters |= {f"{role}_{name}": p for name, p in initial_mlp(dim, generators).items()}
             if role != "sink" and self.variant not in ("value-tanh", "value-sigmoid"):
                 parameters[f"{role}_alpha"] = zeros()
         if self.variant == "key-bias":
@@ -174,12 +170,8 @@ class DenoisingAttention:
         if tokens is None:
             return offset
         samples, length, dim, members = tokens.shape
-        # Batched products, member first: the hidden layer is the widest tensor here, and is never copied.
-        x = tokens.reshape(-1, dim, members).permute(2, 0, 1).contiguous()
-        bias = parameters[f"{role}_bias"].T.unsqueeze(1)
-        hidden = torch.baddbmm(bias, x, parameters[f"{role}_hidden"].permute(2, 0, 1))
-        score = F.gelu(hidden) @ parameters[f"{role}_vector"].T.unsqueeze(2)
-        return score.squeeze(2).T.reshape(samples, length, members) + offset
+        own = {name: parameters[f"{role}_{name}"] for name in ("hidden", "bias", "vector")}
+        return mlp_score(tokens.reshape(-1, dim, members), **own).reshape(samples, length, members) + offset
 
     def _temperature(self, role: str, parameters: dict[str, Tensor], tokens: Tensor | None, length: int) -> Tensor:
         score = self._score(role, parameters, tokens)
@@ -191,3 +183,28 @@ def squared_error(
 ) -> Float[Tensor, " member"]:
     """Mean squared error per coordinate."""
     return (estimate - target).square().mean((0, 1))
+
+
+def initial_mlp(dim: int, generators: Sequence[np.random.Generator]) -> dict[str, Tensor]:
+    """U (`hidden`), b (`bias`) and v (`vector`) of `mlp_score`, float64 on the CPU, one member per generator; the score is 0.
+
+    The 2 dim hidden units start as a random orthogonal basis and its negative: gelu(z) + gelu(-z) is even and grows with |z|,
+    so the score can follow the norm of a token from the first step.
+    """
+    drawn = torch.from_numpy(np.stack([g.standard_normal((dim, dim)) for g in generators]))
+    basis = torch.linalg.qr(drawn).Q.movedim(0, -1)
+    start = {"hidden": torch.cat([basis, -basis], dim=1)}
+    return start | {name: torch.zeros(2 * dim, len(generators), dtype=torch.float64) for name in ("bias", "vector")}
+
+
+def mlp_score(
+    tokens: Float[Tensor, "token dim member"],
+    hidden: Float[Tensor, "dim width member"],
+    bias: Float[Tensor, "width member"],
+    vector: Float[Tensor, "width member"],
+) -> Float[Tensor, "token member"]:
+    """v . gelu(U x + b), a two-layer MLP of every token."""
+    # Batched products, member first: the hidden layer is the widest tensor here, and is never copied.
+    x = tokens.permute(2, 0, 1).contiguous()
+    inner = torch.baddbmm(bias.T.unsqueeze(1), x, hidden.permute(2, 0, 1))
+    return (F.gelu(inner) @ vector.T.unsqueeze(2)).squeeze(2).T

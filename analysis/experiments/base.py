@@ -26,11 +26,13 @@ class Experiment:
     """One question with its config, its run, its figure and its claims. Adding an experiment is adding one of these.
 
     run(config, progress) returns the labelled result; plot(result) a figure, without training or statistics;
-    claims(result) the ledger lines. presets: what each preset changes from the config's defaults.
+    claims(result) the ledger lines. caption: what the figure's panels show, whatever the result. presets: what each
+    preset changes from the config's defaults.
     """
 
     name: str
     question: str
+    caption: str
     config: type[ExperimentConfig]
     run: Callable[[Any, Progress], xr.Dataset]
     plot: Callable[[xr.Dataset], Figure]

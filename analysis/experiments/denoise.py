@@ -286,6 +286,11 @@ def _batches(
 DENOISE = Experiment(
     name="denoise",
     question="How near to the best possible does each temperature come in denoising, between the naive mean and Bayes?",
+    caption=(
+        "Left: mean squared error of every trained variant and of the exact baselines, per coordinate. Middle: the same"
+        " by the noise of the fillers, theory as lines. Right: the learned value temperature of a token by its norm, "
+        "beside the posterior probability that such a token is relevant. Means and 95 % intervals over seeds."
+    ),
     config=DenoiseConfig,
     run=run,
     plot=plot,

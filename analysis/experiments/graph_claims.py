@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 
 from analysis.claims import Claim
+from analysis.measures import SMALLEST_TAU
 from analysis.statistics import estimate, mean, rank_correlation, ratio
 
-SMALLEST_TAU = 1e-6  # below this a row is uniform to rounding; keeps log tau finite
 _L1_THRESHOLD = {"graph": 0.7}  # elsewhere SSA has to be below vanilla: 1.0
 
 

@@ -244,6 +244,11 @@ def _held_out(config: LengthConfig) -> Iterator[Contexts]:
 LENGTH = Experiment(
     name="length",
     question="Which position schedule extrapolates to contexts far longer than those of training?",
+    caption=(
+        "Left: mean squared error of trained position schedules by context length, trained in the grey range, between "
+        "uniform attention and the exact posterior mean. Middle: the learned tau(n) beside the best temperature of each"
+        " length. Right: effective support of the attention row. Means and 95 % intervals over seeds."
+    ),
     config=LengthConfig,
     run=run,
     plot=plot,

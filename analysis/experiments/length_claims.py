@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from analysis.claims import Claim
-from analysis.statistics import mean, ratio
+from analysis.statistics import mean, ratio, slopes
 
 NEAR_ORACLE = 1.5  # "near" the best temperature of a length: at most half as much error again
-_RIVALS = ("ssmax", "asentmax", "power")
+_RIVALS = ("yarn", "ssmax", "asentmax", "power")
 
 
 def claims(dataset: xr.Dataset) -> list[Claim]:
@@ -53,10 +53,8 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
 
     beyond = dataset.sel(length=dataset["length"] >= trained).sortby("length")
     if "constant" in variants and beyond.sizes["length"] >= 2:
-        support = np.log(beyond["effective_support"].sel(variant="constant").transpose("length", "seed").values)
-        usable = np.isfinite(support).all(0)
-        slope = np.full(usable.shape, np.nan)
-        slope[usable] = np.polyfit(np.log(beyond["length"].values), support[:, usable], 1)[0]
+        support = np.log(beyond["effective_support"].sel(variant="constant").transpose("seed", "length").values)
+        slope = slopes(np.log(beyond["length"].values), support)
         lines.append(
             Claim(
                 id="length-dilution",

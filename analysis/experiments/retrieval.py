@@ -231,6 +231,12 @@ def _summarise(dataset: xr.Dataset) -> xr.Dataset:
 RETRIEVAL = Experiment(
     name="retrieval",
     question="Is the query temperature that SSA learns the posterior's 1 / s^2, and how near does it come to exact Bayes?",
+    caption=(
+        "Left: cross-entropy by the noise level of the query, against the exact posterior and the best single "
+        "temperature. Middle: the learned inverse temperature, in the units of the posterior's 1 / s². Right: "
+        "cross-entropy above exact Bayes at other numbers of keys, without further training. Means and 95 % intervals "
+        "over seeds."
+    ),
     config=RetrievalConfig,
     run=run,
     plot=plot,

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from analysis.claims import Claim
-from analysis.statistics import Estimate, difference, mean
+from analysis.statistics import Estimate, difference, mean, slopes
 
 _SOURCE = "this project: noisy retrieval, where the posterior is attention with tau = 1 / s^2"
 
@@ -55,10 +55,8 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
         statistic = "mean over seeds of cross_entropy_by_keys - bayes_by_keys (nats)"
         add(f"keys-{v}", sentence, statistic, "<", 0.03, difference(x, y), {v: mean(x), "bayes": mean(y)})
         if len(log_wanted) > 1:
-            log_tau = np.log(one["inverse_temperature"].clip(min=1e-12).transpose("noise", "seed").values)
-            usable = np.isfinite(log_tau).all(0)
-            slope = np.full(usable.shape, np.nan)
-            slope[usable] = np.polyfit(log_wanted, log_tau[:, usable], 1)[0]
+            log_tau = np.log(one["inverse_temperature"].clip(min=1e-12).transpose("seed", "noise").values)
+            slope = slopes(log_wanted, log_tau)
             sentence = f"{v}: the learned inverse temperature is proportional to 1 / s^2"
             statistic = "mean over seeds of |slope - 1| of log tau on log(1 / s^2)"
             add(f"temperature-{v}", sentence, statistic, "<", 0.1, mean(np.abs(slope - 1)), {"slope": mean(slope)})

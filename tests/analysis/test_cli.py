@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from analysis.cli import main
+from analysis.results import load, save
 
 TINY = ["--preset", "smoke", "--seeds", "2", "--steps", "4"]
 
@@ -35,13 +36,16 @@ def test_run_writes_everything_and_reuses_it(tmp_path, capsys):
             config = json.loads(result.attrs["config"])
             assert (config["seeds"], config["steps"], result.sizes["seed"]) == (2, 4, 2)
             assert result.attrs["device"].startswith("cpu")
-        ledger = json.loads((folder / "claims.json").read_text())
+        ledger = json.loads((folder / "claims.json").read_text())["claims"]
         assert {"id", "sentence", "verdict", "threshold", "estimate"} <= set(ledger[0])
     assert "run in" in capsys.readouterr().out
-    before = (tmp_path / "graph" / "result.nc").read_bytes()
+    assert (tmp_path / "index.html").is_file()
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "graph").iterdir()}
     assert run("run", "graph", *TINY, "--out", tmp_path) == 0
     assert "unchanged, not run again" in capsys.readouterr().out
-    assert (tmp_path / "graph" / "result.nc").read_bytes() == before
+    assert {
+        p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "graph").iterdir()
+    } == before  # nor drawn again
     assert run("run", "graph", *TINY, "--first-seed", "7", "--out", tmp_path) == 0
     assert "run in" in capsys.readouterr().out
 
@@ -55,6 +59,27 @@ def test_plot_redraws_without_training(tmp_path, capsys, monkeypatch):
     assert run("plot", "graph", "--out", tmp_path) == 0
     assert figure.read_bytes() == whole
     assert "redrawn" in capsys.readouterr().out
+
+
+def test_what_is_missing_is_drawn_again_without_training(tmp_path, capsys, monkeypatch):
+    assert run("run", "graph", *TINY, "--out", tmp_path) == 0
+    figure, claims = tmp_path / "graph" / "figure.png", tmp_path / "graph" / "claims.json"
+    whole = figure.read_bytes(), claims.read_bytes()
+    monkeypatch.setattr("ssa_theory.ensemble.train", None)
+    for damage in (figure.unlink, lambda: claims.write_text("[]"), lambda: claims.write_text("{")):
+        damage()
+        assert run("run", "graph", *TINY, "--out", tmp_path) == 0
+        assert "unchanged, not run again" in capsys.readouterr().out
+        assert (figure.read_bytes(), claims.read_bytes()) == whole
+
+
+def test_a_result_of_another_version_says_so(tmp_path, capsys):
+    assert run("run", "graph", *TINY, "--out", tmp_path) == 0
+    path = tmp_path / "graph" / "result.nc"
+    old = load(path).drop_vars("weight_norm").assign_attrs(source="0" * 16)
+    save(old, path)
+    assert run("plot", "graph", "--out", tmp_path) == 2
+    assert "was made by another version of this code" in " ".join(capsys.readouterr().err.split())
 
 
 def test_every_field_is_a_flag(tmp_path):
@@ -87,7 +112,7 @@ def test_list_and_help(capsys):
 
 
 BAD = [
-    (("frobnicate",), "unknown command 'frobnicate': choose one of list, run, plot, bench"),
+    (("frobnicate",), "unknown command 'frobnicate': choose one of list, run, plot, claims, bench"),
     (("run",), "no experiment was named: choose from graph"),
     (("run", "grpah"), "unknown experiment 'grpah': choose from graph"),
     (("run", "graph", "--preset", "huge"), "invalid choice 'huge'"),
@@ -121,6 +146,8 @@ BAD = [
     (("run", "graph", "--out", "{tmp}/a.txt/x"), "cannot write results to"),
     (("plot", "graph", "--out", "{tmp}"), "damaged or truncated"),
     (("plot", "twins", "--out", "{tmp}"), "there is no stored result"),
+    (("claims", "--out", "{tmp}"), "there are no stored claims in"),
+    (("claims", "graph"), "Unrecognized options"),
 ]
 
 

@@ -197,6 +197,9 @@ def test_blocks_of_seeds_change_nothing(monkeypatch):
 
 def test_every_preset_is_a_valid_config_of_enough_seeds():
     for experiment in EXPERIMENTS.values():
+        if experiment.name == "overhead":  # counts: nothing is random, and a second seed is refused
+            assert experiment.preset("paper").seeds == 1
+            continue
         assert experiment.preset("paper").seeds >= 64
         assert experiment.preset("smoke").seeds < 16
         assert experiment.preset("large").seeds > experiment.preset("paper").seeds

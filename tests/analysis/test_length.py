@@ -120,7 +120,7 @@ def test_a_seed_does_not_depend_on_its_company(config, result):
 
 def test_claims(result):
     claims = {c.id: c for c in LENGTH.claims(result)}
-    assert len(claims) == 6 + 3 + 7 + 1
+    assert len(claims) == 6 + 4 + 7 + 1
     at = result.sel(length=128)
     errors = {v: at["mse"].sel(variant=v).values for v in SCHEDULES}
     assert claims["length-constant-ssa"].estimate == ratio(errors["ssa"], errors["constant"])

@@ -103,3 +103,35 @@ def test_band_is_the_mean_at_every_point():
     assert band.dims == ("variant", "step", "estimate")
     e = mean(values[1, :, 2])
     assert band.sel(variant="b").isel(step=2).values == pytest.approx([e.value, e.low, e.high])
+
+
+def test_p_value_against_full_enumeration():
+    x = np.array([0.3, -0.1, 0.8, 0.5, 0.2, 0.9])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 6)).reshape(6, -1)
+    shifted = x - 0.1
+    least = min(  # the share of sign patterns with a mean at least as far to either side, doubled
+        (signs.T @ shifted >= shifted.sum() - 1e-12).mean(), (signs.T @ shifted <= shifted.sum() + 1e-12).mean()
+    )
+    assert mean(x).p_value(0.1) == pytest.approx(2 * least)
+
+
+def test_p_value_is_calibrated_and_has_power():
+    rng = np.random.default_rng(1)
+    null = np.array([mean(rng.exponential(size=32)).p_value(1.0) for _ in range(200)])
+    assert 0.01 < (null < 0.05).mean() < 0.11  # 200 draws: 0.05 +- 4 standard errors of 0.015
+    assert max(mean(rng.normal(1.0, 1.0, 32)).p_value(0.0) for _ in range(20)) < 0.05
+
+
+def test_p_value_of_a_ratio_tests_the_paired_difference():
+    rng = np.random.default_rng(2)
+    y = rng.uniform(1, 2, 64)
+    x = 0.8 * y + rng.normal(0, 0.1, 64)
+    assert ratio(x, y).p_value(0.8) > 0.05
+    assert ratio(x, y).p_value(0.9) < 0.001
+
+
+def test_p_value_of_constant_data_and_of_none():
+    assert mean(np.full(20, 0.5)).p_value(0.5) == 1.0
+    assert mean(np.full(20, 0.5)).p_value(0.4) < 0.001
+    assert mean(np.array([1.0])).p_value(0.0) is None
+    assert mean(np.array([np.nan])).p_value(0.0) is None

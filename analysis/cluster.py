@@ -1,0 +1,114 @@
+"""Independent jobs in this process, on a local Dask cluster, or on one that already runs."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from analysis.experiments.base import Progress
+
+_TOPIC = "ssa-theory-progress"
+ANSWER_TIMEOUT = "10s"  # of a running scheduler
+_SECONDS_BETWEEN_EVENTS = 0.5
+Result = TypeVar("Result")
+
+
+def run_jobs(
+    job: Callable[..., Result],
+    arguments: Sequence[tuple[Any, ...]],
+    workers: int,
+    scheduler: str | None,
+    progress: Progress,
+) -> Iterator[Result]:
+    """job(*arguments[i], progress) for every i; results come as they finish.
+
+    workers: processes of a local cluster, among which the cores are shared out; 1 is this process itself. scheduler: the
+    address of a running Dask cluster, in place of a local one, whose workers must see the same files. A worker that is
+    killed is replaced and its job done again. Where a job raises, its error is raised here, and jobs that have not
+    finished are dropped.
+
+    Raises ValueError for workers < 1, and for a scheduler that does not answer.
+    """
+    if workers < 1:
+        raise ValueError(f"the number of workers must be at least 1, got {workers}: choose 1 or more with --workers")
+    if scheduler is None and min(workers, len(arguments)) <= 1:
+        for some in arguments:
+            yield job(*some, progress)
+        return
+    from distributed import as_completed  # takes a second to import, which a run in this process need not wait for
+
+    threads = None if scheduler else max(1, (os.cpu_count() or 1) // workers)
+    with _client(min(workers, len(arguments)), scheduler) as client:
+        advances: dict[tuple[int, str], tuple[Callable[[int], None], int]] = {}
+
+        def hear(event: tuple[float, dict[str, Any]]) -> None:
+            told = event[1]
+            key = (told["job"], told["description"])
+            advance, done = advances.get(key) or (progress(told["description"], told["total"]), 0)
+            advance(max(0, told["done"] - done))  # a job done again begins anew, its bar does not
+            advances[key] = (advance, max(done, told["done"]))
+
+        client.subscribe_topic(_TOPIC, hear)
+        futures = [
+            client.submit(_on_worker, job, some, index, threads, pure=False) for index, some in enumerate(arguments)
+        ]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            client.cancel(futures, force=True)
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+    """A client of the running scheduler, or of a local cluster that lives as long as the context."""
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=ANSWER_TIMEOUT)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"no Dask scheduler answers at {scheduler!r} ({type(error).__name__}): start one, or use --workers"
+            ) from error
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _on_worker(job: Callable[..., Result], arguments: tuple[Any, ...], index: int, threads: int | None) -> Result:
+    """Do one job on a worker, and tell the client of its progress now and then."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+    def progress(description: str, total: int) -> Callable[[int], None]:
+        done, told = 0, 0.0
+
+        def advance(finished: int) -> None:
+            nonlocal done, told
+            done += finished
+            if done >= total or time.monotonic() - told > _SECONDS_BETWEEN_EVENTS:
+                told = time.monotonic()
+                worker.log_event(_TOPIC, {"job": index, "description": description, "total": total, "done": done})
+
+        return advance
+
+    return job(*arguments, progress)

@@ -1,0 +1,200 @@
+"""How many parameters does selective attention add to real architectures? Counted on published shapes; no training."""
+
+import json
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from analysis.claims import Claim
+from analysis.config import ExperimentConfig
+from analysis.experiments.base import Experiment, Progress
+from analysis.figures import new_figure
+from analysis.statistics import Estimate
+from ssa_theory import SelectiveSelfAttention, Temperature
+from ssa_theory.parameters import ARCHITECTURES, Architecture, added_parameters
+
+LIMIT = 0.5  # percent: the paper's bound on what weight sharing adds
+WIDTHS = 2 ** np.arange(11)
+"""Hidden widths of the figure's curves, 1 to 1024."""
+FORMS = ("shared", "unshared", "head-wide")
+"""Weights shared with the layer's projections; an MLP of its own for each temperature; the same, d_k hidden units wide."""
+_STYLE = {
+    "shared": {"color": "#d55e00", "marker": "s"},
+    "unshared": {"color": "#009e73", "marker": "D"},
+    "head-wide": {"color": "#0072b2", "marker": "o"},
+}
+_COLOURS = ("#222222", "#56b4e9", "#0072b2", "#e69f00", "#cc79a7")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+class OverheadConfig(ExperimentConfig):
+    """Count the parameters that query and value temperatures add to published models; nothing is random or trained."""
+
+    seeds: Literal[1] = Field(1, description="counts are exact: there is one")
+    first_seed: Literal[0] = Field(0, description="counts are exact: no seed has a say")
+    device: Literal["cpu"] = Field("cpu", description="shapes are counted without storage on any device")
+    dtype: Literal["float64"] = Field("float64", description="of the stored percentages")
+    width: int = Field(16, ge=1, le=1_000_000, description="hidden units of the own MLP of each temperature")
+
+
+def run(config: OverheadConfig, progress: Progress) -> xr.Dataset:
+    """Count every model in every form of the temperatures, by formula and, where it fits, on the built layer."""
+    advance = progress("counting parameters", len(ARCHITECTURES))
+    rows = []
+    for architecture in ARCHITECTURES.values():
+        rows.append(_count(architecture, config.width))
+        advance(1)
+    model = {"model": list(ARCHITECTURES)}
+    dataset = xr.Dataset(coords=model | {"form": list(FORMS), "width": WIDTHS})
+    for name, (dims, about) in _COUNTED.items():
+        dataset[name] = (("model", *dims), np.array([row[name] for row in rows]), {"description": about})
+    for name in ("layers", "dim", "heads", "kv_heads", "feed_forward", "vocabulary"):
+        values = [getattr(a, name) for a in ARCHITECTURES.values()]
+        dataset[name] = ("model", values, {"description": f"{name.replace('_', ' ')} of the published model"})
+    return dataset
+
+
+_COUNTED = {
+    "parameters": ((), "parameters of the published model"),
+    "hidden_width": (("form",), "hidden units of the MLP of each temperature; 0 where there is none"),
+    "added_parameters": (("form",), "parameters that query and value temperatures add to all layers, by formula"),
+    "added_by_layer": (
+        ("form",),
+        "the same counted on a built layer; NaN where queries share keys and values, which it has no form for",
+    ),
+    "percent": (("form",), "added_parameters in percent of parameters"),
+    "percent_by_width": (("width",), "the same in percent for an own MLP, by its hidden width"),
+    "largest_width": ((), "largest hidden width of an own MLP that stays within 0.5 percent; 0: none does"),
+}
+
+
+def _count(architecture: Architecture, width: int) -> dict[str, object]:
+    """The row of one model in `_COUNTED`."""
+    total = architecture.parameters()
+
+    def own(width: int) -> int:
+        return added_parameters(architecture, Temperature("mlp", width=width))
+
+    forms = [Temperature("shared"), *(Temperature("mlp", width=w) for w in (width, architecture.head_dim))]
+    added = [added_parameters(architecture, form) for form in forms]
+    return {
+        "parameters": total,
+        "hidden_width": [0, width, architecture.head_dim],
+        "added_parameters": added,
+        "added_by_layer": [_added_by_layer(architecture, form) for form in forms],
+        "percent": [100 * n / total for n in added],
+        "percent_by_width": [100 * own(int(w)) / total for w in WIDTHS],
+        # What an MLP adds is a line in its width, so two points give the width at the limit.
+        "largest_width": max(0, int(1 + (LIMIT / 100 * total - own(1)) // (own(2) - own(1)))),
+    }
+
+
+def _added_by_layer(architecture: Architecture, form: Temperature) -> float:
+    if architecture.kv_heads != architecture.heads:
+        return np.nan
+    with torch.device("meta"):
+        layer = SelectiveSelfAttention(architecture.dim, architecture.heads, query=form, value=form)
+    return float(architecture.layers * layer.added_parameters())
+
+
+def claims(dataset: xr.Dataset) -> list[Claim]:
+    """One line a model and form, and the agreement of the formula with the built layers."""
+    source = "paper, section on parameter-efficient temperatures"
+    lines = []
+
+    def add(key: str, sentence: str, statistic: str, threshold: float, value: float) -> None:
+        exact = Estimate(value, value, value, 1, "exact count")
+        lines.append(Claim(f"overhead-{key}", sentence, source, statistic, "<", threshold, exact, asked=1))
+
+    for form in FORMS:
+        for name in map(str, dataset["model"].values):
+            one = dataset.sel(model=name, form=form)
+            how = f"each with an MLP of {int(one['hidden_width'])} hidden units of its own,"
+            add(
+                f"{form}-{name.split()[0].lower()}",
+                f"{name}: temperatures {'with shared weights' if form == 'shared' else how} add less than {LIMIT:g} % parameters",
+                f"{int(one['added_parameters']):,} added to {int(one['parameters']):,}, query and value temperatures, in percent",
+                LIMIT,
+                float(one["percent"]),
+            )
+    add(
+        "formula",
+        "the counts by formula are those of the built layers, wherever the layer fits the model",
+        "largest difference in parameters over models and forms",
+        1.0,
+        float(abs(dataset["added_parameters"] - dataset["added_by_layer"]).max()),
+    )
+    return lines
+
+
+def plot(dataset: xr.Dataset) -> Figure:
+    """Draw a stored result; nothing is counted here."""
+    width = json.loads(dataset.attrs["config"])["width"]
+    figure = new_figure(12.0, 4.8)
+    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    _draw_forms(left, dataset, width)
+    _draw_widths(right, dataset, width)
+    return figure
+
+
+def _draw_forms(ax: Axes, dataset: xr.Dataset, width: int) -> None:
+    labels = {
+        "shared": "shared weights: one vector and one alpha a head",
+        "unshared": f"own MLP of {width} hidden units for each temperature",
+        "head-wide": "own MLP as wide as a head (d_k hidden units)",
+    }
+    place = np.arange(dataset.sizes["model"])
+    for form, style in _STYLE.items():
+        x = dataset["percent"].sel(form=form).values
+        ax.plot(x, place, linestyle="none", markersize=8, label=labels[form], **style)
+        for value, y in zip(x, place, strict=True):
+            text = ax.annotate(f"{value:.3f}", (value, y), (0, 8), textcoords="offset points", ha="center", fontsize=8)
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # over the line of the limit
+    totals = dataset["parameters"].values
+    names = [f"{n}\n{t / 1e6:,.1f} M" for n, t in zip(dataset["model"].values, totals, strict=True)]
+    ax.set_yticks(place, names)
+    ax.set(ylim=(len(place) - 0.5, -0.5), xscale="log", title="query and value temperature in every layer")
+    ax.set_xlabel("added parameters (percent of the model)")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.axvline(LIMIT, color="#222222", linewidth=1, linestyle="--")
+    ax.annotate(f"{LIMIT:g} %", (LIMIT, 0), (3, 4), xycoords=("data", "axes fraction"), textcoords="offset points")
+    ax.margins(x=0.1)
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+
+
+def _draw_widths(ax: Axes, dataset: xr.Dataset, width: int) -> None:
+    for i, name in enumerate(dataset["model"].values):
+        one = dataset.sel(model=name)
+        label = f"{name}: {LIMIT:g} % up to {int(one['largest_width'])} hidden units"
+        style = {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _LINES[i % len(_LINES)]}
+        ax.plot(dataset["width"].values, one["percent_by_width"].values, label=label, **style)
+    ax.axhline(LIMIT, color="#222222", linewidth=1, linestyle="--")
+    ax.annotate(f"{LIMIT:g} %", (0, LIMIT), (4, 3), xycoords=("axes fraction", "data"), textcoords="offset points")
+    ax.axvline(width, color="#888888", linewidth=0.8)
+    ax.annotate(f"{width} units", (width, 0), (3, 4), xycoords=("data", "axes fraction"), textcoords="offset points")
+    ax.set_xscale("log", base=2)
+    ax.set(yscale="log", xlabel="hidden units of the own MLP of each temperature")
+    ax.set(ylabel="added parameters (percent of the model)", title="own MLP: parameters by hidden width")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+
+
+OVERHEAD = Experiment(
+    name="overhead",
+    question="How many parameters does SSA add to real architectures, with shared weights and with MLPs of its own?",
+    caption=(
+        "Left: parameters that query and value temperatures add to published models, in percent on a log axis, with shared "
+        "weights and with an own MLP for each temperature of each layer; dashed: 0.5 %. Right: the same for the own MLP by "
+        "its hidden width. Exact counts from published shapes."
+    ),
+    config=OverheadConfig,
+    run=run,
+    plot=plot,
+    claims=claims,
+)

@@ -1,0 +1,153 @@
+"""The report: ledger, figures and every number of the stored results as one self-contained HTML page."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import jinja2
+import numpy as np
+
+from analysis.claims import FALSE_DISCOVERY_RATE, Claim, Verdict
+from analysis.experiments.base import PRESETS, Experiment
+from analysis.ledger import Entry, ledger, topic_of
+from analysis.results import load, write_whole
+from analysis.runner import load_claims, result_path
+
+_ROOT = Path(__file__).parent.parent
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the report shows of one experiment.
+
+    missing: why there is nothing to show, or empty. claims: with p-values corrected over the whole ledger. figure: the SVG
+    element. config: every setting. provenance: the result's other attributes. diverged: how many models were left out.
+    command: what makes it again. source: path and line of the code that runs it, and of that which states its claims.
+    """
+
+    experiment: Experiment
+    missing: str
+    claims: tuple[Claim, ...] = ()
+    figure: str = ""
+    config: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] | None = None
+    diverged: int = 0
+    command: str = ""
+    source: tuple[str, str] = ("", "")
+
+    @property
+    def answer(self) -> str:
+        """How many of the tests have each verdict."""
+        counts = {verdict: sum(c.verdict == verdict for c in self.claims) for verdict in VERDICTS}
+        return f"{len(self.claims)} tests: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+
+
+def write_report(experiments: Mapping[str, Experiment], out: Path) -> Path:
+    """Write out/index.html from what is stored below `out`; an experiment without a readable result is said to be missing."""
+    path = out / "index.html"
+    page = render(*read_stored(experiments, out))
+    write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return path
+
+
+def read_stored(experiments: Mapping[str, Experiment], out: Path) -> tuple[list[Entry], list[Section]]:
+    """The ledger and the sections of all experiments, as far as they are stored below `out`."""
+    sections = [_section(experiment, out) for experiment in experiments.values()]
+    entries = ledger([claim for section in sections for claim in section.claims])
+    corrected = {claim.id: claim for entry in entries for claim in entry.claims}
+    return entries, [replace(s, claims=tuple(corrected[c.id] for c in s.claims)) for s in sections]
+
+
+def render(entries: list[Entry], sections: list[Section]) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "p_value": _p_value, "config_value": _config_value, "slug": _slug}
+    return environment.get_template("report.html.j2").render(
+        entries=entries,
+        sections=sections,
+        verdicts=VERDICTS,
+        rate=FALSE_DISCOVERY_RATE,
+        topic_of=topic_of,
+        deciding={entry.topic.decided_by for entry in entries},
+        tests=sum(len(entry.claims) for entry in entries),
+    )
+
+
+def _section(experiment: Experiment, out: Path) -> Section:
+    path = result_path(experiment.name, out)
+    command = f"ssa-theory run {experiment.name}"
+    if not path.is_file():
+        return Section(experiment, f"not run: `{command}` makes it")
+    try:
+        dataset, claims = load(path), tuple(load_claims(experiment.name, out))
+        figure = path.with_name("figure.svg").read_text(encoding="utf-8")
+    except (ValueError, OSError) as error:
+        return Section(experiment, str(error))
+    config = json.loads(dataset.attrs["config"])
+    versions = json.loads(dataset.attrs["versions"])
+    keys = ("device", "threads", "wall_seconds", "source", "format")
+    return Section(
+        experiment,
+        "",
+        claims,
+        inline_svg(figure, experiment.name),
+        config,
+        {key: dataset.attrs[key] for key in keys} | versions,
+        sum(int(np.sum(dataset[name])) for name in dataset if name == "diverged" or name.endswith("_diverged")),
+        f"{command} {_flags(experiment, config)}",
+        (_place(experiment.run), _place(experiment.claims)),
+    )
+
+
+def _flags(experiment: Experiment, config: Mapping[str, Any]) -> str:
+    """The preset nearest to the config, and the flags by which the config differs from it."""
+    differing = {}
+    for name in PRESETS:
+        preset = json.loads(experiment.preset(name).model_dump_json())
+        differing[name] = {key: value for key, value in config.items() if preset.get(key) != value}
+    preset = min(PRESETS, key=lambda name: (len(differing[name]), name != "paper"))
+    words = [f"--preset {preset}"]
+    words += [f"--{key.replace('_', '-')} {_config_value(value)}" for key, value in differing[preset].items()]
+    return " ".join(words)
+
+
+def _place(function: Callable[..., object]) -> str:
+    code = inspect.unwrap(function).__code__
+    return f"{Path(code.co_filename).relative_to(_ROOT).as_posix()}:{code.co_firstlineno}"
+
+
+def inline_svg(text: str, name: str) -> str:
+    """The SVG element of a file that matplotlib wrote, with ids made unique to `name` and a size that its container decides."""
+    svg = text[text.index("<svg") :]
+    head, rest = svg.split(">", 1)
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, count=1, flags=re.DOTALL)
+    rest = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", rest)
+    return f'{head} role="img" aria-label="figure of experiment {name}">{rest}'
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.3g}"
+
+
+def _p_value(value: float | None) -> str:
+    return "–" if value is None else f"< {0.001:g}" if value < 0.001 else f"{value:.2g}"
+
+
+def _config_value(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _slug(text: str) -> str:
+    return text.replace(" ", "-")

@@ -1,0 +1,380 @@
+"""The ablation: what a run stores, that it is paired and reproducible, and what its claims and figure say."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from numpy.testing import assert_allclose
+from pydantic import ValidationError
+
+from analysis.experiments import ablation
+from analysis.experiments.ablation import ABLATION, DENOISE, LETTERS, AblationConfig
+from analysis.experiments.ablation_claims import CONTRIBUTES, NO_CHANGE
+from analysis.experiments.base import silent
+from analysis.fitting import fit, stack_members
+from analysis.runner import execute
+from analysis.statistics import mean, ratio
+from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, member_generator
+from ssa_theory.ablation_models import AblationLayer
+from tasks import DenoisingTask, MarkovGraphTask, text_from_file, unit_embeddings
+
+SMALL = {
+    "seeds": 3,
+    "letters_steps": 6,
+    "denoise_steps": 4,
+    "cooldown_steps": 2,
+    "train_lengths": (3, 2),
+    "longer_length": 5,
+    "bracket_samples": 60,
+    "batch_size": 8,
+    "held_out": 40,
+    "device": "cpu",
+}
+
+
+def result_of(config: AblationConfig) -> xr.Dataset:
+    return ABLATION.run(config, silent).assign_attrs(experiment="ablation", config=config.model_dump_json())
+
+
+@pytest.fixture(scope="module")
+def result() -> xr.Dataset:
+    return result_of(AblationConfig(**SMALL))
+
+
+def test_result_has_the_declared_variables(result):
+    names = [f"letters-{v}" for v in LETTERS] + [f"denoise-{v}" for v in DENOISE]
+    assert result["variant"].values.tolist() == names
+    assert result["length"].values.tolist() == [2, 3, 5]
+    assert result["excess"].dims == result["l1_error"].dims == result["diverged"].dims == ("variant", "seed")
+    assert result["risk"].dims == ("variant", "seed", "length")
+    assert all(result[name].attrs["description"] for name in set(result.data_vars) - {"risk_band"})
+    assert not result["diverged"].any()
+    letters, denoise = (result.sel(variant=result["part"] == part) for part in ("letters", "denoise"))
+    assert np.isfinite(letters["l1_error"]).all()
+    assert np.isnan(letters["risk"]).all()
+    assert np.isfinite(denoise["risk"]).all()
+    assert np.isnan(denoise["l1_error"]).all()
+    assert (result["excess"] > 0).all()  # nothing beats Bayes on the samples whose exact posterior it is
+    excess = (denoise["risk"] - result["held_out_bayes"]).isel(length=slice(2)).mean("length")
+    assert_allclose(denoise["excess"], excess)
+    peer = [f"{part}-vanilla" for part in result["part"].values]
+    expected = result["excess"].mean("seed") / result["excess"].sel(variant=peer).mean("seed").values
+    assert_allclose(result["relative_excess"].sel(estimate="value"), expected)
+    assert (result["relative_excess"].sel(variant=["letters-vanilla", "denoise-vanilla"]) == 1).all()
+    assert len(np.unique(result["excess"].isel(seed=0))) > len(names) - 4  # the variants differ
+
+
+def test_added_parameters_are_counted(result):
+    added = dict(zip(result["variant"].values.tolist(), result["added_parameters"].values.tolist(), strict=True))
+    assert {k: added[f"letters-{k}"] for k in ("vanilla", "constant", "position", "query-frequency", "query-key")} == {
+        "vanilla": 0,
+        "constant": 1,
+        "position": 1,
+        "query-frequency": 2,
+        "query-key": 24,
+    }
+    assert {k: added[f"denoise-{k}"] for k in ("vanilla", "value", "query-key-value", "query-value-shared")} == {
+        "vanilla": 0,
+        "value": 162,
+        "query-key-value": 3 * 162,
+        "query-value-shared": 18,
+    }
+
+
+def test_letters_are_the_graph_models_with_stationary_rows(result):
+    """Vanilla and the shared query temperature, trained and measured by the code of the graph experiments."""
+    task, seeds = MarkovGraphTask.from_text(text_from_file()), [0, 1, 2]
+    embeddings = [unit_embeddings(task.nodes, 12, member_generator(s, Stream.EMBEDDING)) for s in seeds]
+    target, weight = (
+        stack_members([a] * 3, torch.device("cpu")) for a in (task.transition_matrix, task.stationary_distribution)
+    )
+    tokens = Tokens(
+        stack_members(embeddings, torch.device("cpu")),
+        stack_members([task.out_degree] * 3, torch.device("cpu")),
+        task.nodes,
+    )
+    for variant, name in (("vanilla", "letters-vanilla"), ("ssa", "letters-query")):
+        found = fit(
+            SingleLayerAttention(variant),
+            tokens,
+            target,
+            Queries(target, weight),
+            seeds,
+            dtype="float32",
+            steps=6,
+            learning_rate=0.05,
+        )
+        at = result.sel(variant=name)
+        assert_allclose(at["excess"], found["cross_entropy_gap"][:, -1], rtol=1e-5)
+        distance = np.abs(found["learned_transition_matrix"] - task.transition_matrix).sum(2)
+        assert_allclose(at["l1_error"], distance @ task.stationary_distribution, rtol=1e-5)
+    assert_allclose(result["entropy_rate"], task.entropy_rate)
+
+
+def test_the_feature_of_a_letter_is_its_log_frequency(monkeypatch):
+    seen = []
+    usual = AblationLayer.logits
+
+    def logits(self, parameters, tokens, feature=None):
+        seen.append(feature)
+        return usual(self, parameters, tokens, feature)
+
+    monkeypatch.setattr(AblationLayer, "logits", logits)
+    monkeypatch.setattr(ablation, "LETTERS", {k: LETTERS[k] for k in ("vanilla", "query-frequency")})
+    monkeypatch.setattr(ablation, "DENOISE", {"vanilla": DENOISE["vanilla"]})
+    result_of(AblationConfig(**SMALL))
+    frequency = MarkovGraphTask.from_text(text_from_file()).stationary_distribution
+    assert len(seen) == 2 * 7
+    for feature in seen:
+        assert_allclose(feature.double().softmax(0), np.tile(frequency[:, None], 3), rtol=1e-5)
+        assert_allclose(feature.double().mean(0), 0, atol=1e-6)
+
+
+def test_risks_of_uniform_attention_are_the_closed_form(monkeypatch):
+    """An untrained layer with W = 0 is the mean token: at every length its risk is the closed form of `naive`."""
+    usual = AblationLayer.initial_parameters
+    monkeypatch.setattr(
+        AblationLayer,
+        "initial_parameters",
+        lambda self, dim, generators: (
+            usual(self, dim, generators) | {"weight": torch.zeros(dim, dim, len(generators), dtype=torch.float64)}
+        ),
+    )
+    monkeypatch.setattr(ablation, "LETTERS", {"vanilla": LETTERS["vanilla"]})
+    monkeypatch.setattr(ablation, "DENOISE", {"vanilla": DENOISE["vanilla"]})
+    config = AblationConfig(
+        **SMALL | {"seeds": 20, "held_out": 200, "denoise_steps": 1, "cooldown_steps": 0, "denoise_learning_rate": 1e-9}
+    )
+    result = result_of(config)
+    risk = result["risk"].sel(variant="denoise-vanilla")
+    naive = np.array([DenoisingTask(length=n).risk("naive") for n in (2, 3, 5)])
+    error = risk.std("seed", ddof=1).values / np.sqrt(20)
+    assert (error < 0.05 * naive).all()
+    assert (np.abs(risk.mean("seed").values - naive) < 4 * error).all()
+
+
+def test_baselines_are_ordered_and_exact(result):
+    # The bound of every value gate is above Bayes, up to the noise of 120 samples; closed forms are the task's own.
+    assert (result["bayes_lower"] < result["bayes_upper"]).all()
+    assert (result["bayes_lower"] < result["additive"]).all()
+    assert (result["additive"] < result["shrunk"]).all()
+    assert_allclose(result["additive"], [DenoisingTask(length=n).risk("additive") for n in (2, 3, 5)])
+    samples = DenoisingTask(length=5).sample(40, member_generator(1, Stream.EVALUATION))
+    exact = [DenoisingTask(length=n).bayes_posterior(samples.tokens[:, :n]).variance.mean() for n in (2, 3)]
+    assert_allclose(result["held_out_bayes"].sel(seed=1)[:2], exact)
+    bound = result["additive"][:2].mean() - result["held_out_bayes"][:, :2].mean()
+    expected = bound / result["excess"].sel(variant="denoise-vanilla").mean()
+    assert_allclose(result["additive_relative_excess"], expected)
+
+
+def test_training_contexts_have_the_lengths_in_turn(monkeypatch):
+    seen = []
+    usual = AblationLayer.output
+
+    def output(self, parameters, tokens):
+        seen.append(tuple(tokens.shape[:2]))
+        return usual(self, parameters, tokens)
+
+    monkeypatch.setattr(AblationLayer, "output", output)
+    monkeypatch.setattr(ablation, "DENOISE", {"vanilla": DENOISE["vanilla"]})
+    result_of(AblationConfig(**SMALL))
+    assert seen == [(8, 3), (8, 2)] * 3 + [(40, 2), (40, 3), (40, 5)]
+
+
+@pytest.fixture
+def few(monkeypatch) -> None:
+    """Three variants of each part, for what does not depend on which they are."""
+    for name, layers, kept in (
+        ("LETTERS", LETTERS, ("vanilla", "query-frequency", "query-key-mlp")),
+        ("DENOISE", DENOISE, ("vanilla", "query-key-value", "query-value-shared")),
+    ):
+        monkeypatch.setattr(ablation, name, {k: layers[k] for k in kept})
+
+
+@pytest.mark.usefixtures("few")
+def test_a_seed_names_its_models_whatever_is_trained_beside_it(result, monkeypatch):
+    whole = result_of(AblationConfig(**SMALL))
+    assert whole.identical(result_of(AblationConfig(**SMALL)))
+    alone = result_of(AblationConfig(**SMALL | {"seeds": 1}, first_seed=2))
+    monkeypatch.setattr("analysis.fitting._BLOCK_BYTES", 200_000)
+    totals = []
+    blocks = ABLATION.run(AblationConfig(**SMALL), lambda text, total: totals.append(total) or (lambda n: None))
+    assert totals[0] > 2 * 3 * 6  # more than one block
+    among = result.sel(variant=whole["variant"])
+    for name in ("excess", "l1_error", "risk", "held_out_bayes"):
+        assert_allclose(alone[name].sel(seed=2), whole[name].sel(seed=2), rtol=1e-4)
+        assert_allclose(blocks[name], whole[name], rtol=1e-4)
+        assert_allclose(among[name], whole[name], rtol=1e-4)
+    assert (whole["excess"].sel(seed=0) != whole["excess"].sel(seed=1)).all()
+
+
+def test_diverged_models_are_marked_and_left_out(result, monkeypatch):
+    """Also where the parameters that a diverged model ended with are finite."""
+    usual = ablation.train_with_cooldown
+    one = torch.tensor([False, True, False])
+    monkeypatch.setattr(
+        ablation, "train_with_cooldown", lambda *args, **kwargs: replace(usual(*args, **kwargs), diverged=one)
+    )
+    found = result_of(AblationConfig(**SMALL))
+    denoise, letters = (found.sel(variant=found["part"] == part) for part in ("denoise", "letters"))
+    assert (denoise["diverged"] == one.numpy()).all()
+    assert not letters["diverged"].any()
+    for name in ("excess", "risk"):
+        assert np.isnan(denoise[name].sel(seed=1)).all()
+        kept = {"variant": denoise["variant"], "seed": [0, 2]}
+        assert_allclose(denoise[name].sel(seed=[0, 2]), result[name].sel(kept))
+    line = {c.id: c for c in ABLATION.claims(found)}["ablation-denoise-value"]
+    assert (line.estimate.seeds, line.asked) == (2, 3)
+    assert f"{len(DENOISE)} diverged models left out" in ABLATION.plot(found).get_suptitle()
+
+
+def synthetic(changes: dict[str, float], seeds: int = 12, noise: float = 0.01) -> xr.Dataset:
+    """A result in which every model's errors are known: 1 but for the named factors, with a little noise."""
+    config = AblationConfig(seeds=seeds)
+    generator = np.random.default_rng(0)
+    names = [f"letters-{v}" for v in LETTERS] + [f"denoise-{v}" for v in DENOISE]
+    level = np.array([changes.get(name, 1.0) for name in names])[:, None]
+    excess = level * (1 + noise * generator.standard_normal((len(names), seeds)))
+    risk = np.repeat(excess[..., None], 4, axis=2)
+    dataset = xr.Dataset(
+        {
+            "excess": (("variant", "seed"), excess),
+            "l1_error": (("variant", "seed"), 2 * excess),
+            "risk": (("variant", "seed", "length"), risk),
+        },
+        coords={"variant": names, "seed": np.arange(seeds), "length": config.test_lengths},
+    )
+    return dataset.assign_attrs(config=config.model_dump_json())
+
+
+def test_claims_follow_from_the_data():
+    dataset = synthetic(
+        {
+            "letters-query": 0.41,
+            "letters-query-key": 0.4,
+            "letters-key": 1.5,
+            "letters-query-mlp": 0.4,
+            "denoise-query-value-token": 0.3,
+            "denoise-query-value": 0.5,
+            "denoise-value": CONTRIBUTES,
+            "denoise-query": 0.97,
+        }
+    )
+    claims = {c.id: c for c in ABLATION.claims(dataset)}
+    assert len(claims) == len(ABLATION.claims(dataset))  # no id twice
+    verdicts = {
+        "letters-query": "supported",
+        "letters-key": "not supported",
+        "letters-query-added": "supported",  # 0.4 against 1.5
+        "letters-key-added": "not supported",  # 0.4 against 0.41
+        "letters-beyond-constant": "supported",
+        "letters-query-beyond-frequency": "supported",
+        "letters-key-beyond-frequency": "not supported",
+        "letters-query-mlp": "supported",
+        "letters-query-key-mlp": "not supported",
+        "letters-constant": "supported",
+        "letters-position": "supported",
+        "denoise-query": "not supported",  # 3 % lower is no contribution
+        "denoise-key": "not supported",
+        "denoise-value": "inconclusive",
+        "denoise-query-added": "not supported",
+        "denoise-key-added": "not supported",
+        "denoise-value-added": "not supported",
+        "denoise-default": "supported",
+        "denoise-token": "supported",
+        "denoise-position": "not supported",
+        "denoise-token-added": "supported",
+        "denoise-position-added": "not supported",
+        "denoise-mlp": "supported",
+        "denoise-position-longer": "not supported",
+    }
+    assert {c.removeprefix("ablation-"): line.verdict for c, line in claims.items()} == verdicts
+    line = claims["ablation-denoise-position-added"]
+    x, y = (dataset["excess"].sel(variant=f"denoise-query-value{v}").values for v in ("", "-token"))
+    assert line.estimate == ratio(x, y)
+    assert line.parts == {"query-value": mean(x), "query-value-token": mean(y)}
+    assert (line.relation, line.threshold, line.asked) == ("<", CONTRIBUTES, 12)
+    line = claims["ablation-letters-query"]
+    l1 = [dataset["l1_error"].sel(variant=f"letters-{v}").values for v in ("query", "vanilla")]
+    assert line.parts["L1 ratio"] == ratio(*l1)
+    line = claims["ablation-denoise-position-longer"]
+    risk = [dataset["risk"].sel(variant=f"denoise-query-value{v}", length=48).values for v in ("", "-token")]
+    assert line.estimate == ratio(*risk)
+    assert claims["ablation-letters-query-mlp"].threshold == 1.0
+
+
+def test_a_constant_temperature_that_changes_something_is_not_supported():
+    claims = {c.id: c for c in ABLATION.claims(synthetic({"letters-constant": 0.9, "letters-position": 1.1}))}
+    for name in ("constant", "position"):
+        line = claims[f"ablation-letters-{name}"]
+        assert line.verdict == "not supported"
+        assert line.threshold == NO_CHANGE
+        assert_allclose(line.estimate.value, 0.1, atol=0.01)
+
+
+def test_missing_and_single_seeds_are_inconclusive():
+    dataset = synthetic({})
+    dataset["excess"].loc[{"variant": "letters-query"}] = np.nan
+    claims = {c.id: c for c in ABLATION.claims(dataset)}
+    assert claims["ablation-letters-query"].verdict == "inconclusive"
+    assert claims["ablation-letters-query"].estimate.seeds == 0
+    assert {c.verdict for c in ABLATION.claims(synthetic({}, seeds=1))} == {"inconclusive"}
+
+
+def test_figure_shows_every_variant_with_its_parameters(result):
+    letters, denoise, lengths = ABLATION.plot(result).axes
+    labels = [t.get_text() for t in letters.get_yticklabels()]
+    assert len(labels) == len(LETTERS)
+    assert "query + key  (+24)" in labels
+    assert labels[0] == "vanilla"
+    labels = [t.get_text() for t in denoise.get_yticklabels()]
+    assert len(labels) == len(DENOISE)
+    assert "query + key + value  (+486)" in labels
+    assert {"vanilla", "Bayes", "L1 error of the rows"} <= set(letters.get_legend_handles_labels()[1])
+    shown = lengths.get_legend_handles_labels()[1]
+    assert {"value", "query + value: token only", "best additive"} <= set(shown)
+    points = denoise.containers[0].lines[0].get_xdata()
+    assert_allclose(points, result["relative_excess"].sel(estimate="value")[len(LETTERS) :])
+
+
+def test_smoke_run_end_to_end(tmp_path):
+    small = {"seeds": 2, "letters_steps": 3, "denoise_steps": 3, "cooldown_steps": 1, "train_lengths": (2, 4)}
+    config = ABLATION.preset("smoke").model_copy(update=small | {"device": "cpu"})
+    dataset, claims, trained = execute(ABLATION, config, tmp_path)
+    assert trained
+    assert claims
+    assert json.loads(dataset.attrs["config"])["letters_steps"] == 3
+    assert {p.name for p in (tmp_path / "ablation").iterdir()} >= {
+        "result.nc",
+        "claims.json",
+        "figure.png",
+        "figure.svg",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_lengths": ()}, "train_lengths must be different and at least one"),
+        ({"train_lengths": (4, 4)}, "train_lengths must be different"),
+        ({"train_lengths": (4, 15)}, r"must lie in \[1, 14\], where Bayes is exact, got 15"),
+        ({"train_lengths": (0,)}, "got 0: choose others"),
+        ({"longer_length": 12}, "longer_length must exceed the training lengths, got 12"),
+        ({"letters_dim": 0}, "greater than or equal to 1"),
+        ({"denoise_learning_rate": 0.0}, "greater than 0"),
+        ({"flag": 1}, "Extra inputs are not permitted"),
+    ],
+)
+def test_bad_configs_are_rejected(change, message):
+    with pytest.raises(ValidationError, match=message):
+        AblationConfig(**change)
+
+
+def test_presets_are_valid_and_of_enough_seeds():
+    assert ABLATION.preset("paper").seeds >= 64
+    assert ABLATION.preset("large").seeds > ABLATION.preset("paper").seeds
+    assert ABLATION.preset("smoke").seeds < 16
+    assert ABLATION.caption

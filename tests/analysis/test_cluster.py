@@ -1,0 +1,74 @@
+"""Jobs give the same in this process and on workers, survive a killed worker, and report their progress."""
+
+import os
+import signal
+
+import pytest
+
+from analysis.cluster import run_jobs
+from analysis.experiments.base import silent
+
+
+def test_jobs_in_this_process_come_in_order():
+    def job(number, progress):
+        progress("counting", 1)(1)
+        return number, os.getpid()
+
+    assert list(run_jobs(job, [(3,), (5,)], 1, None, silent)) == [(3, os.getpid()), (5, os.getpid())]
+    assert list(run_jobs(job, [(3,)], 2, None, silent)) == [(3, os.getpid())]  # one job needs no cluster
+
+
+def test_a_killed_worker_does_not_lose_its_job(tmp_path):
+    """Job 0 kills its worker at the first attempt, half-way."""
+
+    def job(number, folder, progress):
+        import torch
+
+        marker = folder / "killed"
+        advance = progress(f"job {number}", 4)
+        advance(2)
+        if number == 0 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        advance(2)
+        return number, os.getpid(), torch.get_num_threads()
+
+    bars = {}
+
+    def progress(description, total):
+        bars[description] = [total]
+        return bars[description].append
+
+    done = sorted(run_jobs(job, [(i, tmp_path) for i in range(4)], 2, None, progress))
+    assert [number for number, *_ in done] == [0, 1, 2, 3]
+    assert (tmp_path / "killed").exists()
+    assert os.getpid() not in {pid for _, pid, _ in done}
+    assert {threads for *_, threads in done} == {max(1, (os.cpu_count() or 1) // 2)}
+    assert set(bars) == {f"job {i}" for i in range(4)}
+    for total, *steps in bars.values():
+        assert sum(steps) == total == 4
+        assert min(steps) >= 0
+
+
+def test_an_error_of_a_job_is_raised_here():
+    def job(number, progress):
+        if number == 1:
+            raise ValueError("a rule, a value, a remedy")
+        return number
+
+    with pytest.raises(ValueError, match="a rule, a value, a remedy"):
+        list(run_jobs(job, [(0,), (1,)], 2, None, silent))
+
+
+@pytest.mark.parametrize(
+    ("workers", "scheduler", "message"),
+    [
+        (0, None, "workers must be at least 1, got 0"),
+        (1, "nonsense://", "no Dask scheduler answers at 'nonsense://'"),
+        (1, "tcp://127.0.0.1:1", "no Dask scheduler answers at 'tcp://127.0.0.1:1'"),
+    ],
+)
+def test_bad_requests_are_one_sentence(workers, scheduler, message, monkeypatch):
+    monkeypatch.setattr("analysis.cluster.ANSWER_TIMEOUT", "1s")
+    with pytest.raises(ValueError, match=message):
+        list(run_jobs(lambda progress: None, [()], workers, scheduler, silent))

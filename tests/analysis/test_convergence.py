@@ -1,0 +1,296 @@
+"""The convergence experiment: first passages, censoring, the choice of learning rates, and claims of known data."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from pydantic import ValidationError
+
+from analysis.experiments.base import silent
+from analysis.experiments.convergence import (
+    CONVERGENCE,
+    ConvergenceConfig,
+    _compare,
+    first_passage,
+    gap_by_step,
+    run,
+)
+from analysis.runner import execute
+from analysis.statistics import ratio
+from ssa_theory import SingleLayerAttention, Stream, Tokens, member_generator
+from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
+
+SMOKE = CONVERGENCE.preset("smoke")
+RING = MarkovGraphTask.from_graph(graph_from_family("ring", 8))
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    return folder, *execute(CONVERGENCE, SMOKE, folder)
+
+
+@pytest.fixture(scope="module")
+def result(executed):
+    return executed[1]
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "ssa", "ssa-free"])
+def test_every_rate_of_the_ensemble_is_adam_at_that_rate(variant):
+    """Against torch's own Adam, one model and one learning rate at a time, with the loss written out."""
+    rates, seeds, steps = (0.03, 0.3, 1.0), (5, 6), 12
+    found, diverged = gap_by_step(variant, RING, 4, seeds, rates, steps, torch.float64, torch.device("cpu"))
+    assert found.shape == (steps + 1, 3, 2)
+    assert not diverged.any()
+    truth = torch.from_numpy(RING.transition_matrix)
+    model = SingleLayerAttention(variant)
+    for i, rate in enumerate(rates):
+        for j, seed in enumerate(seeds):
+            embeddings = torch.from_numpy(unit_embeddings(8, 4, member_generator(seed, Stream.EMBEDDING)))
+            tokens = Tokens(embeddings.unsqueeze(-1), torch.from_numpy(RING.out_degree)[:, None], 8)
+            initial = model.initial_parameters(8, 4, [member_generator(seed, Stream.PARAMETER)])
+            parameters = {k: v.requires_grad_() for k, v in initial.items()}
+            optimizer = torch.optim.Adam(parameters.values(), lr=rate)
+            for step in range(steps + 1):
+                log_p = model.logits(parameters, tokens)[..., 0].log_softmax(1)
+                gap = (torch.special.xlogy(truth, truth) - truth * log_p).sum(1).mean()
+                assert found[step, i, j] == pytest.approx(gap.item(), rel=1e-4)  # Adam's epsilon
+                optimizer.zero_grad()
+                gap.backward()
+                optimizer.step()
+    assert np.ptp(found[-1], axis=0).min() > 0.02  # the rates differ
+    assert abs(found[-1, :, 0] - found[-1, :, 1]).min() > 1e-3  # and so do the seeds
+
+
+def test_first_passage_of_known_curves():
+    gap = np.array([[1.0, 1.0, 1.0, 1.0], [0.4, 0.9, np.nan, 0.5], [0.6, 0.8, 0.1, 0.5], [0.1, 0.7, np.inf, 0.2]])
+    steps, reached = first_passage(gap, np.array([0.5, 0.5, 0.05, 0.5]))
+    assert steps.tolist() == [1, 3, 3, 1]  # the first time, also where the loss rises again; censored at the last step
+    assert reached.tolist() == [True, False, False, True]
+    steps, reached = first_passage(gap, gap[0])
+    assert steps.tolist() == [0, 0, 0, 0]
+    assert reached.all()
+
+
+def test_variables_and_dimensions(result):
+    by_run = ("setting", "variant", "learning_rate", "seed")
+    dims = {
+        "steps_to_level": (*by_run, "level"),
+        "reached": (*by_run, "level"),
+        "diverged": by_run,
+        "final_gap": by_run,
+        "gap_curve": (*by_run, "point"),
+        "initial_gap": ("setting", "seed"),
+        "budget": ("setting",),
+        "best_learning_rate": ("setting", "variant", "level"),
+        "compared_steps": ("choice", "setting", "variant", "level", "seed"),
+        "ratio": ("choice", "other", "setting", "level", "estimate"),
+    }
+    assert {n: set(result[n].dims) for n in dims} == {n: set(d) for n, d in dims.items()}
+    assert all("description" in result[name].attrs for name in dims)
+    assert result["setting"].values.tolist() == ["ring", "letters", "control"]
+    assert result["budget"].values.tolist() == [60, 20, 60]
+    assert result["reporting"].values.tolist() == [False, True, True, True]
+    assert result["compared_steps"].isel(seed=0).isnull().all()
+    assert result["compared_steps"].isel(seed=slice(1, None)).notnull().all()
+    entropy = RING.row_entropy.mean()
+    np.testing.assert_allclose(result["initial_gap"].sel(setting="ring"), np.log(8) - entropy, rtol=0.05)
+
+
+def test_stored_steps_agree_with_the_stored_curve(result):
+    ring = result.sel(setting="control")
+    curve, at = ring["gap_curve"], ring["curve_step"]
+    shown = np.isfinite(at)
+    for level in result["level"].values:
+        target = level * ring["initial_gap"]
+        steps, reached = ring["steps_to_level"].sel(level=level), ring["reached"].sel(level=level)
+        before = (curve > target) | (at >= steps) | ~shown
+        assert before.all()  # no stored step before the first passage is below the level
+        assert (steps.where(~reached, 60) == 60).all()
+    assert 0.3 < result["reached"].sel(setting="control").mean() < 1
+
+
+def _runs(steps: np.ndarray, final: np.ndarray | None = None) -> xr.Dataset:
+    """A result before its comparison: steps (variant, rate, seed) to the only level, budget 100."""
+    dims = ("setting", "variant", "learning_rate", "seed")
+    one = steps[None]
+    return xr.Dataset(
+        {
+            "steps_to_level": ((*dims, "level"), one[..., None]),
+            "reached": ((*dims, "level"), (one < 100)[..., None]),
+            "diverged": (dims, np.zeros(one.shape, dtype=bool)),
+            "final_gap": (dims, np.full(one.shape, 0.5) if final is None else final[None]),
+            "initial_gap": (("setting", "seed"), np.ones((1, steps.shape[-1]))),
+            "gap_curve": ((*dims, "point"), np.ones((*one.shape, 1))),
+            "curve_step": (("setting", "point"), [[1.0]]),
+            "budget": ("setting", [100.0]),
+        },
+        coords={
+            "setting": ["ring"],
+            "variant": ["vanilla", "ssa"],
+            "learning_rate": [0.1, 1.0],
+            "seed": np.arange(steps.shape[-1]),
+            "level": [0.5],
+        },
+    )
+
+
+def _config(seeds: int) -> ConvergenceConfig:
+    return ConvergenceConfig(
+        seeds=seeds,
+        variants=("vanilla", "ssa"),
+        learning_rates=(0.1, 1.0),
+        levels=(0.5,),
+        letters_steps=0,
+        control_steps=0,
+    )
+
+
+def _known(seeds: int = 80) -> np.ndarray:
+    """On the tuning seeds vanilla is best at 1.0 and ssa at 0.1, on the others the other way round."""
+    generator = np.random.default_rng(0)
+    steps = 40 + generator.integers(0, 10, (2, 2, seeds)).astype(float)
+    tuning = np.arange(seeds) < seeds // 4
+    steps[0, 0, tuning] += 10
+    steps[1, 1, tuning] += 10
+    steps[0, 1, ~tuning] += 20
+    steps[1, 0, ~tuning] += 10
+    return steps
+
+
+def test_learning_rates_are_chosen_on_seeds_that_report_nothing():
+    steps = _known()
+    dataset = _compare(_config(80), _runs(steps))
+    best = dataset["best_learning_rate"].isel(setting=0, level=0)
+    assert best.sel(variant="vanilla") == 1.0
+    assert best.sel(variant="ssa") == 0.1
+    own, same = (dataset["compared_steps"].sel(choice=c).isel(setting=0, level=0) for c in ("own", "same"))
+    np.testing.assert_array_equal(own.sel(variant="ssa")[20:], steps[1, 0, 20:])
+    np.testing.assert_array_equal(same.sel(variant="ssa")[20:], steps[1, 1, 20:])
+    np.testing.assert_array_equal(own.sel(variant="vanilla"), same.sel(variant="vanilla"))
+    assert own.isel(seed=slice(20)).isnull().all()
+    expected = ratio(steps[1, 0, 20:], steps[0, 1, 20:])
+    np.testing.assert_allclose(
+        dataset["ratio"].sel(choice="own").squeeze(), [expected.value, expected.low, expected.high]
+    )
+
+
+def test_where_no_rate_reaches_the_level_the_lower_final_loss_decides():
+    steps, final = np.full((2, 2, 16), 100.0), np.full((2, 2, 16), 0.7)
+    final[0, 1], final[1, 0] = 0.6, np.nan  # a loss that is not finite is no better than the initial one
+    best = _compare(_config(16), _runs(steps, final))["best_learning_rate"].isel(setting=0, level=0)
+    assert best.values.tolist() == [1.0, 1.0]
+
+
+def _claims(steps: np.ndarray) -> dict:
+    return {c.id: c for c in CONVERGENCE.claims(_compare(_config(steps.shape[-1]), _runs(steps)))}
+
+
+def test_claims_of_known_data():
+    steps = _known()
+    lines = _claims(steps)
+    assert set(lines) == {"convergence-own-ring-0.5-ssa", "convergence-same-ring-0.5-ssa"}
+    own = lines["convergence-own-ring-0.5-ssa"]
+    assert (own.verdict, own.relation, own.threshold, own.asked, own.estimate.seeds) == ("supported", "<", 1.0, 60, 60)
+    assert own.estimate.value == pytest.approx(steps[1, 0, 20:].mean() / steps[0, 1, 20:].mean())
+    assert own.parts["ssa steps"].value == pytest.approx(steps[1, 0, 20:].mean())
+    assert own.parts["vanilla reached"].value == 1
+    swapped = _claims(steps[::-1])["convergence-own-ring-0.5-ssa"]
+    assert swapped.verdict == "not supported"
+    alike = np.random.default_rng(1).integers(30, 60, (2, 2, 80)).astype(float)
+    assert _claims(alike)["convergence-own-ring-0.5-ssa"].verdict == "inconclusive"
+
+
+def test_censored_runs_count_as_their_budget_and_are_told_of():
+    steps = _known()
+    steps[0, 1, 50:] = 100  # half of vanilla's reporting runs never reach the level
+    own = _claims(steps)["convergence-own-ring-0.5-ssa"]
+    assert own.parts["vanilla reached"].value == 0.5
+    assert own.parts["vanilla steps"].value == pytest.approx((steps[0, 1, 20:50].sum() + 30 * 100) / 60)
+    assert "counts as the budget of 100 steps" in own.statistic
+    assert _claims(np.full((2, 2, 80), 100.0)) == {}  # nobody reached it: no steps to compare
+
+
+def test_a_diverged_run_reaches_nothing():
+    config = ConvergenceConfig(
+        seeds=4, steps=6, letters_steps=0, control_steps=0, learning_rates=(0.1, 1e38), variants=("vanilla", "ssa")
+    )
+    found = run(config, silent).assign_attrs(experiment="convergence", config=config.model_dump_json())
+    assert found["diverged"].sel(learning_rate=1e38).any()
+    lost = found["diverged"]
+    assert not found["reached"].where(lost, False).any()
+    assert (found["steps_to_level"].where(lost, 6) == 6).all()
+    assert (found["best_learning_rate"] == 0.1).all()
+    assert "diverged models count as never reaching" in CONVERGENCE.plot(found).get_suptitle()
+
+
+def test_a_run_that_diverges_after_the_level_reaches_it_no_more(monkeypatch):
+    gap = np.broadcast_to(np.geomspace(1, 0.01, 7)[:, None, None], (7, 1, 4))
+    diverged = np.array([[False, True, False, True]])
+    monkeypatch.setattr("analysis.experiments.convergence.gap_by_step", lambda *arguments: (gap, diverged))
+    config = ConvergenceConfig(
+        seeds=4, steps=6, letters_steps=0, control_steps=0, learning_rates=(0.1,), variants=("vanilla", "ssa")
+    )
+    found = run(config, silent).isel(setting=0, learning_rate=0).sel(level=0.25)
+    assert found["reached"].sel(variant="ssa").values.tolist() == [True, False, True, False]
+    assert found["steps_to_level"].sel(variant="ssa").values.tolist() == [2, 6, 2, 6]
+
+
+def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result, monkeypatch):
+    rings, result = SMOKE.model_copy(update={"letters_steps": 0}), result.sel(setting=["ring", "control"])
+    alone = run(rings.model_copy(update={"seeds": 2, "first_seed": 2}), silent)
+    monkeypatch.setattr("analysis.fitting._BLOCK_BYTES", 200_000)
+    totals = []
+    parts = run(rings, lambda text, total: totals.append(total) or (lambda n: None))
+    assert totals[0] > 3 * (60 + 60)  # more than one block a variant
+    for name in ("initial_gap", "gap_curve"):
+        a, b, c = (
+            d.sel(learning_rate=[0.03, 0.1])[name] for d in (alone, result, parts)
+        )  # rounding has not grown there
+        np.testing.assert_allclose(a.sel(seed=3), b.sel(seed=3), rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(c, b, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_the_figure_shows_budgets_levels_and_censoring(result):
+    figure = CONVERGENCE.plot(result)
+    assert len(figure.axes) == 9
+    top, middle, bottom = figure.axes[0], figure.axes[3], figure.axes[6]
+    level = 0.5 * float(result["initial_gap"].sel(setting="ring").mean())
+    assert any(np.allclose(line.get_ydata(), level) for line in top.get_lines())
+    assert any(np.allclose(line.get_ydata(), 60) for line in middle.get_lines())
+    hollow = [line for line in bottom.get_lines() if line.get_markerfacecolor() == "white"]
+    assert hollow  # within 60 steps some level is not reached
+    names = [text.get_text() for text in top.get_legend().get_texts()]
+    rate = float(result["best_learning_rate"].sel(setting="ring", variant="vanilla", level=0.5))
+    assert names[0] == f"vanilla, rate {rate:g}"
+    assert "runs never reached 0.5 of the initial gap" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seeds": 1}, "greater than or equal to 2"),
+        ({"learning_rates": (0.1, 0.1)}, "learning_rates must be different and at least one"),
+        ({"learning_rates": ()}, "learning_rates must be different and at least one"),
+        ({"learning_rates": (0.1, -1.0)}, r"learning_rates must be positive, got \[-1.0\]"),
+        ({"levels": (0.5, 1.0)}, r"levels must lie in \(0, 1\), got \[1.0\]"),
+        ({"shown_level": 0.3}, "shown_level must be one of the levels"),
+        ({"variants": ("ssa", "ssa-free")}, "variants must be vanilla, the peer, and at least one other"),
+        ({"learning_rate": 0.1}, "Extra inputs are not permitted"),
+    ],
+)
+def test_bad_config(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        ConvergenceConfig(**fields)
+
+
+def test_smoke_run_end_to_end(executed):
+    folder, dataset, claims, trained = executed
+    assert trained
+    assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
+    assert len({c.id for c in claims}) == len(claims) > 10
+    assert (folder / "convergence" / "figure.svg").stat().st_size > 10_000
+    assert CONVERGENCE.preset("paper").seeds - CONVERGENCE.preset("paper").tuning_seeds >= 64
+    assert CONVERGENCE.preset("large").seeds > CONVERGENCE.preset("paper").seeds

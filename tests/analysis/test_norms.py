@@ -1,0 +1,255 @@
+"""The norms experiment: equal steps, equal loss, what the measures mean, and what its claims say of known data."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from analysis.experiments.base import silent
+from analysis.experiments.graph import GraphConfig
+from analysis.experiments.graph import run as run_graph
+from analysis.experiments.norms import NORMS, NormsConfig, common_loss, interpolate, row_groups, run
+from analysis.runner import execute
+
+SMOKE = NORMS.preset("smoke")
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    return folder, *execute(NORMS, SMOKE, folder)
+
+
+@pytest.fixture(scope="module")
+def result(executed):
+    return executed[1]
+
+
+def test_variables_and_dimensions(result):
+    model, token = ("setting", "variant", "seed", "comparison"), ("setting", "variant", "seed", "node", "comparison")
+    dims = {
+        "weight_norm": model,
+        "weight_nuclear_norm": model,
+        "weight_stable_rank": model,
+        "mean_token_norm": model,
+        "sharp_support": model,
+        "token_norm": token,
+        "logit_scale": token,
+        "effective_support": token,
+        "row_hoyer": token,
+        "zero_share": token,
+        "cross_entropy_gap": ("setting", "variant", "seed", "record"),
+        "weight_norm_by_progress": ("setting", "variant", "seed", "progress"),
+        "common_loss": ("setting", "seed"),
+        "common_loss_step": ("setting", "variant", "seed"),
+        "diverged": ("setting", "variant", "seed"),
+        "target_support": ("setting", "node"),
+    }
+    assert {name: result[name].dims for name in dims} == dims
+    assert all("description" in result[name].attrs for name in dims)
+    assert result["setting"].values.tolist() == ["ring", "letters"]
+    assert result["label"].sel(setting="letters").values.tolist()[:2] == ["_", "a"]
+    assert result["token_norm"].sel(setting="ring").notnull().sum("node").min() == 8
+    assert result["token_norm"].sel(setting="letters").notnull().sum("node").min() == 27
+    assert not result["unmatched"].any()
+
+
+def test_measures_agree_with_the_graph_experiment_at_equal_steps(result):
+    """The graph experiment trains the same models, and measures them by other code at other steps."""
+    graph = run_graph(GraphConfig(seeds=4, steps=60, control_steps=0), silent)
+    ring = result.sel(setting="ring", comparison="steps").isel(node=slice(8))
+    for name in ("weight_norm", "weight_frobenius_norm", "token_norm", "effective_support", "inverse_temperature"):
+        np.testing.assert_allclose(ring[name], graph[name], rtol=1e-9, err_msg=name)
+    learned = graph["learned_transition_matrix"]
+    np.testing.assert_allclose(ring["row_max"], learned.max("next"))
+    np.testing.assert_allclose(ring["logit_scale"], graph["token_norm"] * graph["inverse_temperature"])
+    gap = ring["cross_entropy_gap"].transpose("variant", "seed", "record").values
+    last = np.isfinite(gap[0, 0]).sum() - 1
+    np.testing.assert_allclose(gap[:, :, last], graph["cross_entropy_gap"].isel(step=-1))
+
+
+def test_relations_between_measures(result):
+    result = result.sel(comparison="steps")  # at equal loss each is interpolated by itself
+    spectral, frobenius, nuclear, rank = (
+        result[f"weight_{n}"].values for n in ("norm", "frobenius_norm", "nuclear_norm", "stable_rank")
+    )
+    assert (spectral < frobenius).all()
+    assert (frobenius < nuclear).all()
+    np.testing.assert_allclose(rank, (frobenius / spectral) ** 2)
+    np.testing.assert_allclose(result["logit_scale"], result["inverse_temperature"] * result["token_norm"])
+    assert (result["inverse_temperature"].sel(variant="vanilla", setting="ring").isel(node=slice(8)) == 1).all()
+    assert (result["token_norm"].max("node") <= result["weight_norm"] * (1 + 1e-9)).all()  # embeddings have norm 1
+    assert result["zero_share"].max() == 0
+    group = result["row_group"].sel(setting="letters").values
+    rows = result["effective_support"].sel(setting="letters").transpose(..., "node").values
+    blunt = result["blunt_support"].sel(setting="letters").values
+    np.testing.assert_allclose(rows[..., group == "blunt"].mean(-1), blunt)
+    assert (group == "blunt").sum() == (group == "sharp").sum() == 27 // 4
+    entropy = result["target_support"].sel(setting="letters").values
+    assert entropy[group == "sharp"].max() <= entropy[group == "middle"].min()
+    assert entropy[group == "middle"].max() <= entropy[group == "blunt"].min()
+    assert row_groups(np.log([1, 1, 2, 2, 3, 4, 6, 8.0])).tolist() == ["sharp"] * 2 + ["middle"] * 4 + ["blunt"] * 2
+
+
+def test_common_loss_of_known_curves():
+    fast = np.array([4.0, 2.0, 1.0, 0.5])
+    slow = np.array([4.0, 3.5, 3.0, 2.0])
+    level, place = common_loss(np.stack([fast, slow])[:, None], 1.0)
+    assert level.tolist() == [2.0]
+    np.testing.assert_allclose(place[:, 0], [1.0, 3.0])
+    level, place = common_loss(np.stack([slow, fast])[:, None], 0.5)  # 4 - 0.5 (4 - 2)
+    assert level.tolist() == [3.0]
+    np.testing.assert_allclose(place[:, 0], [2.0, 0.5])
+    values = np.array([[[0.0, 10.0, 20.0, 30.0]], [[0.0, 1.0, 4.0, 9.0]]])
+    np.testing.assert_allclose(interpolate(values, place)[:, 0], [20.0, 0.5])
+    np.testing.assert_allclose(interpolate(values, np.full((2, 1), 3.0))[:, 0], [30.0, 9.0])
+    rows = np.stack([values, 2 * values], axis=-1)  # one more axis after the records
+    np.testing.assert_allclose(interpolate(rows, place)[:, 0], [[20.0, 40.0], [0.5, 1.0]])
+
+
+def test_a_seed_without_a_common_loss_is_undefined():
+    rising, falling = np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.5, 0.1])
+    diverged = np.array([1.0, np.nan, np.nan])
+    gap = np.stack([np.stack([falling, falling, falling]), np.stack([rising, diverged, falling])])
+    level, place = common_loss(gap, 0.9)
+    assert np.isnan(level).tolist() == [True, True, False]
+    assert np.isnan(place).all(0).tolist() == [True, True, False]
+    assert np.isnan(interpolate(gap, place)[:, :2]).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 1.0))
+def test_every_model_has_the_common_loss_where_it_is_compared(seed, progress):
+    generator = np.random.default_rng(seed)
+    gap = np.cumsum(generator.uniform(0.01, 1.0, (3, 5, 12)), axis=-1)[..., ::-1]
+    gap = gap - gap[..., :1] + 20.0  # all start at the same loss, and fall
+    level, place = common_loss(gap, progress)
+    np.testing.assert_allclose(interpolate(gap, place), np.broadcast_to(level, place.shape))
+    slowest = gap[:, :, -1].max(0)
+    np.testing.assert_allclose((20 - level) / (20 - slowest), progress)
+    assert (place >= 0).all()
+    assert (place <= 11 + 1e-9).all()
+
+
+def test_sparse_records_interpolate_what_dense_ones_find(monkeypatch):
+    config = NormsConfig(seeds=3, letters_steps=0, steps=100)
+    sparse = run(config, silent)
+    monkeypatch.setattr("analysis.experiments.norms._recorded", lambda steps: np.arange(steps + 1))
+    dense = run(config, silent)
+    assert dense.sizes["record"] > 2 * sparse.sizes["record"]
+    for name in ("weight_norm", "token_norm", "effective_support", "common_loss_step"):
+        a, b = (d[name].sel(comparison="loss") if "comparison" in d[name].dims else d[name] for d in (sparse, dense))
+        np.testing.assert_allclose(a, b, rtol=0.03, err_msg=name)
+
+
+def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result, monkeypatch):
+    ring, result = SMOKE.model_copy(update={"letters_steps": 0}), result.sel(setting=["ring"]).isel(node=slice(8))
+    alone = run(ring.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
+    monkeypatch.setattr("analysis.fitting._BLOCK_BYTES", 110_000)
+    totals = []
+    parts = run(ring, lambda text, total: totals.append(total) or (lambda n: None))
+    assert totals[0] > 3 * 60  # more than one block a variant
+    for name in ("weight_norm", "logit_scale", "effective_support", "common_loss_step"):
+        np.testing.assert_allclose(alone[name].sel(seed=2), result[name].sel(seed=2), rtol=2e-3, err_msg=name)
+        np.testing.assert_allclose(parts[name], result[name], rtol=2e-3, err_msg=name)
+
+
+def test_diverged_models_are_marked_and_leave_no_number():
+    config = NormsConfig(seeds=2, steps=5, letters_steps=0, learning_rate=1e38)
+    found = run(config, silent).assign_attrs(experiment="norms", config=config.model_dump_json())
+    assert found["diverged"].any()
+    assert found["unmatched"].all()
+    assert found["weight_norm"].where(found["diverged"], drop=True).isnull().all()
+    assert {c.verdict for c in NORMS.claims(found) if c.id != "norms-no-zeros"} == {"inconclusive"}
+    headline = NORMS.plot(found).get_suptitle()
+    assert "diverged models left out" in headline
+    assert "2 seeds without a common loss" in headline
+
+
+def _synthetic(ratios: np.ndarray) -> xr.Dataset:
+    """Vanilla has 1 everywhere, ssa the given value of each seed."""
+    both = np.stack([np.ones_like(ratios), ratios])
+    names = ("weight_norm", "mean_token_norm", "mean_logit_scale", "sharp_support", "blunt_support")
+    dims = ("setting", "variant", "seed", "comparison")
+    values = np.broadcast_to(both[None, :, :, None], (1, *both.shape, 2))
+    data = dict.fromkeys(names, (dims, values))
+    data["zero_share"] = (dims, np.zeros_like(values))
+    data["diverged"] = (dims[:3], np.isnan(values[..., 0]))
+    coords = {"setting": ["ring"], "variant": ["vanilla", "ssa"], "comparison": ["steps", "loss"]}
+    return xr.Dataset(data, coords=coords)
+
+
+def test_claims_of_known_data():
+    spread = np.random.default_rng(0).normal(0, 0.05, 64)
+    smaller = {c.id: c for c in NORMS.claims(_synthetic(0.5 + spread))}
+    keys = ("spectral-steps", "spectral-loss", "token-steps", "token-loss", "scale-loss", "sharp-steps", "sharp-loss")
+    assert set(smaller) == {f"norms-{k}-ring-ssa" for k in (*keys, "blunt-steps", "blunt-loss")} | {"norms-no-zeros"}
+    for key in keys:
+        line = smaller[f"norms-{key}-ring-ssa"]
+        assert (line.verdict, line.relation, line.threshold) == ("supported", "<", 1.0)
+        assert line.estimate.value == pytest.approx(0.5 + spread.mean())
+    blunt = smaller["norms-blunt-loss-ring-ssa"]
+    assert (blunt.verdict, blunt.relation, blunt.threshold) == ("not supported", ">", 0.95)
+    larger = {c.id: c for c in NORMS.claims(_synthetic(1.5 + spread))}
+    assert {larger[f"norms-{k}-ring-ssa"].verdict for k in keys} == {"not supported"}
+    assert larger["norms-blunt-steps-ring-ssa"].verdict == "supported"
+    same = {c.id: c for c in NORMS.claims(_synthetic(1 + spread - spread.mean()))}
+    assert {same[f"norms-{k}-ring-ssa"].verdict for k in keys} == {"inconclusive"}
+    assert same["norms-blunt-steps-ring-ssa"].verdict == "supported"  # as spiky is not spikier
+    lost = NORMS.claims(_synthetic(np.full(64, np.nan)))
+    assert {c.verdict for c in lost if c.id != "norms-no-zeros"} == {"inconclusive"}
+    partly = np.where(np.arange(64) < 4, np.nan, 0.5 + spread)
+    line = next(c for c in NORMS.claims(_synthetic(partly)) if c.id == "norms-spectral-loss-ring-ssa")
+    assert (line.estimate.seeds, line.asked, line.verdict) == (60, 64, "supported")
+
+
+def test_an_exact_zero_would_refute_that_softmax_is_never_sparse():
+    data = _synthetic(np.full(64, 0.5))
+    assert next(c for c in NORMS.claims(data) if c.id == "norms-no-zeros").verdict == "supported"
+    data["zero_share"][0, 1, 3, 0] = 0.125
+    line = next(c for c in NORMS.claims(data) if c.id == "norms-no-zeros")
+    assert (line.verdict, line.estimate.value) == ("not supported", 1)
+
+
+def test_the_figure_shows_means_distributions_and_the_diagonal(result):
+    figure = NORMS.plot(result)
+    assert len(figure.axes) == 2 * (2 * 4 + 1)
+    means = {
+        round(float(line.get_xdata()[0]), 9) for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"
+    }
+    stored = result["weight_norm"].sel(setting="ring", comparison="steps").mean("seed")
+    assert {round(float(m), 9) for m in stored} <= means
+    support = figure.axes[3]
+    assert "learned = target" in support.get_legend_handles_labels()[1]
+    assert figure.axes[0].get_ylabel().startswith("ring, after 60 steps")
+    assert support.get_xscale() == support.get_yscale() == "log"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"variants": ("ssa",)}, "variants must be vanilla, the peer, and at least one other"),
+        ({"variants": ("vanilla",)}, "variants must be vanilla, the peer, and at least one other"),
+        ({"variants": ("vanilla", "ssa", "ssa")}, "each once"),
+        ({"nodes": 3}, "greater than or equal to 4"),
+        ({"steps": 0}, "greater than or equal to 1"),
+        ({"learning_rate": 0.0}, "greater than 0"),
+        ({"loss": "exact"}, "Extra inputs are not permitted"),
+    ],
+)
+def test_bad_config(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        NormsConfig(**fields)
+
+
+def test_smoke_run_end_to_end(executed):
+    folder, dataset, claims, trained = executed
+    assert trained
+    assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
+    assert len({c.id for c in claims}) == len(claims) == 2 * 2 * 9 + 1
+    assert (folder / "norms" / "figure.svg").stat().st_size > 10_000
+    assert NORMS.preset("paper").seeds >= 64 > NORMS.preset("smoke").seeds
+    assert NORMS.preset("large").seeds > NORMS.preset("paper").seeds

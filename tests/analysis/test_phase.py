@@ -1,0 +1,382 @@
+"""The phase experiment: cells against single trainings, blocks, tests against enumeration, claims from known maps, figure."""
+
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from matplotlib.figure import Figure
+from pydantic import ValidationError
+from scipy import stats
+
+import analysis.experiments.phase as phase
+from analysis.claims import Claim
+from analysis.experiments.base import silent
+from analysis.experiments.phase import ALL, PHASE, PhaseConfig, blocks, run, run_block, sign_flip_tests
+from analysis.experiments.phase_claims import claims
+from analysis.fitting import fit
+from analysis.runner import execute
+from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, member_generator
+from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
+
+TINY = {
+    "seeds": 3,
+    "nodes": 4,
+    "families": ("ring", "erdos-renyi"),
+    "dims": (2, 4),
+    "similarities": (0.0, 0.7),
+    "steps": (1, 5, 20),
+    "device": "cpu",
+}
+MEASURED = ("l1_error", "cross_entropy_gap", "diverged")
+
+
+@cache
+def _result() -> xr.Dataset:
+    return run(PhaseConfig(**TINY), silent)
+
+
+@pytest.mark.parametrize(
+    ("variant", "dim", "family", "similarity", "seed"),
+    [
+        ("vanilla", 2, "ring", 0.7, 1),
+        ("ssa", 4, "erdos-renyi", 0.0, 2),
+        ("ssa-free", 2, "erdos-renyi", 0.7, 0),
+        ("ssa", 2, "ring", 0.0, 2),
+    ],
+)
+def test_a_cell_is_a_training_of_its_own(variant: str, dim: int, family: str, similarity: float, seed: int) -> None:
+    generator = member_generator(seed, Stream.GRAPH)
+    task = MarkovGraphTask.from_graph(graph_from_family(family, 4, generator=None if family == "ring" else generator))
+    embeddings = unit_embeddings(4, dim, member_generator(seed, Stream.EMBEDDING), similarity)
+    target = torch.from_numpy(task.transition_matrix)[..., None]
+    alone = fit(
+        SingleLayerAttention(variant),
+        Tokens(torch.from_numpy(embeddings)[..., None], torch.from_numpy(task.out_degree)[:, None], 4),
+        target,
+        Queries(target, torch.full((4, 1), 0.25, dtype=torch.float64)),
+        [seed],
+        dtype="float32",
+        steps=20,
+        learning_rate=0.05,
+    )
+    cell = _result().sel(variant=variant, dim=dim, family=family, similarity=similarity, seed=seed)
+    np.testing.assert_allclose(cell["l1_error"], alone["l1_by_step"][0, [1, 5, 20]], rtol=2e-5)
+    np.testing.assert_allclose(
+        cell["cross_entropy_gap"], alone["cross_entropy_gap"][0, [1, 5, 20]], rtol=2e-5, atol=1e-6
+    )
+    assert cell["l1_error"].std() > 1e-3
+
+
+def test_the_cells_of_a_seed_differ() -> None:
+    last = _result()["l1_error"].isel(step=-1)
+    assert len(np.unique(last.values.round(9))) == last.size
+
+
+@pytest.mark.parametrize("members", [1, 8, 10**6])
+def test_results_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch, members: int) -> None:
+    monkeypatch.setattr(phase, "_BLOCK_MEMBERS", members)
+    config = PhaseConfig(**TINY)
+    assert [s for part in blocks(config) for s in part] == list(config.seed_range)
+    assert len(blocks(config)) == {1: 3, 8: 2, 10**6: 1}[members]
+    other = run(config, silent)
+    for name in MEASURED:
+        xr.testing.assert_allclose(other[name], _result()[name], rtol=1e-4, atol=1e-6)
+    assert other["l1_error"].dims == ("variant", "dim", "similarity", "step", "family", "seed")
+
+
+def test_a_block_needs_no_more_than_the_config_and_its_seeds() -> None:
+    alone = run_block(PhaseConfig(**TINY | {"seeds": 1, "first_seed": 7}), [1])
+    assert alone["seed"].values.tolist() == [1]
+    for name in MEASURED:
+        xr.testing.assert_allclose(alone[name], _result()[name].sel(seed=[1]), rtol=1e-4, atol=1e-6)
+
+
+def test_progress_ends_at_its_total() -> None:
+    told = {}
+
+    def progress(description: str, total: int):
+        told.update(total=total, done=0, description=description)
+        return lambda finished: told.update(done=told["done"] + finished)
+
+    run(PhaseConfig(**TINY | {"steps": (3,)}), progress)
+    assert told["done"] == told["total"] == 3 * 2 * 3
+    assert "72 models" in told["description"]
+
+
+def test_the_result_counts_its_models_and_tests_every_cell() -> None:
+    data = _result()
+    assert int(data["models"]) == 3 * 2 * 2 * 2 * 3 == data["diverged"].size
+    assert data["difference"].dims == ("measure", "selective", "map", "step", "similarity", "dim")
+    by_hand = data["l1_error"].sel(variant="ssa") - data["l1_error"].sel(variant="vanilla")
+    at = {"dim": 4, "similarity": 0.7, "step": 20}
+    shown = data["difference"].sel(measure="l1_error", selective="ssa", **at)
+    assert float(shown.sel(map="ring")) == pytest.approx(float(by_hand.sel(family="ring", **at).mean()))
+    assert float(shown.sel(map=ALL)) == pytest.approx(float(by_hand.sel(**at).mean()))
+    gap = data["cross_entropy_gap"].sel(family="ring", **at).mean("seed")
+    shown = data["difference"].sel(measure="cross_entropy_gap", selective="ssa-free", map="ring", **at)
+    assert float(shown) == pytest.approx(float(gap.sel(variant="ssa-free") - gap.sel(variant="vanilla")))
+    assert not data["significant"].any()  # three seeds have eight sign patterns
+    np.testing.assert_allclose(
+        data["adjusted_p_value"].values.ravel(), stats.false_discovery_control(data["p_value"].values.ravel())
+    )
+    assert all(data[name].attrs["description"] for name in data)
+
+
+def test_diverged_models_are_counted_and_left_out() -> None:
+    with np.errstate(all="ignore"):
+        data = run(PhaseConfig(**TINY | {"learning_rate": 1e38}), silent)
+    assert data["diverged"].any()
+    assert (data["l1_error"].isnull().all("step") == data["diverged"]).all()
+    assert (data["p_value"] <= 1).all()
+    for line in claims(_stored(data, PhaseConfig(**TINY))):
+        assert line.verdict in ("supported", "not supported", "inconclusive")
+
+
+# The tests of the cells
+
+
+def _enumerated(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The exact p-values, over all sign patterns."""
+    n = difference.shape[1]
+    flipped = np.array(list(product([1.0, -1.0], repeat=n)))[:, None, :] * difference
+    t = np.abs(stats.ttest_1samp(flipped, 0, axis=2).statistic)
+    observed = t[0] * (1 - 1e-9)
+    return (t >= observed).mean(0), (t.max(1, keepdims=True) >= observed).mean(0)
+
+
+def test_sign_flips_agree_with_enumeration() -> None:
+    generator = np.random.default_rng(3)
+    difference = generator.standard_normal((5, 10)) * np.array([[0.1], [1], [1], [2], [5]])
+    difference += np.array([[0.0], [0.4], [0.9], [-3.0], [1.0]])
+    exact, found = _enumerated(difference), sign_flip_tests(difference)
+    for p, q in zip(found, exact, strict=True):
+        assert np.ptp(q) > 0.3
+        assert (abs(p - q) < 5 * np.sqrt(q * (1 - q) / 9999) + 2e-4).all()
+    assert (found[1] >= found[0]).all()
+    scipy = stats.permutation_test(
+        (difference[1],), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True, n_resamples=10**5
+    )
+    assert scipy.pvalue == pytest.approx(exact[0][1])
+
+
+def test_degenerate_cells_are_never_significant() -> None:
+    difference = np.zeros((4, 12))
+    difference[1] = np.nan
+    difference[2, 0] = 1.0
+    difference[3] = 0.2  # constant: infinitely many standard errors from zero
+    alone, together = sign_flip_tests(difference)
+    np.testing.assert_array_equal(alone[:3], 1)
+    np.testing.assert_array_equal(together[:3], 1)
+    assert alone[3] == together[3] < 0.01
+    np.testing.assert_array_equal(sign_flip_tests(np.array([[0.3], [-2.0]])), 1)
+
+
+def test_a_missing_seed_is_left_out() -> None:
+    difference = np.random.default_rng(1).normal(0.3, 1, (1, 12))
+    with_hole = np.concatenate([difference, np.full((1, 1), np.nan)], 1)
+    alone, together = sign_flip_tests(with_hole)
+    np.testing.assert_array_equal(alone, together)
+    exact = _enumerated(difference)[0]
+    assert 0.01 < exact[0] < 0.5
+    assert abs(alone - exact)[0] < 5 * np.sqrt(exact * (1 - exact) / 9999)[0]
+
+
+def test_false_alarms_are_as_rare_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phase, "SIGN_FLIPS", 199)
+    generator = np.random.default_rng(5)
+    alone, together = [], []
+    for _ in range(400):
+        common = generator.standard_normal((1, 20))
+        found = sign_flip_tests(common + generator.standard_normal((6, 20)))
+        alone.append(found[0][0] <= 0.05)
+        together.append((found[1] <= 0.05).any())
+    error = 4 * np.sqrt(0.05 * 0.95 / 400)
+    assert 0.05 - error < np.mean(alone) < 0.05 + error
+    assert 0.05 - error < np.mean(together) < 0.05 + error
+
+
+# Claims and figure, from maps that are known
+
+
+def _stored(dataset: xr.Dataset, config: PhaseConfig) -> xr.Dataset:
+    return dataset.assign_attrs(config=config.model_dump_json(), experiment="phase")
+
+
+def _known(gain: dict[str, float], full_rank: float = 0.0, seeds: int = 32, spread: float = 0.02) -> xr.Dataset:
+    """A result in which ssa lowers the L1 error by a known gain a family; at d = K it changes it by `full_rank`."""
+    config = PhaseConfig(
+        seeds=seeds,
+        families=tuple(gain),
+        dims=(2, 4, 8),
+        similarities=(0.0, 0.9),
+        steps=(50, 200, 1000),
+        variants=("vanilla", "ssa"),
+    )
+    generator = np.random.default_rng(1)  # noise in which no cell without a difference stands family-wise
+    dims = ("variant", "dim", "similarity", "step", "family", "seed")
+    error = xr.DataArray(
+        np.broadcast_to(1 + 0.1 * generator.standard_normal(seeds), (2, 3, 2, 3, len(gain), seeds)).copy(),
+        dims=dims,
+        coords={
+            "variant": list(config.variants),
+            "dim": list(config.dims),
+            "similarity": list(config.similarities),
+            "step": list(config.steps),
+            "family": list(config.families),
+            "seed": list(config.seed_range),
+        },
+    )
+    effect = -xr.DataArray(list(gain.values()), dims="family", coords={"family": list(gain)}) * (error.dim < 8)
+    step = xr.DataArray([0.8, 1.0, 1.2], dims="step", coords={"step": list(config.steps)})
+    effect = effect * (1 + (error.similarity > 0)) * step + full_rank * (error.dim == 8) * step / 1.2
+    noise = spread * generator.standard_normal(error.isel(variant=1).shape)
+    error[1] = error[1] + effect + noise
+    data = xr.Dataset(
+        {"l1_error": error, "cross_entropy_gap": error, "diverged": (error.isel(step=0, drop=True)).isnull()}
+    )
+    data["models"] = ((), config.models)
+    return _stored(phase._summarise(data), config)
+
+
+def _by_id(dataset: xr.Dataset) -> dict[str, Claim]:
+    lines = claims(dataset)
+    found = {c.id: c for c in lines}
+    assert len(found) == len(lines)
+    return found
+
+
+def test_claims_find_the_known_gains() -> None:
+    found = _by_id(_known({"ring": 0.4, "erdos-renyi": -0.1}, full_rank=0.05))
+    assert set(found) == {
+        "phase-l1-ring-ssa",
+        "phase-l1-erdos-renyi-ssa",
+        "phase-full-rank-ssa",
+        "phase-similarity-ssa",
+        "phase-better-ssa",
+        "phase-worse-ssa",
+    }
+    ring = found["phase-l1-ring-ssa"]
+    assert ring.estimate.value == pytest.approx(-0.4, abs=0.02)
+    assert (ring.verdict, ring.relation, ring.threshold) == ("supported", "<", 0)
+    assert found["phase-l1-erdos-renyi-ssa"].verdict == "not supported"
+    assert found["phase-full-rank-ssa"].estimate.value == pytest.approx(0.05, abs=0.005)
+    assert found["phase-full-rank-ssa"].verdict == "not supported"
+    # The gain, 0.15 a family on average, is twice as large at similarity 0.9.
+    assert found["phase-similarity-ssa"].estimate.value == pytest.approx(0.15, abs=0.02)
+    assert found["phase-similarity-ssa"].verdict == "supported"
+    # Of 36 cells, ring is better in 2 of 3 dimensions; everything else is worse; all are far beyond chance.
+    better, worse = found["phase-better-ssa"], found["phase-worse-ssa"]
+    assert (better.estimate.value, better.estimate.low, better.estimate.high) == pytest.approx((1 / 3,) * 3)
+    assert (worse.estimate.value, worse.threshold, worse.relation) == (pytest.approx(2 / 3), 0.05, "<")
+    assert better.verdict == worse.verdict == "not supported"
+    assert better.p_value is None
+
+
+def test_shares_count_what_is_certain_and_what_is_open() -> None:
+    found = _by_id(_known({"ring": 0.4, "erdos-renyi": 0.3}))
+    better, worse = (found[f"phase-{key}-ssa"].estimate for key in ("better", "worse"))
+    assert 2 / 3 <= better.value < 0.75
+    assert 2 / 3 <= better.low < 0.75
+    assert better.high > 0.95  # at d = K nothing is known
+    assert worse.low == 0
+    assert worse.high == pytest.approx(1 - better.low)
+    assert found["phase-better-ssa"].verdict == "supported"
+    assert found["phase-worse-ssa"].verdict == "inconclusive"
+    assert found["phase-full-rank-ssa"].verdict == "inconclusive"
+
+
+def test_claims_without_numbers_are_inconclusive() -> None:
+    known = _known({"ring": 0.4}, seeds=20)
+    known["l1_error"] = known["l1_error"] * np.nan
+    found = _by_id(known)
+    for key in ("l1-ring", "full-rank", "similarity"):
+        assert found[f"phase-{key}-ssa"].verdict == "inconclusive"
+        assert found[f"phase-{key}-ssa"].estimate.seeds == 0
+
+
+def test_claims_need_their_cells() -> None:
+    whole = _known({"ring": 0.4})
+    part = _by_id(whole.isel(dim=[0], similarity=[0]))
+    assert set(part) == {"phase-better-ssa", "phase-worse-ssa"}
+
+
+def _hatched(figure: Figure, column: int) -> int:
+    return sum(bool(p.get_hatch()) for ax in _panels(figure)[:, column] for p in ax.patches)
+
+
+def _panels(figure: Figure) -> np.ndarray:
+    maps = [ax for ax in figure.axes if ax.images]
+    return np.array(maps).reshape(3, -1)
+
+
+def test_the_figure_marks_who_wins_without_colour() -> None:
+    known = _known({"ring": 0.4, "erdos-renyi": -0.2})
+    figure = PHASE.plot(known)
+    panels = _panels(figure)
+    assert panels.shape == (3, 4)  # L1 and cross-entropy over all families, then two families
+    ring, other = panels[1, 2], panels[1, 3]
+    assert ring.get_title() == ""
+    assert panels[0, 2].get_title().startswith("ring")
+    cells = known.sel(measure="l1_error", selective="ssa", map="erdos-renyi", step=200)
+    np.testing.assert_array_equal(other.images[0].get_array(), cells["difference"].values)
+    assert [t.get_text() for t in ring.texts[:2]] == ["-.40", "-.40"]
+    expected = [f"{v:+.2f}".replace("0", "", 1) for v in cells["difference"].values[0, :2]]
+    assert [t.get_text() for t in other.texts[:2]] == expected
+    framed = [p for p in other.patches if not p.get_hatch()]
+    assert len(framed) == int((cells["significant"] & (cells["difference"] > 0)).sum()) >= 4
+    for column, name in ((2, "ring"), (3, "erdos-renyi")):
+        open_cells = ~known["significant"].sel(measure="l1_error", selective="ssa", map=name)
+        assert _hatched(figure, column) == int(open_cells.sum()) > 0
+    assert "768 trained models" in figure.get_suptitle()
+    assert figure.get_size_inches()[0] <= 14
+    assert figure.get_size_inches()[1] <= 8
+
+
+def test_the_colours_are_centred_at_zero() -> None:
+    norm = _panels(PHASE.plot(_known({"ring": 0.4})))[0, 0].images[0].norm
+    assert norm(0.0) == 0.5
+    np.testing.assert_allclose(norm(0.1) - 0.5, 0.5 - norm(-0.1))
+    assert norm.vmax == -norm.vmin
+
+
+def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
+    config = PHASE.preset("smoke").model_copy(update={"steps": (5, 10), "similarities": (0.0,)})
+    dataset, lines, trained = execute(PHASE, config, tmp_path)
+    assert trained
+    assert int(dataset["models"]) == config.models == 4 * 5 * 2 * 3
+    assert len(lines) == 2 * (5 + 1 + 2)
+    assert (tmp_path / "phase" / "figure.svg").stat().st_size > 1000
+
+
+def test_presets_train_as_many_models_as_promised() -> None:
+    assert PHASE.preset("paper").models >= 20_000
+    assert PHASE.preset("paper").seeds >= 64
+    assert PHASE.preset("large").models >= 1_000_000
+    assert PHASE.preset("smoke").seeds == 4
+    assert max(map(len, blocks(PHASE.preset("large")))) * 20 <= 4096
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dims": (4, 2)}, r"dims must ascend and lie in \[1, 64\], got \(4, 2\)"),
+        ({"dims": ()}, "dims must ascend"),
+        ({"similarities": (0.0, 1.5)}, r"similarities must ascend and lie in \[0, 1\]"),
+        ({"steps": (5, 5)}, "steps must ascend"),
+        ({"steps": (0, 5)}, r"steps must ascend and lie in \[1, "),
+        ({"families": ("ring", "ring")}, "families must be different and at least one"),
+        ({"variants": ("ssa", "vanilla")}, "variants must be vanilla and then at least one"),
+        ({"variants": ("vanilla",)}, "variants must be vanilla and then at least one"),
+        ({"variants": ("vanilla", "ssa", "ssa")}, "variants must be different"),
+        ({"families": ("karate-club",)}, "families"),
+        ({"nodes": 3}, "greater than or equal to 4"),
+        ({"surprise": 1}, "Extra inputs are not permitted"),
+    ],
+)
+def test_bad_settings_are_refused_with_the_rule(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PhaseConfig(**change)
