@@ -24,7 +24,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
 from analysis.experiments.base import PRESETS, Progress
 from analysis.report import read_stored, write_report
-from analysis.runner import execute, present
+from analysis.runner import execute, is_unchanged, present
 
 USAGE = """\
 usage: ssa-theory COMMAND ...
@@ -121,12 +121,16 @@ def _run(arguments: Sequence[str]) -> None:
     plans = [(experiment, _parse_run(experiment, flags)) for experiment in experiments]
     common = plans[0][1]
     jobs = [(experiment, options.config, options.out.absolute(), options.fresh) for experiment, options in plans]
+    # No worker is started for what is stored already.
+    stored = [job for job in jobs if not common.fresh and is_unchanged(*job[:3])]
+    to_train = [job for job in jobs if job not in stored]
     if common.workers > 1:
-        jobs.reverse()  # those that take longest come last in the registry: begun last, one of them would leave a core idle
+        to_train.reverse()  # those that take longest come last: begun last, one of them would leave a core idle
     with _progress() as progress:
-        for name, seconds, claims, trained in run_jobs(_run_one, jobs, common.workers, common.scheduler, progress):
-            how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
-            _print_claims(claims, f"{name}: {how}, in {common.out / name}")
+        for part, workers, scheduler in ((stored, 1, None), (to_train, common.workers, common.scheduler)):
+            for name, seconds, claims, trained in run_jobs(_run_one, part, workers, scheduler, progress):
+                how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
+                _print_claims(claims, f"{name}: {how}, in {common.out / name}")
     _print_report(common.out)
 
 

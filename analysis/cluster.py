@@ -35,6 +35,8 @@ def run_jobs(
     """
     if workers < 1:
         raise ValueError(f"the number of workers must be at least 1, got {workers}: choose 1 or more with --workers")
+    if not arguments:
+        return
     if scheduler is None and min(workers, len(arguments)) <= 1:
         for some in arguments:
             yield job(*some, progress)
@@ -57,7 +59,7 @@ def run_jobs(
             client.submit(_on_worker, job, some, index, threads, pure=False) for index, some in enumerate(arguments)
         ]
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=client.loop):
                 yield future.result()
         finally:
             client.cancel(futures, force=True)
@@ -70,7 +72,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout=ANSWER_TIMEOUT)
+            client = Client(scheduler, timeout=ANSWER_TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"no Dask scheduler answers at {scheduler!r} ({type(error).__name__}): start one, or use --workers"
@@ -86,7 +88,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         yield client
 

@@ -98,6 +98,7 @@ def _module_path(root: Path, module: str) -> Path | None:
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
+@cache
 def _imported(path: Path) -> list[str]:
     """The modules that a file names in its imports; of `from a import b` both a and a.b, which may be a module."""
     names = []

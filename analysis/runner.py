@@ -50,6 +50,11 @@ def execute(
     return *present(experiment, out), trained
 
 
+def is_unchanged(experiment: Experiment, config: ExperimentConfig, out: Path) -> bool:
+    """Whether `execute` would find the result, made by this very config and source, and not train."""
+    return load_current(result_path(experiment.name, out), config, experiment.run.__module__) is not None
+
+
 def present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]]:
     """Draw the figure and write the claims of the stored result, without training. Raises ValueError where there is none."""
     path = result_path(experiment.name, out)
