@@ -1,20 +1,22 @@
 # Two commands need nothing but Python 3.11+ and make:
 #   make figures   every experiment at its `paper` preset into results/, ending with the report results/index.html
 #   make test      linting and the whole test suite
-# PYTHON chooses the interpreter (make test PYTHON=python3.12); VENV the virtual environment's folder.
+# PYTHON chooses the interpreter (make test PYTHON=python3.12); VENV the folder of the virtual environment; WORKERS the
+# number of processes of `make figures` (the number of cores).
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN := $(VENV)/bin
 
 .PHONY: figures test notebooks readme clean
 
 figures: $(VENV)/installed
-	$(BIN)/ssa-theory run all --preset paper --out results
+	$(BIN)/ssa-theory run all --preset paper --workers $(WORKERS) --out results
 
 test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadfile
 
 # Executes the notebooks' percent sources and stores them with their output.
 notebooks: $(VENV)/installed

@@ -118,7 +118,9 @@ def _flags(experiment: Experiment, config: Mapping[str, Any]) -> str:
         differing[name] = {key: value for key, value in config.items() if preset.get(key) != value}
     preset = min(PRESETS, key=lambda name: (len(differing[name]), name != "paper"))
     words = [f"--preset {preset}"]
-    words += [f"--{key.replace('_', '-')} {_config_value(value)}" for key, value in differing[preset].items()]
+    for key, value in differing[preset].items():
+        flag = f"--{key.replace('_', '-')}"
+        words.append(flag if value is True else f"{flag} {_config_value(value)}")
     return " ".join(words)
 
 

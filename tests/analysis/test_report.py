@@ -1,7 +1,11 @@
 """Ledger, report and README from stored results with known answers."""
 
 import html
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +14,14 @@ import torch
 import xarray as xr
 
 from analysis.claims import Claim
-from analysis.cli import main
+from analysis.cli import _parse_run
 from analysis.config import ExperimentConfig
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
 from analysis.figures import new_figure, save_figure
 from analysis.ledger import TOPICS, ledger, topic_of
 from analysis.readme import PICTURE, blocks, fill
-from analysis.report import inline_svg, read_stored, render, write_report
+from analysis.report import _flags, inline_svg, read_stored, render, write_report
 from analysis.runner import execute, load_claims
 from analysis.statistics import mean
 
@@ -116,6 +120,15 @@ def test_the_report_is_self_contained_and_the_same_every_time(stored):
     assert write_report(experiments, out).read_text() == page
 
 
+def test_the_command_of_a_section_makes_the_same_config():
+    config = {"position": True, "variants": ("vanilla", "ssa"), "steps": 7, "seeds": 3}
+    graph = EXPERIMENTS["graph"]
+    wanted = graph.config(**config)
+    flags = _flags(graph, json.loads(wanted.model_dump_json())).split()
+    assert flags[:2] == ["--preset", "smoke"] or flags[:2] == ["--preset", "paper"]
+    assert _parse_run(graph, flags).config == wanted
+
+
 @pytest.mark.parametrize("name", ["result.nc", "claims.json", "figure.svg"])
 def test_a_damaged_file_is_said_in_the_report(stored, name):
     experiments, out = stored
@@ -186,13 +199,23 @@ def test_the_readme_of_this_repository_can_be_generated(stored):
     assert text.count("| `") >= len(EXPERIMENTS)  # every experiment has its row
 
 
-def test_the_whole_project_at_the_smoke_preset(tmp_path, capsys):
-    """Every experiment runs, draws and claims; the ledger decides every topic, and the report shows all."""
-    assert main(["run", "all", "--preset", "smoke", "--device", "cpu", "--out", str(tmp_path)]) == 0
-    capsys.readouterr()
-    assert main(["claims", "--out", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    assert "not run" not in printed
+def test_the_whole_project_at_the_smoke_preset(tmp_path):
+    """As a user runs it: every experiment runs, draws and claims; the ledger decides every topic, and the report shows all."""
+
+    def command(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "analysis.cli", *arguments, "--out", str(tmp_path)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    ran = command("run", "all", "--preset", "smoke", "--device", "cpu")
+    assert ran.returncode == 0, ran.stderr
+    printed = command("claims")
+    assert printed.returncode == 0, printed.stderr
+    assert "not run" not in printed.stdout
     entries, sections = read_stored(EXPERIMENTS, tmp_path)
     assert all(entry.claim is not None for entry in entries)
     assert not [section.missing for section in sections if section.missing]
