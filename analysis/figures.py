@@ -8,7 +8,9 @@ import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from analysis.results import write_whole
 
@@ -70,6 +72,16 @@ def draw_points(axes: Axes, x: np.ndarray, band: xr.DataArray, variant: str, **e
     style = {k: STYLE[variant][k] for k in ("color", "marker")} | {"linestyle": "none", "label": variant} | extra
     spread = np.abs(np.stack([value - low, high - value]))
     axes.errorbar(x, value, yerr=spread, markersize=5, capsize=2, elinewidth=1, **style)
+
+
+def label_log(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, the more of them between the powers of ten the fewer decades it shows."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(
+        LogLocator(subs=(1, 2, 3, 4, 6, 8) if high < 5 * low else (1, 2, 5) if high < 100 * low else (1,))
+    )
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def left_out(dataset: xr.Dataset) -> str:

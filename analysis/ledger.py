@@ -16,7 +16,7 @@ _ABLATION = f"{_PAPER}, ablation"
 class Topic:
     """One claim of the paper, or of this project, in our words.
 
-    decided_by: the id of the one test, chosen beforehand, whose verdict is the topic's. tests: patterns of the ids of all
+    decided_by: the id of the one test whose verdict is the topic's, whatever it comes out as. tests: patterns of the ids of all
     its tests, in which the reader finds where it holds and where not; a test belongs to the first topic that matches it.
     """
 

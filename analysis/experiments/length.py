@@ -20,7 +20,7 @@ from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory.schedules import PositionSchedule, ScheduleName
 from tasks.kernel_regression import Contexts, KernelRegressionTask, best_inverse_temperature
 
-_POOL_QUERIES = 8  # that share the keys and values of a training context: less to factorise, and nearly as informative
+POOL_QUERIES = 8  # that share the keys and values of a training context: less to factorise, and nearly as informative
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -61,9 +61,9 @@ class LengthConfig(ExperimentConfig):
             wrong = [n for n in lengths if not 1 <= n <= 8192]
             if wrong:
                 raise ValueError(f"{name} must lie in [1, 8192], got {wrong[0]}: choose lengths in that range")
-        if (self.contexts * _POOL_QUERIES) % self.batch_size:
+        if (self.contexts * POOL_QUERIES) % self.batch_size:
             raise ValueError(
-                f"batch_size must divide the {self.contexts * _POOL_QUERIES} training queries ({_POOL_QUERIES} a context), got "
+                f"batch_size must divide the {self.contexts * POOL_QUERIES} training queries ({POOL_QUERIES} a context), got "
                 f"{self.batch_size}: change batch_size or contexts"
             )
         return self
@@ -83,7 +83,7 @@ def run(config: LengthConfig, progress: Progress) -> xr.Dataset:
     device = resolve_device(config.device)
     steps = config.steps + config.cooldown_steps
     # The pool twice (as drawn, as batches), logits and weights with their gradients at every length, in float64.
-    numbers = 4 * config.contexts * _POOL_QUERIES * max(config.train_lengths)
+    numbers = 4 * config.contexts * POOL_QUERIES * max(config.train_lengths)
     numbers += 8 * config.batch_size * sum(config.train_lengths)
     blocks = seed_blocks(config.seeds, 8 * numbers)
     advance = progress(
@@ -131,7 +131,7 @@ def _fit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Train all schedules on a block of seeds: tau (schedule, seed, test length) in float64, and what diverged."""
     seeds, kind = config.seed_range[block], getattr(torch, config.dtype)
-    pool = _pool(config, seeds, device, kind)
+    pool = batch_pool(config, seeds, device, kind)
     trained_on = torch.tensor(config.train_lengths, device=device)
     tested_on = torch.tensor(sorted(config.test_lengths), device=device)
     found, failed = [], []
@@ -149,7 +149,7 @@ def _fit(
             steps=config.steps,
             cooldown_steps=config.cooldown_steps,
             learning_rate=config.learning_rate,
-            batches=chain(_cycle(pool, config.steps), _cycle(pool, config.cooldown_steps)),
+            batches=chain(cycle_batches(pool, config.steps), cycle_batches(pool, config.cooldown_steps)),
             progress=advance,
         )
         final = {k: v.double() for k, v in trained.parameters.items()}
@@ -159,15 +159,15 @@ def _fit(
     return np.stack(found), np.stack(failed)
 
 
-def _pool(config: LengthConfig, seeds: Sequence[int], device: torch.device, kind: torch.dtype) -> list[Batch]:
+def batch_pool(config: LengthConfig, seeds: Sequence[int], device: torch.device, kind: torch.dtype) -> list[Batch]:
     """The training data in batches: q . k (position, query, member), values likewise, targets (query, member)."""
     longest = max(config.train_lengths)
     drawn = []
     for seed in seeds:
-        one = config.task.sample(config.contexts, longest, member_generator(seed, Stream.DATA), _POOL_QUERIES)
+        one = config.task.sample(config.contexts, longest, member_generator(seed, Stream.DATA), POOL_QUERIES)
         # Queries of one context stand `contexts` apart, so that a batch sees as many contexts as it can.
         dots = np.einsum("snd,sqd->nqs", one.keys, one.query).reshape(longest, -1)
-        drawn.append((dots, np.tile(one.values.T, (1, _POOL_QUERIES)), one.target.T.ravel()))
+        drawn.append((dots, np.tile(one.values.T, (1, POOL_QUERIES)), one.target.T.ravel()))
     dots, values, target = (stack_members(arrays, device).to(kind) for arrays in zip(*drawn, strict=True))
     size = config.batch_size
     return [
@@ -176,7 +176,8 @@ def _pool(config: LengthConfig, seeds: Sequence[int], device: torch.device, kind
     ]
 
 
-def _cycle(pool: Sequence[Batch], steps: int) -> Iterator[Batch]:
+def cycle_batches(pool: Sequence[Batch], steps: int) -> Iterator[Batch]:
+    """The batches of a pool, over and over, one a step."""
     return (pool[step % len(pool)] for step in range(steps))
 
 
@@ -197,7 +198,7 @@ def _evaluate(config: LengthConfig, dataset: xr.Dataset, advance: Callable[[int]
     grid = task.inverse_temperature_grid
     bayes = np.empty((config.seeds, len(lengths)))
     curve = np.empty((config.seeds, len(lengths), len(grid)))
-    for i, contexts in enumerate(_held_out(config)):
+    for i, contexts in enumerate(held_out_contexts(config)):
         covariance = task.covariance(contexts.keys)
         bayes[i] = task.bayes_variance(contexts, covariance)[0].mean(0)[lengths - 1]
         for j, n in enumerate(lengths.tolist()):
@@ -213,7 +214,7 @@ def _evaluate(config: LengthConfig, dataset: xr.Dataset, advance: Callable[[int]
     models = len(learned)
     risk = np.empty((models + 3, config.seeds, len(lengths)))
     support = np.empty(learned.shape)
-    for i, contexts in enumerate(_held_out(config)):
+    for i, contexts in enumerate(held_out_contexts(config)):
         covariance = task.covariance(contexts.keys)
         for j, n in enumerate(lengths.tolist()):
             part = contexts.prefix(n)
@@ -234,7 +235,7 @@ def _evaluate(config: LengthConfig, dataset: xr.Dataset, advance: Callable[[int]
     return dataset
 
 
-def _held_out(config: LengthConfig) -> Iterator[Contexts]:
+def held_out_contexts(config: LengthConfig) -> Iterator[Contexts]:
     """The held-out context of every seed, at the longest test length."""
     for seed in config.seed_range:
         generator = member_generator(seed, Stream.EVALUATION)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import softmax
 
-from analysis.experiments.length import LengthConfig, _held_out
+from analysis.experiments.length import LengthConfig, held_out_contexts
 from analysis.experiments.normalizers_config import NormalizersConfig
 from tasks.kernel_regression import Contexts, best_inverse_temperature
 
@@ -56,12 +56,12 @@ def length_baselines(config: NormalizersConfig) -> Baselines:
     bayes = np.empty((config.seeds, len(lengths)))
     curve = np.empty((config.seeds, len(lengths), len(grid)))
     best = np.empty_like(bayes)
-    for i, context in enumerate(_held_out(length)):
+    for i, context in enumerate(held_out_contexts(length)):
         covariance = task.covariance(context.keys)
         bayes[i] = task.bayes_variance(context, covariance)[0].mean(0)[np.array(lengths) - 1]
         curve[i] = [_softmax_risk(length, context, n, grid, covariance) for n in lengths]
     chosen = [best_inverse_temperature(grid[:-1], risk[:-1]) for risk in curve.mean(0)]
-    for i, context in enumerate(_held_out(length)):
+    for i, context in enumerate(held_out_contexts(length)):
         covariance = task.covariance(context.keys)
         best[i] = [
             _softmax_risk(length, context, n, np.array([t]), covariance)[0]

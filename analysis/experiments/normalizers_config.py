@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from analysis.config import ExperimentConfig
-from analysis.experiments.length import _POOL_QUERIES, LengthConfig
+from analysis.experiments.length import POOL_QUERIES, LengthConfig
 from ssa_theory import Stream, member_generator
 from ssa_theory.normalizers import ROW_NORMALIZERS, Normalizer, NormalizerName
 from tasks import MarkovGraphTask, NoisyRetrievalTask, graph_from_family
@@ -60,7 +60,7 @@ class NormalizersConfig(ExperimentConfig):
         for name, values in (("length_train", self.length_train), ("length_test", self.length_test)):
             if not values or len(set(values)) != len(values) or not 1 <= min(values) <= max(values) <= 8192:
                 raise ValueError(f"{name} must be different lengths in [1, 8192], got {values}: list each once")
-        pool = _CONTEXTS * _POOL_QUERIES
+        pool = _CONTEXTS * POOL_QUERIES
         if pool % self.length_batch:
             raise ValueError(
                 f"length_batch must divide the {pool} training queries, got {self.length_batch}: choose a power of 2"

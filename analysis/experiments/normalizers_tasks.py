@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.experiments.length import _cycle, _held_out, _pool
+from analysis.experiments.length import batch_pool, cycle_batches, held_out_contexts
 from analysis.experiments.normalizers_config import NormalizersConfig
-from analysis.experiments.retrieval import _to_device
+from analysis.experiments.retrieval import batch_to_device
 from analysis.fitting import stack_members, train_with_cooldown
 from analysis.measures import row_l1, zero_fraction
 from ssa_theory import PositionSchedule, RetrievalAttention, SingleLayerAttention, Stream, Tokens, member_generator
@@ -113,9 +113,9 @@ def train_length(
     constant second value (see `rectified_output`); they keep the estimate linear in the values, hence its error exact.
     """
     length = config.length.model_copy(update={"seeds": len(seeds), "first_seed": seeds[0]})
-    pool = _pool(length, seeds, device, getattr(torch, config.dtype))
+    pool = batch_pool(length, seeds, device, getattr(torch, config.dtype))
     trained_on, tested_on = (torch.tensor(n, device=device) for n in (length.train_lengths, length.test_lengths))
-    contexts = list(_held_out(length))
+    contexts = list(held_out_contexts(length))
     dots = stack_members([np.einsum("nd,qd->nq", c.keys[0], c.query[0]) for c in contexts], device)
     found, attention = [], []
     for normalizer, selective in config.variants("length"):
@@ -138,7 +138,7 @@ def train_length(
             return sum((estimate - target).square().mean(0) for estimate in estimates)
 
         initial = schedule.initial_parameters(len(seeds))
-        batches = _cycle(pool, config.length_steps)
+        batches = cycle_batches(pool, config.length_steps)
         final, state = _fit(config, "length", normalizer, initial, loss, batches, device, advance)
         weights = list(rows(final, dots, tested_on))
         measured = [_measure_rows(w, 0) for w in weights]
@@ -158,7 +158,7 @@ def _upload(
     task: NoisyRetrievalTask, drawn: Sequence[Retrievals], device: torch.device, kind: torch.dtype
 ) -> tuple[RetrievalBatch, Tensor]:
     """Problems and their exact posteriors on the device, one set a member."""
-    return _to_device(drawn, device, kind), stack_members([task.posterior(d) for d in drawn], device).to(kind)
+    return batch_to_device(drawn, device, kind), stack_members([task.posterior(d) for d in drawn], device).to(kind)
 
 
 def _fit(

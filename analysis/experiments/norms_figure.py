@@ -5,11 +5,9 @@ import json
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
-from analysis.figures import STYLE, draw_points, left_out, new_figure
+from analysis.figures import STYLE, draw_points, label_log, left_out, new_figure
 
 _COLUMNS = {
     "weight_norm": ("norm of W", "spectral norm ||W||₂", "weight_norm_band"),
@@ -105,13 +103,3 @@ def _draw_progress(ax: Axes, at: xr.Dataset, variants: list[str]) -> None:
     ax.set(yscale="log", xlabel="slowest model's progress", ylabel="spectral norm ||W||₂ at that loss")
     ax.set_xticks(place, [f"{100 * s:g} %" for s in shares], fontsize=8)
     label_log(ax.yaxis)
-
-
-def label_log(axis: Axis) -> None:
-    """Plain numbers on a logarithmic axis, the more of them between the powers of ten the fewer decades it shows."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(
-        LogLocator(subs=(1, 2, 3, 4, 6, 8) if high < 5 * low else (1, 2, 5) if high < 100 * low else (1,))
-    )
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(NullLocator())

@@ -102,7 +102,9 @@ def _run_block(
     task = NoisyRetrievalTask(config.dim, config.keys, config.noise_levels)
     generators = [member_generator(s, Stream.DATA) for s in seeds]
     total = config.steps + config.cooldown_steps
-    batches = [_to_device([task.sample(config.batch_size, g) for g in generators], device, kind) for _ in range(total)]
+    batches = [
+        batch_to_device([task.sample(config.batch_size, g) for g in generators], device, kind) for _ in range(total)
+    ]
     trained = {v: _train(config, v, seeds, batches, device, advance) for v in config.variants}
     del batches
 
@@ -118,7 +120,7 @@ def _run_block(
     by_noise = {name: np.zeros((len(config.variants), len(seeds), len(levels))) for name in _BY_NOISE}
     for j in range(len(levels)):
         at_level = [row[j] for row in problems]
-        batch = _to_device(at_level, device, torch.float64)
+        batch = batch_to_device(at_level, device, torch.float64)
         posterior = stack_members([task.posterior(p) for p in at_level], device)
         for i, v in enumerate(config.variants):
             found = _evaluate(RetrievalAttention(v), trained[v][0], batch, posterior)
@@ -132,7 +134,7 @@ def _run_block(
         other = NoisyRetrievalTask(config.dim, keys, config.noise_levels)
         drawn = [other.sample(config.held_out, g) for g in held_out]
         bayes[:, j] = [posterior_entropy(other.log_posterior(p)).mean() for p in drawn]
-        batch = _to_device(drawn, device, torch.float64)
+        batch = batch_to_device(drawn, device, torch.float64)
         posterior = stack_members([other.posterior(p) for p in drawn], device)
         for i, v in enumerate(config.variants):
             by_keys[i, :, j] = _evaluate(RetrievalAttention(v), trained[v][0], batch, posterior)["cross_entropy"]
@@ -150,7 +152,7 @@ def _run_block(
     )
 
 
-def _to_device(parts: Sequence[Retrievals], device: torch.device, kind: torch.dtype) -> RetrievalBatch:
+def batch_to_device(parts: Sequence[Retrievals], device: torch.device, kind: torch.dtype) -> RetrievalBatch:
     """One set of problems a member to one batch on the device."""
     keys, query, noise = (
         stack_members([getattr(p, name) for p in parts], device).to(kind) for name in ("keys", "query", "noise")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from scipy.special import softmax
 
 from analysis.experiments.base import silent
-from analysis.experiments.length import LENGTH, LengthConfig, _pool, run
+from analysis.experiments.length import LENGTH, LengthConfig, batch_pool, run
 from analysis.statistics import ratio
 from ssa_theory import Stream, member_generator
 from ssa_theory.schedules import SCHEDULES, PositionSchedule
@@ -101,7 +101,7 @@ def test_schedules_have_learned(config, result):
 
 def test_training_data_are_the_samples_of_the_seed(config):
     """One batch holds the members' own dots, values and targets; queries of one context are in different batches."""
-    pool = _pool(config, [0, 7], torch.device("cpu"), torch.float64)
+    pool = batch_pool(config, [0, 7], torch.device("cpu"), torch.float64)
     assert len(pool) == 16 * 8 // config.batch_size
     sample = config.task.sample(16, 16, member_generator(7, Stream.DATA), 8)
     dots, values, target = (torch.cat([batch[i] for batch in pool], -2)[..., 1] for i in range(3))
