@@ -68,6 +68,7 @@ def run_jobs(
 @contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """A client of the running scheduler, or of a local cluster that lives as long as the context."""
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
@@ -80,7 +81,9 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         with client:
             yield client
         return
+    # Dask's own setting hands freed memory back at once, and every training step would fault its tensors in again.
     with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
