@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from scipy.stats import false_discovery_control
 
 from analysis.statistics import Estimate
 
 Verdict = Literal["supported", "not supported", "inconclusive"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 FALSE_DISCOVERY_RATE = 0.05
 
 
@@ -91,6 +92,11 @@ class Claim:
 def _estimate(record: Mapping[str, Any]) -> Estimate:
     finite = {k: math.nan if record[k] is None else float(record[k]) for k in ("value", "low", "high")}
     return Estimate(**(dict(record) | finite))
+
+
+def count_verdicts(claims: Sequence[Claim]) -> dict[Verdict, int]:
+    """How many of the claims have each verdict."""
+    return {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS}
 
 
 def correct(claims: Sequence[Claim]) -> list[Claim]:

@@ -24,6 +24,13 @@ class ExperimentConfig(BaseModel):
         "float32", description="precision of training (evaluation is in float64)"
     )
 
+    def require_distinct(self, *names: str) -> None:
+        """Raise ValueError where one of these fields is empty or lists a value twice."""
+        for name in names:
+            values = getattr(self, name)
+            if len(set(values)) != len(values) or not values:
+                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+
     @property
     def seed_range(self) -> range:
         """The seeds themselves."""

@@ -1,11 +1,10 @@
 """The ledger: what the paper claims, by topic, and which tests of the experiments decide it."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from analysis.claims import Claim, Verdict, correct
+from analysis.claims import Claim, Verdict, correct, count_verdicts
 
 _GRAPHS = ("graph", "letters", "les-miserables")
 _PAPER, _PROJECT = "paper (arXiv 2411.12892)", "this project"
@@ -225,8 +224,7 @@ class Entry:
     @property
     def counts(self) -> dict[Verdict, int]:
         """How many tests have each verdict."""
-        counts = Counter(claim.verdict for claim in self.claims)
-        return {verdict: counts[verdict] for verdict in ("supported", "not supported", "inconclusive")}
+        return count_verdicts(self.claims)
 
 
 def topic_of(claim_id: str) -> Topic:

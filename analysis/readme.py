@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from analysis.claims import count_verdicts
 from analysis.experiments import EXPERIMENTS
 from analysis.ledger import Entry
 from analysis.report import Section, read_stored
@@ -49,9 +50,7 @@ def _ledger(entries: list[Entry]) -> str:
             rows.append(
                 f"| **{c.verdict}** | {entry.topic.sentence} | `{c.id}`: {c.estimate} | {c.relation} {c.threshold:g} | {counts} |"
             )
-    total = {
-        verdict: sum(c.verdict == verdict for c in tests) for verdict in ("supported", "not supported", "inconclusive")
-    }
+    total = count_verdicts(tests)
     return f"{len(tests)} tests: " + ", ".join(f"{n} {v}" for v, n in total.items()) + ".\n\n" + "\n".join(rows)
 
 

@@ -6,19 +6,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jinja2
 import numpy as np
 
-from analysis.claims import FALSE_DISCOVERY_RATE, Claim, Verdict
+from analysis.claims import FALSE_DISCOVERY_RATE, Claim, count_verdicts
 from analysis.experiments.base import PRESETS, Experiment
 from analysis.ledger import Entry, ledger, topic_of
 from analysis.results import load, write_whole
 from analysis.runner import load_claims, result_path
 
 _ROOT = Path(__file__).parent.parent
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Section:
     @property
     def answer(self) -> str:
         """How many of the tests have each verdict."""
-        counts = {verdict: sum(c.verdict == verdict for c in self.claims) for verdict in VERDICTS}
+        counts = count_verdicts(self.claims)
         return f"{len(self.claims)} tests: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
 
 
@@ -76,7 +75,6 @@ def render(entries: list[Entry], sections: list[Section]) -> str:
     return environment.get_template("report.html.j2").render(
         entries=entries,
         sections=sections,
-        verdicts=VERDICTS,
         rate=FALSE_DISCOVERY_RATE,
         topic_of=topic_of,
         deciding={entry.topic.decided_by for entry in entries},

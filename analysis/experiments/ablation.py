@@ -77,8 +77,7 @@ class AblationConfig(ExperimentConfig):
     @model_validator(mode="after")
     def _consistent(self) -> "AblationConfig":
         lengths = self.train_lengths
-        if len(set(lengths)) != len(lengths) or not lengths:
-            raise ValueError(f"train_lengths must be different and at least one, got {lengths}: list each once")
+        self.require_distinct("train_lengths")
         if wrong := [n for n in lengths if not 1 <= n <= LONGEST_EXACT]:
             raise ValueError(
                 f"train_lengths must lie in [1, {LONGEST_EXACT}], where Bayes is exact, got {wrong[0]}: choose others"

@@ -61,10 +61,7 @@ class ConvergenceConfig(ExperimentConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ConvergenceConfig":
-        for name in ("learning_rates", "levels"):
-            values = getattr(self, name)
-            if len(set(values)) != len(values) or not values:
-                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+        self.require_distinct("learning_rates", "levels")
         if wrong := [rate for rate in self.learning_rates if not rate > 0]:
             raise ValueError(f"learning_rates must be positive, got {wrong}: each is a step size")
         if wrong := [level for level in self.levels if not 0 < level < 1]:

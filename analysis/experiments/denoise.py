@@ -61,9 +61,7 @@ class DenoiseConfig(ExperimentConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "DenoiseConfig":
-        for name, values in (("variants", self.variants), ("swept_variants", self.swept_variants)):
-            if len(set(values)) != len(values) or not values:
-                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+        self.require_distinct("variants", "swept_variants")
         if missing := [v for v in self.swept_variants if v not in self.variants]:
             raise ValueError(
                 f"swept_variants must be among variants, got {missing}: add them to variants, or drop them"

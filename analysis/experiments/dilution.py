@@ -62,10 +62,7 @@ class DilutionConfig(ExperimentConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "DilutionConfig":
-        for name in ("schedules", "needles"):
-            values = getattr(self, name)
-            if len(set(values)) != len(values) or not values:
-                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+        self.require_distinct("schedules", "needles")
         for name in ("lengths", "freezing_lengths"):
             values = getattr(self, name)
             if not values or list(values) != sorted(set(values)) or not 2 <= values[0] <= values[-1] <= 100_000_000:

@@ -103,8 +103,7 @@ class GraphConfig(ExperimentConfig):
                 )
         if self.family == "file" and self.graph_file is None:
             raise ValueError("family file needs a graph file: give graph_file")
-        if len(set(self.variants)) != len(self.variants) or not self.variants:
-            raise ValueError(f"variants must be different and at least one, got {self.variants}: list each once")
+        self.require_distinct("variants")
         return self
 
 

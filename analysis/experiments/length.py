@@ -50,13 +50,7 @@ class LengthConfig(ExperimentConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "LengthConfig":
-        for name, values in (
-            ("train_lengths", self.train_lengths),
-            ("test_lengths", self.test_lengths),
-            ("schedules", self.schedules),
-        ):
-            if len(set(values)) != len(values) or not values:
-                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+        self.require_distinct("train_lengths", "test_lengths", "schedules")
         for name, lengths in (("train_lengths", self.train_lengths), ("test_lengths", self.test_lengths)):
             wrong = [n for n in lengths if not 1 <= n <= 8192]
             if wrong:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from analysis.claims import Claim
 from analysis.experiments.length import LengthConfig
-from analysis.statistics import Estimate, estimate, mean, ratio
+from analysis.statistics import Estimate, estimate, mean, ratio, slopes
 from ssa_theory.normalizers import support_exponent
 
 GAIN = 0.95  # a temperature "gains" where it removes at least a twentieth of the error
@@ -106,11 +106,8 @@ def _support_slope(dataset: xr.Dataset, normalizer: str) -> Float[np.ndarray, " 
     beyond = dataset["effective_support_by_length"].sel(length=dataset["length"] >= longest)
     if beyond.sizes["length"] < 2:
         return None
-    support = beyond.sel(normalizer=normalizer, temperature="without").transpose("length", "seed").values
-    usable = np.isfinite(support).all(0)
-    slope = np.full(usable.shape, np.nan)
-    slope[usable] = np.polyfit(np.log(beyond["length"].values), np.log(support[:, usable]), 1)[0]
-    return slope
+    support = beyond.sel(normalizer=normalizer, temperature="without").transpose("seed", "length").values
+    return slopes(np.log(beyond["length"].values), np.log(support))
 
 
 def _exponents(dataset: xr.Dataset, normalizer: str) -> dict[str, Estimate]:

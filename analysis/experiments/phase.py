@@ -58,10 +58,7 @@ class PhaseConfig(ExperimentConfig):
             values = getattr(self, name)
             if not values or list(values) != sorted(set(values)) or not least <= values[0] <= values[-1] <= most:
                 raise ValueError(f"{name} must ascend and lie in [{least}, {most}], got {values}: sort and bound them")
-        for name in ("families", "variants"):
-            values = getattr(self, name)
-            if len(set(values)) != len(values) or not values:
-                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+        self.require_distinct("families", "variants")
         if self.variants[0] != "vanilla" or len(self.variants) < 2:
             raise ValueError(
                 f"variants must be vanilla and then at least one to compare with it, got {self.variants}: add what lacks"

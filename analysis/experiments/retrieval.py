@@ -40,13 +40,7 @@ class RetrievalConfig(ExperimentConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RetrievalConfig":
-        for name, values in (
-            ("noise_levels", self.noise_levels),
-            ("tested_keys", self.tested_keys),
-            ("variants", self.variants),
-        ):
-            if len(set(values)) != len(values) or not values:
-                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+        self.require_distinct("noise_levels", "tested_keys", "variants")
         for keys in self.tested_keys:
             if not 2 <= keys <= 4096:
                 raise ValueError(f"tested_keys must lie in [2, 4096], got {keys}: choose values in that range")

@@ -69,9 +69,7 @@ class TwinsConfig(ExperimentConfig):
                 f"dim must be at least twice the pairs for every map to be realisable, got dim={self.dim} for "
                 f"{self.pairs} pairs: raise dim"
             )
-        for name, values in (("variants", self.variants), ("angles", self.angles)):
-            if len(set(values)) != len(values) or not values:
-                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+        self.require_distinct("variants", "angles")
         if "ssa-degree" in self.variants:
             raise ValueError(
                 "twins have no out-degree, so variant ssa-degree means nothing here: drop it from variants"
