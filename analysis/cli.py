@@ -1,4 +1,4 @@
-"""The command line: list, run, plot, claims, bench."""
+"""The command line: list, run, plot, claims, verify, bench."""
 
 import sys
 import time
@@ -16,15 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
 from rich.table import Table
+from rich.text import Text
 
 from analysis.bench import BenchConfig, bench
 from analysis.claims import Claim
 from analysis.cluster import run_jobs
-from analysis.config import ExperimentConfig
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
 from analysis.experiments.base import PRESETS, Progress
 from analysis.report import read_stored, write_report
 from analysis.runner import execute, is_unchanged, present
+from analysis.verify import Outcome, VerifyConfig, verify
 
 USAGE = """\
 usage: ssa-theory COMMAND ...
@@ -33,6 +34,7 @@ usage: ssa-theory COMMAND ...
   run NAME ... | all          run, store, draw, test the claims; `run NAME --help` lists every setting
   plot NAME ... | all         redraw figures and claims from stored results, without training
   claims                      the ledger: every claim with its verdict, from what is stored
+  verify                      try the theory's properties on fresh random cases, for as long as you like
   bench                       how much faster an ensemble trains than its models one after another
 
   ssa-theory run graph twins
@@ -47,7 +49,7 @@ _FLAGS = (tyro.conf.FlagCreatePairsOff,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run one command; returns the exit code: 0, 1 for a violated property, 2 for bad input, 130 after Ctrl-C."""
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         if command in ("-h", "--help"):
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif command not in _COMMANDS:
             raise ValueError(f"unknown command {command!r}: choose one of {', '.join(_COMMANDS)}")
         else:
-            _COMMANDS[command](rest)
+            return _COMMANDS[command](rest) or 0
     except ValidationError as error:
         _fail(_explain(error))
         return 2
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(f"the device ran out of memory ({str(error).splitlines()[0]}): use fewer seeds, or --device cpu")
         return 2
     except KeyboardInterrupt:
-        _fail("stopped; the results of finished experiments are kept, run the same command to go on")
+        _fail("stopped; what was finished is kept, run the same command to go on")
         return 130
     return 0
 
@@ -124,24 +126,30 @@ def _run(arguments: Sequence[str]) -> None:
     # No worker is started for what is stored already.
     stored = [job for job in jobs if not common.fresh and is_unchanged(*job[:3])]
     to_train = [job for job in jobs if job not in stored]
+    # The workers share the blocks of a single experiment; several experiments are shared out whole.
+    here = stored
+    if len(to_train) == 1:
+        here, to_train = [*stored, (*to_train[0], common.workers, common.scheduler)], []
     if common.workers > 1:
         to_train.reverse()  # those that take longest come last: begun last, one of them would leave a core idle
     with _progress() as progress:
-        for part, workers, scheduler in ((stored, 1, None), (to_train, common.workers, common.scheduler)):
+        for part, workers, scheduler in ((here, 1, None), (to_train, common.workers, common.scheduler)):
             for name, seconds, claims, trained in run_jobs(_run_one, part, workers, scheduler, progress):
                 how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
                 _print_claims(claims, f"{name}: {how}, in {common.out / name}")
     _print_report(common.out)
 
 
-def _run_one(
-    experiment: Experiment, config: ExperimentConfig, out: Path, fresh: bool, progress: Progress
-) -> tuple[str, float, list[Claim], bool]:
-    """What is printed of one experiment: name, seconds, claims, and whether it was trained now."""
+def _run_one(experiment: Experiment, *arguments: Any) -> tuple[str, float, list[Claim], bool]:
+    """What is printed of one experiment: name, seconds, claims, and whether it was trained now.
+
+    arguments: config, folder, fresh, perhaps workers and scheduler of its blocks, and the progress.
+    """
+    config, out, fresh, *who, progress = arguments
     name = experiment.name
     start = time.perf_counter()
     _, claims, trained = execute(
-        experiment, config, out, fresh, lambda about, total: progress(f"{name}: {about}", total)
+        experiment, config, out, fresh, lambda about, total: progress(f"{name}: {about}", total), *who
     )
     return name, time.perf_counter() - start, claims, trained
 
@@ -160,7 +168,11 @@ def _parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
         ),
         ("out", _OUT, Path("results")),
         ("fresh", Annotated[bool, tyro.conf.arg(help="run even if the stored result is unchanged")], False),
-        ("workers", Annotated[int, tyro.conf.arg(help="processes that share the experiments (and the cores)")], 1),
+        (
+            "workers",
+            Annotated[int, tyro.conf.arg(help="processes that share the experiments, or the blocks of one")],
+            1,
+        ),
         (
             "scheduler",
             Annotated[str | None, tyro.conf.arg(help="address of a running Dask cluster, such as tcp://host:8786")],
@@ -220,6 +232,33 @@ def _print_report(out: Path) -> None:
     print(f"report: {write_report(EXPERIMENTS, out)}")
 
 
+def _verify(arguments: Sequence[str]) -> int:
+    options = make_dataclass(
+        "Verify", [("config", Annotated[VerifyConfig, tyro.conf.arg(name="")], field(default=VerifyConfig()))]
+    )
+    config = tyro.cli(
+        options, args=list(arguments), prog="ssa-theory verify", description=VerifyConfig.__doc__, config=_FLAGS
+    ).config
+    properties, seed = config.properties, config.first_seed
+    outcomes = {p.name: Outcome(p) for p in properties}
+    try:
+        with _progress() as progress:
+            for outcome in verify(config.seconds, seed, properties, progress):
+                outcomes[outcome.property.name] = outcome
+    finally:  # after Ctrl-C too
+        table = Table("cases survived", "verdict", "property", "what holds", box=None, title_justify="left")
+        for o in outcomes.values():
+            table.add_row(f"{o.cases:,}", o.verdict, o.property.name, Text(o.property.sentence))
+        _print(table)
+        violated = [o for o in outcomes.values() if o.counterexample is not None]
+        for o in violated:
+            print(f"{o.property.name} is violated: {o.counterexample}")
+            print(f"  again: ssa-theory verify --only {o.property.name} --seed {o.counterexample.seed}")
+        cases = sum(o.cases for o in outcomes.values())
+        print(f"{len(outcomes)} properties, {cases:,} cases, {len(violated)} violated (from seed {seed})")
+    return 1 if violated else 0
+
+
 def _bench(arguments: Sequence[str]) -> None:
     options = make_dataclass(
         "Bench",
@@ -275,11 +314,12 @@ def _progress() -> Iterator[Progress]:
         yield start
 
 
-_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+_COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "list": _list,
     "run": _run,
     "plot": _plot,
     "claims": _claims,
+    "verify": _verify,
     "bench": _bench,
 }
 

@@ -1,8 +1,10 @@
 """What every experiment's config has."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Config = TypeVar("Config", bound="ExperimentConfig")
 
 
 class ExperimentConfig(BaseModel):
@@ -23,6 +25,15 @@ class ExperimentConfig(BaseModel):
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="precision of training (evaluation is in float64)"
     )
+    compile: bool = Field(
+        False,
+        description="compile the training step: seconds for each model and shape, then two to three times as fast",
+    )
+    block_seeds: int | None = Field(
+        None,
+        ge=1,
+        description="seeds trained and stored at a time; by default what suits the device's cache and memory",
+    )
 
     def require_distinct(self, *names: str) -> None:
         """Raise ValueError where one of these fields is empty or lists a value twice."""
@@ -30,6 +41,10 @@ class ExperimentConfig(BaseModel):
             values = getattr(self, name)
             if len(set(values)) != len(values) or not values:
                 raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+
+    def of_seeds(self: Config, seeds: range) -> Config:
+        """The same settings for some of the seeds. What is checked of all seeds need not hold for a few: nothing is checked."""
+        return self.model_copy(update={"first_seed": seeds.start, "seeds": len(seeds)})
 
     @property
     def seed_range(self) -> range:

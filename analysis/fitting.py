@@ -9,8 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.config import ExperimentConfig
 from analysis.measures import effective_support, row_l1, singular_values, token_norm
-from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, Trained, cross_entropy, member_generator, train
+from ssa_theory import (
+    Queries,
+    SingleLayerAttention,
+    Stream,
+    Tokens,
+    Trained,
+    block_members,
+    cross_entropy,
+    member_generator,
+    resolve_device,
+    train,
+)
 from tasks import MarkovGraphTask, unit_embeddings
 
 _BLOCK_BYTES = 2**31
@@ -36,18 +48,20 @@ def record_steps(steps: int) -> np.ndarray:
     return np.unique(np.rint(np.linspace(0, steps, 41)).astype(int))
 
 
-def seed_blocks(seeds: int, bytes_per_seed: int) -> list[slice]:
-    """Blocks of seeds whose training stays within a fixed share of memory; a seed's result does not depend on its block.
+def block_size(config: ExperimentConfig, bytes_per_seed: int) -> int:
+    """How many seeds to train at a time: what suits the device's caches, within a fixed bound on memory.
 
-    Raises ValueError where a single seed is too large.
+    bytes_per_seed: everything that is held of one seed while it trains. A multiple of 64 seeds, if there is room: vector units
+    take models in groups, and a seed's numbers are then the same bit for bit at any place in a block. Raises ValueError where a
+    single seed is too large.
     """
     if bytes_per_seed > _BLOCK_BYTES:
         raise ValueError(
             f"one seed needs about {bytes_per_seed / 2**30:.1f} GiB, above the limit of {_BLOCK_BYTES / 2**30:.0f} GiB "
             "a block: use fewer nodes, a smaller batch or fewer settings"
         )
-    size = max(1, min(seeds, _BLOCK_BYTES // bytes_per_seed))
-    return [slice(start, min(start + size, seeds)) for start in range(0, seeds, size)]
+    size = min(block_members(bytes_per_seed, resolve_device(config.device)), _BLOCK_BYTES // bytes_per_seed)
+    return size // 64 * 64 or size
 
 
 def check_result_fits(numbers: int) -> None:
@@ -88,6 +102,7 @@ def train_with_cooldown(
     cooldown_steps: int,
     learning_rate: float,
     batches: Iterable[Any],
+    compile: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Trained:
     """`train` on fresh data, then `cooldown_steps` more at a tenth of the step size.
@@ -96,15 +111,9 @@ def train_with_cooldown(
     order. A member has diverged where it did in either stage.
     """
     source = iter(batches)
-    first = train(loss, parameters, steps=steps, learning_rate=learning_rate, batches=source, progress=progress)
-    last = train(
-        loss,
-        first.parameters,
-        steps=cooldown_steps,
-        learning_rate=COOLDOWN * learning_rate,
-        batches=source,
-        progress=progress,
-    )
+    common = {"batches": source, "compile": compile, "progress": progress}
+    first = train(loss, parameters, steps=steps, learning_rate=learning_rate, **common)
+    last = train(loss, first.parameters, steps=cooldown_steps, learning_rate=COOLDOWN * learning_rate, **common)
     return Trained(last.parameters, {}, first.diverged | last.diverged)
 
 
@@ -119,6 +128,7 @@ def fit(
     steps: int,
     learning_rate: float,
     optimizer: str = "adam",
+    compile: bool = False,
     batches: Iterable[Queries] | None = None,
     record: np.ndarray | None = None,
     measure: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
@@ -165,6 +175,7 @@ def fit(
         steps=steps,
         learning_rate=learning_rate,
         optimizer=optimizer,
+        compile=compile,
         batches=batches,
         measure=measure_step,
         record=(record_steps(steps) if record is None else record).tolist(),

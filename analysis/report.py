@@ -104,7 +104,7 @@ def _section(experiment: Experiment, out: Path) -> Section:
         {key: dataset.attrs[key] for key in keys} | versions,
         sum(int(np.sum(dataset[name])) for name in dataset if name == "diverged" or name.endswith("_diverged")),
         f"{command} {_flags(experiment, config)}",
-        (_place(experiment.run), _place(experiment.claims)),
+        (_place(experiment.train), _place(experiment.claims)),
     )
 
 

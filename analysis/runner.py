@@ -2,11 +2,15 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from filelock import FileLock, Timeout
 
+from analysis.blocks import forget_blocks, run_blocks
 from analysis.claims import Claim
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress, silent
@@ -25,34 +29,64 @@ from ssa_theory import resolve_device
 
 
 def execute(
-    experiment: Experiment, config: ExperimentConfig, out: Path, fresh: bool = False, progress: Progress = silent
+    experiment: Experiment,
+    config: ExperimentConfig,
+    out: Path,
+    fresh: bool = False,
+    progress: Progress = silent,
+    workers: int = 1,
+    scheduler: str | None = None,
 ) -> tuple[xr.Dataset, list[Claim], bool]:
     """Train, store, draw and claim; what was made by this very config, source and result is left as it is.
+
+    workers, scheduler: who trains the blocks of seeds, as in `analysis.cluster.run_jobs`. A run that was cut off goes on with
+    the blocks that it lacks. Of two processes with the same experiment and folder the second waits for the first.
 
     The source is that of the installed packages: for an experiment defined elsewhere, in a notebook say, set `fresh`.
     Returns the result, its claims, and whether it was trained now. Files: out/NAME/result.nc, figure.svg, .pdf and .png, and
     claims.json. Raises ValueError for a folder that cannot be written, before any training.
     """
-    path, module = result_path(experiment.name, out), experiment.run.__module__
+    path, module = result_path(experiment.name, out), experiment.train.__module__
     prepare_folder(path.parent)
-    dataset = None if fresh else load_current(path, config, module)
-    trained = dataset is None
-    if trained:
-        start = time.perf_counter()
-        dataset = experiment.run(config, progress)
-        seconds = time.perf_counter() - start
-        dataset.attrs |= provenance(experiment.name, config, resolve_device(config.device), seconds, module)
-        save(dataset, path)
-    elif _made_from(path) == _stamp(path, module) and all(
-        path.with_name(f"figure.{kind}").is_file() for kind in FORMATS
-    ):
-        return dataset, load_claims(experiment.name, out), False
-    return *present(experiment, out), trained
+    with _alone_in(path.parent, progress):
+        dataset = None if fresh else load_current(path, config, module)
+        trained = dataset is None
+        if trained:
+            start = time.perf_counter()
+            blocks = path.with_name("blocks")
+            if fresh:
+                forget_blocks(blocks)
+            dataset = run_blocks(experiment, config, blocks, workers, scheduler, progress)
+            seconds = time.perf_counter() - start
+            dataset.attrs |= provenance(experiment.name, config, resolve_device(config.device), seconds, module)
+            save(dataset, path)
+            forget_blocks(blocks)
+        elif _made_from(path) == _stamp(path, module) and all(
+            path.with_name(f"figure.{kind}").is_file() for kind in FORMATS
+        ):
+            return dataset, load_claims(experiment.name, out), False
+        return *present(experiment, out), trained
+
+
+@contextmanager
+def _alone_in(folder: Path, progress: Progress) -> Iterator[None]:
+    """Hold the folder's lock, which the system takes back from a process that ends, however it ends."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        advance = progress(f"waiting for another process that works in {folder}", 1)
+        lock.acquire()
+        advance(1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_unchanged(experiment: Experiment, config: ExperimentConfig, out: Path) -> bool:
     """Whether `execute` would find the result, made by this very config and source, and not train."""
-    return load_current(result_path(experiment.name, out), config, experiment.run.__module__) is not None
+    return load_current(result_path(experiment.name, out), config, experiment.train.__module__) is not None
 
 
 def present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]]:
@@ -64,7 +98,7 @@ def present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]]
         save_figure(experiment.plot(dataset), path.parent)
         claims = experiment.claims(dataset)
     except KeyError as error:
-        if dataset.attrs["source"] == source_digest(experiment.run.__module__):
+        if dataset.attrs["source"] == source_digest(experiment.train.__module__):
             raise
         raise ValueError(
             f"the stored result {path} was made by another version of this code and lacks what is drawn now ({error}): "
@@ -73,7 +107,7 @@ def present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]]
     # Written last: where claims.json says what it was made from, the figure is of the same.
     text = (
         json.dumps(
-            {"made_from": _stamp(path, experiment.run.__module__), "claims": [c.to_dict() for c in claims]}, indent=1
+            {"made_from": _stamp(path, experiment.train.__module__), "claims": [c.to_dict() for c in claims]}, indent=1
         )
         + "\n"
     )

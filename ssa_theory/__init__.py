@@ -2,7 +2,7 @@
 
 from ssa_theory.attention import SelectiveSelfAttention, Temperature, attention_weights
 from ssa_theory.denoising_models import DENOISING_VARIANTS, DenoisingAttention
-from ssa_theory.ensemble import Trained, resolve_device, train
+from ssa_theory.ensemble import Trained, block_members, resolve_device, train
 from ssa_theory.retrieval_models import RETRIEVAL_VARIANTS, RetrievalAttention
 from ssa_theory.schedules import SCHEDULES, PositionSchedule
 from ssa_theory.seeds import Stream, member_generator
@@ -43,6 +43,7 @@ __all__ = [
     "Trained",
     "Variant",
     "attention_weights",
+    "block_members",
     "cross_entropy",
     "entropy",
     "entropy_derivative",

@@ -1,7 +1,10 @@
 """Ensemble training: many independent models as one tensor program, the model axis `member` last in every tensor."""
 
+import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import repeat
 from typing import Any, Literal
 
@@ -35,13 +38,81 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
+def block_members(bytes_per_member: int, device: torch.device) -> int:
+    """How many models to train as one tensor program: as many as the caches hold, for larger ensembles wait for memory.
+
+    bytes_per_member: what a training step reads and writes of one model: parameters, optimiser state, data, activations. On a
+    CPU their sum is kept within the last-level cache, on a GPU within a sixteenth of its memory, where a larger block only
+    amortises the launches. Never fewer than 64, below which the vector units idle. Raises ValueError for bytes < 1.
+    """
+    if bytes_per_member < 1:
+        raise ValueError(f"a model needs at least 1 byte, got {bytes_per_member}: count its tensors")
+    if device.type == "cuda":
+        room = torch.cuda.get_device_properties(device).total_memory // 16
+    else:
+        try:
+            room = os.sysconf("SC_LEVEL3_CACHE_SIZE")
+        except (ValueError, OSError):  # not known to this system
+            room = 0
+        room = max(room, 2**22)
+    return max(64, room // bytes_per_member)
+
+
+Loss = Callable[[Parameters, Any], Tensor]
+
+
+def _gradient(loss: Loss, parameters: Parameters, batch: Any) -> tuple[Tensor, Sequence[Tensor]]:
+    """Each member's loss, and the gradient of their sum by every parameter."""
+    member_loss = loss(parameters, batch)
+    return member_loss.detach(), torch.autograd.grad(member_loss.sum(), list(parameters.values()))
+
+
+@cache
+def _compiled_gradient() -> Callable[..., tuple[Tensor, Sequence[Tensor]]]:
+    """`_gradient` as fused kernels: forward and backward of the whole loss as one graph.
+
+    One compiled function for all losses: a block of the same shapes finds what an earlier one compiled.
+    """
+    import torch._dynamo  # takes seconds to import, which uncompiled training need not wait for
+
+    compiled = torch.compile(
+        _gradient,
+        fullgraph=True,
+        dynamic=False,
+        options={"cpp.enable_floating_point_contract_flag": "fast"},  # fused multiply-add
+    )
+
+    def call(loss: Loss, parameters: Parameters, batch: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        # Every variant and shape is a compilation of its own, and the gradient is part of the graph.
+        with torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=512, accumulated_recompile_limit=512):
+            return compiled(loss, parameters, batch)
+
+    return call
+
+
+def _compiled_or_not(loss: Loss, parameters: Parameters, batch: Any) -> Callable[..., tuple[Tensor, Sequence[Tensor]]]:
+    """The compiled gradient, tried on this batch; the uncompiled one, with one notice, where it cannot be compiled."""
+    try:
+        compiled = _compiled_gradient()
+        compiled(loss, parameters, batch)
+    except Exception as error:  # no compiler, or a loss that cannot be traced: each fails in its own way
+        _gradient(loss, parameters, batch)  # an error of the loss itself is the caller's
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
+        warnings.warn(
+            f"training goes on uncompiled, as it cannot be compiled here: {reason}", RuntimeWarning, stacklevel=3
+        )
+        return _gradient
+    return compiled
+
+
 def train(
-    loss: Callable[[Parameters, Any], Tensor],
+    loss: Loss,
     parameters: Parameters,
     *,
     steps: int,
     learning_rate: float,
     optimizer: Optimizer = "adam",
+    compile: bool = False,
     batches: Iterable[Any] | None = None,
     measure: Callable[[Parameters], dict[str, Tensor]] | None = None,
     record: Sequence[int] = (),
@@ -52,7 +123,9 @@ def train(
     loss(parameters, batch) gives one value per member. Members share no parameter, so the gradient of the summed loss
     is each member's own gradient, and elementwise optimisers keep them apart: a member that diverges fills its own
     column with NaN and no other. batches: one per step; None for a loss without data. measure(parameters) is stored
-    at the steps in `record` (0 is the initialisation). progress(n) is told of every n finished steps.
+    at the steps in `record` (0 is the initialisation). progress(n) is told of every n finished steps. compile: fuse the
+    loss and its gradient into few kernels, which takes seconds for each new loss and shape and pays for long trainings of
+    many models; the numbers agree to rounding. Where that is impossible training goes on without, with one RuntimeWarning.
 
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate that is not positive
     and finite, an unknown optimiser, or too few batches.
@@ -70,6 +143,7 @@ def train(
     recorded, wanted = [], set(record)
     diverged = torch.zeros(leaves[0].shape[-1], dtype=torch.bool, device=leaves[0].device)
     source = iter(repeat(None) if batches is None else batches)
+    gradient = None if compile else _gradient
 
     for step in range(steps + 1):
         if measure is not None and step in wanted:
@@ -82,11 +156,12 @@ def train(
             batch = next(source)
         except StopIteration:
             raise ValueError(f"the batches ran out after {step} of {steps} steps: give one per step") from None
-        member_loss = loss(parameters, batch)
-        for leaf, gradient in zip(leaves, torch.autograd.grad(member_loss.sum(), leaves), strict=True):
-            leaf.grad = gradient.contiguous()  # the fused kernels pair gradient and parameter by place in memory
+        gradient = gradient or _compiled_or_not(loss, parameters, batch)
+        member_loss, slopes = gradient(loss, parameters, batch)
+        for leaf, slope in zip(leaves, slopes, strict=True):
+            leaf.grad = slope.contiguous()  # the fused kernels pair gradient and parameter by place in memory
         updater.step()
-        diverged |= ~torch.isfinite(member_loss.detach())
+        diverged |= ~torch.isfinite(member_loss)
         if progress is not None:
             progress(1)
 

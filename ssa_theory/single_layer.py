@@ -139,10 +139,17 @@ def log_predictive(
 
 
 def cross_entropy(logits: Float[Tensor, "node next member"], queries: Queries) -> Float[Tensor, " member"]:
-    """-sum_q weight_q sum_j target_qj log P_hat(j | q) in nats; a target of zero contributes zero, whatever P_hat is."""
+    """-sum_q weight_q sum_j target_qj log P_hat(j | q) in nats; a target of zero contributes zero, whatever P_hat is.
+
+    With z = logits + log m it is sum_q weight_q (log sum_j exp z_qj - sum_j target_qj z_qj), since targets sum to one: the
+    gradient then needs the one exponential that the value needs.
+    """
     if queries.node is not None:
         shape = (len(queries.node), *logits.shape[1:])
         logits = logits.gather(0, queries.node.unsqueeze(1).expand(shape))
-    log_p = log_predictive(logits, queries.counts)
-    log_p = torch.where(queries.target > 0, log_p, 0.0)  # 0 * -inf, of a token that is not in the prompt, would be NaN
-    return -(queries.weight * (queries.target * log_p).sum(1)).sum(0)
+    if queries.counts is not None:
+        logits = logits + queries.counts.log()
+    shifted = logits - logits.detach().amax(1, keepdim=True)
+    answered = torch.where(queries.target > 0, shifted, 0.0)  # 0 * -inf, of a token not in the prompt, would be NaN
+    log_partition = shifted.exp().sum(1).log()
+    return (queries.weight * (log_partition - (queries.target * answered).sum(1))).sum(0)

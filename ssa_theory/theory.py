@@ -121,6 +121,7 @@ def minimal_norm(
             bounds=(least, np.inf),
             method="bvls",
             tol=1e-14,
+            max_iter=100 * len(pieces),  # one for each variable, the default, is sometimes too few
         )
         if solution.status < 1:
             raise ValueError(f"the minimal-norm solve did not converge ({solution.message}): raise the angle or dim")

@@ -15,9 +15,9 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.ablation_claims import claims
 from analysis.experiments.ablation_figure import plot
 from analysis.experiments.base import Experiment, Progress
-from analysis.fitting import seed_blocks, stack_members, train_with_cooldown
+from analysis.fitting import block_size, stack_members, train_with_cooldown
 from analysis.statistics import mean_band, ratio
-from ssa_theory import Queries, Stream, Trained, cross_entropy, member_generator, resolve_device, train
+from ssa_theory import Queries, Stream, Trained, cross_entropy, ensemble, member_generator, resolve_device
 from ssa_theory.ablation_models import AblationLayer, Terms
 from ssa_theory.denoising_models import squared_error
 from tasks import DenoisingTask, MarkovGraphTask, text_from_file, unit_embeddings
@@ -113,23 +113,26 @@ _ABOUT = {
 }
 
 
-def run(config: AblationConfig, progress: Progress) -> xr.Dataset:
-    """Train every variant of both parts on every seed."""
-    device = resolve_device(config.device)
+def seeds_per_block(config: AblationConfig) -> int:
+    """By the training data, and the tokens and hidden units of the longest evaluation, each with a copy."""
     dim = DenoisingTask().dim
     steps = config.denoise_steps + config.cooldown_steps
-    # Training data, and the tokens and hidden units of the longest evaluation, each with a copy.
     numbers = steps * config.batch_size * max(config.train_lengths) * (dim + 1)
     numbers += config.held_out * config.longer_length * 5 * dim
-    blocks = seed_blocks(config.seeds, 16 * numbers)
-    total = len(blocks) * (len(LETTERS) * config.letters_steps + len(DENOISE) * steps)
+    return block_size(config, 16 * numbers)
+
+
+def train(config: AblationConfig, progress: Progress) -> xr.Dataset:
+    """Train every variant of both parts on every seed."""
+    device, steps = resolve_device(config.device), config.denoise_steps + config.cooldown_steps
+    total = len(LETTERS) * config.letters_steps + len(DENOISE) * steps
     advance = progress(f"training {config.seeds} seeds x {len(LETTERS) + len(DENOISE)} variants", total)
-    seeds = [config.seed_range[block] for block in blocks]
-    parts = [
-        xr.concat([fit(config, block, device, advance) for block in seeds], "seed", data_vars="minimal", join="exact")
-        for fit in (_letters, _denoise)
-    ]
-    dataset = xr.concat(parts, "variant", data_vars="minimal", join="exact")
+    parts = [fit(config, config.seed_range, device, advance) for fit in (_letters, _denoise)]
+    return xr.concat(parts, "variant", data_vars="minimal", join="exact")
+
+
+def summarise(config: AblationConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add the exact baselines, and what the figure shows: ratios and means with 95 % intervals over seeds."""
     _add_baselines(config, dataset)
     peer = [f"{part}-vanilla" for part in dataset["part"].values]
     for name, values in (("relative_excess", dataset["excess"]), ("relative_l1", dataset["l1_error"])):
@@ -178,11 +181,12 @@ def _letters(
         def loss(parameters: dict[str, Tensor], batch: None) -> Tensor:
             return cross_entropy(layer.logits(parameters, working, feature), queries)
 
-        trained = train(
+        trained = ensemble.train(
             loss,
             _initial(layer, config.letters_dim, seeds, device, kind),
             steps=config.letters_steps,
             learning_rate=config.letters_learning_rate,
+            compile=config.compile,
             progress=advance,
         )
         logits = layer.logits(_final(trained), tokens, log_frequency)
@@ -230,6 +234,7 @@ def _denoise(
             cooldown_steps=config.cooldown_steps,
             learning_rate=config.denoise_learning_rate,
             batches=batches(),
+            compile=config.compile,
             progress=advance,
         )
         final = _final(trained)
@@ -287,7 +292,9 @@ ABLATION = Experiment(
         "(bracketed beyond). Means and 95 % intervals over seeds, paired; some are narrower than their mark."
     ),
     config=AblationConfig,
-    run=run,
+    train=train,
+    seeds_per_block=seeds_per_block,
+    summarise=summarise,
     plot=plot,
     claims=claims,
     presets={

@@ -1,6 +1,6 @@
 """What an experiment is, and how it tells of its progress."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -21,22 +21,35 @@ def silent(description: str, total: int) -> Callable[[int], None]:
     return lambda finished: None
 
 
+def _all_seeds(config: ExperimentConfig) -> int:
+    return config.seeds
+
+
+def _as_trained(config: ExperimentConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    return dataset
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """One question with its config, its run, its figure and its claims. Adding an experiment is adding one of these.
+    """One question with its config, its training, its figure and its claims. Adding an experiment is adding one of these.
 
-    run(config, progress) returns the labelled result; plot(result) a figure, without training or statistics;
-    claims(result) the ledger lines. caption: what the figure's panels show, whatever the result. presets: what each
-    preset changes from the config's defaults.
+    train(config, progress) returns the labelled numbers of the config's seeds, along `seed`; a seed's numbers do not depend on
+    the others, so a long run is cut into blocks of seeds_per_block(config) seeds, each a unit of work with a file of its own.
+    summarise(config, dataset, progress) adds to the joined blocks what is said of all seeds together. By default all seeds are
+    one block and nothing is added. plot(result) draws a figure, without training or statistics; claims(result) are the
+    ledger lines.
+    caption: what the figure's panels show, whatever the result. presets: what each preset changes from the config's defaults.
     """
 
     name: str
     question: str
     caption: str
     config: type[ExperimentConfig]
-    run: Callable[[Any, Progress], xr.Dataset]
+    train: Callable[[Any, Progress], xr.Dataset]
     plot: Callable[[xr.Dataset], Figure]
     claims: Callable[[xr.Dataset], list[Claim]]
+    seeds_per_block: Callable[[Any], int] = _all_seeds
+    summarise: Callable[[Any, xr.Dataset, Progress], xr.Dataset] = _as_trained
     presets: Mapping[Preset, Mapping[str, object]] = field(default_factory=dict)
 
     def preset(self, name: str) -> ExperimentConfig:
@@ -44,3 +57,34 @@ class Experiment:
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return self.config(**self.presets.get(name, {}))
+
+    def blocks(self, config: ExperimentConfig) -> list[ExperimentConfig]:
+        """The config of each block. Raises ValueError where a single seed is too large for this machine, or blocks are asked
+        for where there are none.
+        """
+        if config.block_seeds and self.seeds_per_block is _all_seeds:
+            raise ValueError(
+                f"{self.name} takes all seeds together, got block_seeds={config.block_seeds}: drop block_seeds"
+            )
+        size = min(self.seeds_per_block(config), config.block_seeds or config.seeds)
+        seeds = config.seed_range
+        return [config.of_seeds(seeds[start : start + size]) for start in range(0, len(seeds), size)]
+
+    def join(self, config: ExperimentConfig, parts: Sequence[xr.Dataset], progress: Progress = silent) -> xr.Dataset:
+        """The result of all blocks. What does not depend on seeds must be the same in all of them."""
+        dataset = parts[0]
+        if len(parts) > 1:
+            dataset = xr.concat(
+                parts,
+                "seed",
+                data_vars="minimal",
+                coords="minimal",
+                compat="equals",
+                join="exact",
+                combine_attrs="drop",
+            )
+        return self.summarise(config, dataset, progress)
+
+    def run(self, config: ExperimentConfig, progress: Progress = silent) -> xr.Dataset:
+        """The whole result, computed block by block in this process and kept in memory."""
+        return self.join(config, [self.train(part, progress) for part in self.blocks(config)], progress)

@@ -13,7 +13,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.convergence_claims import CHOICES, claims, steps_ratio
 from analysis.experiments.convergence_figure import plot
-from analysis.fitting import check_result_fits, exact_problem, seed_blocks
+from analysis.fitting import block_size, check_result_fits, exact_problem
 from analysis.statistics import mean_band
 from ssa_theory import (
     Queries,
@@ -22,9 +22,9 @@ from ssa_theory import (
     Tokens,
     Variant,
     cross_entropy,
+    ensemble,
     member_generator,
     resolve_device,
-    train,
 )
 from tasks import MarkovGraphTask, graph_from_family, text_from_file
 
@@ -102,9 +102,8 @@ _ABOUT = {
 }
 
 
-def run(config: ConvergenceConfig, progress: Progress) -> xr.Dataset:
-    """Train every variant at every learning rate on every seed; choose learning rates on some seeds, compare on the others."""
-    device = resolve_device(config.device)
+def _settings(config: ConvergenceConfig) -> list[tuple[str, MarkovGraphTask, int, int]]:
+    """Name, chain, embedding dimension and steps of each setting."""
     ring = MarkovGraphTask.from_graph(graph_from_family("ring", config.nodes))
     settings = [("ring", ring, config.dim, config.steps)]
     if config.letters_steps:
@@ -112,33 +111,33 @@ def run(config: ConvergenceConfig, progress: Progress) -> xr.Dataset:
         settings.append(("letters", letters, config.letters_dim, config.letters_steps))
     if config.control_steps:
         settings.append(("control", ring, config.nodes, config.control_steps))
-    rates = len(config.learning_rates)
+    return settings
+
+
+def seeds_per_block(config: ConvergenceConfig) -> int:
+    """By the memory of one seed in the largest setting: logits and their gradients, and the loss of every step."""
+    settings, rates = _settings(config), len(config.learning_rates)
     points = len(config.levels) * 2 + _CURVE_POINTS
     check_result_fits(len(settings) * config.seeds * len(config.variants) * rates * points)
-    blocks = [
-        # Logits and their gradients, and the loss of every step.
-        seed_blocks(config.seeds, 8 * rates * (4 * task.nodes**2 * (4 + dim) + 2 * steps))
-        for _, task, dim, steps in settings
-    ]
-    total = sum(steps * len(b) for (*_, steps), b in zip(settings, blocks, strict=True)) * len(config.variants)
+    numbers = max(4 * task.nodes**2 * (4 + dim) + 2 * steps for _, task, dim, steps in settings)
+    return block_size(config, 8 * rates * numbers)
+
+
+def train(config: ConvergenceConfig, progress: Progress) -> xr.Dataset:
+    """Train every variant at every learning rate on every seed."""
+    device, settings, rates = resolve_device(config.device), _settings(config), len(config.learning_rates)
+    total = sum(steps for *_, steps in settings) * len(config.variants)
     advance = progress(f"training {config.seeds} seeds x {rates} rates x {len(config.variants)} variants", total)
     parts = []
-    for (_, task, dim, steps), slices in zip(settings, blocks, strict=True):
-        by_variant = [
-            xr.concat(
-                [_run_block(config, v, task, dim, steps, config.seed_range[b], device, advance) for b in slices],
-                dim="seed",
-                join="exact",
-            )
-            for v in config.variants
-        ]
+    for _, task, dim, steps in settings:
+        by_variant = [_train_variant(config, v, task, dim, steps, device, advance) for v in config.variants]
         part = xr.concat(by_variant, dim=xr.DataArray(list(config.variants), dims="variant", name="variant"))
         part["initial_gap"] = part["initial_gap"].isel(variant=0)  # temperatures start at 1: the same for all
         curve = _curve_steps(steps)
         part["curve_step"] = ("point", curve.astype(float))
         parts.append(part.assign(budget=float(steps)).assign_coords(point=np.arange(len(curve))))
     names = xr.DataArray([name for name, *_ in settings], dims="setting", name="setting")
-    return _compare(config, xr.concat(parts, dim=names, join="outer"))
+    return xr.concat(parts, dim=names, join="outer")
 
 
 def _curve_steps(steps: int) -> np.ndarray:
@@ -146,19 +145,19 @@ def _curve_steps(steps: int) -> np.ndarray:
     return np.unique(np.rint(np.geomspace(1, steps, _CURVE_POINTS)).astype(int))
 
 
-def _run_block(
+def _train_variant(
     config: ConvergenceConfig,
     variant: Variant,
     task: MarkovGraphTask,
     dim: int,
     steps: int,
-    seeds: Sequence[int],
     device: torch.device,
     advance: Callable[[int], None],
 ) -> xr.Dataset:
-    """One variant on a block of seeds, at all learning rates."""
+    """One variant at all learning rates."""
+    seeds, kind = config.seed_range, getattr(torch, config.dtype)
     gap, diverged = gap_by_step(
-        variant, task, dim, seeds, config.learning_rates, steps, getattr(torch, config.dtype), device, advance
+        variant, task, dim, seeds, config.learning_rates, steps, kind, device, config.compile, advance
     )
     shape = (len(config.learning_rates), len(seeds), len(config.levels))
     taken, reached = np.empty(shape), np.empty(shape, dtype=bool)
@@ -188,6 +187,7 @@ def gap_by_step(
     steps: int,
     dtype: torch.dtype,
     device: torch.device,
+    compile: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The cross-entropy gap in nats (step, rate, seed) after every step of Adam, 0 included, and what diverged (rate, seed).
@@ -210,11 +210,12 @@ def gap_by_step(
     def loss(parameters: dict[str, Tensor], _: None = None) -> Tensor:
         return cross_entropy(model.logits({k: v * scale for k, v in parameters.items()}, working), queries)
 
-    trained = train(
+    trained = ensemble.train(
         loss,
         {k: v.to(dtype) for k, v in repeated.items()},
         steps=steps,
         learning_rate=largest,
+        compile=compile,
         measure=lambda parameters: {"loss": loss(parameters)},
         record=range(steps + 1),
         progress=progress,
@@ -237,7 +238,7 @@ def first_passage(
     return np.where(reached, below.argmax(0), len(gap) - 1).astype(float), reached
 
 
-def _compare(config: ConvergenceConfig, dataset: xr.Dataset) -> xr.Dataset:
+def summarise(config: ConvergenceConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
     """Choose learning rates on the tuning seeds; add what is compared, and shown, on the others."""
     taken = dataset["steps_to_level"]
     final = dataset["final_gap"] / dataset["initial_gap"]
@@ -281,7 +282,9 @@ CONVERGENCE = Experiment(
     "marks) and at vanilla's best (small); hollow marks: some run did not reach the level; no mark: none did. Learning rates are "
     "chosen on the first quarter of the seeds; means and 95 % intervals are over the rest.",
     config=ConvergenceConfig,
-    run=run,
+    train=train,
+    seeds_per_block=seeds_per_block,
+    summarise=summarise,
     plot=plot,
     claims=claims,
     presets={

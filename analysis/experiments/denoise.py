@@ -14,7 +14,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.denoise_claims import claims
 from analysis.experiments.denoise_figure import plot
-from analysis.fitting import seed_blocks, stack_members, train_with_cooldown
+from analysis.fitting import block_size, stack_members, train_with_cooldown
 from analysis.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory.denoising_models import (
@@ -107,6 +107,7 @@ _BY_SETTING = {
 _HELD_OUT = {
     "held_out_naive": "conditional risk of the mean token on the seed's held-out samples",
     "held_out_bayes": "conditional risk of the exact Bayes estimate on the seed's held-out samples: its posterior variance",
+    "held_out_square": "mean square of the posterior variances of the seed's held-out samples",
     "held_out_oracle": "the oracle's posterior variance on the seed's held-out samples",
 }
 _LEARNED = {
@@ -124,20 +125,18 @@ _GATE = {
 }
 
 
-def run(config: DenoiseConfig, progress: Progress) -> xr.Dataset:
-    """Train every variant on every seed and setting; evaluate on held-out samples with their exact posterior."""
-    device = resolve_device(config.device)
-    steps = config.steps + config.cooldown_steps
-    # Training data is drawn once for all variants and settings: in single or double precision, and as much again while stacked.
-    numbers = steps * config.batch_size * (config.length + 1) * (config.dim + 1)
-    blocks = seed_blocks(config.seeds, 16 * numbers + 64 * config.held_out * config.length * (4 * config.dim + 1))
-    cells = len(config.variants) + len(config.swept_variants) * (len(config.noises) - 1)
-    advance = progress(f"training {config.seeds} seeds x {cells} models", steps * cells * len(blocks))
-    parts = [_run_block(config, config.seed_range[block], device, advance) for block in blocks]
-    dataset = xr.concat([part for part, _ in parts], dim="seed", join="exact", data_vars="minimal")
-    variances = np.concatenate([variance for _, variance in parts], axis=1).reshape(len(config.noises), -1)
-    dataset["bayes"] = ("setting", variances.mean(1))
-    dataset["bayes_error"] = ("setting", variances.std(1, ddof=1) / np.sqrt(variances.shape[1]))
+def seeds_per_block(config: DenoiseConfig) -> int:
+    """By the data: drawn once for all variants and settings, in either precision, and as much again while stacked."""
+    numbers = (config.steps + config.cooldown_steps) * config.batch_size * (config.length + 1) * (config.dim + 1)
+    return block_size(config, 16 * numbers + 64 * config.held_out * config.length * (4 * config.dim + 1))
+
+
+def summarise(config: DenoiseConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add the exact baselines, and what the figure shows: means with 95 % intervals over seeds."""
+    dataset["bayes"] = dataset["held_out_bayes"].mean("seed")
+    samples = config.seeds * config.held_out
+    variance = dataset["held_out_square"].mean("seed") - dataset["bayes"] ** 2
+    dataset["bayes_error"] = np.sqrt(variance.clip(min=0.0) / (samples - 1))
     curve = np.linspace(0.8 * min(config.noises.values()), 1.05 * max(config.noises.values()), _CURVE_POINTS)
     curve = np.unique(np.append(curve, config.no_information))
     dataset = dataset.assign_coords(curve_filler_noise=curve)
@@ -161,11 +160,13 @@ def run(config: DenoiseConfig, progress: Progress) -> xr.Dataset:
     return dataset
 
 
-def _run_block(
-    config: DenoiseConfig, seeds: Sequence[int], device: torch.device, advance: Callable[[int], None]
-) -> tuple[xr.Dataset, np.ndarray]:
-    """The learned part of the result for a block of seeds, and the posterior variances (setting, seed, sample)."""
-    count = (config.steps + config.cooldown_steps) * config.batch_size
+def train(config: DenoiseConfig, progress: Progress) -> xr.Dataset:
+    """Train every variant on every seed and setting; evaluate on held-out samples with their exact posterior."""
+    device, seeds = resolve_device(config.device), config.seed_range
+    steps = config.steps + config.cooldown_steps
+    cells = len(config.variants) + len(config.swept_variants) * (len(config.noises) - 1)
+    advance = progress(f"training {config.seeds} seeds x {cells} models", steps * cells)
+    count = steps * config.batch_size
     data = _training_data(config, count, seeds, device)
     radius = np.linspace(0, 1, 26)[1:] * 1.2 * np.sqrt(config.dim) * config.filler_noise
     shape = (len(config.variants), len(seeds), len(config.noises))
@@ -177,15 +178,15 @@ def _run_block(
         "gate_by_norm": np.full((*shape[:2], len(radius)), np.nan),
     }
     held_out = {name: np.empty((len(seeds), len(config.noises))) for name in _HELD_OUT}
-    variances = np.empty((len(config.noises), len(seeds), config.held_out))
     for j, (setting, noise) in enumerate(config.noises.items()):
         task = replace(config.task, filler_noise=noise)
         samples = [task.sample(config.held_out, member_generator(s, Stream.EVALUATION)) for s in seeds]
         posteriors = [task.bayes_posterior(s.tokens) for s in samples]
-        variances[j] = [p.variance for p in posteriors]
+        variances = np.array([p.variance for p in posteriors])
         naive = [((s.tokens.mean(1) - p.mean) ** 2).mean() for s, p in zip(samples, posteriors, strict=True)]
-        held_out["held_out_bayes"][:, j] = variances[j].mean(1)
-        held_out["held_out_naive"][:, j] = variances[j].mean(1) + naive
+        held_out["held_out_bayes"][:, j] = variances.mean(1)
+        held_out["held_out_square"][:, j] = (variances**2).mean(1)
+        held_out["held_out_naive"][:, j] = variances.mean(1) + naive
         held_out["held_out_oracle"][:, j] = [
             task.oracle_posterior(s.tokens, s.relevant).variance.mean() for s in samples
         ]
@@ -225,7 +226,7 @@ def _run_block(
     for name, values in found.items():
         dims = {"gate_saturation": ("setting", "bound"), "gate_by_norm": ("norm",)}.get(name, ("setting",))
         block[name] = (("variant", "seed", *dims), values)
-    return block, variances
+    return block
 
 
 def _training_data(
@@ -267,6 +268,7 @@ def _train(
         cooldown_steps=config.cooldown_steps,
         learning_rate=config.learning_rate,
         batches=_batches(config, data, noise),
+        compile=config.compile,
         progress=advance,
     )
     final = {k: torch.where(trained.diverged, 0.0, v.double()) for k, v in trained.parameters.items()}
@@ -290,7 +292,9 @@ DENOISE = Experiment(
         "beside the posterior probability that such a token is relevant. Means and 95 % intervals over seeds."
     ),
     config=DenoiseConfig,
-    run=run,
+    train=train,
+    seeds_per_block=seeds_per_block,
+    summarise=summarise,
     plot=plot,
     claims=claims,
     presets={

@@ -79,7 +79,7 @@ class DilutionConfig(ExperimentConfig):
         return {"equal": 0.0, "bounded": self.bound, "gaussian": self.deviation}[kind]
 
 
-def run(config: DilutionConfig, progress: Progress) -> xr.Dataset:
+def train(config: DilutionConfig, progress: Progress) -> xr.Dataset:
     """Measure every schedule, kind, number of needles and length on the same distractors, and compute the theory."""
     device = resolve_device(config.device)
     tau = schedule_temperatures(config)
@@ -363,7 +363,7 @@ DILUTION = Experiment(
         " the target mass."
     ),
     config=DilutionConfig,
-    run=run,
+    train=train,
     plot=plot,
     claims=claims,
     presets={

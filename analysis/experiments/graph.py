@@ -15,7 +15,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.graph_claims import claims
 from analysis.experiments.graph_figure import plot
-from analysis.fitting import FITTED, check_result_fits, fit, record_steps, seed_blocks, stack_members
+from analysis.fitting import FITTED, block_size, check_result_fits, fit, record_steps, stack_members
 from analysis.measures import SMALLEST_TAU
 from analysis.statistics import mean_band
 from ssa_theory import (
@@ -107,34 +107,36 @@ class GraphConfig(ExperimentConfig):
         return self
 
 
-def run(config: GraphConfig, progress: Progress) -> xr.Dataset:
+def seeds_per_block(config: GraphConfig) -> int:
+    """By the memory of training one model, counted generously: logits and their gradients, and a chunk of data."""
+    nodes = _tasks(config.of_seeds(config.seed_range[:1]))[0].nodes
+    check_result_fits(config.seeds * nodes**2 * (1 + len(config.variants)))
+    queries, data = nodes, 0
+    if config.context == "prompt" or config.loss == "sampled":
+        queries = max(_batch_size(config), EVALUATION_PROMPTS if config.context == "prompt" else 0)
+        data = _CHUNK * _batch_size(config) * (_prompt_length(config) + 3 * nodes)
+    return block_size(config, 8 * (8 * nodes * (nodes + queries) + data))
+
+
+def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     """Train every variant on every seed, at the asked-for setting and in the control regime."""
     device = resolve_device(config.device)
     tasks = _tasks(config)
-    check_result_fits(config.seeds * tasks[0].nodes ** 2 * (1 + len(config.variants)))
-    blocks = seed_blocks(config.seeds, _bytes_per_seed(config, tasks[0].nodes))
     regimes = [("", config.dim, config.steps)]
     if config.control_steps:
         regimes.append(("control_", tasks[0].nodes, config.control_steps))
-    total = sum(steps for *_, steps in regimes) * len(config.variants) * len(blocks)
+    total = sum(steps for *_, steps in regimes) * len(config.variants)
     advance = progress(f"training {config.seeds} seeds x {len(config.variants)} variants", total)
     dataset = _describe_tasks(config, tasks).assign_coords(variant=list(config.variants))
     for prefix, dim, steps in regimes:
         dataset = dataset.assign_coords({f"{prefix}step": record_steps(steps)})
-        fitted = [
-            [
-                _fit_block(config, v, tasks[part], config.seed_range[part], dim, steps, device, advance)
-                for part in blocks
-            ]
-            for v in config.variants
-        ]
+        fitted = [_fit(config, v, tasks, dim, steps, device, advance) for v in config.variants]
         for name, (dims, about) in FITTED.items():
             if prefix and name not in _CONTROL:
                 continue
             dims = ("variant", "seed", *(f"{prefix}step" if d == "step" else d for d in dims))
-            values = np.stack([np.concatenate([block[name] for block in variant]) for variant in fitted])
-            dataset[prefix + name] = (dims, values, {"description": about})
-    return _summarise(dataset)
+            dataset[prefix + name] = (dims, np.stack([found[name] for found in fitted]), {"description": about})
+    return dataset
 
 
 _CONTROL = ("cross_entropy_gap", "l1_by_step", "l1_error", "weight_norm", "diverged")
@@ -203,27 +205,17 @@ def _describe_tasks(config: GraphConfig, tasks: Sequence[MarkovGraphTask]) -> xr
     return dataset.assign_coords(seed=np.array(config.seed_range), node=labels, next=labels)
 
 
-def _bytes_per_seed(config: GraphConfig, nodes: int) -> int:
-    """Peak memory of training one model, counted generously: logits and their gradients, and a chunk of data."""
-    queries = nodes
-    data = 0
-    if config.context == "prompt" or config.loss == "sampled":
-        queries = max(_batch_size(config), EVALUATION_PROMPTS if config.context == "prompt" else 0)
-        data = _CHUNK * _batch_size(config) * (_prompt_length(config) + 3 * nodes)
-    return 8 * (8 * nodes * (nodes + queries) + data)
-
-
-def _fit_block(
+def _fit(
     config: GraphConfig,
     variant: Variant,
     tasks: Sequence[MarkovGraphTask],
-    seeds: Sequence[int],
     dim: int,
     steps: int,
     device: torch.device,
     advance: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
-    """Train one variant on a block of seeds."""
+    """Train one variant on every seed."""
+    seeds = config.seed_range
     nodes, prompt = tasks[0].nodes, config.context == "prompt"
     embeddings = [unit_embeddings(nodes, dim, member_generator(s, Stream.EMBEDDING), config.similarity) for s in seeds]
     keys = _prompt_length(config) if prompt else nodes
@@ -248,6 +240,7 @@ def _fit_block(
         steps=steps,
         learning_rate=config.learning_rate,
         optimizer=config.optimizer,
+        compile=config.compile,
         batches=_batches(config, tasks, seeds, target.to(getattr(torch, config.dtype)), steps) if sampled else None,
         progress=advance,
     )
@@ -306,7 +299,7 @@ def _prompt_queries(tokens: Tensor, following: Tensor, target: Tensor, loss: str
     return Queries(mass / mass.sum(1, keepdim=True), sampled.weight, sampled.node, counts)
 
 
-def _summarise(dataset: xr.Dataset) -> xr.Dataset:
+def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
     """Add what the figure shows: means with 95 % intervals over seeds that did not diverge, and the seed to draw."""
     kept = ~dataset["diverged"]
     for name in ("cross_entropy_gap", "l1_by_step", "weight_norm", "control_l1_by_step"):
@@ -334,7 +327,15 @@ _CAPTION = (
     "error, in the experiment graph in the control regime d = K. Lines and points are means over seeds, bands and bars their 95 "
     "% intervals."
 )
-_RUN = {"caption": _CAPTION, "run": run, "plot": plot, "claims": claims, "config": GraphConfig}
+_RUN = {
+    "caption": _CAPTION,
+    "config": GraphConfig,
+    "train": train,
+    "seeds_per_block": seeds_per_block,
+    "summarise": summarise,
+    "plot": plot,
+    "claims": claims,
+}
 GRAPH = Experiment(
     name="graph",
     question="Does SSA learn the transition matrix of a small graph better, and which temperature does each node get?",

@@ -13,7 +13,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.length_claims import claims
 from analysis.experiments.length_figure import plot
-from analysis.fitting import seed_blocks, stack_members, train_with_cooldown
+from analysis.fitting import block_size, stack_members, train_with_cooldown
 from analysis.measures import effective_support
 from analysis.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
@@ -72,28 +72,15 @@ class LengthConfig(ExperimentConfig):
         return PositionSchedule(name, max(self.train_lengths) if name == "yarn" else None)
 
 
-def run(config: LengthConfig, progress: Progress) -> xr.Dataset:
-    """Train every schedule on every seed, then evaluate all on held-out contexts that grow to the longest test length."""
-    device = resolve_device(config.device)
-    steps = config.steps + config.cooldown_steps
-    # The pool twice (as drawn, as batches), logits and weights with their gradients at every length, in float64.
+def seeds_per_block(config: LengthConfig) -> int:
+    """By the pool, twice (as drawn, as batches), and logits and weights with their gradients at every length."""
     numbers = 4 * config.contexts * POOL_QUERIES * max(config.train_lengths)
     numbers += 8 * config.batch_size * sum(config.train_lengths)
-    blocks = seed_blocks(config.seeds, 8 * numbers)
-    advance = progress(
-        f"training {config.seeds} seeds x {len(config.schedules)} schedules",
-        steps * len(config.schedules) * len(blocks),
-    )
-    fitted = [_fit(config, block, device, advance) for block in blocks]
-    tau, diverged = (np.concatenate(parts, axis=1) for parts in zip(*fitted, strict=True))
-    lengths = sorted(config.test_lengths)
-    dataset = xr.Dataset(
-        {
-            "learned_inverse_temperature": (("variant", "seed", "length"), tau),
-            "diverged": (("variant", "seed"), diverged),
-        },
-        coords={"variant": list(config.schedules), "seed": list(config.seed_range), "length": lengths},
-    )
+    return block_size(config, 8 * numbers)
+
+
+def summarise(config: LengthConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Evaluate all on held-out contexts that grow to the longest test length; the best temperatures are those of all seeds."""
     dataset = _evaluate(config, dataset, progress("evaluating held-out contexts, twice", 2 * config.seeds))
     gap, span = dataset["mse"] - dataset["bayes"], dataset["naive"] - dataset["bayes"]
     dataset["gap_ratio"] = (gap / span).transpose("variant", "seed", "length")
@@ -120,16 +107,19 @@ _ABOUT = {
 }
 
 
-def _fit(
-    config: LengthConfig, block: slice, device: torch.device, advance: Callable[[int], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Train all schedules on a block of seeds: tau (schedule, seed, test length) in float64, and what diverged."""
-    seeds, kind = config.seed_range[block], getattr(torch, config.dtype)
+def train(config: LengthConfig, progress: Progress) -> xr.Dataset:
+    """Train every schedule on every seed: its tau at every test length, in float64, and what diverged."""
+    device, kind = resolve_device(config.device), getattr(torch, config.dtype)
+    seeds, schedules = config.seed_range, config.schedules
+    advance = progress(
+        f"training {config.seeds} seeds x {len(schedules)} schedules",
+        (config.steps + config.cooldown_steps) * len(schedules),
+    )
     pool = batch_pool(config, seeds, device, kind)
     trained_on = torch.tensor(config.train_lengths, device=device)
     tested_on = torch.tensor(sorted(config.test_lengths), device=device)
     found, failed = [], []
-    for name in config.schedules:
+    for name in schedules:
         schedule = config.schedule(name)
 
         def loss(parameters: dict[str, Tensor], batch: Batch, schedule: PositionSchedule = schedule) -> Tensor:
@@ -144,13 +134,20 @@ def _fit(
             cooldown_steps=config.cooldown_steps,
             learning_rate=config.learning_rate,
             batches=chain(cycle_batches(pool, config.steps), cycle_batches(pool, config.cooldown_steps)),
+            compile=config.compile,
             progress=advance,
         )
         final = {k: v.double() for k, v in trained.parameters.items()}
         tau = schedule.inverse_temperature(final, tested_on)
         found.append(torch.where(trained.diverged, torch.nan, tau).T.cpu().numpy())
         failed.append(trained.diverged.cpu().numpy())
-    return np.stack(found), np.stack(failed)
+    return xr.Dataset(
+        {
+            "learned_inverse_temperature": (("variant", "seed", "length"), np.stack(found)),
+            "diverged": (("variant", "seed"), np.stack(failed)),
+        },
+        coords={"variant": list(schedules), "seed": list(seeds), "length": sorted(config.test_lengths)},
+    )
 
 
 def batch_pool(config: LengthConfig, seeds: Sequence[int], device: torch.device, kind: torch.dtype) -> list[Batch]:
@@ -245,7 +242,9 @@ LENGTH = Experiment(
         " length. Right: effective support of the attention row. Means and 95 % intervals over seeds."
     ),
     config=LengthConfig,
-    run=run,
+    train=train,
+    seeds_per_block=seeds_per_block,
+    summarise=summarise,
     plot=plot,
     claims=claims,
     presets={

@@ -16,7 +16,7 @@ from analysis.experiments.normalizers_claims import claims
 from analysis.experiments.normalizers_config import TASKS, TEMPERATURES, NormalizersConfig
 from analysis.experiments.normalizers_figure import plot
 from analysis.experiments.normalizers_tasks import Found, train_graph, train_length, train_retrieval
-from analysis.fitting import check_result_fits, seed_blocks
+from analysis.fitting import block_size, check_result_fits
 from analysis.statistics import mean_band, ratio
 from ssa_theory import resolve_device
 
@@ -67,28 +67,26 @@ _SINGLE = {
 }
 
 
-def run(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
-    """Train every normaliser on every task and seed, with and without temperature, and compare with the exact baselines."""
-    device = resolve_device(config.device)
+def seeds_per_block(config: NormalizersConfig) -> int:
+    """By the data as drawn and as moved, attention rows of every model, and their gradients, counted generously."""
     check_result_fits(
         config.seeds * 2 * len(config.normalizers) * (len(TASKS) * len(_BY_TASK) + 2 * len(config.length_test))
     )
-    blocks = [config.seed_range[block] for block in seed_blocks(config.seeds, _bytes_per_seed(config))]
-    kinds = len(config.normalizers)
+    keys, dim = config.retrieval_keys, config.retrieval_dim
+    problems = config.retrieval_steps * config.retrieval_batch + len(config.retrieval_noise) * config.retrieval_held_out
+    lengths = (
+        2 * len(config.normalizers) * sum(config.length_test) + 16 * max(config.length_test)
+    ) * config.length_held_out
+    return block_size(config, 8 * (3 * problems * ((keys + 1) * dim + 2 * keys) + lengths + 32 * config.graph_nodes**3))
+
+
+def train(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
+    """Train every normaliser on every task and seed, with and without temperature."""
+    device, kinds = resolve_device(config.device), len(config.normalizers)
     steps = config.graph_steps + config.retrieval_steps + config.length_steps
-    advance = progress(f"training {config.seeds} seeds x {kinds} normalisers, twice", 2 * steps * kinds * len(blocks))
-    found = {task: _join([TRAIN[task](config, b, device, advance) for b in blocks]) for task in TASKS}
-    baselines = {task: BASELINES[task](config) for task in TASKS}
-
-    length, known = found["length"], baselines["length"]
-    length["score"] = length["mse_by_length"][..., -1]
-    known["bayes"] = known["bayes_by_length"][:, -1]
-    for name in ("uniform", "best_softmax"):
-        known[name] = known[f"{name}_by_length"][:, -1] - known["bayes"]
-    length["error"] = length["score"] - known["bayes"]
-    for task in ("graph", "retrieval"):
-        found[task]["score"] = found[task]["error"] + baselines[task]["bayes"]
-
+    advance = progress(f"training {config.seeds} seeds x {kinds} normalisers, twice", 2 * steps * kinds)
+    found = {task: _by_model(TRAIN[task](config, config.seed_range, device, advance)) for task in TASKS}
+    found["length"]["score"] = found["length"]["mse_by_length"][..., -1]
     dataset = xr.Dataset(
         coords={
             "task": list(TASKS),
@@ -98,41 +96,49 @@ def run(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
             "length": list(config.length.test_lengths),
         }
     )
-    for parts, dims, about in ((found, _MODEL, _BY_TASK), (baselines, ("seed",), _BASELINES)):
-        for name, description in about.items():
-            shape = [dataset.sizes[d] for d in dims]
+    return _add(dataset, found, _MODEL, _BY_TASK)
+
+
+def _add(dataset: xr.Dataset, parts: dict[str, Found], dims: tuple[str, ...], by_task: dict[str, str]) -> xr.Dataset:
+    """Add what each task has of `by_task`, NaN where it lacks it, and what only one task has."""
+    shape = [dataset.sizes[d] for d in dims]
+    for name, about in by_task.items():
+        if any(name in part for part in parts.values()):
             values = np.stack([parts[task].get(name, np.full(shape, np.nan)) for task in TASKS])
-            dataset[name] = (("task", *dims), values, {"description": description})
-    for name, (dims, description) in _SINGLE.items():
-        part = next(p for p in (*found.values(), *baselines.values()) if name in p)
-        dataset[name] = (dims, part[name], {"description": description})
-    return _summarise(dataset)
+            dataset[name] = (("task", *dims), values, {"description": about})
+    for name, (single, about) in _SINGLE.items():
+        for part in parts.values():
+            if name in part:
+                dataset[name] = (single, part[name], {"description": about})
+    return dataset
 
 
-def _join(blocks: Sequence[Sequence[Found]]) -> Found:
-    """One entry a block and model to arrays (normalizer, temperature, seed, ...), NaN where a model diverged."""
-    joined = {}
-    for name in blocks[0][0]:
-        values = np.stack([np.concatenate([block[i][name] for block in blocks]) for i in range(len(blocks[0]))])
-        joined[name] = values.reshape(-1, len(TEMPERATURES), *values.shape[1:])
-    for name, values in joined.items():
+def _by_model(models: Sequence[Found]) -> Found:
+    """One entry a model to arrays (normalizer, temperature, seed, ...), NaN where a model diverged."""
+    found = {name: np.stack([model[name] for model in models]) for name in models[0]}
+    found = {name: values.reshape(-1, len(TEMPERATURES), *values.shape[1:]) for name, values in found.items()}
+    for name, values in found.items():
         if name not in ("diverged", "unmoved"):
-            values[joined["diverged"]] = np.nan
-    return joined
+            values[found["diverged"]] = np.nan
+    return found
 
 
-def _bytes_per_seed(config: NormalizersConfig) -> int:
-    """Memory of one seed, counted generously: data as drawn and as moved, attention rows of every model, their gradients."""
-    keys, dim = config.retrieval_keys, config.retrieval_dim
-    problems = config.retrieval_steps * config.retrieval_batch + len(config.retrieval_noise) * config.retrieval_held_out
-    lengths = (
-        2 * len(config.normalizers) * sum(config.length_test) + 16 * max(config.length_test)
-    ) * config.length_held_out
-    return 8 * (3 * problems * ((keys + 1) * dim + 2 * keys) + lengths + 32 * config.graph_nodes**3)
-
-
-def _summarise(dataset: xr.Dataset) -> xr.Dataset:
-    """Add what the figure shows: means with 95 % intervals over the seeds that did not diverge."""
+def summarise(config: NormalizersConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Compare with the exact baselines; add what the figure shows: means with 95 % intervals over the seeds left."""
+    advance = progress("exact baselines", len(TASKS))
+    baselines = {}
+    for task in TASKS:
+        baselines[task] = BASELINES[task](config)
+        advance(1)
+    known = baselines["length"]
+    known["bayes"] = known["bayes_by_length"][:, -1]
+    for name in ("uniform", "best_softmax"):
+        known[name] = known[f"{name}_by_length"][:, -1] - known["bayes"]
+    dataset = _add(dataset, baselines, ("seed",), _BASELINES)
+    # A task is trained on its score or on its error, whichever is exact; the other follows by the Bayes score.
+    score, error = dataset["score"], dataset["error"]
+    dataset["score"] = score.fillna(error + dataset["bayes"]).transpose(*score.dims).assign_attrs(score.attrs)
+    dataset["error"] = error.fillna(score - dataset["bayes"]).transpose(*error.dims).assign_attrs(error.attrs)
     for name in (
         "error",
         "effective_support",
@@ -163,7 +169,9 @@ NORMALIZERS = Experiment(
         "zeros) the same rows are; last panel: effective support at growing lengths. Means and 95 % intervals over seeds."
     ),
     config=NormalizersConfig,
-    run=run,
+    train=train,
+    seeds_per_block=seeds_per_block,
+    summarise=summarise,
     plot=plot,
     claims=claims,
     presets={

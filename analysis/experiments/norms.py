@@ -13,7 +13,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.norms_claims import claims
 from analysis.experiments.norms_figure import plot
-from analysis.fitting import check_result_fits, exact_problem, fit, seed_blocks
+from analysis.fitting import block_size, check_result_fits, exact_problem, fit
 from analysis.measures import effective_support, gini, hoyer, singular_values, token_norm, zero_fraction
 from analysis.statistics import mean_band
 from ssa_theory import SingleLayerAttention, Tokens, Variant, resolve_device
@@ -87,25 +87,35 @@ _OTHER = {
 }
 
 
-def run(config: NormsConfig, progress: Progress) -> xr.Dataset:
-    """Train every variant on every seed and setting; measure weights and rows at equal steps and at equal loss."""
-    device = resolve_device(config.device)
+def _settings(config: NormsConfig) -> list[tuple[str, MarkovGraphTask, int, int]]:
+    """Name, chain, embedding dimension and steps of each setting."""
     settings = [("ring", MarkovGraphTask.from_graph(graph_from_family("ring", config.nodes)), config.dim, config.steps)]
     if config.letters_steps:
         letters = MarkovGraphTask.from_text(text_from_file())
         settings.append(("letters", letters, config.letters_dim, config.letters_steps))
-    sizes = [_numbers_per_seed(task.nodes, dim, steps) for _, task, dim, steps in settings]
+    return settings
+
+
+def seeds_per_block(config: NormsConfig) -> int:
+    """By the memory of one seed in the largest setting."""
+    sizes = [_numbers_per_seed(task.nodes, dim, steps) for _, task, dim, steps in _settings(config)]
     check_result_fits(config.seeds * len(config.variants) * sum(sizes))
-    blocks = [seed_blocks(config.seeds, 8 * size) for size in sizes]
-    total = sum(steps * len(b) for (*_, steps), b in zip(settings, blocks, strict=True)) * len(config.variants)
+    return block_size(config, 8 * max(sizes))
+
+
+def train(config: NormsConfig, progress: Progress) -> xr.Dataset:
+    """Train every variant on every seed and setting; measure weights and rows at equal steps and at equal loss."""
+    device, settings = resolve_device(config.device), _settings(config)
+    total = sum(steps for *_, steps in settings) * len(config.variants)
     advance = progress(f"training {config.seeds} seeds x {len(config.variants)} variants", total)
-    parts = [
-        _run_setting(config, *setting[1:], parts, device, advance)
-        for setting, parts in zip(settings, blocks, strict=True)
-    ]
+    parts = [_run_setting(config, *setting[1:], device, advance) for setting in settings]
     names = xr.DataArray([name for name, *_ in settings], dims="setting", name="setting")
     blank = {"label": "", "row_group": ""}  # settings of fewer tokens are filled up
-    dataset = xr.concat(parts, dim=names, join="outer", fill_value=blank)
+    return xr.concat(parts, dim=names, join="outer", fill_value=blank)
+
+
+def summarise(config: NormsConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add descriptions, and what the figure shows: means with 95 % intervals over seeds."""
     for name, about in (_TOKEN | _MODEL | _MEAN).items():
         dataset[name].attrs["description"] = f"{about}; {_WHERE}"
         if name in _MEAN or name == "weight_norm":
@@ -133,15 +143,13 @@ def _run_setting(
     task: MarkovGraphTask,
     dim: int,
     steps: int,
-    blocks: Sequence[slice],
     device: torch.device,
     advance: Callable[[int], None],
 ) -> xr.Dataset:
     """One setting's part of the result."""
-    fitted = []
-    for variant in config.variants:
-        found = [_fit_block(config, variant, task, config.seed_range[b], dim, steps, device, advance) for b in blocks]
-        fitted.append({name: np.concatenate([f[name] for f in found]) for name in found[0]})
+    fitted = [
+        _fit(config, variant, task, config.seed_range, dim, steps, device, advance) for variant in config.variants
+    ]
     values = {name: np.stack([f[name] for f in fitted]) for name in fitted[0]}
 
     gap = values["cross_entropy_gap"]
@@ -184,7 +192,7 @@ def _run_setting(
     return dataset
 
 
-def _fit_block(
+def _fit(
     config: NormsConfig,
     variant: Variant,
     task: MarkovGraphTask,
@@ -194,7 +202,7 @@ def _fit_block(
     device: torch.device,
     advance: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
-    """Train one variant on a block of seeds and measure it at the recorded steps."""
+    """Train one variant and measure it at the recorded steps."""
     tokens, exact = exact_problem(task, dim, seeds, device)
     model = SingleLayerAttention(variant)
     return fit(
@@ -206,6 +214,7 @@ def _fit_block(
         dtype=config.dtype,
         steps=steps,
         learning_rate=config.learning_rate,
+        compile=config.compile,
         record=_recorded(steps),
         measure=lambda parameters: _measure(model, parameters, tokens),
         progress=advance,
@@ -281,7 +290,9 @@ NORMS = Experiment(
     "their 95 % intervals over seeds; effective support exp(entropy) of each learned row against that of its target, means with "
     "95 % intervals; and the norm of W by the share of the slowest model's progress. A softmax row is spiky, never sparse.",
     config=NormsConfig,
-    run=run,
+    train=train,
+    seeds_per_block=seeds_per_block,
+    summarise=summarise,
     plot=plot,
     claims=claims,
     presets={

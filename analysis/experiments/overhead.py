@@ -42,7 +42,7 @@ class OverheadConfig(ExperimentConfig):
     width: int = Field(16, ge=1, le=1_000_000, description="hidden units of the own MLP of each temperature")
 
 
-def run(config: OverheadConfig, progress: Progress) -> xr.Dataset:
+def train(config: OverheadConfig, progress: Progress) -> xr.Dataset:
     """Count every model in every form of the temperatures, by formula and, where it fits, on the built layer."""
     advance = progress("counting parameters", len(ARCHITECTURES))
     rows = []
@@ -194,7 +194,7 @@ OVERHEAD = Experiment(
         "its hidden width. Exact counts from published shapes."
     ),
     config=OverheadConfig,
-    run=run,
+    train=train,
     plot=plot,
     claims=claims,
 )

@@ -1,6 +1,5 @@
 """Where does selective attention help, and where not? Dimension x similarity x training time x graph family."""
 
-from collections.abc import Callable, Sequence
 from typing import get_args
 
 import numpy as np
@@ -15,7 +14,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.phase_claims import claims
 from analysis.experiments.phase_figure import plot
-from analysis.fitting import check_result_fits, fit, stack_members
+from analysis.fitting import block_size, check_result_fits, fit, stack_members
 from analysis.statistics import SIGN_FLIPS
 from ssa_theory import (
     Queries,
@@ -31,7 +30,6 @@ from tasks.families import RandomFamily
 
 ALL = "all families"
 FAMILY_WISE_RATE = 0.05
-_BLOCK_MEMBERS = 4096  # models in one tensor program: more do not fit the cache, and far fewer leave it waiting
 
 
 class PhaseConfig(ExperimentConfig):
@@ -71,33 +69,23 @@ class PhaseConfig(ExperimentConfig):
         return self.seeds * len(self.families) * len(self.dims) * len(self.similarities) * len(self.variants)
 
 
-def run(config: PhaseConfig, progress: Progress) -> xr.Dataset:
-    """Train every block of seeds, join them, and test every cell."""
+def seeds_per_block(config: PhaseConfig) -> int:
+    """A block is one tensor program per dimension and variant."""
     check_result_fits(2 * config.models * len(config.steps))
-    parts = blocks(config)
-    total = len(parts) * len(config.dims) * len(config.variants) * config.steps[-1]
-    advance = progress(f"training {config.models:,} models", total)
-    trained = [run_block(config, part, advance) for part in parts]
-    dataset = xr.concat(trained, dim="seed", join="exact", data_vars="all")
-    dataset["models"] = ((), config.models, {"description": "number of trained models"})
-    return _summarise(dataset)
+    # Target and logits with gradients and the exponential; embeddings and queries; W with its gradient and Adam's moments.
+    nodes, dim = config.nodes, config.dims[-1]
+    numbers = nodes * (4 * nodes + 3 * dim) + 4 * dim**2
+    return block_size(config, 4 * numbers * len(config.families) * len(config.similarities))
 
 
-def blocks(config: PhaseConfig) -> list[range]:
-    """The seeds of each block: an independent unit of work, whose results do not depend on the others."""
-    size = max(1, _BLOCK_MEMBERS // (len(config.families) * len(config.similarities)))
-    seeds = config.seed_range
-    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
+def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
+    """Train every cell and variant: one tensor program per dimension and variant.
 
-
-def run_block(config: PhaseConfig, seeds: Sequence[int], advance: Callable[[int], None] | None = None) -> xr.Dataset:
-    """Train every cell and variant on some seeds: one tensor program per dimension and variant.
-
-    A function of the config (its own seeds aside) and of `seeds` alone. Members are (seed, family, similarity), the last
-    running fastest. Returns l1_error and cross_entropy_gap (variant, dim, similarity, step, family, seed), NaN where
-    diverged (variant, dim, similarity, family, seed).
+    Members are (seed, family, similarity), the last running fastest. Returns l1_error and cross_entropy_gap (variant, dim,
+    similarity, step, family, seed), NaN where diverged (variant, dim, similarity, family, seed).
     """
-    device = resolve_device(config.device)
+    device, seeds = resolve_device(config.device), config.seed_range
+    advance = progress(f"training {config.models:,} models", len(config.dims) * len(config.variants) * config.steps[-1])
     tasks = [
         MarkovGraphTask.from_graph(graph_from_family(f, config.nodes, generator=member_generator(s, Stream.GRAPH)))
         for s in seeds
@@ -128,6 +116,7 @@ def run_block(config: PhaseConfig, seeds: Sequence[int], advance: Callable[[int]
                 dtype=config.dtype,
                 steps=config.steps[-1],
                 learning_rate=config.learning_rate,
+                compile=config.compile,
                 record=np.array(config.steps),
                 progress=advance,
             )
@@ -167,8 +156,9 @@ _MEASURED = {
 """What is kept of each training: by name, the name that `fit` gives it, and the description stored with it."""
 
 
-def _summarise(dataset: xr.Dataset) -> xr.Dataset:
+def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
     """Add the maps: paired differences to vanilla by cell, their tests, and the shares of cells that differ."""
+    dataset["models"] = ((), config.models, {"description": "number of trained models"})
     errors = dataset[["l1_error", "cross_entropy_gap"]].to_dataarray("measure")
     dataset = dataset.assign_coords(
         measure=errors["measure"].values,
@@ -259,11 +249,13 @@ PHASE = Experiment(
         "significantly better. Hatched: no significant difference (sign-flip test, Benjamini-Hochberg over all cells, 5 %)."
     ),
     config=PhaseConfig,
-    run=run,
+    train=train,
+    seeds_per_block=seeds_per_block,
+    summarise=summarise,
     plot=plot,
     claims=claims,
     presets={
         "smoke": {"seeds": 4, "dims": (4, 8), "similarities": (0.0, 0.9), "steps": (50, 200)},
-        "large": {"seeds": 3400},
+        "large": {"seeds": 3400, "compile": True},
     },
 )

@@ -13,7 +13,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.retrieval_claims import claims
 from analysis.experiments.retrieval_figure import plot
-from analysis.fitting import seed_blocks, stack_members, train_with_cooldown
+from analysis.fitting import block_size, stack_members, train_with_cooldown
 from analysis.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory.retrieval_models import RetrievalAttention, RetrievalBatch, RetrievalVariant, retrieval_loss
@@ -67,35 +67,35 @@ _ABOUT = {
 }
 
 
-def run(config: RetrievalConfig, progress: Progress) -> xr.Dataset:
-    """Train every variant on every seed; evaluate against the exact posterior on held-out problems."""
-    device = resolve_device(config.device)
+def seeds_per_block(config: RetrievalConfig) -> int:
+    """By the training data, drawn once for all variants: at most 8 bytes a number, and as much again while it is moved."""
     steps = config.steps + config.cooldown_steps
-    # A block's training data is drawn once for all variants: at most 8 bytes a number, and as much again while it is moved.
     numbers = (steps * config.batch_size + config.held_out) * ((config.keys + 1) * config.dim + 2)
     numbers += config.held_out * (max(config.tested_keys) + 1) * config.dim
-    blocks = seed_blocks(config.seeds, 16 * numbers)
-    advance = progress(
-        f"training {config.seeds} seeds x {len(config.variants)} variants", steps * len(config.variants) * len(blocks)
-    )
-    parts = [_run_block(config, config.seed_range[block], device, advance) for block in blocks]
-    dataset = xr.concat(parts, dim="seed", join="exact", data_vars="all")
+    return block_size(config, 16 * numbers)
+
+
+def summarise(config: RetrievalConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add what the figure shows: means with 95 % intervals over seeds that did not diverge."""
     dataset["naive"] = ((), np.log(config.keys))
     gap = dataset["cross_entropy"] - dataset["bayes"]
     dataset["gap_ratio"] = (gap / (dataset["naive"] - dataset["bayes"])).transpose("variant", "seed", "noise")
     for name, about in _ABOUT.items():
         dataset[name].attrs["description"] = about
-    return _summarise(dataset)
+    for name in ("cross_entropy", "inverse_temperature", "bayes", "common"):
+        dataset[f"{name}_band"] = mean_band(dataset[name])
+    dataset["gap_by_keys_band"] = mean_band(dataset["cross_entropy_by_keys"] - dataset["bayes_by_keys"])
+    return dataset
 
 
-def _run_block(
-    config: RetrievalConfig, seeds: Sequence[int], device: torch.device, advance: Callable[[int], None]
-) -> xr.Dataset:
-    """Train all variants on a block of seeds, on the same data, and evaluate them."""
+def train(config: RetrievalConfig, progress: Progress) -> xr.Dataset:
+    """Train every variant on every seed; evaluate against the exact posterior on held-out problems."""
+    device, seeds = resolve_device(config.device), config.seed_range
     kind = getattr(torch, config.dtype)
     task = NoisyRetrievalTask(config.dim, config.keys, config.noise_levels)
     generators = [member_generator(s, Stream.DATA) for s in seeds]
     total = config.steps + config.cooldown_steps
+    advance = progress(f"training {config.seeds} seeds x {len(config.variants)} variants", total * len(config.variants))
     batches = [
         batch_to_device([task.sample(config.batch_size, g) for g in generators], device, kind) for _ in range(total)
     ]
@@ -173,6 +173,7 @@ def _train(
         cooldown_steps=config.cooldown_steps,
         learning_rate=config.learning_rate,
         batches=batches,
+        compile=config.compile,
         progress=advance,
     )
     final = {k: torch.where(trained.diverged, torch.nan, v.double()) for k, v in trained.parameters.items()}
@@ -216,14 +217,6 @@ def _evaluate(
     return {name: value.cpu().numpy() for name, value in found.items()}
 
 
-def _summarise(dataset: xr.Dataset) -> xr.Dataset:
-    """Add what the figure shows: means with 95 % intervals over seeds that did not diverge."""
-    for name in ("cross_entropy", "inverse_temperature", "bayes", "common"):
-        dataset[f"{name}_band"] = mean_band(dataset[name])
-    dataset["gap_by_keys_band"] = mean_band(dataset["cross_entropy_by_keys"] - dataset["bayes_by_keys"])
-    return dataset
-
-
 RETRIEVAL = Experiment(
     name="retrieval",
     question="Is the query temperature that SSA learns the posterior's 1 / s^2, and how near does it come to exact Bayes?",
@@ -234,7 +227,9 @@ RETRIEVAL = Experiment(
         "over seeds."
     ),
     config=RetrievalConfig,
-    run=run,
+    train=train,
+    seeds_per_block=seeds_per_block,
+    summarise=summarise,
     plot=plot,
     claims=claims,
     presets={

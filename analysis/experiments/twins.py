@@ -13,7 +13,7 @@ from analysis.claims import Claim
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.figures import STYLE, draw_band, draw_points, left_out, new_figure
-from analysis.fitting import FITTED, check_result_fits, fit, record_steps, seed_blocks, stack_members
+from analysis.fitting import FITTED, block_size, check_result_fits, fit, record_steps, stack_members
 from analysis.statistics import Estimate, mean, mean_band, ratio, slopes
 from ssa_theory import (
     Queries,
@@ -77,11 +77,16 @@ class TwinsConfig(ExperimentConfig):
         return self
 
 
-def run(config: TwinsConfig, progress: Progress) -> xr.Dataset:
+def seeds_per_block(config: TwinsConfig) -> int:
+    """By the memory of one seed at all angles: logits and their gradients."""
+    nodes, settings = 2 * config.pairs, len(config.angles)
+    check_result_fits(config.seeds * settings * nodes**2 * (1 + len(config.variants)))
+    return block_size(config, 8 * settings * (16 * nodes * nodes + nodes * config.dim * max(nodes, config.dim)))
+
+
+def train(config: TwinsConfig, progress: Progress) -> xr.Dataset:
     """Closed-form norms and trained models for every seed and angle."""
-    device = resolve_device(config.device)
-    settings = len(config.angles)
-    check_result_fits(config.seeds * settings * 4 * config.pairs**2 * (1 + len(config.variants)))
+    device, settings = resolve_device(config.device), len(config.angles)
     cells = [(s, a) for s in config.seed_range for a in config.angles]
     advance = progress("twin tasks: minimal norms and lower bounds", len(cells))
     tasks, theory = [], []
@@ -90,19 +95,11 @@ def run(config: TwinsConfig, progress: Progress) -> xr.Dataset:
         theory.append(_closed_form(tasks[-1], config.max_inverse_temperature))
         advance(1)
 
-    nodes = 2 * config.pairs
-    blocks = seed_blocks(
-        config.seeds, 8 * settings * (16 * nodes * nodes + nodes * config.dim * max(nodes, config.dim))
-    )
     advance = progress(
         f"training {len(tasks)} tasks x {len(config.variants)} variants",
-        config.steps * len(config.variants) * len(blocks),
+        config.steps * len(config.variants),
     )
-    fitted = []
-    for variant in config.variants:
-        parts = [slice(b.start * settings, b.stop * settings) for b in blocks]
-        found = [_fit_block(config, variant, tasks[p], [s for s, _ in cells[p]], device, advance) for p in parts]
-        fitted.append({name: np.concatenate([f[name] for f in found]) for name in found[0]})
+    fitted = [_fit(config, v, tasks, [s for s, _ in cells], device, advance) for v in config.variants]
 
     dataset = xr.Dataset(
         coords={
@@ -125,7 +122,11 @@ def run(config: TwinsConfig, progress: Progress) -> xr.Dataset:
     # (W, tau) and (s W, tau / s) give the same attention: a norm is compared at the same largest tau.
     capped = dataset["weight_norm"] * dataset["inverse_temperature"].max("node") / config.max_inverse_temperature
     about = "||W||_2 after scaling W up and tau down until the largest tau is max_inverse_temperature"
-    dataset["capped_weight_norm"] = capped.assign_attrs(description=about)
+    return dataset.assign(capped_weight_norm=capped.assign_attrs(description=about))
+
+
+def summarise(config: TwinsConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add what the figure shows: means with 95 % intervals over seeds."""
     for name in ("minimal_norm", "norm_lower_bound", "weight_norm", "capped_weight_norm", "cross_entropy_gap"):
         dataset[f"{name}_band"] = mean_band(dataset[name])
     return dataset
@@ -179,7 +180,7 @@ def _closed_form(task: TwinTokenTask, max_inverse_temperature: float) -> dict[st
     }
 
 
-def _fit_block(
+def _fit(
     config: TwinsConfig,
     variant: Variant,
     tasks: Sequence[TwinTokenTask],
@@ -187,7 +188,7 @@ def _fit_block(
     device: torch.device,
     advance: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
-    """Train one variant on a block of tasks and bound the norm of what it learned."""
+    """Train one variant on every task and bound the norm of what it learned."""
     embeddings = stack_members([t.embeddings for t in tasks], device)
     target = stack_members([t.target for t in tasks], device)
     nodes = len(embeddings)
@@ -202,6 +203,7 @@ def _fit_block(
         dtype=config.dtype,
         steps=config.steps,
         learning_rate=config.learning_rate,
+        compile=config.compile,
         progress=advance,
     )
     bounds = [
@@ -351,7 +353,9 @@ TWINS = Experiment(
         "training step at one angle. Means and 95 % intervals over seeds."
     ),
     config=TwinsConfig,
-    run=run,
+    train=train,
+    seeds_per_block=seeds_per_block,
+    summarise=summarise,
     plot=plot,
     claims=claims,
     presets={"smoke": {"seeds": 4, "steps": 60}, "large": {"seeds": 1024}},

@@ -95,13 +95,6 @@ def test_a_seed_does_not_depend_on_the_others_and_repeats(result):
     assert (result["mse"].sel(seed=0) != result["mse"].sel(seed=1)).any()
 
 
-def test_blocks_do_not_change_the_result(result, monkeypatch):
-    monkeypatch.setattr("analysis.experiments.denoise.seed_blocks", lambda seeds, size: [slice(0, 2), slice(2, 3)])
-    parts = DENOISE.run(DenoiseConfig(**SMALL | FEW), silent)
-    assert_allclose(parts["mse"], result["mse"].sel(variant=list(FEW["variants"])), rtol=1e-4)
-    assert_allclose(parts["bayes"], result["bayes"])
-
-
 def test_diverged_models_are_marked_and_left_out():
     config = DenoiseConfig(**SMALL | {"variants": ("vanilla",), "swept_variants": ("vanilla",), "learning_rate": 1e30})
     dataset = DENOISE.run(config, silent)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from scipy.special import log_softmax
 from scipy.stats import norm
 
-from analysis.experiments.dilution import DILUTION, DilutionConfig, run, schedule_temperatures, stream_partition
+from analysis.experiments.dilution import DILUTION, DilutionConfig, schedule_temperatures, stream_partition
 from analysis.experiments.dilution_claims import claims
 from analysis.experiments.dilution_figure import plot
 from ssa_theory import Stream, member_generator
@@ -24,7 +24,7 @@ SMALL = {"seeds": 5, "lengths": (8, 60, 900), "needles": (1, 3), "freezing_lengt
 @cache
 def _result() -> xr.Dataset:
     config = DilutionConfig(**SMALL)
-    dataset = run(config, lambda description, total: lambda finished: None)
+    dataset = DILUTION.run(config, lambda description, total: lambda finished: None)
     dataset.attrs |= {"config": config.model_dump_json(), "experiment": "dilution"}
     return dataset
 
@@ -91,7 +91,7 @@ def test_one_needle_can_be_saved_exactly_where_no_gaussian_distractor_is_above_i
     config = DilutionConfig(
         **SMALL | {"seeds": 200, "lengths": (300,), "needles": (1,), "gap": 2.8, "schedules": ("constant",)}
     )
-    data = run(config, lambda description, total: lambda finished: None)
+    data = DILUTION.run(config, lambda description, total: lambda finished: None)
     critical = data["critical_inverse_temperature"].sel(kind="gaussian").values.ravel()
     probe = DilutionProbe("gaussian", 1, 2.8, 1.0)
     largest = np.array([probe.distractors(299, member_generator(s, Stream.DATA)).max() for s in range(200)])
@@ -131,7 +131,7 @@ def test_mean_mass_agrees_with_its_expectation_over_many_seeds() -> None:
     config = DilutionConfig(
         **SMALL | {"seeds": 400, "lengths": (20, 400), "schedules": ("constant", "ssa", "yarn"), "critical_length": 2}
     )
-    data = run(config, lambda description, total: lambda finished: None)
+    data = DILUTION.run(config, lambda description, total: lambda finished: None)
     error = np.maximum(data["needle_mass_deviation"], 1e-7 * data["needle_mass_theory"]) / np.sqrt(400)
     score = (data["needle_mass"].mean("seed") - data["needle_mass_theory"]) / error
     assert float(abs(score.drop_sel(kind="equal")).max()) < 4.5
@@ -141,7 +141,9 @@ def test_mean_mass_agrees_with_its_expectation_over_many_seeds() -> None:
 
 
 def test_a_seed_does_not_depend_on_its_neighbours() -> None:
-    alone = run(DilutionConfig(**SMALL | {"seeds": 1, "first_seed": 3}), lambda description, total: lambda n: None)
+    alone = DILUTION.run(
+        DilutionConfig(**SMALL | {"seeds": 1, "first_seed": 3}), lambda description, total: lambda n: None
+    )
     for name in ("needle_mass", "entropy", "log_partition"):
         assert np.allclose(alone[name].sel(seed=3), _result()[name].sel(seed=3), rtol=1e-12, atol=1e-12)
     assert not np.allclose(alone["log_partition"].sel(seed=3), _result()["log_partition"].sel(seed=2), rtol=1e-6)
@@ -169,7 +171,7 @@ def test_claims_are_computed_and_a_wrong_result_is_not_supported() -> None:
 def test_distractors_above_the_needle_break_no_claim() -> None:
     """With B > g the sufficient tau is infinite, and so may be the measured one."""
     config = DilutionConfig(**SMALL | {"bound": 6.0, "schedules": ("constant",)})
-    data = run(config, lambda description, total: lambda finished: None)
+    data = DILUTION.run(config, lambda description, total: lambda finished: None)
     data.attrs["config"] = config.model_dump_json()
     assert np.isinf(data["critical_inverse_temperature"].sel(kind="bounded", length=900)).any()
     assert {c.id: c.verdict for c in claims(data)}["dilution-critical-bounded"] == "supported"
@@ -214,4 +216,4 @@ def test_bad_settings_are_refused_with_the_rule(change: dict[str, object], messa
 def test_a_temperature_beyond_the_quadrature_is_refused_before_measuring() -> None:
     config = DilutionConfig(**SMALL | {"schedules": ("power",), "power_exponent": 1.0})
     with pytest.raises(ValueError, match="tau \\* spread <= 300, got 900"):
-        run(config, lambda description, total: lambda finished: None)
+        DILUTION.run(config, lambda description, total: lambda finished: None)

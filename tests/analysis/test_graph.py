@@ -8,14 +8,14 @@ from pydantic import ValidationError
 
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
-from analysis.experiments.graph import GRAPH, GraphConfig, run
+from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.statistics import mean, rank_correlation, ratio
 
 SMALL = {"seeds": 3, "steps": 20, "control_steps": 0}
 
 
 def test_variables_and_dimensions():
-    result = run(GraphConfig(seeds=3, steps=20, control_steps=30), silent)
+    result = GRAPH.run(GraphConfig(seeds=3, steps=20, control_steps=30), silent)
     dims = {
         "transition_matrix": ("seed", "node", "next"),
         "learned_transition_matrix": ("variant", "seed", "node", "next"),
@@ -45,8 +45,8 @@ def test_variables_and_dimensions():
 
 @pytest.mark.parametrize("context", [{}, {"context": "prompt", "loss": "sampled"}, {"loss": "sampled"}])
 def test_a_seed_names_its_model_whatever_is_trained_beside_it(context):
-    together = run(GraphConfig(**SMALL, **context, family="erdos-renyi"), silent)
-    alone = run(
+    together = GRAPH.run(GraphConfig(**SMALL, **context, family="erdos-renyi"), silent)
+    alone = GRAPH.run(
         GraphConfig(**SMALL | {"seeds": 1}, **context, first_seed=2, variants=("ssa",), family="erdos-renyi"), silent
     )
     for name in ("transition_matrix", "learned_transition_matrix", "cross_entropy_gap", "inverse_temperature"):
@@ -57,7 +57,7 @@ def test_a_seed_names_its_model_whatever_is_trained_beside_it(context):
 
 
 def test_the_same_config_gives_the_same_bits():
-    first, second = (run(GraphConfig(**SMALL, context="prompt"), silent) for _ in range(2))
+    first, second = (GRAPH.run(GraphConfig(**SMALL, context="prompt"), silent) for _ in range(2))
     assert first.identical(second)
 
 
@@ -73,7 +73,7 @@ def test_prompt_training_approaches_the_bayes_loss(loss):
         control_steps=0,
         learning_rate=0.05,
     )
-    gap = run(config, silent)["cross_entropy_gap"].mean("seed").squeeze()
+    gap = GRAPH.run(config, silent)["cross_entropy_gap"].mean("seed").squeeze()
     assert gap[0] > 0.4
     assert 0 < gap[-1] < 0.1 * gap[0]
 
@@ -82,12 +82,12 @@ def test_sampled_transitions_approach_the_exact_solution():
     config = GraphConfig(
         seeds=4, dim=8, steps=400, loss="sampled", batch_size=256, variants=("ssa-free",), control_steps=0
     )
-    gap = run(config, silent)["cross_entropy_gap"].mean("seed").squeeze()
+    gap = GRAPH.run(config, silent)["cross_entropy_gap"].mean("seed").squeeze()
     assert 0 < gap[-1] < 0.1 * gap[0]
 
 
 def test_stationary_row_weights_weigh_the_loss():
-    result = run(GraphConfig(**SMALL, family="les-miserables", row_weights="stationary"), silent)
+    result = GRAPH.run(GraphConfig(**SMALL, family="les-miserables", row_weights="stationary"), silent)
     np.testing.assert_allclose(result["conditional_entropy"], result["entropy_rate"])
     learned, truth, pi = (
         result[n] for n in ("learned_transition_matrix", "transition_matrix", "stationary_distribution")
@@ -99,7 +99,7 @@ def test_stationary_row_weights_weigh_the_loss():
 
 def test_all_variants_and_the_position_term():
     variants = ("vanilla", "ssa", "ssa-mlp", "ssa-free", "ssa-degree")
-    result = run(GraphConfig(**SMALL, variants=variants, position=True), silent)
+    result = GRAPH.run(GraphConfig(**SMALL, variants=variants, position=True), silent)
     tau = result["inverse_temperature"]
     assert not result["diverged"].any()
     degree = tau.sel(variant="ssa-degree").isel(seed=0).values
@@ -111,7 +111,7 @@ def test_diverged_models_are_marked_counted_and_left_out():
     config = GraphConfig(
         seeds=8, steps=30, learning_rate=3e4, optimizer="sgd", variants=("ssa-free", "vanilla"), control_steps=0
     )
-    result = run(config, silent).assign_attrs(experiment="graph", config=config.model_dump_json())
+    result = GRAPH.run(config, silent).assign_attrs(experiment="graph", config=config.model_dump_json())
     diverged = result["diverged"].sel(variant="ssa-free")
     assert diverged.any()
     assert np.isnan(result["weight_norm"].sel(variant="ssa-free").where(diverged, drop=True)).all()
@@ -124,7 +124,7 @@ def test_diverged_models_are_marked_counted_and_left_out():
 
 def test_the_claims_follow_from_the_data():
     config = GraphConfig(seeds=20, steps=120, control_steps=0)
-    result = run(config, silent).assign_attrs(experiment="graph", config=config.model_dump_json())
+    result = GRAPH.run(config, silent).assign_attrs(experiment="graph", config=config.model_dump_json())
     claims = {c.id: c for c in GRAPH.claims(result)}
     error = result["l1_error"]
     vanilla, ssa = error.sel(variant="vanilla").values, error.sel(variant="ssa").values
@@ -141,7 +141,7 @@ def test_the_claims_follow_from_the_data():
 
 def test_letters_single_out_q():
     config = EXPERIMENTS["letters"].preset("smoke").model_copy(update={"seeds": 6, "steps": 200})
-    result = run(config, silent).assign_attrs(experiment="letters", config=config.model_dump_json())
+    result = GRAPH.run(config, silent).assign_attrs(experiment="letters", config=config.model_dump_json())
     lines = {c.id: c for c in EXPERIMENTS["letters"].claims(result)}
     tau = result["inverse_temperature"].sel(variant="ssa-free")
     share = (tau < tau.sel(node="q")).sum("node") / 26
@@ -175,24 +175,12 @@ def test_bad_config(fields, message):
 
 def test_too_large_a_model_is_refused_before_training():
     with pytest.raises(ValueError, match=r"one seed needs about .* GiB, above the limit"):
-        run(GraphConfig(seeds=1, nodes=2048, context="prompt", batch_size=8192, steps=1), silent)
+        GRAPH.run(GraphConfig(seeds=1, nodes=2048, context="prompt", batch_size=8192, steps=1), silent)
 
 
 def test_a_result_that_does_not_fit_is_refused_before_training():
     with pytest.raises(ValueError, match=r"the result of this run needs about .* use fewer seeds"):
-        run(GraphConfig(seeds=300_000, nodes=512, steps=1), silent)
-
-
-def test_blocks_of_seeds_change_nothing(monkeypatch):
-    config = GraphConfig(**SMALL, variants=("vanilla", "ssa"))
-    whole = run(config, silent)
-    monkeypatch.setattr("analysis.fitting._BLOCK_BYTES", 20_000)
-    calls = []
-    parts = run(config, lambda text, total: calls.append(total) or (lambda n: None))
-    assert calls[0] > 2 * config.steps  # more than one block a variant
-    np.testing.assert_allclose(
-        whole["learned_transition_matrix"], parts["learned_transition_matrix"], rtol=1e-4, atol=1e-6
-    )
+        GRAPH.run(GraphConfig(seeds=300_000, nodes=512, steps=1), silent)
 
 
 def test_every_preset_is_a_valid_config_of_enough_seeds():

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from scipy.special import softmax
 
 from analysis.experiments.base import silent
-from analysis.experiments.length import LENGTH, LengthConfig, batch_pool, run
+from analysis.experiments.length import LENGTH, LengthConfig, batch_pool
 from analysis.statistics import ratio
 from ssa_theory import Stream, member_generator
 from ssa_theory.schedules import SCHEDULES, PositionSchedule
@@ -30,7 +30,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def result(config):
-    return run(config, silent).assign_attrs(experiment="length", config=config.model_dump_json())
+    return LENGTH.run(config, silent).assign_attrs(experiment="length", config=config.model_dump_json())
 
 
 def test_variables_and_dimensions(result):
@@ -113,7 +113,7 @@ def test_training_data_are_the_samples_of_the_seed(config):
 
 
 def test_a_seed_does_not_depend_on_its_company(config, result):
-    alone = run(config.model_copy(update={"seeds": 1, "first_seed": 3}), silent)
+    alone = LENGTH.run(config.model_copy(update={"seeds": 1, "first_seed": 3}), silent)
     for name in ("mse", "learned_inverse_temperature", "bayes"):
         np.testing.assert_allclose(alone[name].squeeze("seed"), result[name].sel(seed=3), rtol=1e-4)
 
@@ -142,7 +142,7 @@ def test_a_diverged_schedule_is_left_out():
         seeds=2, train_lengths=(4,), test_lengths=(4, 8), contexts=4, steps=8, held_out=2, learning_rate=1e38
     )
     with np.errstate(all="ignore"):
-        found = run(config, silent)
+        found = LENGTH.run(config, silent)
     assert found["diverged"].any()
     for name in ("mse", "effective_support", "learned_inverse_temperature"):
         assert (found[name].isnull().all("length") == found["diverged"]).all()
@@ -193,4 +193,4 @@ def test_bad_config(fields, message):
 def test_a_singular_covariance_is_an_error_with_a_remedy():
     config = LengthConfig(seeds=1, dim=2, length_scale=30.0, noise=1e-9, test_lengths=(4, 200), train_lengths=(128,))
     with pytest.raises(ValueError, match="not positive definite to rounding with noise 1e-09"):
-        run(config, silent)
+        LENGTH.run(config, silent)

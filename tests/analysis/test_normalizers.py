@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from analysis.experiments.base import silent
-from analysis.experiments.normalizers import NORMALIZERS, run
+from analysis.experiments.normalizers import NORMALIZERS
 from analysis.experiments.normalizers_claims import claims
 from analysis.experiments.normalizers_config import NormalizersConfig
 from analysis.experiments.normalizers_tasks import _measure_prediction, _measure_rows, train_graph, train_retrieval
@@ -171,7 +171,7 @@ def test_rela_does_not_feel_its_temperature_and_softmax_does() -> None:
 
 def test_a_seed_does_not_depend_on_its_company(result: xr.Dataset) -> None:
     names = ("softmax", "sparsemax")
-    alone = run(NormalizersConfig(**SMOKE | {"seeds": 1, "first_seed": 2, "normalizers": names}), silent)
+    alone = NORMALIZERS.run(NormalizersConfig(**SMOKE | {"seeds": 1, "first_seed": 2, "normalizers": names}), silent)
     together = result.sel(normalizer=list(names), seed=2)
     for name in ("error", "zero_fraction", "bayes", "uniform", "mse_by_length"):
         np.testing.assert_allclose(alone[name].squeeze("seed"), together[name], rtol=2e-3, atol=1e-6, err_msg=name)
@@ -190,7 +190,9 @@ def test_one_key_alone_never_has_a_gradient() -> None:
 def test_a_diverged_model_is_nan_and_leaves_the_baselines_alone() -> None:
     large = {f"{task}_learning_rate": 1e38 for task in ("graph", "retrieval", "length")}
     with np.errstate(all="ignore"):
-        found = run(NormalizersConfig(**SMOKE | large | {"seeds": 2, "normalizers": ("softmax", "entmax")}), silent)
+        found = NORMALIZERS.run(
+            NormalizersConfig(**SMOKE | large | {"seeds": 2, "normalizers": ("softmax", "entmax")}), silent
+        )
     assert found["diverged"].any()
     assert (found["error"].isnull() == found["diverged"]).all()
     assert found["bayes"].notnull().all()

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from analysis.experiments.base import silent
-from analysis.experiments.graph import GraphConfig
-from analysis.experiments.graph import run as run_graph
-from analysis.experiments.norms import NORMS, NormsConfig, common_loss, interpolate, row_groups, run
+from analysis.experiments.graph import GRAPH, GraphConfig
+from analysis.experiments.norms import NORMS, NormsConfig, common_loss, interpolate, row_groups
 from analysis.runner import execute
 
 SMOKE = NORMS.preset("smoke")
@@ -60,7 +59,7 @@ def test_variables_and_dimensions(result):
 
 def test_measures_agree_with_the_graph_experiment_at_equal_steps(result):
     """The graph experiment trains the same models, and measures them by other code at other steps."""
-    graph = run_graph(GraphConfig(seeds=4, steps=60, control_steps=0), silent)
+    graph = GRAPH.run(GraphConfig(seeds=4, steps=60, control_steps=0), silent)
     ring = result.sel(setting="ring", comparison="steps").isel(node=slice(8))
     for name in ("weight_norm", "weight_frobenius_norm", "token_norm", "effective_support", "inverse_temperature"):
         np.testing.assert_allclose(ring[name], graph[name], rtol=1e-9, err_msg=name)
@@ -136,22 +135,19 @@ def test_every_model_has_the_common_loss_where_it_is_compared(seed, progress):
 
 def test_sparse_records_interpolate_what_dense_ones_find(monkeypatch):
     config = NormsConfig(seeds=3, letters_steps=0, steps=100)
-    sparse = run(config, silent)
+    sparse = NORMS.run(config, silent)
     monkeypatch.setattr("analysis.experiments.norms._recorded", lambda steps: np.arange(steps + 1))
-    dense = run(config, silent)
+    dense = NORMS.run(config, silent)
     assert dense.sizes["record"] > 2 * sparse.sizes["record"]
     for name in ("weight_norm", "token_norm", "effective_support", "common_loss_step"):
         a, b = (d[name].sel(comparison="loss") if "comparison" in d[name].dims else d[name] for d in (sparse, dense))
         np.testing.assert_allclose(a, b, rtol=0.03, err_msg=name)
 
 
-def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result, monkeypatch):
+def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result):
     ring, result = SMOKE.model_copy(update={"letters_steps": 0}), result.sel(setting=["ring"]).isel(node=slice(8))
-    alone = run(ring.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
-    monkeypatch.setattr("analysis.fitting._BLOCK_BYTES", 110_000)
-    totals = []
-    parts = run(ring, lambda text, total: totals.append(total) or (lambda n: None))
-    assert totals[0] > 3 * 60  # more than one block a variant
+    alone = NORMS.run(ring.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
+    parts = NORMS.run(ring.model_copy(update={"block_seeds": 3}), silent)
     for name in ("weight_norm", "logit_scale", "effective_support", "common_loss_step"):
         np.testing.assert_allclose(alone[name].sel(seed=2), result[name].sel(seed=2), rtol=2e-3, err_msg=name)
         np.testing.assert_allclose(parts[name], result[name], rtol=2e-3, err_msg=name)
@@ -159,7 +155,7 @@ def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result, monkeypatch)
 
 def test_diverged_models_are_marked_and_leave_no_number():
     config = NormsConfig(seeds=2, steps=5, letters_steps=0, learning_rate=1e38)
-    found = run(config, silent).assign_attrs(experiment="norms", config=config.model_dump_json())
+    found = NORMS.run(config, silent).assign_attrs(experiment="norms", config=config.model_dump_json())
     assert found["diverged"].any()
     assert found["unmatched"].all()
     assert found["weight_norm"].where(found["diverged"], drop=True).isnull().all()

@@ -9,7 +9,7 @@ import xarray as xr
 from pydantic import ValidationError
 
 from analysis.experiments.base import silent
-from analysis.experiments.overhead import FORMS, LIMIT, OVERHEAD, OverheadConfig, run
+from analysis.experiments.overhead import FORMS, LIMIT, OVERHEAD, OverheadConfig
 from analysis.runner import execute
 from ssa_theory import Temperature
 from ssa_theory.parameters import ARCHITECTURES, added_parameters
@@ -18,7 +18,7 @@ from ssa_theory.parameters import ARCHITECTURES, added_parameters
 @cache
 def _result() -> xr.Dataset:
     config = OVERHEAD.preset("paper")
-    dataset = run(config, silent)
+    dataset = OVERHEAD.run(config, silent)
     dataset.attrs |= {"config": config.model_dump_json(), "experiment": "overhead"}
     return dataset
 
@@ -49,7 +49,7 @@ def test_the_largest_width_is_the_last_within_the_limit(name: str) -> None:
 
 
 def test_another_width_changes_only_the_own_mlp() -> None:
-    wider = run(OverheadConfig(width=32), silent)
+    wider = OVERHEAD.run(OverheadConfig(width=32), silent)
     assert (wider["percent"].sel(form="unshared") > _result()["percent"].sel(form="unshared")).all()
     same = ["shared", "head-wide"]
     assert (wider["added_parameters"].sel(form=same) == _result()["added_parameters"].sel(form=same)).all()

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from scipy.special import log_softmax
 
 from analysis.experiments.base import silent
-from analysis.experiments.retrieval import RETRIEVAL, RetrievalConfig, run
+from analysis.experiments.retrieval import RETRIEVAL, RetrievalConfig
 from analysis.statistics import difference
 from ssa_theory import Stream, member_generator
 from tasks.retrieval import NoisyRetrievalTask
@@ -20,7 +20,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def result(config):
-    return run(config, silent).assign_attrs(experiment="retrieval", config=config.model_dump_json())
+    return RETRIEVAL.run(config, silent).assign_attrs(experiment="retrieval", config=config.model_dump_json())
 
 
 def test_variables_and_dimensions(result):
@@ -101,7 +101,7 @@ def test_common_is_the_best_single_temperature_on_the_same_problems(result):
 
 
 def test_a_seed_does_not_depend_on_its_company(config, result):
-    alone = run(config.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
+    alone = RETRIEVAL.run(config.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
     for name in ("cross_entropy", "inverse_temperature", "bayes", "cross_entropy_by_keys"):
         np.testing.assert_allclose(alone[name].squeeze("seed"), result[name].sel(seed=2), rtol=2e-3)
 
@@ -111,7 +111,7 @@ def test_a_diverged_model_is_nan_and_leaves_the_others_alone():
         seeds=2, dim=2, keys=4, steps=5, cooldown_steps=0, held_out=8, tested_keys=(4,), learning_rate=1e38
     )
     with np.errstate(all="ignore"):
-        found = run(config, silent)
+        found = RETRIEVAL.run(config, silent)
     assert found["diverged"].any()
     assert (found["cross_entropy"].isnull().all("noise") == found["diverged"]).all()
     assert (found["accuracy"].isnull().all("noise") == found["diverged"]).all()
@@ -153,7 +153,7 @@ def test_presets_and_precisions():
     assert RETRIEVAL.preset("paper").seeds >= 64
     assert RETRIEVAL.preset("large").seeds > RETRIEVAL.preset("paper").seeds
     small = {"seeds": 2, "dim": 2, "keys": 4, "steps": 20, "held_out": 16, "tested_keys": (4,)}
-    single, double = (run(RetrievalConfig(**small, dtype=t), silent) for t in ("float32", "float64"))
+    single, double = (RETRIEVAL.run(RetrievalConfig(**small, dtype=t), silent) for t in ("float32", "float64"))
     np.testing.assert_allclose(single["cross_entropy"], double["cross_entropy"], rtol=0.05)
     assert (single["cross_entropy"] != double["cross_entropy"]).any()
     assert torch.get_default_dtype() == torch.float32

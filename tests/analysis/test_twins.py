@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from analysis.experiments.base import silent
-from analysis.experiments.twins import TWINS, TwinsConfig, run
+from analysis.experiments.twins import TWINS, TwinsConfig
 from analysis.statistics import ratio
 from ssa_theory import Stream, member_generator, minimal_norm, norm_lower_bound
 from tasks import TwinTokenTask
@@ -18,7 +18,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def result(config):
-    return run(config, silent).assign_attrs(experiment="twins", config=config.model_dump_json())
+    return TWINS.run(config, silent).assign_attrs(experiment="twins", config=config.model_dump_json())
 
 
 def test_variables_and_dimensions(result):

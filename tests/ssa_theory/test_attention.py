@@ -54,19 +54,6 @@ def features_for(made: SelectiveSelfAttention, x: Tensor) -> Tensor | None:
 # Reductions
 
 
-@pytest.mark.parametrize(("heads", "bias"), [(1, False), (4, False), (4, True)])
-@pytest.mark.parametrize("causal", [True, False])
-def test_without_temperatures_the_layer_is_exactly_torch_attention(heads: int, causal: bool, bias: bool) -> None:
-    x = tokens(2, 7, 8).float()
-    made = layer(8, heads, causal=causal, bias=bias, **OFF).float()
-    q, k, v = (getattr(made, name)(x).view(2, 7, heads, 8 // heads).transpose(1, 2) for name in PROJECTIONS)
-    plain = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    assert torch.equal(made(x), made.output(plain.transpose(1, 2).reshape(2, 7, 8)))
-    assert made.added_parameters() == 0
-    assert x.std() > 0.5
-    assert made(x).std() > 0.1
-
-
 @pytest.mark.parametrize("token", ["shared", "mlp", "feature", None])
 @pytest.mark.parametrize("name", PROJECTIONS)
 def test_token_temperatures_start_at_vanilla(name: str, token: str | None) -> None:

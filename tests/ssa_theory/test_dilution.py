@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 from scipy.special import log_softmax, logsumexp
@@ -22,44 +21,6 @@ def _row(needles: int, gap: float, distractors: np.ndarray, tau: float) -> tuple
     return float(np.exp(log_p[:needles]).sum()), float(-(np.exp(log_p) * log_p).sum()), float(np.exp(log_p.max()))
 
 
-@given(NEEDLES, REST, TAU, GAP)
-def test_equal_distractors_equal_a_direct_softmax(needles: int, rest: int, tau: float, gap: float) -> None:
-    mass, entropy, _ = _row(needles, gap, np.zeros(rest), tau)
-    assert float(d.equal_needle_mass(needles + rest, tau, needles, gap)) == pytest.approx(mass, abs=1e-13, rel=1e-10)
-    assert float(d.equal_entropy(needles + rest, tau, needles, gap)) == pytest.approx(entropy, abs=1e-12)
-
-
-@given(NEEDLES, st.integers(1, 10**6), st.floats(0.01, 0.99), st.floats(0.1, 8))
-def test_equal_critical_temperature_is_inverted_exactly(needles: int, rest: int, mass: float, gap: float) -> None:
-    n = needles + rest
-    tau = float(d.equal_critical_inverse_temperature(n, mass, needles, gap))
-    reached = float(d.equal_needle_mass(n, tau, needles, gap))
-    if tau == 0:
-        assert reached >= mass * (1 - 1e-12)
-    else:
-        assert reached == pytest.approx(mass, rel=1e-9)
-
-
-@st.composite
-def _bounded_cases(draw: st.DrawFn) -> tuple[int, float, float, float, np.ndarray]:
-    """Random, extreme and mixed distractors in [-B, B]."""
-    bound, rest = draw(st.floats(0, 3)), draw(REST)
-    unit = st.one_of(st.floats(-1, 1), st.sampled_from([-1.0, 1.0]))
-    z = bound * np.array(draw(st.lists(unit, min_size=rest, max_size=rest)))
-    return draw(NEEDLES), draw(GAP), bound, draw(st.floats(0, 20)), z
-
-
-@given(_bounded_cases())
-def test_bounds_hold_for_every_bounded_row(case: tuple[int, float, float, float, np.ndarray]) -> None:
-    needles, gap, bound, tau, z = case
-    n = needles + len(z)
-    mass, entropy, largest = _row(needles, gap, z, tau)
-    lower, upper = d.bounded_needle_mass(n, tau, needles, gap, bound)
-    assert lower - 1e-12 <= mass <= upper + 1e-12
-    assert entropy >= d.bounded_entropy_bound(n, tau, gap, bound) - 1e-10
-    assert largest <= d.bounded_largest_weight(n, tau, gap, bound) + 1e-12
-
-
 def test_bounds_are_attained() -> None:
     n, tau, m, g, b = 12, 1.7, 2, 2.0, 0.8
     lower, upper = d.bounded_needle_mass(n, tau, m, g, b)
@@ -70,20 +31,6 @@ def test_bounds_are_attained() -> None:
     assert largest == pytest.approx(float(d.bounded_largest_weight(10**6, 2.0, 0.5, 0.5)), rel=1e-4)
     assert float(d.bounded_entropy_bound(100, 1.0, 0.2, 0.5)) == pytest.approx(np.log(100) - 1)  # 2 B tau
     assert float(d.bounded_entropy_bound(100, 1.0, 2.0, 0.5)) == pytest.approx(np.log(100) - 2.5)  # (B + g) tau
-
-
-@given(_bounded_cases(), st.floats(0.05, 0.95))
-def test_bounded_critical_temperature_is_certified(
-    case: tuple[int, float, float, float, np.ndarray], mass: float
-) -> None:
-    needles, gap, bound, _, z = case
-    gap = abs(gap) + 0.1
-    necessary, sufficient = d.bounded_critical_inverse_temperature(needles + len(z), mass, needles, gap, bound)
-    assert necessary <= sufficient
-    if necessary > 0:
-        assert _row(needles, gap, z, 0.999 * float(necessary))[0] < mass
-    if np.isfinite(sufficient) and sufficient < 1e4:
-        assert _row(needles, gap, z, float(sufficient))[0] >= mass * (1 - 1e-9)
 
 
 def test_bounded_critical_temperature_is_infinite_where_distractors_can_win() -> None:
@@ -115,21 +62,6 @@ def test_random_energy_model_bounds_and_approaches_the_expectation() -> None:
         assert (exact <= model + 1e-10).all()
         gaps.append((model - exact).max() / np.log(count))
     assert gaps[0] > gaps[1] > gaps[2] > 0.01  # the approach is slow, like log log N / log N
-
-
-@given(NEEDLES, st.integers(2, 10**6), st.floats(0.05, 0.95), st.floats(0.2, 8), st.floats(0.1, 3))
-def test_random_energy_critical_temperature_is_the_first_crossing(
-    needles: int, rest: int, mass: float, gap: float, s: float
-) -> None:
-    n = needles + rest
-    tau = float(d.gaussian_critical_inverse_temperature(n, mass, needles, gap, s))
-    if tau == 0:
-        assert needles / n >= mass * (1 - 1e-9)
-        return
-    grid = np.linspace(0, min(tau, 60 * float(d.gaussian_freezing(rest, s))), 4001)[:-1]
-    assert (d.gaussian_needle_mass(n, grid, needles, gap, s) < mass + 1e-9).all()
-    if np.isfinite(tau):
-        assert float(d.gaussian_needle_mass(n, tau, needles, gap, s)) == pytest.approx(mass, abs=1e-6)
 
 
 def test_a_needle_below_the_largest_gaussian_distractor_is_lost_at_every_temperature() -> None:

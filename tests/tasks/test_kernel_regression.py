@@ -5,8 +5,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import linalg, stats
 
 from tasks.kernel_regression import Contexts, KernelRegressionTask, Regressions, best_inverse_temperature
@@ -135,23 +133,6 @@ def test_exact_risk_against_drawn_functions() -> None:
         error = (task.nadaraya_watson(batch, value) - batch.target)[:, 0] ** 2 - risk[:, row]
         assert abs(error.mean()) < 4 * error.std() / math.sqrt(len(error))
     assert np.ptp(risk.mean(0)) > 0.05
-
-
-@given(seed=st.integers(0, 1000), length=st.integers(1, 9), tau=st.floats(0, 50))
-def test_no_attention_beats_bayes(seed: int, length: int, tau: float) -> None:
-    task = KernelRegressionTask(dim=3, noise=0.4)
-    contexts = task.sample_contexts(2, length, generator(seed), queries=2)
-    risk = task.linear_risk(contexts, task.attention(contexts, np.array([tau])))[:, 0]
-    assert (risk >= task.bayes_variance(contexts)[..., -1] - 1e-12).all()
-
-
-def test_the_posterior_mean_as_weights_has_the_bayes_risk() -> None:
-    task = KernelRegressionTask()
-    contexts = task.sample_contexts(1, 30, generator(9), queries=4)
-    cross = kernel(contexts.keys[0], contexts.query[0], 1.0)
-    weights = linalg.solve(kernel(contexts.keys[0], contexts.keys[0], 1.0) + 0.09 * np.eye(30), cross).T
-    risk = task.linear_risk(contexts, weights[None, None])[0, 0]
-    np.testing.assert_allclose(risk, task.bayes_variance(contexts)[0, :, -1], rtol=1e-9)
 
 
 def test_best_inverse_temperature_against_a_dense_search_and_growing_with_length() -> None:

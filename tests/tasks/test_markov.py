@@ -34,33 +34,7 @@ def chains(draw: st.DrawFn, least: int = 0, largest_size: int = 5) -> np.ndarray
     return weights / weights.sum(1, keepdims=True)
 
 
-def limit_of_powers(matrix: np.ndarray) -> np.ndarray:
-    """lim of the lazy chain's powers ((I + P) / 2)^n, which is the Cesaro limit of P^n, by repeated squaring."""
-    power = (np.eye(len(matrix)) + matrix) / 2
-    for _ in range(40):
-        power = power @ power
-        power /= power.sum(1, keepdims=True)  # else rounding doubles at every squaring
-    return power
-
-
 # Stationary distribution and entropy
-
-
-@given(chains())
-def test_stationary_distribution_is_the_common_row_of_the_limiting_power(matrix: np.ndarray) -> None:
-    task = MarkovGraphTask.from_matrix(matrix)
-    limit = limit_of_powers(matrix)
-    if np.ptp(limit, axis=0).max() < 1e-6:
-        pi = task.stationary_distribution
-        np.testing.assert_allclose(pi, limit[0], atol=1e-10)
-        np.testing.assert_allclose(pi @ matrix, pi, atol=1e-15)
-        assert pi.sum() == pytest.approx(1, abs=1e-15)
-        assert (pi >= 0).all()
-        np.testing.assert_array_equal(task.row_weights("stationary"), pi)
-    else:
-        with pytest.raises(ValueError, match="no unique stationary distribution"):
-            _ = task.stationary_distribution
-        np.testing.assert_array_equal(task.row_weights("uniform"), 1 / len(matrix))
 
 
 @pytest.mark.parametrize("period", [2, 3, 6])
@@ -109,27 +83,6 @@ def test_rare_nodes_have_an_accurate_and_never_negative_mass(order: int) -> None
     assert exact[150] < 1e-290
     assert (pi >= 0).all()
     np.testing.assert_allclose(pi[:150], exact[:150], rtol=1e-10)
-
-
-@given(chains(largest_size=4), st.integers(2, 4))
-def test_entropy_rate_is_the_growth_of_block_entropy(matrix: np.ndarray, length: int) -> None:
-    """H(X_1..X_n) - H(X_1..X_{n-1}) by enumerating every path of the stationary chain."""
-    limit = limit_of_powers(matrix)
-    if np.ptp(limit, axis=0).max() > 1e-6:
-        matrix = (matrix + 1 / len(matrix)) / 2
-        limit = limit_of_powers(matrix)
-
-    def block_entropy(n: int) -> float:
-        total = 0.0
-        for path in itertools.product(range(len(matrix)), repeat=n):
-            p = limit[0, path[0]]
-            for i, j in itertools.pairwise(path):
-                p *= matrix[i, j]
-            total -= p * math.log(p) if p > 0 else 0.0
-        return total
-
-    rate = MarkovGraphTask.from_matrix(matrix).entropy_rate
-    assert rate == pytest.approx(block_entropy(length) - block_entropy(length - 1), abs=1e-9)
 
 
 @given(chains())
@@ -280,27 +233,6 @@ def test_the_bayes_prediction_is_the_law_of_the_target_given_the_prompt(weightin
     bayes = task.bayes_predictive(Prompts(possible, np.zeros(len(possible), dtype=int)))
     np.testing.assert_allclose(bayes, exact, atol=1e-15)
     np.testing.assert_array_equal(task.bayes_predictive(), LOOPED)
-
-
-@given(st.integers(0, 2**32), st.floats(0, 1), st.sampled_from(WEIGHTINGS))
-def test_no_prediction_has_a_lower_expected_log_loss_than_bayes(seed: int, share: float, weighting: str) -> None:
-    """Over the exact joint law of prompt and target; mixing any other prediction in can only raise the loss."""
-    task = MarkovGraphTask.from_matrix(LOOPED)
-    law, _ = enumerate_prompts(task, 3, weighting)
-    possible = np.argwhere(law.sum(-1) > 0)
-    joint = law[tuple(possible.T)]
-    bayes = task.bayes_predictive(Prompts(possible, np.zeros(len(possible), dtype=int)))
-    other = np.random.default_rng(seed).dirichlet(np.ones(3), len(possible))
-    mixed = (1 - share) * bayes + share * other
-
-    def loss(prediction: np.ndarray) -> float:
-        return float(-(joint * np.log(np.where(joint > 0, prediction, 1))).sum())
-
-    best = loss(bayes)
-    assert 0.1 < best < task.row_entropy.max()
-    assert loss(mixed) >= best - 1e-12
-    if share > 0.1:
-        assert loss(mixed) > best + 1e-4
 
 
 @given(st.integers(0, 2**32), st.integers(1, 7))

@@ -1,0 +1,61 @@
+"""Blocks of seeds: the units of work of a run, each stored as soon as it is done and never done again."""
+
+import shutil
+import time
+from pathlib import Path
+
+import xarray as xr
+
+from analysis.cluster import run_jobs
+from analysis.config import ExperimentConfig
+from analysis.experiments.base import Experiment, Progress
+from analysis.results import load_current, prepare_folder, provenance, save
+from ssa_theory import resolve_device
+
+
+def run_blocks(
+    experiment: Experiment,
+    config: ExperimentConfig,
+    folder: Path,
+    workers: int,
+    scheduler: str | None,
+    progress: Progress,
+) -> xr.Dataset:
+    """The result of all blocks, of which those that `folder` holds, made by this config and source, are not trained again.
+
+    workers, scheduler: who trains the others, as in `run_jobs`. A run of one block stores no file of its own: it is the result.
+    """
+    parts = experiment.blocks(config)
+    if len(parts) == 1:
+        return experiment.join(config, [experiment.train(parts[0], progress)], progress)
+    prepare_folder(folder)
+    module = experiment.train.__module__
+    paths = [folder / f"seeds-{p.seed_range[0]}-to-{p.seed_range[-1]}.nc" for p in parts]
+    to_do = [
+        (experiment, part, path)
+        for part, path in zip(parts, paths, strict=True)
+        if load_current(path, part, module) is None
+    ]
+    advance = progress(f"{len(parts)} blocks of up to {parts[0].seeds} seeds", len(parts))
+    advance(len(parts) - len(to_do))
+    for _ in run_jobs(_run_block, to_do, workers, scheduler, progress):
+        advance(1)
+    finished = [load_current(path, part, module) for part, path in zip(parts, paths, strict=True)]
+    return experiment.join(config, finished, progress)
+
+
+def _run_block(experiment: Experiment, part: ExperimentConfig, path: Path, progress: Progress) -> None:
+    """Train one block and store it as a result of its own seeds."""
+    start = time.perf_counter()
+    seeds = part.seed_range
+    dataset = experiment.train(part, lambda about, total: progress(f"{about}, from seed {seeds[0]}", total))
+    seconds = time.perf_counter() - start
+    dataset.attrs |= provenance(
+        experiment.name, part, resolve_device(part.device), seconds, experiment.train.__module__
+    )
+    save(dataset, path)
+
+
+def forget_blocks(folder: Path) -> None:
+    """Delete the files of blocks, once their result is stored or a fresh one is asked for."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,190 @@
+"""Blocks of seeds: never done twice, never lost, and the same whoever trains them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+from filelock import FileLock, Timeout
+
+from analysis.blocks import run_blocks
+from analysis.experiments import EXPERIMENTS
+from analysis.experiments.base import Experiment, silent
+from analysis.experiments.dilution import DILUTION
+from analysis.experiments.graph import GRAPH, GraphConfig
+from analysis.results import load
+from analysis.runner import execute, result_path
+
+TINY = GraphConfig(seeds=5, steps=12, control_steps=0, variants=("vanilla", "ssa"), block_seeds=2, device="cpu")
+
+
+def counting(trained: list[range]) -> Experiment:
+    """The graph experiment, which notes the seeds that it trains."""
+
+    def train(config, progress):
+        trained.append(config.seed_range)
+        return GRAPH.train(config, progress)
+
+    train.__module__ = GRAPH.train.__module__
+    return replace(GRAPH, train=train)
+
+
+def same(one: xr.Dataset, other: xr.Dataset) -> bool:
+    """Whether all data are equal bit for bit; the attributes tell of time."""
+    return one.drop_attrs().identical(other.drop_attrs())
+
+
+def test_blocks_are_the_seeds_in_order():
+    assert [list(b.seed_range) for b in GRAPH.blocks(TINY)] == [[0, 1], [2, 3], [4]]
+    assert {b.model_dump_json(exclude={"seeds", "first_seed"}) for b in GRAPH.blocks(TINY)} == {
+        TINY.model_dump_json(exclude={"seeds", "first_seed"})
+    }
+    assert len(GRAPH.blocks(TINY.model_copy(update={"block_seeds": None}))) == 1  # fits the cache
+    large = GRAPH.blocks(GRAPH.preset("large"))
+    assert len(large) > 1
+    assert sum(b.seeds for b in large) == GRAPH.preset("large").seeds
+
+
+def test_an_experiment_that_is_not_cut_says_so():
+    with pytest.raises(ValueError, match="dilution takes all seeds together, got block_seeds=2: drop block_seeds"):
+        DILUTION.blocks(DILUTION.preset("smoke").model_copy(update={"block_seeds": 2}))
+
+
+def test_a_run_that_was_cut_off_goes_on(tmp_path):
+    """Stopped in the second block: the first is kept, as is a third that is there, and only the others are trained."""
+    trained = []
+    experiment = counting(trained)
+    undisturbed, _, _ = execute(experiment, TINY, tmp_path / "undisturbed")
+    assert trained == [range(0, 2), range(2, 4), range(4, 5)]
+    trained.clear()
+
+    def stop(description, total):
+        if "seed 2" in description:
+            raise KeyboardInterrupt
+        return lambda finished: None
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(experiment, TINY, tmp_path, progress=stop)
+    blocks = tmp_path / "graph" / "blocks"
+    assert [p.name for p in blocks.iterdir()] == ["seeds-0-to-1.nc"]
+    assert not result_path("graph", tmp_path).exists()
+    trained.clear()
+    result, _, now = execute(experiment, TINY, tmp_path)
+    assert now
+    assert trained == [range(2, 4), range(4, 5)]
+    assert same(result, undisturbed)
+    assert same(load(result_path("graph", tmp_path)), undisturbed)
+    assert not blocks.exists()
+
+
+@pytest.mark.parametrize("change", [{"steps": 13}, {"block_seeds": 3}, {"dtype": "float64"}])
+def test_blocks_of_another_config_are_trained_anew(tmp_path, change):
+    run_blocks(GRAPH, TINY, tmp_path, 1, None, silent)
+    trained = []
+    config = TINY.model_copy(update=change)
+    result = run_blocks(counting(trained), config, tmp_path, 1, None, silent)
+    assert len(trained) == {"steps": 3, "block_seeds": 2, "dtype": 3}[next(iter(change))]
+    assert same(result, GRAPH.run(config))
+
+
+def test_damaged_blocks_are_trained_anew(tmp_path):
+    trained = []
+    experiment, folder = counting(trained), tmp_path / "blocks"
+    whole = run_blocks(experiment, TINY, folder, 1, None, silent)
+    file = folder / "seeds-2-to-3.nc"
+    file.write_bytes(file.read_bytes()[:2000])
+    trained.clear()
+    assert same(run_blocks(experiment, TINY, folder, 1, None, silent), whole)
+    assert trained == [range(2, 4)]
+
+
+def test_a_sweep_on_workers_of_which_one_is_killed_equals_that_of_this_process(tmp_path):
+    marker = tmp_path / "killed"
+
+    def train(config, progress):
+        import os  # the function travels to the worker by value
+        import signal
+
+        if config.first_seed == 2 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return GRAPH.train(config, progress)
+
+    train.__module__ = "__main__"
+    config = TINY.model_copy(update={"seeds": 8})
+    swept = run_blocks(replace(GRAPH, train=train), config, tmp_path / "blocks", 2, None, silent)
+    assert marker.exists()
+    assert len(list((tmp_path / "blocks").iterdir())) == 4
+    assert same(swept, GRAPH.run(config))
+
+
+@pytest.mark.parametrize("name", ["graph", "phase", "twins", "retrieval", "denoise", "length"])
+def test_the_same_block_size_gives_the_same_bits_in_any_company_and_order(name):
+    """Seed 5 as the sixth of 0..63, as the first of 5..68 and after other blocks: only its own streams matter."""
+    experiment, short = EXPERIMENTS[name], {"device": "cpu"}
+    if name == "denoise":
+        short |= {"held_out": 8, "batch_size": 4}
+    config = experiment.config(**experiment.presets["smoke"] | short)
+    first = experiment.train(config.of_seeds(range(64)), silent)
+    second = experiment.train(config.of_seeds(range(5, 69)), silent)
+    numbers = 0
+    for name, values in first.data_vars.items():
+        if "seed" in values.dims:
+            one, other = (d[name].sel(seed=slice(5, 63)).values for d in (first, second))
+            np.testing.assert_array_equal(one, other, err_msg=name)
+            numbers += one.size
+    assert numbers > 50
+
+
+def test_a_second_process_waits_for_the_first(tmp_path):
+    """The first is stopped (SIGSTOP) while it holds the folder; the second says that it waits, and then finds all done."""
+    code = (
+        "import sys; from pathlib import Path; from analysis.runner import execute\n"
+        "from analysis.experiments.graph import GRAPH, GraphConfig\n"
+        f"config = GraphConfig.model_validate_json({TINY.model_dump_json()!r})\n"
+        "def progress(about, total):\n    print(about, flush=True)\n    return lambda n: None\n"
+        f"print('trained', execute(GRAPH, config, Path({str(tmp_path)!r}), progress=progress)[2], flush=True)"
+    )
+
+    def start():
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+    first = start()
+    assert "blocks" in first.stdout.readline()
+    os.kill(first.pid, signal.SIGSTOP)
+    second = start()
+    try:
+        assert "waiting for another process that works in" in second.stdout.readline()
+        time.sleep(0.3)
+        assert second.poll() is None
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    for process, said in ((first, "trained True"), (second, "trained False")):
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert said in out
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    code = (
+        "from filelock import FileLock; import time\n"
+        f"lock = FileLock({str(tmp_path / '.graph.lock')!r})\n"
+        "lock.acquire()\n"
+        "print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(Timeout):
+                FileLock(tmp_path / ".graph.lock").acquire(timeout=0)
+        finally:
+            holder.kill()
+    execute(GRAPH, TINY.model_copy(update={"block_seeds": None}), tmp_path)
+    assert result_path("graph", tmp_path).is_file()
+    with FileLock(tmp_path / ".graph.lock").acquire(timeout=0):
+        pass
