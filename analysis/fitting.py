@@ -49,7 +49,7 @@ def record_steps(steps: int) -> np.ndarray:
 
 
 def block_size(config: ExperimentConfig, bytes_per_seed: int) -> int:
-    """How many seeds to train at a time: what suits the device's caches, within a fixed bound on memory.
+    """How many seeds to train at a time: what is asked for, or suits the device's caches, within a fixed bound on memory.
 
     bytes_per_seed: everything that is held of one seed while it trains. A multiple of 64 seeds, if there is room: vector units
     take models in groups, and a seed's numbers are then the same bit for bit at any place in a block. Raises ValueError where a
@@ -60,7 +60,10 @@ def block_size(config: ExperimentConfig, bytes_per_seed: int) -> int:
             f"one seed needs about {bytes_per_seed / 2**30:.1f} GiB, above the limit of {_BLOCK_BYTES / 2**30:.0f} GiB "
             "a block: use fewer nodes, a smaller batch or fewer settings"
         )
-    size = min(block_members(bytes_per_seed, resolve_device(config.device)), _BLOCK_BYTES // bytes_per_seed)
+    most = _BLOCK_BYTES // bytes_per_seed
+    if config.block_seeds is not None:
+        return min(config.block_seeds, most)
+    size = min(block_members(bytes_per_seed, resolve_device(config.device)), most)
     return size // 64 * 64 or size
 
 

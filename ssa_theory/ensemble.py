@@ -90,6 +90,12 @@ def _compiled_gradient() -> Callable[..., tuple[Tensor, Sequence[Tensor]]]:
     return call
 
 
+@cache
+def _notice(reason: str) -> None:
+    """Say why nothing is compiled, once a process."""
+    warnings.warn(f"training goes on uncompiled, as it cannot be compiled here: {reason}", RuntimeWarning, stacklevel=4)
+
+
 def _compiled_or_not(loss: Loss, parameters: Parameters, batch: Any) -> Callable[..., tuple[Tensor, Sequence[Tensor]]]:
     """The compiled gradient, tried on this batch; the uncompiled one, with one notice, where it cannot be compiled."""
     try:
@@ -97,10 +103,7 @@ def _compiled_or_not(loss: Loss, parameters: Parameters, batch: Any) -> Callable
         compiled(loss, parameters, batch)
     except Exception as error:  # no compiler, or a loss that cannot be traced: each fails in its own way
         _gradient(loss, parameters, batch)  # an error of the loss itself is the caller's
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
-        warnings.warn(
-            f"training goes on uncompiled, as it cannot be compiled here: {reason}", RuntimeWarning, stacklevel=3
-        )
+        _notice((" ".join(str(error).split()) or type(error).__name__)[:120])
         return _gradient
     return compiled
 

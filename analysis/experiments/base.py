@@ -66,7 +66,7 @@ class Experiment:
             raise ValueError(
                 f"{self.name} takes all seeds together, got block_seeds={config.block_seeds}: drop block_seeds"
             )
-        size = min(self.seeds_per_block(config), config.block_seeds or config.seeds)
+        size = self.seeds_per_block(config)
         seeds = config.seed_range
         return [config.of_seeds(seeds[start : start + size]) for start in range(0, len(seeds), size)]
 

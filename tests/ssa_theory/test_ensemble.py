@@ -1,6 +1,12 @@
 """Ensemble training: every member as if it were alone."""
 
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +22,7 @@ from ssa_theory import (
     Stream,
     Tokens,
     Trained,
+    block_members,
     cross_entropy,
     member_generator,
     resolve_device,
@@ -386,3 +393,73 @@ def test_a_gradient_of_another_memory_layout_moves_the_right_entries(optimizer: 
     steps, rate = (400, 0.5) if optimizer == "adam" else (60, 0.2)
     trained = train(loss, {"x": start}, steps=steps, learning_rate=rate, optimizer=optimizer)
     assert torch.allclose(trained.parameters["x"], wanted, atol=0.05)  # entries differ by 1
+
+
+# Compiled
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict:
+    """What `compiled.py` found in a process of its own: the runtime type checker of the tests cannot be compiled."""
+    script = Path(__file__).with_name("compiled.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", ["vocabulary", "prompt", "denoise", "retrieval"])
+def test_compiled_training_equals_uncompiled(compiled: dict, name: str) -> None:
+    found = compiled[name]
+    assert found["notices"] == []
+    assert found["graphs"] == 1
+    assert found["moved"] > 0.01
+    assert found["difference"] < 1e-9
+
+
+def test_a_second_block_is_not_compiled_again(compiled: dict) -> None:
+    """Other tensors and another instance of the same model: only shapes and code matter."""
+    assert compiled["vocabulary again"] == {"notices": [], "graphs": 0}
+
+
+def test_without_a_compiler_training_goes_on_with_one_notice(tmp_path: Path) -> None:
+    code = (
+        "import warnings, torch\n"
+        "from ssa_theory import train\n"
+        "torch.set_num_threads(1)\n"
+        "start = {'a': torch.linspace(1, 2, 64)}\n"
+        "def run(compile):\n"
+        "    return train(lambda p, b: p['a'] ** 2, start, steps=3, learning_rate=0.1, compile=compile).parameters['a']\n"
+        "warnings.simplefilter('default')\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    found = [run(compile) for compile in (True, True, False)]\n"
+        "print([str(w.message) for w in caught if w.category is RuntimeWarning])\n"
+        "print(all(torch.equal(f, found[2]) and not torch.equal(f, start['a']) for f in found))\n"
+    )
+    environment = os.environ | {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    notice, equal = done.stdout.splitlines()
+    assert notice.count("training goes on uncompiled") == 1
+    assert equal == "True"
+
+
+def test_an_error_of_a_compiled_loss_is_the_losss_own() -> None:
+    def wrong(parameters: dict[str, Tensor], batch: None) -> Tensor:
+        raise ValueError("a rule of the loss")
+
+    with pytest.raises(ValueError, match="a rule of the loss"):
+        train(wrong, start([0]), steps=1, learning_rate=0.1, compile=True)
+
+
+# Blocks
+
+
+def test_a_block_fits_the_last_level_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(os, "sysconf", {"SC_LEVEL3_CACHE_SIZE": 2**25}.__getitem__)
+    assert block_members(2048, cpu) == 2**14
+    assert block_members(2**25, cpu) == 64  # never fewer than the vector units want
+    monkeypatch.setattr(os, "sysconf", {"SC_LEVEL3_CACHE_SIZE": 0}.__getitem__)  # not known
+    assert block_members(2048, cpu) == 2**11
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=2**35))
+    assert block_members(2048, torch.device("cuda")) == 2**20
+    with pytest.raises(ValueError, match="a model needs at least 1 byte, got 0"):
+        block_members(0, cpu)
