@@ -12,6 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from analysis.guards import warnings_of
 from analysis.results import write_whole
 
 STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
@@ -85,9 +86,8 @@ def label_log(axis: Axis) -> None:
 
 
 def left_out(dataset: xr.Dataset) -> str:
-    """The end of a caption: how many diverged models the figure leaves out, if any."""
-    diverged = int(dataset["diverged"].sum())
-    return f"; {diverged} diverged models left out" if diverged else ""
+    """The end of a caption: what the guards found, such as diverged models, which figures leave out; nothing if all is well."""
+    return "".join(f"; {phrase}" for phrase in warnings_of(dataset))
 
 
 def save_figure(figure: Figure, folder: Path) -> None:

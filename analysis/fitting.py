@@ -39,6 +39,8 @@ FITTED: dict[str, tuple[tuple[str, ...], str]] = {
     "token_norm": (("node",), "||W^T e_i||; times tau_i, the effective logit scale"),
     "effective_support": (("node",), "exp(entropy) of each learned row: its effective number of next tokens"),
     "diverged": ((), "whether the loss was ever not finite; the model's other numbers are NaN"),
+    "underflow": ((), "whether a learned weight is below the smallest normal number of the training precision"),
+    "rank_deficient": ((), "whether the embeddings have a lower rank than their number and dimension allow"),
 }
 """What `fit` returns: by name, the dimensions after the member's, and the description stored with it."""
 
@@ -196,5 +198,9 @@ def fit(
         "token_norm": token_norm(final["weight"], tokens.embeddings),
         "effective_support": effective_support(learned, dim=1),
     }
-    found = {k: torch.where(trained.diverged, torch.nan, v) for k, v in found.items()} | {"diverged": trained.diverged}
+    found = {k: torch.where(trained.diverged, torch.nan, v) for k, v in found.items()} | {
+        "diverged": trained.diverged,
+        "underflow": (learned < torch.finfo(kind).tiny).any(0).any(0),
+        "rank_deficient": torch.linalg.matrix_rank(tokens.embeddings.permute(2, 0, 1)) < min(nodes, dim),
+    }
     return {name: np.moveaxis(value.cpu().numpy(), -1, 0) for name, value in found.items()}

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from analysis.claims import FALSE_DISCOVERY_RATE, Claim, count_verdicts
 from analysis.experiments.base import PRESETS, Experiment
+from analysis.guards import warnings_of
 from analysis.ledger import Entry, ledger, topic_of
 from analysis.results import load, write_whole
 from analysis.runner import load_claims, result_path
@@ -25,7 +25,7 @@ class Section:
     """What the report shows of one experiment.
 
     missing: why there is nothing to show, or empty. claims: with p-values corrected over the whole ledger. figure: the SVG
-    element. config: every setting. provenance: the result's other attributes. diverged: how many models were left out.
+    element. config: every setting. provenance: the result's other attributes. warnings: what the guards found.
     command: what makes it again. source: path and line of the code that runs it, and of that which states its claims.
     """
 
@@ -35,7 +35,7 @@ class Section:
     figure: str = ""
     config: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
-    diverged: int = 0
+    warnings: tuple[str, ...] = ()
     command: str = ""
     source: tuple[str, str] = ("", "")
 
@@ -94,7 +94,7 @@ def _section(experiment: Experiment, out: Path) -> Section:
         return Section(experiment, str(error))
     config = json.loads(dataset.attrs["config"])
     versions = json.loads(dataset.attrs["versions"])
-    keys = ("device", "threads", "wall_seconds", "source", "format")
+    keys = ("device", "threads", "wall_seconds", "source", "revision", "uncommitted_changes", "format")
     return Section(
         experiment,
         "",
@@ -102,7 +102,7 @@ def _section(experiment: Experiment, out: Path) -> Section:
         inline_svg(figure, experiment.name),
         config,
         {key: dataset.attrs[key] for key in keys} | versions,
-        sum(int(np.sum(dataset[name])) for name in dataset if name == "diverged" or name.endswith("_diverged")),
+        tuple(warnings_of(dataset)),
         f"{command} {_flags(experiment, config)}",
         (_place(experiment.train), _place(experiment.claims)),
     )

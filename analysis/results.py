@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 import tempfile
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -12,12 +13,13 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import torch
 import xarray as xr
 
 from analysis.config import ExperimentConfig
 
-FORMAT = 1
+FORMAT = 2
 _PROJECT = ("ssa_theory", "tasks", "analysis")
 _PRESENTATION = (
     "analysis/experiments/*_claims.py",
@@ -39,8 +41,23 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable: without it a power cut may take the file back. Where folders cannot be synced, do nothing."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def prepare_folder(folder: Path) -> None:
@@ -53,6 +70,23 @@ def prepare_folder(folder: Path) -> None:
         raise ValueError(
             f"cannot write results to {folder} ({error.strerror}): choose a writable folder with --out"
         ) from error
+
+
+@cache
+def revision() -> tuple[str, str]:
+    """The git revision of this source, and whether files that git tracks or would track differ from it: yes or no.
+
+    Both are `unknown` outside a git checkout. The fingerprint `source_digest` says what was run in any case.
+    """
+    git = ["git", "-C", str(Path(__file__).parent.parent)]
+    try:
+        head, status = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown", "unknown"
+    return head, "yes" if status else "no"
 
 
 @cache
@@ -128,6 +162,8 @@ def provenance(
         "config": config.model_dump_json(),
         "versions": json.dumps(versions),
         "source": source_digest(module),
+        "revision": revision()[0],
+        "uncommitted_changes": revision()[1],
         "device": f"{device.type} ({hardware})",
         "threads": torch.get_num_threads(),
         "wall_seconds": round(wall_seconds, 2),
@@ -153,10 +189,13 @@ def load(path: Path) -> xr.Dataset:
             f"the stored result {path} is damaged or truncated ({' '.join(str(error).split())[:80]}): "
             "run the experiment again with --fresh"
         ) from error
-    if dataset.attrs.get("format") != FORMAT:
+    found = dataset.attrs.get("format")
+    if found != FORMAT:
+        known = isinstance(found, int | np.integer)
+        age = ("an older" if found < FORMAT else "a newer") if known else "no"
         raise ValueError(
-            f"the file {path} is not a result of format {FORMAT} (it says {dataset.attrs.get('format')}): "
-            "run the experiment again with --fresh"
+            f"the file {path} is of {age} result format ({found}, this version reads {FORMAT}): "
+            "run the experiment again with --fresh, or use the version that wrote it"
         )
     return dataset
 

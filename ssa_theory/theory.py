@@ -73,12 +73,15 @@ class MinimalNorm:
     """The W of least Frobenius norm that realises a target.
 
     weight: W (dim, dim); inverse_temperature: tau by row (all equal for vanilla); spectral_norm and frobenius_norm of W.
+    converged: whether the least-squares solver found its minimum; where not, W realises the target, but its norm is only an
+    upper bound.
     """
 
     weight: Float[np.ndarray, "dim dim"]
     inverse_temperature: Float[np.ndarray, " token"]
     spectral_norm: float
     frobenius_norm: float
+    converged: bool
 
 
 def minimal_norm(
@@ -94,8 +97,7 @@ def minimal_norm(
     with M_i = e^+_i (E^+ l_i)^T, e^+_i column i of E^+. Vanilla takes every u_i = 1 / max_inverse_temperature; SSA
     (`selective`) minimises ||sum_i u_i M_i||_F over u_i >= 1 / max_inverse_temperature, a bounded linear least-squares problem.
 
-    embeddings: E of full row rank (token <= dim); target: A, positive rows. Raises ValueError otherwise, and
-    where the least-squares solver does not converge.
+    embeddings: E of full row rank (token <= dim); target: A, positive rows. Raises ValueError otherwise.
     """
     if not 0 < max_inverse_temperature < np.inf:
         raise ValueError(
@@ -114,6 +116,7 @@ def minimal_norm(
     columns = columns - np.outer(columns @ ones, ones) / (ones @ ones)  # the best c, row by row
     pieces = np.einsum("di,ie->ide", inverse, columns)
     least = np.full(len(embeddings), 1 / max_inverse_temperature)
+    converged = True
     if selective:
         solution = lsq_linear(
             pieces.reshape(len(pieces), -1).T,
@@ -123,11 +126,11 @@ def minimal_norm(
             tol=1e-14,
             max_iter=100 * len(pieces),  # one for each variable, the default, is sometimes too few
         )
-        if solution.status < 1:
-            raise ValueError(f"the minimal-norm solve did not converge ({solution.message}): raise the angle or dim")
+        converged = solution.status > 0
         least = np.maximum(solution.x, least)
     weight = np.tensordot(least, pieces, 1)
-    return MinimalNorm(weight, 1 / least, float(np.linalg.norm(weight, 2)), float(np.linalg.norm(weight)))
+    spectral, frobenius = float(np.linalg.norm(weight, 2)), float(np.linalg.norm(weight))
+    return MinimalNorm(weight, 1 / least, spectral, frobenius, bool(converged))
 
 
 def _checked(

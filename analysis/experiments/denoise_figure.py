@@ -44,14 +44,11 @@ def plot(dataset: xr.Dataset) -> Figure:
     _draw_bars(bars, dataset)
     _draw_sweep(sweep, dataset)
     _draw_gate(gate, dataset)
-    saturated = int(dataset["gate_saturated"].sum())
     figure.suptitle(
         f"denoising: d = {config['dim']}, {config['length']} tokens, each relevant with probability "
         f"{config['relevance']:g}, s_y = {config['prior_scale']:g}, s_signal = {config['signal_noise']:g}, "
         f"{config['query']} query, adam {config['learning_rate']:g}, {config['steps']} + {config['cooldown_steps']} steps "
-        f"of {config['batch_size']};\nmeans and 95 % intervals over {config['seeds']} seeds"
-        + left_out(dataset)
-        + (f"; {saturated} models with a saturated gate" if saturated else "")
+        f"of {config['batch_size']};\nmeans and 95 % intervals over {config['seeds']} seeds" + left_out(dataset)
     )
     return figure
 

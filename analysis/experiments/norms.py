@@ -13,7 +13,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.norms_claims import claims
 from analysis.experiments.norms_figure import plot
-from analysis.fitting import block_size, check_result_fits, exact_problem, fit
+from analysis.fitting import FITTED, block_size, check_result_fits, exact_problem, fit
 from analysis.measures import effective_support, gini, hoyer, singular_values, token_norm, zero_fraction
 from analysis.statistics import mean_band
 from ssa_theory import SingleLayerAttention, Tokens, Variant, resolve_device
@@ -71,7 +71,7 @@ _MEAN = {
 }
 _WHERE = "at the last step (comparison steps), or where the model first reaches the common loss (comparison loss)"
 _OTHER = {
-    "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
+    **{name: FITTED[name][1] for name in ("diverged", "underflow", "rank_deficient")},
     "cross_entropy_gap": "cross-entropy above that of the Bayes predictor at the recorded steps (nats)",
     "weight_norm_by_step": "spectral norm ||W||_2 at the recorded steps",
     "weight_norm_by_progress": "spectral norm ||W||_2 where the model first reaches the loss at which the slowest model of its "
@@ -159,7 +159,7 @@ def _run_setting(
     by_progress = [interpolate(norm, common_loss(gap, share)[1]) for share in PROGRESS]
     dataset = xr.Dataset(
         {
-            "diverged": (("variant", "seed"), values["diverged"]),
+            **{name: (("variant", "seed"), values[name]) for name in ("diverged", "underflow", "rank_deficient")},
             "cross_entropy_gap": (("variant", "seed", "record"), gap),
             "weight_norm_by_step": (("variant", "seed", "record"), norm),
             "weight_norm_by_progress": (("variant", "seed", "progress"), np.stack(by_progress, axis=-1)),

@@ -14,7 +14,8 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.phase_claims import claims
 from analysis.experiments.phase_figure import plot
-from analysis.fitting import block_size, check_result_fits, fit, stack_members
+from analysis.fitting import FITTED, block_size, check_result_fits, fit, stack_members
+from analysis.guards import GUARDS
 from analysis.statistics import SIGN_FLIPS
 from ssa_theory import (
     Queries,
@@ -134,7 +135,7 @@ def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
     )
     sizes = dict(dataset.sizes)
     for name, (_, about) in _MEASURED.items():
-        step = () if name == "diverged" else ("step",)
+        step = () if name in GUARDS else ("step",)
         dims = ("variant", "dim", "seed", "family", "similarity", *step)
         values = np.stack(found[name]).reshape([sizes[d] for d in dims])
         order = ("variant", "dim", "similarity", *step, "family", "seed")
@@ -152,6 +153,8 @@ _MEASURED = {
         "cross-entropy above H*, that of the Bayes predictor (nats), by step; NaN where the model diverged",
     ),
     "diverged": ("diverged", "whether the loss was ever not finite"),
+    "underflow": ("underflow", FITTED["underflow"][1]),
+    "rank_deficient": ("rank_deficient", FITTED["rank_deficient"][1]),
 }
 """What is kept of each training: by name, the name that `fit` gives it, and the description stored with it."""
 

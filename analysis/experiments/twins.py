@@ -141,6 +141,7 @@ _CLOSED_FORM = {
         ("theory",),
         "spectral norm ||W||_2 of the W of least Frobenius norm that realises the target",
     ),
+    "unsolved": (("theory",), "whether that minimum was not found; its norm is then NaN"),
     "minimal_inverse_temperature": (
         ("theory", "node"),
         "tau of each row in that solution, at most max_inverse_temperature",
@@ -174,7 +175,8 @@ def _closed_form(task: TwinTokenTask, max_inverse_temperature: float) -> dict[st
     bounds = [norm_lower_bound(task.embeddings, task.target, s.inverse_temperature) for s in solutions]
     return {
         "target": task.target,
-        "minimal_norm": np.array([s.spectral_norm for s in solutions]),
+        "minimal_norm": np.array([s.spectral_norm if s.converged else np.nan for s in solutions]),
+        "unsolved": np.array([not s.converged for s in solutions]),
         "minimal_inverse_temperature": np.stack([s.inverse_temperature for s in solutions]),
         "norm_lower_bound": np.array(bounds),
     }

@@ -99,7 +99,7 @@ def test_the_report_shows_what_is_stored_and_says_what_is_missing(stored):
         "sentence of graph-l1-ssa & <b>",
         "ssa-theory run graph --preset paper --seeds 2 --device cpu",
         "tests/analysis/test_report.py:",
-        "1 models diverged and are left out",
+        "1 diverged model left out",
         "Question of letters?",
         "not run: `ssa-theory run letters` makes it",
         torch.__version__.split("+")[0],

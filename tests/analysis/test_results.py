@@ -1,12 +1,14 @@
 """Files appear whole or not at all, and damaged ones say so."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 import xarray as xr
 
+import analysis.results as results
 from analysis.experiments.graph import GraphConfig
 from analysis.results import _closure, load, load_current, prepare_folder, provenance, save, source_digest, write_whole
 
@@ -115,8 +117,14 @@ def test_a_truncated_result_is_one_clear_sentence(tmp_path, dataset, share):
 def test_missing_and_foreign_results(tmp_path, dataset):
     with pytest.raises(ValueError, match="there is no stored result at"):
         load(tmp_path / "result.nc")
+    save(dataset.assign_attrs(format=3), tmp_path / "result.nc")
+    with pytest.raises(ValueError, match=r"is of a newer result format \(3, this version reads 2\)"):
+        load(tmp_path / "result.nc")
+    save(dataset.assign_attrs(format="x"), tmp_path / "result.nc")
+    with pytest.raises(ValueError, match=r"is of no result format \(x, this version reads 2\)"):
+        load(tmp_path / "result.nc")
     save(dataset.assign_attrs(format=0), tmp_path / "result.nc")
-    with pytest.raises(ValueError, match="is not a result of format 1"):
+    with pytest.raises(ValueError, match=r"is of an older result format \(0, this version reads 2\)"):
         load(tmp_path / "result.nc")
 
 
@@ -124,3 +132,12 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot write results to .* choose a writable folder with --out"):
         prepare_folder(tmp_path / "file" / "graph")
+
+
+def test_the_revision_is_that_of_git_and_unknown_without_it(monkeypatch, tmp_path):
+    head, dirty = results.revision.__wrapped__()
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert head == (asked.stdout.strip() or "unknown")
+    assert dirty in (("yes", "no") if asked.returncode == 0 else ("unknown",))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert results.revision.__wrapped__() == ("unknown", "unknown")

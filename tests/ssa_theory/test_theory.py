@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, lsq_linear, minimize
 from scipy.special import log_softmax
 from torch import Tensor
 
@@ -300,3 +300,19 @@ def test_rank_deficient_embeddings() -> None:
         minimal_norm(np.array([[1.0, 0.0], [1.0, 0.0]]), A2)
     with pytest.raises(ValueError, match="got rank 2 for 3 tokens"):
         minimal_norm(unit_embeddings(3, 2, np.random.default_rng(0)), np.full((3, 3), 1 / 3))
+
+
+def test_a_solve_that_stops_early_still_realises_the_target_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
+
+    def stopped(*arguments: object, **options: object) -> OptimizeResult:
+        found = lsq_linear(*arguments, **options)
+        return OptimizeResult(x=1.5 * found.x, status=0)
+
+    least = minimal_norm(np.eye(3), rows, selective=True)
+    monkeypatch.setattr("ssa_theory.theory.lsq_linear", stopped)
+    early = minimal_norm(np.eye(3), rows, selective=True)
+    assert (least.converged, early.converged, minimal_norm(np.eye(3), rows).converged) == (True, False, True)
+    assert early.frobenius_norm > 1.01 * least.frobenius_norm
+    logits = early.inverse_temperature[:, None] * early.weight
+    np.testing.assert_allclose(np.exp(log_softmax(logits, axis=1)), rows, rtol=1e-12)

@@ -103,6 +103,31 @@ def test_sampled_tokens_follow_the_model():
 
 
 @pytest.mark.parametrize("prior", ["gaussian", "cross-polytope"])
+def test_signal_relevance_and_noise_are_independent(prior):
+    task = DenoisingTask(dim=2, length=3, relevance=0.4, signal_noise=0.5, filler_noise=0.5, prior=prior)
+    data = draw(task, 2, 20_000)
+    noise = np.where(data.relevant[..., None], data.tokens - data.target[:, None], data.tokens)
+    signal = np.column_stack([data.target, data.target**2])
+    rest = np.column_stack([data.relevant, noise.reshape(20_000, -1)])
+    correlation = np.corrcoef(signal, rest, rowvar=False)[:4, 4:]
+    assert correlation.shape == (4, 3 + 6)
+    assert np.abs(correlation).max() < 5 / np.sqrt(20_000)
+
+
+class Extreme:
+    """A generator of normals so large that their distribution function rounds to one."""
+
+    def standard_normal(self, shape):
+        return np.full(shape, 40.0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_largest_normal_names_the_last_atom():
+    task = DenoisingTask(dim=3, prior_scale=2.0, prior="cross-polytope")
+    assert_allclose(task.sample(1, Extreme()).target, [[0, 0, -2 * np.sqrt(3)]])
+
+
+@pytest.mark.parametrize("prior", ["gaussian", "cross-polytope"])
 def test_sampler_is_seeded_and_does_not_depend_on_its_chunks(prior):
     task = DenoisingTask(dim=3, length=4, prior=prior)
     whole, again, other = draw(task, 5, 7), draw(task, 5, 7), draw(task, 6, 7)
@@ -112,6 +137,14 @@ def test_sampler_is_seeded_and_does_not_depend_on_its_chunks(prior):
         assert (getattr(whole, name) == getattr(again, name)).all()
         assert (getattr(whole, name) == np.concatenate([getattr(p, name) for p in parts])).all()
         assert (getattr(whole, name) != getattr(other, name)).any()
+
+
+@pytest.mark.parametrize(("prior", "signal"), [("gaussian", 8), ("cross-polytope", 1)])
+def test_the_sampler_uses_a_normal_for_every_number_it_draws(prior, signal):
+    used, same = np.random.default_rng(8), np.random.default_rng(8)
+    replace(DEFAULT, prior=prior).sample(3, used)
+    same.standard_normal(3 * (signal + 10 * (1 + 8)))  # each token: whether it is relevant, and its noise
+    assert used.random() == same.random()
 
 
 def test_the_noise_of_the_fillers_scales_them_and_nothing_else():
@@ -229,6 +262,16 @@ def test_bracket_beyond_the_exact_lengths():
     assert bracket.upper.value - bracket.lower.value < 0.1 * bracket.upper.value
 
 
+def test_the_error_of_a_risk_is_that_of_the_mean_over_its_inputs():
+    task = replace(DEFAULT, length=4)
+    variance = task.bayes_posterior(draw(task, 12, 50).tokens).variance
+    risk = task.bayes_risk(50, np.random.default_rng(12))
+    assert risk.value == pytest.approx(variance.mean())
+    assert risk.error == pytest.approx(np.sqrt(np.square(variance - variance.mean()).sum() / 49 / 50))
+    assert 0 < task.bayes_risk(2, np.random.default_rng(0)).error < np.inf
+    assert task.bayes_risk(1, np.random.default_rng(0)).error == np.inf  # one input tells nothing of the spread
+
+
 def test_blocks_do_not_change_the_estimate(monkeypatch):
     x = draw(DEFAULT, 2, 30).tokens
     whole = DEFAULT.bayes_posterior(x)
@@ -285,6 +328,7 @@ def test_bad_questions_are_rejected():
         (lambda: DEFAULT.sample(0, generator), "number of samples must be at least 1, got 0"),
         (lambda: DEFAULT.bayes_bracket(9, generator, 1), "draws must be at least 2, got 1"),
         (lambda: DEFAULT.bayes_bracket(1, generator), "count must be at least 2, got 1"),
+        (lambda: replace(DEFAULT, prior="cube"), "unknown prior 'cube': choose one of gaussian, cross-polytope"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -5,6 +5,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import linalg, stats
 
 from tasks.kernel_regression import Contexts, KernelRegressionTask, Regressions, best_inverse_temperature
@@ -153,6 +155,21 @@ def test_best_inverse_temperature_against_a_dense_search_and_growing_with_length
     assert best[0] < best[1] < best[2]
     assert best_inverse_temperature(np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0])) == 1.0
     assert best_inverse_temperature(np.array([1.0, 2.0, 4.0]), np.array([3.0, 2.0, 1.0])) == 4.0
+
+
+@given(st.floats(-2, 4), st.floats(0.05, 3), st.floats(-3, 3))
+def test_best_inverse_temperature_is_the_vertex_of_a_parabola_in_logarithms(
+    vertex: float, curvature: float, level: float
+) -> None:
+    grid = np.geomspace(math.exp(-3), math.exp(5), 20)
+    risk = np.exp(level + curvature * (np.log(grid) - vertex) ** 2)
+    assert math.log(best_inverse_temperature(grid, risk)) == pytest.approx(vertex, abs=1e-7)
+
+
+@pytest.mark.parametrize("length_scale", [0.5, 2.0])
+def test_the_grid_of_inverse_temperatures_follows_the_length_scale(length_scale: float) -> None:
+    grid = KernelRegressionTask(length_scale=length_scale).inverse_temperature_grid * length_scale**2
+    np.testing.assert_allclose(np.log10(grid), np.linspace(-1, 3, 25), atol=1e-12)
 
 
 def test_memory_at_length_2048_stays_far_below_a_gigabyte() -> None:

@@ -271,6 +271,14 @@ def test_samplers_are_functions_of_their_generator(sample: Sampler) -> None:
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
+@pytest.mark.parametrize(("sample", "uniforms"), [(_transitions, 2), (_prompts, 4 + 2)])
+def test_samplers_use_the_documented_number_of_uniforms(sample: Sampler, uniforms: int) -> None:
+    used, same = np.random.default_rng(8), np.random.default_rng(8)
+    sample(30, used)
+    same.random(30 * uniforms)
+    assert used.random() == same.random()
+
+
 # Construction
 
 
@@ -341,6 +349,7 @@ def test_from_text_is_the_chain_of_its_letters() -> None:
         ([[1.0], [0.5, 0.5]], "must be made of numbers .*: give equally long rows"),
         ([["a", "b"], ["c", "d"]], "must be made of numbers .*: give equally long rows"),
         ([[1.0, 0.0], [0.5, 0.4]], "must sum to 1, but row 1 sums to 0.9: divide each row by its sum"),
+        ([[0.5, 0.5], [0.5, 0.7]], "must sum to 1, but row 1 sums to 1.2: divide"),
         ([[1.0, 0.0], [0.0, 0.0]], "must sum to 1, but row 1 sums to 0: divide"),
         ([[1.0, 0.0], [1.5, -0.5]], "must be non-negative, got -0.5 from node 1 to node 1: mend that weight"),
         ([[1.0, 0.0], [math.nan, 0.5]], "must be finite, got nan from node 1 to node 0: mend that weight"),

@@ -1,11 +1,13 @@
 """Noisy retrieval: the posterior against densities, quadrature and Monte Carlo; the sampler's law and streams."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from tasks import retrieval
 from tasks.retrieval import NoisyRetrievalTask, Retrievals, posterior_entropy
 
 
@@ -52,6 +54,29 @@ def test_sampler_law() -> None:
     assert stats.kstest(cosine, "uniform", (-1, 2)).pvalue > 1e-3
 
 
+def test_target_level_keys_and_noise_are_independent() -> None:
+    batch = NoisyRetrievalTask(dim=3, keys=4, noise_levels=(0.2, 0.7, 1.5)).sample(20_000, generator(6))
+    rows = np.arange(len(batch.target))
+    noise = (batch.query - batch.keys[rows, batch.target]) / batch.noise[:, None]
+    drawn = np.column_stack([batch.target, batch.noise, batch.keys.reshape(len(rows), -1), noise])
+    correlation = np.corrcoef(drawn, rowvar=False)
+    assert correlation.shape == (17, 17)
+    assert np.abs(correlation - np.eye(17)).max() < 5 / math.sqrt(len(rows))
+
+
+class Extreme:
+    """A generator of normals so large that their distribution function rounds to one."""
+
+    def standard_normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.full(shape, 40.0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_largest_normal_names_the_last_target_and_level() -> None:
+    batch = NoisyRetrievalTask(dim=2, keys=3, noise_levels=(0.2, 0.7)).sample(1, Extreme())
+    assert (batch.target.tolist(), batch.noise.tolist()) == ([2], [0.7])
+
+
 def test_stream_is_the_same_however_it_is_chunked() -> None:
     task = NoisyRetrievalTask(dim=3, keys=4)
     whole, stream = task.sample(50, generator(3)), generator(3)
@@ -96,6 +121,16 @@ def test_bayes_risk_agrees_with_sampled_targets() -> None:
         own = sampled.std() / math.sqrt(len(sampled))
         assert error < own  # integrating the target out reduces the variance
         assert sampled.mean() == pytest.approx(value, abs=4 * math.hypot(own, error))
+
+
+def test_blocks_do_not_change_the_risk(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = NoisyRetrievalTask(dim=3, keys=4)
+    whole = task.bayes_risk(0.4, 20, generator(9))
+    monkeypatch.setattr(retrieval, "_BLOCK_BYTES", 8 * 7 * (4 + 1) * 3)  # blocks of 7, the last of 6
+    parts, after, same = task.bayes_risk(0.4, 20, used := generator(9)), used.random(), generator(9)
+    assert astuple(parts) == pytest.approx(astuple(whole), rel=1e-12)
+    task.sample(20, same)
+    assert after == same.random()  # no more samples than asked for
 
 
 def test_limits_of_the_noise() -> None:

@@ -1,0 +1,41 @@
+"""What may silently spoil a number is found, counted and said."""
+
+import numpy as np
+import torch
+import xarray as xr
+
+from analysis.figures import left_out
+from analysis.fitting import fit
+from analysis.guards import GUARDS, warnings_of
+from ssa_theory import Queries, SingleLayerAttention, Tokens
+
+
+def test_each_guard_has_its_phrase_and_its_count():
+    flags = xr.Dataset({name: ("seed", [True, False, True]) for name in GUARDS})
+    phrases = warnings_of(flags)
+    assert [phrase.split()[0] for phrase in phrases] == ["2"] * len(GUARDS)
+    assert phrases[0] == "2 diverged models left out"
+    assert left_out(flags[["diverged"]]) == "; 2 diverged models left out"
+    one = flags[["diverged"]].isel(seed=[0, 1]).assign(control_diverged=("seed", [False, False]))
+    assert warnings_of(one) == ["1 diverged model left out"]
+    assert warnings_of(one.assign(control_diverged=("seed", [True, True]))) == ["3 diverged models left out"]
+    assert warnings_of(flags.where(False, False)) == []
+    assert left_out(xr.Dataset()) == ""
+
+
+def test_training_finds_rank_deficient_embeddings_and_underflow():
+    """Member 0 is sound; 1 has two equal columns of embeddings; 2 starts so spiky that weights underflow in float32."""
+    rng = np.random.default_rng(0)
+    embeddings = torch.from_numpy(rng.standard_normal((5, 3, 3)))
+    embeddings[:, 1, 1] = embeddings[:, 0, 1]
+    embeddings[..., 2] *= 30
+    tokens = Tokens(embeddings, torch.ones(5, 3, dtype=torch.long), 5)
+    target = torch.full((5, 5, 3), 0.2, dtype=torch.float64)
+    exact = Queries(target, torch.full((5, 3), 0.2, dtype=torch.float64))
+    common = {"dtype": "float32", "steps": 0, "learning_rate": 0.1}
+    found = fit(SingleLayerAttention("vanilla"), tokens, target, exact, [0, 1, 2], **common)
+    assert found["rank_deficient"].tolist() == [False, True, False]
+    assert found["underflow"].tolist() == [False, False, True]
+    assert (found["learned_transition_matrix"][2] < np.finfo(np.float32).tiny).any()
+    double = fit(SingleLayerAttention("vanilla"), tokens, target, exact, [0, 1, 2], **common | {"dtype": "float64"})
+    assert not double["underflow"].any()
