@@ -23,8 +23,10 @@ notebooks: $(VENV)/installed
 	$(BIN)/jupytext --quiet --to ipynb notebooks/[0-9]*.py
 	$(BIN)/jupyter-execute --inplace notebooks/[0-9]*.ipynb
 
-# Fills the README's generated parts from the results of `make figures`.
+# Fills the README's generated parts from the results of `make figures` and from the benchmark with all its peers.
 readme: figures
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,jax]'
+	$(BIN)/ssa-theory bench --models 1000000 --out results
 	$(BIN)/python -m analysis.readme results
 
 $(VENV)/installed: pyproject.toml constraints.txt

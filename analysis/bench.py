@@ -1,123 +1,90 @@
-"""How much faster an ensemble trains than its models one after another: a ratio measured in one run."""
+"""How fast an ensemble trains, beside its peers on the same work in the same run, and how that scales: `ssa-theory bench`."""
 
 import json
+import os
+import platform
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
-from pydantic import Field
-from torch import nn
+from pydantic import Field, model_validator
 
+from analysis.bench_peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
+from analysis.bench_process import Child, Job, cores
+from analysis.bench_workloads import BenchVariant, graph_operations, workload
 from analysis.config import ExperimentConfig
-from analysis.experiments.base import Progress, silent
-from analysis.fitting import stack_members
+from analysis.experiments.base import Progress
 from analysis.results import prepare_folder, provenance, write_whole
-from ssa_theory import (
-    Queries,
-    SingleLayerAttention,
-    Stream,
-    Tokens,
-    cross_entropy,
-    member_generator,
-    resolve_device,
-    train,
+from ssa_theory import block_members, resolve_device
+
+SINGLE_MODELS = 4  # trained one at a time
+TOLERANCE = 1e-4  # nats, or squared error: the median over models of the difference in final loss
+FUNCTION_OPERATIONS = (
+    20  # of an exponential or the like: a float32 polynomial with its range reduction is about ten multiply-adds
 )
-from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
 
 
 class BenchConfig(ExperimentConfig):
-    """Train the same models as one ensemble and one after another, and compare models x steps per second."""
+    """Train the same models with this trainer and with its peers, and compare models x steps per second, memory and scaling."""
 
-    seeds: int = Field(128, ge=1, le=100_000, description="number of models")
-    dim: int = Field(4, ge=1, le=256, description="embedding dimension")
-    steps: int = Field(200, ge=1, description="training steps of each model")
-    variant: str = Field("ssa", pattern="^(vanilla|ssa)$", description="vanilla or ssa")
+    seeds: int = Field(
+        8192, ge=1, le=10_000_000, description="models in one tensor program, at most: no more than a block"
+    )
+    compile: bool = Field(
+        True, description="include this trainer compiled, and measure its scaling rather than the eager one's"
+    )
+    variant: BenchVariant = Field("ssa", description="model of the workloads graph and prompt")
+    workloads: tuple[Literal["graph", "prompt", "denoise"], ...] = Field(
+        ("graph", "prompt", "denoise"), description="what to train"
+    )
+    steps: int = Field(200, ge=2, description="training steps of each model, at most: heavy workloads take fewer")
+    repeats: int = Field(3, ge=1, le=100, description="rounds; the fastest counts")
+    min_seconds: float = Field(1.0, ge=0, description="least length of one measurement: short trainings are repeated")
+    scaling: tuple[int, ...] = Field(
+        (1024, 4096, 16384, 65536),
+        description="sizes of the ensembles trained block by block, smallest first; none: skip",
+    )
+    models: int = Field(
+        0,
+        ge=0,
+        le=100_000_000,
+        description="train this many models, once, over all cores (1000000 takes minutes); 0: skip",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "BenchConfig":
+        self.require_distinct("workloads")
+        if list(self.scaling) != sorted(set(self.scaling)) or min(self.scaling, default=1) < 1:
+            raise ValueError(
+                f"scaling must be growing sizes of at least 1, got {self.scaling}: list each once, smallest first"
+            )
+        return self
 
 
-class OneModel(nn.Module):
-    """The graph model as one would write it for a single training: matrices, no model axis."""
-
-    def __init__(self, weight: torch.Tensor, selective: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight.clone())
-        self.vector = (
-            nn.Parameter(torch.zeros(len(weight), device=weight.device, dtype=weight.dtype)) if selective else None
-        )
-
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        query = embeddings @ self.weight
-        if self.vector is not None:
-            query = query * (1 + torch.tanh(nn.functional.gelu(query) @ self.vector)).unsqueeze(1)
-        return (query @ embeddings.T).log_softmax(1)
+Advance = Callable[[int], None]
 
 
-def bench(config: BenchConfig, out: Path, progress: Progress) -> dict:
-    """Measure, check that both learned the same, and store the report as out/bench/bench.json."""
-    device = resolve_device(config.device)
+def bench(config: BenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
+    """Measure everything and store the report as out/bench/bench.json, whole."""
+    device, start = resolve_device(config.device), time.perf_counter()
     folder = out / "bench"
     prepare_folder(folder)
-    dtype = getattr(torch, config.dtype)
-    task = MarkovGraphTask.from_graph(graph_from_family("ring"))
-    embeddings = stack_members(
-        [unit_embeddings(task.nodes, config.dim, member_generator(s, Stream.EMBEDDING)) for s in config.seed_range],
-        device,
-    ).to(dtype)
-    target = torch.from_numpy(task.transition_matrix).to(device, dtype)
-    model = SingleLayerAttention(config.variant)
-    generators = [member_generator(s, Stream.PARAMETER) for s in config.seed_range]
-    initial = {k: v.to(device, dtype) for k, v in model.initial_parameters(task.nodes, config.dim, generators).items()}
-    learning_rate = 0.05
-
-    tokens = Tokens(embeddings, torch.full((task.nodes, config.seeds), task.nodes, device=device), task.nodes)
-    weight = torch.full((task.nodes, config.seeds), 1 / task.nodes, device=device, dtype=dtype)
-    queries = Queries(target.unsqueeze(-1).expand(-1, -1, config.seeds), weight)
-
-    def ensemble(steps: int) -> torch.Tensor:
-        trained = train(
-            lambda p, _: cross_entropy(model.logits(p, tokens), queries),
-            initial,
-            steps=steps,
-            learning_rate=learning_rate,
-        )
-        return trained.parameters["weight"]
-
-    def one_by_one(steps: int, models: int, progress: Progress = silent) -> torch.Tensor:
-        learned = []
-        advance = progress("one model at a time", models)
-        for member in range(models):
-            single = OneModel(initial["weight"][..., member].contiguous(), config.variant == "ssa").to(device)
-            keys = embeddings[..., member].contiguous()
-            optimizer = torch.optim.Adam(single.parameters(), lr=learning_rate)
-            for _ in range(steps):
-                optimizer.zero_grad()
-                loss = -(target * single(keys)).sum(1).mean()
-                loss.backward()
-                optimizer.step()
-            learned.append(single.weight.detach())
-            advance(1)
-        return torch.stack(learned, -1)
-
-    def timed(run: Callable[..., torch.Tensor], *arguments: object) -> tuple[torch.Tensor, float]:
-        _wait(device)
-        start = time.perf_counter()
-        learned = run(*arguments)
-        _wait(device)
-        return learned, time.perf_counter() - start
-
-    ensemble(5), one_by_one(5, 1)  # warm up both
-    together, ensemble_seconds = timed(ensemble, config.steps)
-    apart, apart_seconds = timed(one_by_one, config.steps, config.seeds, progress)
-    work = config.seeds * config.steps
-    speed = {"one model at a time": work / apart_seconds, "this ensemble": work / ensemble_seconds}
-    report = {
-        "workload": f"{config.seeds} models x {config.steps} steps: {config.variant}, ring of {task.nodes} nodes, "
-        f"d = {config.dim}, exact loss, Adam, {config.dtype}, {device.type}, {torch.get_num_threads()} threads",
-        "trainers": {
-            name: {"models_steps_per_second": s, "ratio": s / speed["one model at a time"]} for name, s in speed.items()
-        },
-        "median_weight_difference": float((together - apart).abs().median()),
-    } | provenance("bench", config, device, ensemble_seconds + apart_seconds, __name__)
+    with _fresh_compilations():
+        report = {
+            "machine": {"processor": _processor(), "cores": len(cores())},
+            "idle_peak_bytes": _idle(config, device, progress),
+            "workloads": {name: _compare(config, name, device, progress) for name in config.workloads},
+            "cores": _two_cores(config, device, progress),
+            "scaling": _scaling(config, device, progress),
+            "large": _large(config, device, progress),
+        }
+    _add_memory(report)
+    report |= provenance("bench", config, device, time.perf_counter() - start, __name__)
     write_whole(
         folder / "bench.json",
         lambda path: path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"),
@@ -125,6 +92,288 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict:
     return report
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def load_report(out: Path) -> dict[str, Any]:
+    """The stored report. Raises ValueError where there is none, or a damaged one."""
+    path = out / "bench" / "bench.json"
+    if not path.is_file():
+        raise ValueError(
+            f"there is no stored benchmark at {path}: run `ssa-theory bench`, or choose its folder with --out"
+        )
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if missing := {"workloads", "cores", "scaling", "versions"} - set(report):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the stored benchmark {path} is damaged ({error}): run `ssa-theory bench` again") from error
+    return report
+
+
+def _trainer(config: BenchConfig) -> str:
+    return COMPILED if config.compile else EAGER
+
+
+def _block(config: BenchConfig, name: str, device: torch.device) -> int:
+    """Models in one tensor program of this workload."""
+    needed = workload(name, config.variant).bytes_per_member(getattr(torch, config.dtype))
+    return config.block_seeds or block_members(needed, device)
+
+
+def _job(config: BenchConfig, device: torch.device, task: str, **changes: Any) -> Job:
+    common = {name: getattr(config, name) for name in ("variant", "first_seed", "steps", "dtype", "min_seconds")}
+    return Job(task, **(common | {"device": device.type, "core": cores()[0]} | changes))
+
+
+@contextmanager
+def _children(jobs: Mapping[str, Job], advance: Advance) -> Iterator[dict[str, Child]]:
+    """The processes of these jobs, made ready one after another, so that none disturbs another; ended at once on an error."""
+    with ExitStack() as stack:
+        children = {}
+        for name, job in jobs.items():
+            children[name] = Child(job)
+            stack.callback(children[name].stop)
+            children[name].wait_ready()
+            advance(1)
+        yield children
+
+
+def _idle(config: BenchConfig, device: torch.device, progress: Progress) -> dict[str, int]:
+    """Peak memory by contender of a process that trains nothing; those that warm up alike are the same process."""
+    present = [c for c in _contenders(config) if not c.missing]
+    kinds = {c.warm_up: c.name for c in present}
+    jobs = {name: _job(config, device, "idle", contender=name) for name in kinds.values()}
+    with _children(jobs, progress("bench: memory of idle processes", len(jobs))) as children:
+        peaks = {name: child.finish() for name, child in children.items()}
+    return {c.name: peaks[kinds[c.warm_up]] for c in present}
+
+
+def _contenders(config: BenchConfig) -> list:
+    return [c for c in CONTENDERS.values() if config.compile or c.name != COMPILED]
+
+
+def _compare(config: BenchConfig, name: str, device: torch.device, progress: Progress) -> dict[str, Any]:
+    """All contenders on one workload, in rounds: each measures in turn, so that a change of the machine's speed meets all."""
+    work = workload(name, config.variant)
+    models, steps = min(config.seeds, _block(config, name, device)), min(config.steps, work.steps)
+    contenders = _contenders(config)
+    sizes = {c.name: min(models, SINGLE_MODELS) if c.single else models for c in contenders}
+    jobs = {
+        c.name: _job(config, device, "contender", contender=c.name, workload=name, block=sizes[c.name], steps=steps)
+        for c in contenders
+        if not c.missing
+    }
+    if name == "graph":
+        jobs["multiply-add"] = _job(config, device, "multiply-add")
+    advance = progress(f"bench: {name}", len(jobs) * (1 + config.repeats))
+    rows: dict[str, dict[str, Any]] = {c.name: {"missing": c.missing} for c in contenders if c.missing}
+    with _children(jobs, advance) as children:
+        found: dict[str, list[dict[str, Any]]] = {key: [] for key in jobs}
+        for _ in range(config.repeats):
+            for key, child in children.items():
+                if "missing" not in child.ready:
+                    found[key].append(child.measure())
+                advance(1)
+        for key in jobs:
+            ready = children[key].ready
+            gone = next((m["missing"] for m in (ready, *found[key]) if "missing" in m), None)
+            if key == "multiply-add":
+                continue
+            if gone is not None:
+                rows[key] = {"missing": gone}
+                continue
+            seconds = [m["seconds"] for m in found[key]]
+            rows[key] = {
+                "models": sizes[key],
+                "trainings": ready["trainings"],
+                "seconds": seconds,
+                "models_steps_per_second": sizes[key] * steps * ready["trainings"] / min(seconds),
+                "compile_seconds": ready["compile_seconds"] if CONTENDERS[key].compiles else None,
+                "losses": ready["losses"],
+                "peak_bytes": children[key].finish(),
+            }
+    ceiling = None
+    rates = [m["operations_per_second"] for m in found.get("multiply-add", []) if "missing" not in m]
+    if rates:
+        plain, functions = graph_operations(config.variant)
+        ceiling = {
+            "operations_per_model_step": plain + FUNCTION_OPERATIONS * functions,
+            "of_which_functions": functions,
+            "operations_per_function": FUNCTION_OPERATIONS,
+            "operations_per_second": max(rates),
+        }
+    _relate(rows, ceiling, _trainer(config))
+    rows = {c.name: rows[c.name] for c in contenders}
+    return {"about": work.about, "steps": steps, "ceiling": ceiling, "contenders": rows}
+
+
+def _relate(rows: dict[str, dict[str, Any]], ceiling: dict[str, Any] | None, trainer: str) -> None:
+    """Add to each row how it stands to others: in speed, and in what it learned.
+
+    The losses are those after training, by the ensemble's own loss in float64; `this trainer, eager` is what all are compared
+    with, over the models that both trained. Speeds of trainers that learned something else are not comparable: they get no
+    ratio. Raises ValueError where `this trainer, eager` itself could not run.
+    """
+    if "missing" in rows[EAGER]:
+        raise ValueError(f"there is nothing to compare with, as this trainer cannot run here: {rows[EAGER]['missing']}")
+    reference = np.array(rows[EAGER]["losses"])
+    for row in (r for r in rows.values() if "missing" not in r):
+        losses = np.array(row.pop("losses"))
+        shared = min(len(losses), len(reference))
+        difference = np.abs(losses[:shared] - reference[:shared])
+        median, largest = float(np.median(difference)), float(difference.max())
+        row["learned"] = {"models": shared, "median_difference": median, "largest_difference": largest}
+        row["learned_the_same"] = median <= TOLERANCE  # NaN is not
+    for row in (r for r in rows.values() if r.get("learned_the_same")):
+        speed = row["models_steps_per_second"]
+        for key, other, inverse in (("times_one_at_a_time", ONE_AT_A_TIME, False), ("trainer_is_times", trainer, True)):
+            peer = rows[other] if rows[other].get("learned_the_same") else None
+            ratio = None if peer is None else speed / peer["models_steps_per_second"]
+            row[key] = 1 / ratio if ratio and inverse else ratio
+        if ceiling is not None:
+            row["fraction_of_ceiling"] = speed * ceiling["operations_per_model_step"] / ceiling["operations_per_second"]
+
+
+def _two_cores(config: BenchConfig, device: torch.device, progress: Progress) -> dict[str, Any]:
+    """The graph ensemble in one process, and in two at once, each on a core of its own with models of its own."""
+    if device.type != "cpu":
+        return {"missing": "one process drives the GPU"}
+    if len(cores()) < 2:
+        return {"missing": "needs two cores"}
+    block = min(config.seeds, _block(config, "graph", device))
+    jobs = {
+        str(i): _job(
+            config,
+            device,
+            "contender",
+            contender=_trainer(config),
+            block=block,
+            core=cores()[i],
+            first_seed=config.first_seed + i * block,
+        )
+        for i in range(2)
+    }
+    advance = progress("bench: two cores", 2 + 2 * config.repeats)
+    with _children(jobs, advance) as children:
+        if gone := next((c.ready["missing"] for c in children.values() if "missing" in c.ready), None):
+            return {"missing": gone}
+        first, second = children.values()
+        work = {child: block * config.steps * child.ready["trainings"] for child in children.values()}
+        alone, together = [], []
+        for _ in range(config.repeats):
+            alone.append(work[first] / first.measure()["seconds"])
+            advance(1)
+            for child in children.values():
+                child.go()
+            together.append(sum(work[child] / child.result()["seconds"] for child in (first, second)))
+            advance(1)
+    return {
+        "one": max(alone),
+        "two": max(together),
+        "ratio": max(together) / max(alone),
+        "models": block,
+    }
+
+
+def _scaling(config: BenchConfig, device: torch.device, progress: Progress) -> dict[str, Any]:
+    """Ensembles of growing size in one process, block by block: what memory a smaller one needed is no part of a larger one's."""
+    block = _block(config, "graph", device)
+    job = _job(config, device, "blocks", contender=_trainer(config), block=block, sizes=config.scaling)
+    rows: list[dict[str, Any]] = []
+    if config.scaling:
+        advance = progress("bench: scaling", 1 + len(config.scaling))
+        with _children({"": job}, advance) as children:
+            child = children[""]
+            if "missing" in child.ready:
+                return child.ready
+            for size in config.scaling:
+                found = child.measure()
+                if "missing" in found:
+                    return found
+                work = size * config.steps * found["trainings"]
+                speeds = {
+                    "models_steps_per_second": work / found["training_seconds"],
+                    "with_data": work / found["seconds"],
+                }
+                rows.append({"models": size} | found | speeds)
+                advance(1)
+    return {"trainer": _trainer(config), "block": block, "rows": rows}
+
+
+def _large(config: BenchConfig, device: torch.device, progress: Progress) -> dict[str, Any] | None:
+    """One ensemble of `models` models in blocks over all cores: the seconds from the common start to the last end."""
+    if not config.models:
+        return None
+    used = cores() if device.type == "cpu" else cores()[:1]
+    shares = np.diff(np.linspace(0, config.models, len(used) + 1).astype(int)).tolist()
+    starts = (config.first_seed + np.cumsum([0, *shares])).tolist()
+    jobs = {
+        str(core): _job(
+            config,
+            device,
+            "blocks",
+            contender=_trainer(config),
+            block=_block(config, "graph", device),
+            sizes=(share,),
+            first_seed=first,
+            core=core,
+            min_seconds=0.0,
+        )
+        for core, share, first in zip(used, shares, starts[:-1], strict=True)
+        if share
+    }
+    advance = progress(f"bench: {config.models} models", 2 * len(jobs))
+    with _children(jobs, advance) as children:
+        if gone := next((c.ready["missing"] for c in children.values() if "missing" in c.ready), None):
+            return {"missing": gone}
+        start = time.perf_counter()
+        for child in children.values():
+            child.go()
+        found = []
+        for child in children.values():
+            found.append(child.result())
+            advance(1)
+        seconds = time.perf_counter() - start
+    if gone := next((f["missing"] for f in found if "missing" in f), None):
+        return {"missing": gone}
+    return {
+        "models": config.models,
+        "steps": config.steps,
+        "processes": len(jobs),
+        "seconds": seconds,
+        "models_steps_per_second": config.models * config.steps / seconds,
+        "training_seconds": max(f["training_seconds"] for f in found),
+        "peak_bytes": max(f["peak_bytes"] for f in found),
+        "not_finite": sum(f["not_finite"] for f in found),
+    }
+
+
+def _add_memory(report: dict[str, Any]) -> None:
+    """Beside each peak, what of it the training needed: the peak above that of the idle process."""
+    idle = report["idle_peak_bytes"]
+    for work in report["workloads"].values():
+        for name, row in work["contenders"].items():
+            if "peak_bytes" in row:
+                row["training_bytes"] = max(0, row["peak_bytes"] - idle[name])
+    for row in report["scaling"].get("rows", []):
+        row["training_bytes"] = max(0, row["peak_bytes"] - idle[report["scaling"]["trainer"]])
+
+
+@contextmanager
+def _fresh_compilations() -> Iterator[None]:
+    """A cache of compiled code of this run's own: what it compiles first, it compiles from scratch."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    before = os.environ.get(name)
+    with tempfile.TemporaryDirectory(prefix="ssa-bench-", ignore_cleanup_errors=True) as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(name)
+            if before is not None:
+                os.environ[name] = before
+
+
+def _processor() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()

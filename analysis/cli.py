@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.bench import BenchConfig, bench
+from analysis.bench_tables import notes, tables
 from analysis.claims import Claim
 from analysis.cluster import run_jobs
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
@@ -35,7 +36,7 @@ usage: ssa-theory COMMAND ...
   plot NAME ... | all         redraw figures and claims from stored results, without training
   claims                      the ledger: every claim with its verdict, from what is stored
   verify                      try the theory's properties on fresh random cases, for as long as you like
-  bench                       how much faster an ensemble trains than its models one after another
+  bench                       how fast ensembles train here, beside their peers
 
   ssa-theory run graph twins
   ssa-theory run graph --preset smoke --seeds 16 --device cpu --out results
@@ -45,6 +46,7 @@ usage: ssa-theory COMMAND ...
 `run` and `plot` end with the report, index.html in the folder of the results.
 """
 _OUT = Annotated[Path, tyro.conf.arg(help="folder of the results; each experiment has its own below it")]
+_LONGEST_SENTENCE = 400
 _FLAGS = (tyro.conf.FlagCreatePairsOff,)
 
 
@@ -74,7 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(sentence: str) -> None:
-    print(f"ssa-theory: {sentence}", file=sys.stderr)
+    """One line on standard error; of a long one, such as quotes hundreds of values, its rule and its remedy."""
+    line = " ".join(sentence.split())
+    if len(line) > _LONGEST_SENTENCE:
+        line = f"{line[: _LONGEST_SENTENCE - 150]} ... {line[-140:]}"
+    print(f"ssa-theory: {line}", file=sys.stderr)
 
 
 def _explain(error: ValidationError) -> str:
@@ -272,10 +278,11 @@ def _bench(arguments: Sequence[str]) -> None:
     )
     with _progress() as progress:
         report = bench(options.config, options.out, progress)
-    table = Table("trainer", "models x steps / s", "ratio", title=report["workload"], title_justify="left")
-    for name, row in report["trainers"].items():
-        table.add_row(name, f"{row['models_steps_per_second']:,.0f}", f"{row['ratio']:.1f}")
-    _print(table)
+    for table in tables(report):
+        _print(table)
+        print()
+    for note in notes(report):
+        print(note)
 
 
 def _print_claims(claims: Sequence[Claim], title: str) -> None:

@@ -90,18 +90,27 @@ def _section(experiment: Experiment, out: Path) -> Section:
     try:
         dataset, claims = load(path), tuple(load_claims(experiment.name, out))
         figure = path.with_name("figure.svg").read_text(encoding="utf-8")
+        if not ("<svg" in figure and figure.rstrip().endswith("</svg>")):
+            raise ValueError(
+                f"the stored figure {path.with_name('figure.svg')} is damaged: redraw it with `ssa-theory plot {experiment.name}`"
+            )
     except (ValueError, OSError) as error:
         return Section(experiment, str(error))
-    config = json.loads(dataset.attrs["config"])
-    versions = json.loads(dataset.attrs["versions"])
     keys = ("device", "threads", "wall_seconds", "source", "revision", "uncommitted_changes", "format")
+    try:
+        config, versions = (dict(json.loads(dataset.attrs[key])) for key in ("config", "versions"))
+        about = {key: dataset.attrs[key] for key in keys} | versions
+    except (KeyError, ValueError, TypeError) as error:
+        return Section(
+            experiment, f"the stored result {path} does not say how it was made ({error!r}): run `{command} --fresh`"
+        )
     return Section(
         experiment,
         "",
         claims,
         inline_svg(figure, experiment.name),
         config,
-        {key: dataset.attrs[key] for key in keys} | versions,
+        about,
         tuple(warnings_of(dataset)),
         f"{command} {_flags(experiment, config)}",
         (_place(experiment.train), _place(experiment.claims)),

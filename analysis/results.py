@@ -64,11 +64,11 @@ def prepare_folder(folder: Path) -> None:
     """Create a result folder and make sure that it can be written, before any time is spent on training."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="."):  # hidden, as a kill may leave it
             pass
-    except OSError as error:
+    except (OSError, RecursionError) as error:  # the latter for a path of a thousand folders
         raise ValueError(
-            f"cannot write results to {folder} ({error.strerror}): choose a writable folder with --out"
+            f"cannot write results to {folder} ({getattr(error, 'strerror', None) or error}): choose a writable folder with --out"
         ) from error
 
 
@@ -171,8 +171,18 @@ def provenance(
 
 
 def save(dataset: xr.Dataset, path: Path) -> None:
-    """Write a dataset as netCDF 4, whole."""
-    write_whole(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf"))
+    """Write a dataset as netCDF 4, whole, sealed with a checksum at its end, which readers of netCDF pass over."""
+
+    def write(temporary: Path) -> None:
+        dataset.to_netcdf(temporary, engine="h5netcdf")
+        content = temporary.read_bytes()
+        temporary.write_bytes(content + _seal(content))
+
+    write_whole(path, write)
+
+
+def _seal(content: bytes | memoryview) -> bytes:
+    return b"ssa-theory sha256 " + hashlib.sha256(content).digest()
 
 
 def load(path: Path) -> xr.Dataset:
@@ -182,6 +192,11 @@ def load(path: Path) -> xr.Dataset:
             f"there is no stored result at {path}: run the experiment first, or choose its folder with --out"
         )
     try:
+        # Before the HDF5 library sees it, for which a damaged file may be anything, such as one that never ends.
+        content = memoryview(path.read_bytes())
+        size = len(content) - len(_seal(b""))
+        if size < 0 or content[size:] != _seal(content[:size]):
+            raise ValueError("it is not what was stored, or an older version stored it")
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
             dataset.load()
     except Exception as error:  # h5py and xarray raise many kinds for a damaged file
@@ -208,5 +223,7 @@ def load_current(path: Path, config: ExperimentConfig, module: str) -> xr.Datase
         dataset = load(path)
     except ValueError:
         return None
-    same = dataset.attrs["config"] == config.model_dump_json() and dataset.attrs["source"] == source_digest(module)
+    same = dataset.attrs.get("config") == config.model_dump_json() and dataset.attrs.get("source") == source_digest(
+        module
+    )
     return dataset if same else None

@@ -1,5 +1,6 @@
 """Run an experiment into its folder: result first, then figure and claims, each file whole."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -105,12 +106,13 @@ def present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]]
             f"run `ssa-theory run {experiment.name}`"
         ) from error
     # Written last: where claims.json says what it was made from, the figure is of the same.
-    text = (
-        json.dumps(
-            {"made_from": _stamp(path, experiment.train.__module__), "claims": [c.to_dict() for c in claims]}, indent=1
-        )
-        + "\n"
-    )
+    records = [claim.to_dict() for claim in claims]
+    stored = {
+        "made_from": _stamp(path, experiment.train.__module__),
+        "fingerprint": _fingerprint(records),
+        "claims": records,
+    }
+    text = json.dumps(stored, indent=1) + "\n"
     write_whole(_claims_path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return dataset, claims
 
@@ -142,12 +144,19 @@ def _made_from(path: Path) -> dict[str, str] | None:
         return None
 
 
+def _fingerprint(records: list[Any]) -> str:
+    """Of stored claims, the same before writing and after reading."""
+    return hashlib.sha256(json.dumps(records).encode()).hexdigest()[:16]
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not {"made_from", "claims"} <= set(record):
             raise ValueError("it lacks its parts")
-    except (ValueError, TypeError) as error:
+        if record.get("fingerprint") != _fingerprint(record["claims"]):
+            raise ValueError("its content is not what was stored")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"the stored claims {path} are damaged ({error}): redraw them with `ssa-theory plot`"
         ) from error

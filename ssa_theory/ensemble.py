@@ -1,11 +1,11 @@
 """Ensemble training: many independent models as one tensor program, the model axis `member` last in every tensor."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 Parameters = dict[str, Tensor]
+_CACHE_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")  # of the last level, such as 8192K
 Optimizer = Literal["adam", "sgd"]
 
 
@@ -51,10 +52,9 @@ def block_members(bytes_per_member: int, device: torch.device) -> int:
         room = torch.cuda.get_device_properties(device).total_memory // 16
     else:
         try:
-            room = os.sysconf("SC_LEVEL3_CACHE_SIZE")
-        except (ValueError, OSError):  # not known to this system
-            room = 0
-        room = max(room, 2**22)
+            room = 1024 * int(_CACHE_SIZE.read_text().strip().removesuffix("K"))
+        except (OSError, ValueError):  # not known to this system
+            room = 2**23
     return max(64, room // bytes_per_member)
 
 

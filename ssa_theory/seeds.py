@@ -15,6 +15,16 @@ class Stream(IntEnum):
     EVALUATION = 4
 
 
+class _Key(np.random.bit_generator.ISeedSequence):
+    """The key itself as what seeds Philox. Philox(key=...) gives the same numbers, but first asks the system for entropy."""
+
+    def __init__(self, seed: int, stream: Stream) -> None:
+        self.key = np.array([seed, int(stream)], dtype=np.uint64)
+
+    def generate_state(self, n_words: int, dtype: type = np.uint64) -> np.ndarray:
+        return self.key
+
+
 def member_generator(seed: int, stream: Stream) -> np.random.Generator:
     """The generator of one stream of one seed: Philox with the key (seed, stream).
 
@@ -28,4 +38,4 @@ def member_generator(seed: int, stream: Stream) -> np.random.Generator:
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"a seed must lie in [0, 2^64), got {seed}: choose a non-negative integer")
-    return np.random.Generator(np.random.Philox(key=np.array([seed, int(stream)], dtype=np.uint64)))
+    return np.random.Generator(np.random.Philox(_Key(seed, stream)))

@@ -189,18 +189,6 @@ def test_interruption_keeps_finished_work(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "twins" / "result.nc").exists()
 
 
-def test_bench_compares_both_trainers_on_the_same_work(tmp_path, capsys):
-    assert run("bench", "--seeds", "8", "--steps", "30", "--out", tmp_path) == 0
-    report = json.loads((tmp_path / "bench" / "bench.json").read_text())
-    speeds = {name: row["models_steps_per_second"] for name, row in report["trainers"].items()}
-    assert min(speeds.values()) > 0
-    assert report["trainers"]["this ensemble"]["ratio"] == pytest.approx(
-        speeds["this ensemble"] / speeds["one model at a time"]
-    )
-    assert report["median_weight_difference"] < 1e-4  # both learned the same
-    assert "models x steps / s" in capsys.readouterr().out
-
-
 def test_the_installed_command_starts():
     command = [sys.executable, "-m", "analysis.cli", "run", "nothing"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

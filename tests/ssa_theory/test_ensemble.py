@@ -452,13 +452,13 @@ def test_an_error_of_a_compiled_loss_is_the_losss_own() -> None:
 # Blocks
 
 
-def test_a_block_fits_the_last_level_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(os, "sysconf", {"SC_LEVEL3_CACHE_SIZE": 2**25}.__getitem__)
+def test_a_block_fits_the_last_level_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cpu, size = torch.device("cpu"), tmp_path / "size"
+    monkeypatch.setattr("ssa_theory.ensemble._CACHE_SIZE", size)
+    assert block_members(2048, cpu) == 2**12  # not known: 8 MiB
+    size.write_text("32768K\n")
     assert block_members(2048, cpu) == 2**14
     assert block_members(2**25, cpu) == 64  # never fewer than the vector units want
-    monkeypatch.setattr(os, "sysconf", {"SC_LEVEL3_CACHE_SIZE": 0}.__getitem__)  # not known
-    assert block_members(2048, cpu) == 2**11
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=2**35))
     assert block_members(2048, torch.device("cuda")) == 2**20
     with pytest.raises(ValueError, match="a model needs at least 1 byte, got 0"):

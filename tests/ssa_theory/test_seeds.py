@@ -60,3 +60,12 @@ def test_bad_seeds(seed: int) -> None:
     for stream in itertools.islice(Stream, 2):
         with pytest.raises(ValueError, match=rf"a seed must lie in \[0, 2\^64\), got {seed}: choose a non-negative"):
             member_generator(seed, stream)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 2**64 - 1])
+@pytest.mark.parametrize("stream", list(Stream))
+def test_the_key_of_the_generator_is_the_seed_and_the_stream(seed: int, stream: Stream) -> None:
+    plain = np.random.Generator(np.random.Philox(key=np.array([seed, int(stream)], dtype=np.uint64)))
+    drawn = member_generator(seed, stream)
+    assert drawn.standard_normal(5).tolist() == plain.standard_normal(5).tolist()
+    assert drawn.integers(0, 2**63, 5).tolist() == plain.integers(0, 2**63, 5).tolist()

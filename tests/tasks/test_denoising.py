@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.interpolate import CubicSpline
 
 from tasks.denoising import DenoisingTask
+from tasks.denoising_risk import importance_estimates
 
 DEFAULT = DenoisingTask()
 TASKS = st.builds(
@@ -163,6 +164,13 @@ def test_relevance_given_norm_is_the_ratio_of_densities():
     assert_allclose(task.relevance_given_norm(np.linalg.norm(x, axis=1)), signal / (signal + filler), rtol=1e-10)
 
 
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+@pytest.mark.parametrize("name", ["oracle", "naive", "shrunk", "threshold", "additive"])
+def test_risks_scale_with_the_square_of_the_units(name, scale):
+    scaled = replace(DEFAULT, prior_scale=scale, signal_noise=0.5 * scale, filler_noise=2.5 * scale)
+    assert scaled.risk(name) == pytest.approx(scale**2 * DEFAULT.risk(name), rel=1e-9)
+
+
 def test_risks_at_the_limits_of_relevance():
     for relevance, value in ((0.0, 1.0), (1.0, 0.25 / (0.25 + 10))):
         task = replace(DEFAULT, relevance=relevance)
@@ -252,6 +260,16 @@ def test_bracket_contains_the_exact_bayes_risk(task, draws):
     assert bracket.lower.value - noise < exact.value < bracket.upper.value + noise
     width = bracket.upper.value - bracket.lower.value
     assert (width < 0.1 * exact.value) if draws == 64 else (width > 0.02 * exact.value)
+
+
+@pytest.mark.parametrize("relevance", [0.5, 1.0])
+def test_importance_sampling_tends_to_the_exact_estimate(relevance):
+    task = DenoisingTask(dim=2, length=3, relevance=relevance, filler_noise=1.2)
+    data = draw(task, 3, 30)
+    found = importance_estimates(task.law, data.tokens, data.target, 20_000, np.random.default_rng(4))[1]
+    error = found - task.bayes_estimate(data.tokens)
+    # The effective number of draws is some thousands; a wrong density of the proposal or the posterior leaves 0.03 or more.
+    assert np.sqrt((error**2).mean()) < 0.012
 
 
 def test_bracket_beyond_the_exact_lengths():

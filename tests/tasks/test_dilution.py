@@ -54,7 +54,10 @@ def test_streaming_in_parts_gives_the_same_logits(kind: ProbeKind, parts: list[i
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: DilutionProbe("cubic", 1, 1.0), "unknown kind of distractors 'cubic': choose one of equal, bounded, gaus"),
+        (
+            lambda: DilutionProbe("cubic", 1, 1.0),
+            "unknown kind of distractors 'cubic': choose one of equal, bounded, gaus",
+        ),
         (lambda: DilutionProbe("equal", 0, 1.0), "at least 1 needle, got 0: choose"),
         (lambda: DilutionProbe("equal", 1, np.inf), "the gap must be finite, got inf: give"),
         (lambda: DilutionProbe("equal", 1, 1.0, 0.5), "equal distractors have no spread, got 0.5: drop"),

@@ -41,6 +41,12 @@ def test_twins_rank_the_same_targets_with_their_own_sharpness(
     np.testing.assert_allclose(logits[pairs:], logits[:pairs] * specific / general, atol=1e-9 * specific)
 
 
+def test_extreme_sharpness_stays_finite() -> None:
+    target = sample(3, 5, 0.3, 0, beta_specific=2000.0).target
+    np.testing.assert_allclose(target.sum(1), 1, rtol=1e-12)
+    assert (target[3:].max(1) > 0.99).all()
+
+
 @given(st.integers(3, 6), st.integers(2, 4), st.floats(0.05, 1.5), st.integers(0, 2**32))
 def test_base_rows_are_realisable_by_a_linear_query(pairs: int, dim: int, angle: float, seed: int) -> None:
     """With more tokens than dimensions few logit rows are E a + c; those of the base tokens are, random ones are not."""
