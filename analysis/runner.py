@@ -49,6 +49,10 @@ def execute(
     """
     path, module = result_path(experiment.name, out), experiment.train.__module__
     prepare_folder(path.parent)
+    if path.is_dir():
+        raise ValueError(
+            f"there is a folder where the result belongs, {path}: move it away, or choose another with --out"
+        )
     with _alone_in(path.parent, progress):
         dataset = None if fresh else load_current(path, config, module)
         trained = dataset is None

@@ -9,8 +9,9 @@ import torch
 import xarray as xr
 
 import analysis.results as results
-from analysis.experiments.graph import GraphConfig
+from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.results import _closure, load, load_current, prepare_folder, provenance, save, source_digest, write_whole
+from analysis.runner import execute
 
 MODULE = "analysis.experiments.graph"
 
@@ -141,3 +142,23 @@ def test_the_revision_is_that_of_git_and_unknown_without_it(monkeypatch, tmp_pat
     assert dirty in (("yes", "no") if asked.returncode == 0 else ("unknown",))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert results.revision.__wrapped__() == ("unknown", "unknown")
+
+
+def test_one_flipped_bit_is_noticed_and_other_readers_pass_over_the_seal(tmp_path, dataset):
+    path = tmp_path / "result.nc"
+    save(dataset, path)
+    with xr.open_dataset(path, engine="h5netcdf") as read:
+        xr.testing.assert_identical(read.load().drop_attrs(), load(path).drop_attrs())
+    whole = path.read_bytes()
+    for place in (0, len(whole) // 2, len(whole) - 40, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="is damaged or truncated"):
+            load(path)
+    path.write_bytes(whole)
+    load(path)
+
+
+def test_a_folder_in_place_of_a_result_is_refused_before_training(tmp_path):
+    (tmp_path / "graph" / "result.nc").mkdir(parents=True)
+    with pytest.raises(ValueError, match="there is a folder where the result belongs"):
+        execute(GRAPH, GraphConfig(seeds=1, steps=1), tmp_path)

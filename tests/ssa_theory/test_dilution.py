@@ -1,12 +1,13 @@
 """Closed forms of dilution against direct softmax, adversarial logits, an independent quadrature and Monte Carlo."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 from scipy import integrate
-from scipy.special import log_softmax, logsumexp
+from scipy.special import expit, log_softmax, logsumexp
 from scipy.stats import norm
 
 from ssa_theory import dilution as d
@@ -160,6 +161,48 @@ def test_expected_log_odds_are_never_below_the_model() -> None:
         log_odds = tau * 3.0 - logsumexp(tau * z, axis=1)
         model = tau * 3.0 - float(d.gaussian_log_partition(500, tau, 1.0))
         assert log_odds.mean() > model - 4 * log_odds.std() / np.sqrt(2000)
+
+
+def test_random_energy_model_of_one_and_two_distractors() -> None:
+    assert d.gaussian_freezing(1, 0.7) == 0
+    assert d.gaussian_log_partition(2, 9.0, 0.7) == pytest.approx(9.0 * 0.7 * math.sqrt(2 * math.log(2)))
+    assert d.gaussian_entropy(2, 0.0, 1, 1.0, 0.7) == pytest.approx(math.log(2))  # one distractor has no entropy
+
+
+def test_gaussian_critical_temperature_and_entropy_by_hand() -> None:
+    """log 99 + logit(1/2) = a: the smaller root of tau g - tau^2 s^2 / 2 = a, just before the two roots meet."""
+    gap, deviation, a = 1.0, 0.3, math.log(99)
+    root = gap**2 - 2 * a * deviation**2
+    assert 0.1 < root < 0.3
+    tau = (gap - math.sqrt(root)) / deviation**2
+    assert d.gaussian_critical_inverse_temperature(100, 0.5, 1, gap, deviation) == pytest.approx(tau)
+    entropy = d.gaussian_entropy(100, tau, 1, gap, deviation)
+    assert entropy == pytest.approx(math.log(2) + 0.5 * (a - (tau * deviation) ** 2 / 2))
+    assert math.isinf(d.gaussian_critical_inverse_temperature(100, 0.5, 1, 0.9, deviation))  # they have met
+
+
+@pytest.mark.parametrize("law", ["uniform", "gaussian"])
+def test_expected_row_feels_spread_and_temperature_by_their_product(law: str) -> None:
+    wide, unit = (d.expected_row(law, s, 3, 15.0 / s, needles=1, gap=0.4 * s) for s in (5.0, 1.0))
+    for name in ("needle_mass", "needle_mass_deviation", "log_partition", "entropy"):
+        assert getattr(wide, name) == pytest.approx(getattr(unit, name), rel=1e-9)
+    one = d.expected_row("uniform", 5.0, 1, 3.0, needles=1, gap=2.0)
+    mass, _ = integrate.quad(lambda z: expit(3.0 * (2.0 - z)) / 10, -5, 5, epsabs=1e-13)
+    assert one.needle_mass == pytest.approx(mass, abs=1e-9)
+
+
+@pytest.mark.parametrize(("law", "tau"), [("uniform", 100.0), ("gaussian", 20.0)])
+def test_expected_row_of_one_distractor_alone_at_low_temperature(law: str, tau: float) -> None:
+    """log Z = tau z, whose mean is 0, over a range of +-100 or more; one key has no entropy."""
+    row = d.expected_row(law, 1.0, 1, tau)
+    assert row.needle_mass == 0
+    assert row.log_partition == pytest.approx(0, abs=1e-8)
+    assert row.entropy == pytest.approx(0, abs=1e-8)
+
+
+def test_bounded_distractors_without_spread_are_equal_ones() -> None:
+    exact = d.equal_needle_mass(9, 1.3, 2, 0.7)
+    assert d.bounded_needle_mass(9, 1.3, 2, 0.7, 0.0) == (exact, exact)
 
 
 def test_arrays_broadcast_in_length_and_temperature() -> None:

@@ -206,6 +206,12 @@ def test_initial_parameters(model: SingleLayerAttention) -> None:
     assert torch.equal(vanilla["weight"][..., 0], many["weight"][..., 5])
 
 
+def test_the_hidden_map_starts_at_the_scale_of_its_width() -> None:
+    generators = [np.random.default_rng(seed) for seed in range(20)]
+    hidden = SingleLayerAttention("ssa-mlp").initial_parameters(3, 16, generators)["hidden"]
+    assert hidden.std().item() == pytest.approx(1 / 4, rel=4 / math.sqrt(2 * hidden.numel()))
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_unknown_variant() -> None:
     with pytest.raises(ValueError, match="unknown variant 'entmax': choose one of vanilla, ssa, ssa-mlp, ssa-free"):

@@ -277,6 +277,7 @@ E2, A2 = np.eye(2), np.array([[0.4, 0.6], [0.7, 0.3]])
         (E2, A2 * math.inf, "embeddings and target must be finite"),
         (E2, np.array([[0.0, 1.0], [0.5, 0.5]]), r"must be positive, .* gives probability 0.0 \(row 0, column 0\)"),
         (E2, np.array([[0.5, 0.5], [1.5, -0.5]]), r"probability -0.5 \(row 1, column 1\): smooth the row"),
+        (E2, np.array([[0.5, 0.5], [0.5, 0.4]]), "must sum to 1, but row 1 sums to 0.9: normalise it"),
         (E2, np.array([[0.5, 0.5], [0.5, 0.6]]), "must sum to 1, but row 1 sums to 1.1: normalise it"),
     ],
 )
