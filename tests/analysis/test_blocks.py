@@ -193,14 +193,15 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
 def test_memory_is_bounded_by_the_block_and_not_by_the_ensemble(tmp_path):
     """Peak memory of a process of its own: eight blocks need what two need, but for their results; one large block does not."""
     code = (
-        "import resource, sys; from pathlib import Path; import torch; from analysis.blocks import run_blocks\n"
+        "import re; from pathlib import Path; import torch; from analysis.blocks import run_blocks\n"
         "from analysis.experiments.base import silent; from analysis.experiments.phase import PHASE, PhaseConfig\n"
         "torch.set_num_threads(1)\n"
         "def peak(seeds, block):\n"
         "    config = PhaseConfig(seeds=seeds, block_seeds=block, families=('ring',), nodes=16, dims=(16,), steps=(2,),\n"
         "        variants=('vanilla', 'ssa'), dtype='float64', device='cpu')\n"
         f"    run_blocks(PHASE, config, Path({str(tmp_path)!r}) / str(block), 1, None, silent)\n"
-        "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "    status = Path('/proc/self/status').read_text()\n"  # ru_maxrss would start at the parent's peak
+        "    return int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) / 1024\n"
         "two, eight, large = peak(128, 64), peak(512, 64), peak(512, 512)\n"
         "print(eight - two, large - eight)"
     )

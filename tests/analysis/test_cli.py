@@ -112,7 +112,7 @@ def test_list_and_help(capsys):
 
 
 BAD = [
-    (("frobnicate",), "unknown command 'frobnicate': choose one of list, run, plot, claims, bench"),
+    (("frobnicate",), "unknown command 'frobnicate': choose one of list, run, plot, claims, verify, bench"),
     (("run",), "no experiment was named: choose from graph"),
     (("run", "grpah"), "unknown experiment 'grpah': choose from graph"),
     (("run", "graph", "--preset", "huge"), "invalid choice 'huge'"),

@@ -237,4 +237,5 @@ def test_a_saturated_gate_is_marked_and_named_in_the_caption(monkeypatch):
     assert (marked == (upper > 0.99)).all()
     assert not dataset["gate_saturated"].sel(variant="vanilla").any()
     caption = " ".join(DENOISE.plot(dataset).get_suptitle().split())
-    assert f"{int(dataset['gate_saturated'].sum())} models with a saturated gate" in caption
+    count = int(dataset["gate_saturated"].sum())
+    assert f"{count} model{'' if count == 1 else 's'} with a saturated gate" in caption
