@@ -86,8 +86,9 @@ def label_log(axis: Axis) -> None:
 
 
 def left_out(dataset: xr.Dataset) -> str:
-    """The end of a caption: what the guards found, such as diverged models, which figures leave out; nothing if all is well."""
-    return "".join(f"; {phrase}" for phrase in warnings_of(dataset))
+    """The last line of a caption: what the guards found, such as diverged models, which figures leave out; nothing if all is well."""
+    phrases = warnings_of(dataset)
+    return "\n" + "; ".join(phrases) if phrases else ""
 
 
 def save_figure(figure: Figure, folder: Path) -> None:

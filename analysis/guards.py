@@ -6,7 +6,7 @@ GUARDS = {
     "diverged": ("diverged model", "left out"),
     "underflow": (
         "model",
-        "whose attention underflows: a weight below the smallest normal number of the training precision",
+        "with attention weights that underflow in the training precision",
     ),
     "rank_deficient": ("model", "whose embeddings are of deficient rank"),
     "gate_saturated": ("model", "with a saturated gate"),

@@ -15,7 +15,7 @@ def test_each_guard_has_its_phrase_and_its_count():
     phrases = warnings_of(flags)
     assert [phrase.split()[0] for phrase in phrases] == ["2"] * len(GUARDS)
     assert phrases[0] == "2 diverged models left out"
-    assert left_out(flags[["diverged"]]) == "; 2 diverged models left out"
+    assert left_out(flags[["diverged"]]) == "\n2 diverged models left out"
     one = flags[["diverged"]].isel(seed=[0, 1]).assign(control_diverged=("seed", [False, False]))
     assert warnings_of(one) == ["1 diverged model left out"]
     assert warnings_of(one.assign(control_diverged=("seed", [True, True]))) == ["3 diverged models left out"]
