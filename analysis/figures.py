@@ -86,7 +86,7 @@ def label_log(axis: Axis) -> None:
 
 
 def left_out(dataset: xr.Dataset) -> str:
-    """The last line of a caption: what the guards found, such as diverged models, which figures leave out; nothing if all is well."""
+    """The last line of a caption: what the guards found, such as diverged models, which are left out; none if all is well."""
     phrases = warnings_of(dataset)
     return "\n" + "; ".join(phrases) if phrases else ""
 
