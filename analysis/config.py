@@ -27,7 +27,7 @@ class ExperimentConfig(BaseModel):
     )
     compile: bool = Field(
         False,
-        description="compile the training step: seconds for each model and shape, then two to three times as fast",
+        description="compile the training step: seconds for each model and shape, then about twice as fast for small models",
     )
     block_seeds: int | None = Field(
         None,
