@@ -51,7 +51,7 @@ def _headline(dataset: xr.Dataset, config: dict) -> str:
         + f"adam {config['learning_rate']:g}; means and 95 % intervals over {config['seeds']} seeds"
     )
     unmatched = int(dataset["unmatched"].sum())
-    return text + left_out(dataset) + (f"; {unmatched} seeds without a common loss left out there" if unmatched else "")
+    return text + (f"; {unmatched} seeds without a common loss left out there" if unmatched else "") + left_out(dataset)
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
