@@ -237,3 +237,30 @@ def test_small_value_maps_saturate_the_gate(value_scale):
         assert (error < 0.45).all()
     else:
         assert (saturated.sum(0) > 0.9).all()
+
+
+def test_models_start_as_small_as_they_say() -> None:
+    """score has standard deviation 0.1 / sqrt(d) and key_vector 0.1, each within 6 standard errors of a Gaussian sample's."""
+    dim, members = 4, 3000
+    drawn = DenoisingAttention("key-bias", "readout").initial_parameters(
+        dim, [np.random.default_rng([5, i]) for i in range(members)]
+    )
+    for name, scale in (("score", 0.1 / math.sqrt(dim)), ("key_vector", 0.1)):
+        count = drawn[name].numel()
+        assert count >= dim * members
+        assert abs(float(drawn[name].std()) / scale - 1) < 6 / math.sqrt(2 * count)
+        assert abs(float(drawn[name].mean())) < 6 * scale / math.sqrt(count)
+
+
+def test_a_sigmoid_gate_is_still_where_its_slope_is_below_a_thousandth() -> None:
+    """tau = 2 sigmoid(f) has the slope 2 s (1 - s): scores on both sides of where that is 0.001 are told apart."""
+    edge = math.acosh(1 / 0.001 - 1)  # 2 s (1 - s) = 1 / (1 + cosh f)
+    model = DenoisingAttention("value-sigmoid", "readout")
+    parameters = model.initial_parameters(DIM, [np.random.default_rng(0)])
+    for sign, bound in ((-1, 0), (1, 1)):
+        for factor, share in ((0.99, 0.0), (1.01, 1.0)):
+            # The offset alone decides the score at the start, when the last layer is zero.
+            shifted = parameters | {"value_offset": torch.full((1,), sign * factor * edge, dtype=torch.float64)}
+            found = model.saturation(shifted, torch.zeros(2, 3, DIM, 1, dtype=torch.float64))
+            assert found[bound].item() == share
+            assert found[1 - bound].item() == 0.0
