@@ -9,7 +9,7 @@ import xarray as xr
 from analysis.cluster import run_jobs
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.results import load_current, prepare_folder, provenance, save
+from analysis.results import load, load_current, prepare_folder, provenance, save
 from ssa_theory import resolve_device
 
 
@@ -31,17 +31,14 @@ def run_blocks(
     prepare_folder(folder)
     module = experiment.train.__module__
     paths = [folder / f"seeds-{p.seed_range[0]}-to-{p.seed_range[-1]}.nc" for p in parts]
-    to_do = [
-        (experiment, part, path)
-        for part, path in zip(parts, paths, strict=True)
-        if load_current(path, part, module) is None
-    ]
+    finished = [load_current(path, part, module) for part, path in zip(parts, paths, strict=True)]
+    to_do = [(experiment, part, path) for part, path, done in zip(parts, paths, finished, strict=True) if done is None]
     advance = progress(f"{len(parts)} blocks of up to {parts[0].seeds} seeds", len(parts))
     advance(len(parts) - len(to_do))
     for _ in run_jobs(_run_block, to_do, workers, scheduler, progress):
         advance(1)
-    finished = [load_current(path, part, module) for part, path in zip(parts, paths, strict=True)]
-    return experiment.join(config, finished, progress)
+    datasets = [load(path) if done is None else done for path, done in zip(paths, finished, strict=True)]
+    return experiment.join(config, datasets, progress)
 
 
 def _run_block(experiment: Experiment, part: ExperimentConfig, path: Path, progress: Progress) -> None:

@@ -22,6 +22,7 @@ from analysis.bench import BenchConfig, bench
 from analysis.bench_tables import notes, tables
 from analysis.claims import Claim
 from analysis.cluster import run_jobs
+from analysis.config import ExperimentConfig
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
 from analysis.experiments.base import PRESETS, Progress
 from analysis.report import read_stored, write_report
@@ -133,29 +134,34 @@ def _run(arguments: Sequence[str]) -> None:
     stored = [job for job in jobs if not common.fresh and is_unchanged(*job[:3])]
     to_train = [job for job in jobs if job not in stored]
     # The workers share the blocks of a single experiment; several experiments are shared out whole.
-    here = stored
+    alone, here = (1, None), stored
     if len(to_train) == 1:
-        here, to_train = [*stored, (*to_train[0], common.workers, common.scheduler)], []
+        alone, here, to_train = (common.workers, common.scheduler), [*stored, *to_train], []
     if common.workers > 1:
         to_train.reverse()  # those that take longest come last: begun last, one of them would leave a core idle
     with _progress() as progress:
         for part, workers, scheduler in ((here, 1, None), (to_train, common.workers, common.scheduler)):
-            for name, seconds, claims, trained in run_jobs(_run_one, part, workers, scheduler, progress):
+            arguments = [(*job, *alone) for job in part]
+            for name, seconds, claims, trained in run_jobs(_run_one, arguments, workers, scheduler, progress):
                 how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
                 _print_claims(claims, f"{name}: {how}, in {common.out / name}")
     _print_report(common.out)
 
 
-def _run_one(experiment: Experiment, *arguments: Any) -> tuple[str, float, list[Claim], bool]:
-    """What is printed of one experiment: name, seconds, claims, and whether it was trained now.
-
-    arguments: config, folder, fresh, perhaps workers and scheduler of its blocks, and the progress.
-    """
-    config, out, fresh, *who, progress = arguments
+def _run_one(
+    experiment: Experiment,
+    config: ExperimentConfig,
+    out: Path,
+    fresh: bool,
+    workers: int,
+    scheduler: str | None,
+    progress: Progress,
+) -> tuple[str, float, list[Claim], bool]:
+    """What is printed of one experiment: name, seconds, claims, and whether it was trained now."""
     name = experiment.name
     start = time.perf_counter()
     _, claims, trained = execute(
-        experiment, config, out, fresh, lambda about, total: progress(f"{name}: {about}", total), *who
+        experiment, config, out, fresh, lambda about, total: progress(f"{name}: {about}", total), workers, scheduler
     )
     return name, time.perf_counter() - start, claims, trained
 
