@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from pydantic import Field, model_validator
 
 from analysis.bench_peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
 from analysis.bench_process import Child, Job, cores
-from analysis.bench_workloads import BenchVariant, graph_operations, workload
+from analysis.bench_workloads import WORKLOADS, WorkloadName, graph_operations, workload
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Progress
 from analysis.results import prepare_folder, provenance, write_whole
 from ssa_theory import block_members, resolve_device
 
 SINGLE_MODELS = 4  # trained one at a time
+GRAPH_WORKLOADS = ("graph", "graph-ssa")  # of which growing ensembles are trained too
 TOLERANCE = 1e-4  # nats, or squared error: the median over models of the difference in final loss
 FUNCTION_OPERATIONS = (
     20  # of an exponential or the like: a float32 polynomial with its range reduction is about ten multiply-adds
@@ -38,22 +39,22 @@ class BenchConfig(ExperimentConfig):
     compile: bool = Field(
         True, description="include this trainer compiled, and measure its scaling rather than the eager one's"
     )
-    variant: BenchVariant = Field("ssa", description="model of the workloads graph and prompt")
-    workloads: tuple[Literal["graph", "prompt", "denoise"], ...] = Field(
-        ("graph", "prompt", "denoise"), description="what to train"
+    workloads: tuple[WorkloadName, ...] = Field(
+        WORKLOADS,
+        description="what to train: the graph task with vanilla attention and with SSA, its prompts, denoising",
     )
     steps: int = Field(200, ge=2, description="training steps of each model, at most: heavy workloads take fewer")
     repeats: int = Field(3, ge=1, le=100, description="rounds; the fastest counts")
     min_seconds: float = Field(1.0, ge=0, description="least length of one measurement: short trainings are repeated")
     scaling: tuple[int, ...] = Field(
         (1024, 4096, 16384, 65536),
-        description="sizes of the ensembles trained block by block, smallest first; none: skip",
+        description="sizes of the graph ensembles trained block by block, smallest first; none: skip",
     )
     models: int = Field(
         0,
         ge=0,
         le=100_000_000,
-        description="train this many models, once, over all cores (1000000 takes minutes); 0: skip",
+        description="train this many models of each graph workload over all cores (1000000 takes minutes); 0: skip",
     )
 
     @model_validator(mode="after")
@@ -79,9 +80,15 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
             "machine": {"processor": _processor(), "cores": len(cores())},
             "idle_peak_bytes": _idle(config, device, progress),
             "workloads": {name: _compare(config, name, device, progress) for name in config.workloads},
-            "cores": _two_cores(config, device, progress),
-            "scaling": _scaling(config, device, progress),
-            "large": _large(config, device, progress),
+            "ensembles": {
+                name: {
+                    "cores": _two_cores(config, name, device, progress),
+                    "sizes": _sizes(config, name, device, progress),
+                    "large": _large(config, name, device, progress),
+                }
+                for name in config.workloads
+                if name in GRAPH_WORKLOADS
+            },
         }
     _add_memory(report)
     report |= provenance("bench", config, device, time.perf_counter() - start, __name__)
@@ -101,7 +108,7 @@ def load_report(out: Path) -> dict[str, Any]:
         )
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        if missing := {"workloads", "cores", "scaling", "versions"} - set(report):
+        if missing := {"workloads", "ensembles", "versions"} - set(report):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except (ValueError, TypeError) as error:
         raise ValueError(f"the stored benchmark {path} is damaged ({error}): run `ssa-theory bench` again") from error
@@ -112,14 +119,14 @@ def _trainer(config: BenchConfig) -> str:
     return COMPILED if config.compile else EAGER
 
 
-def _block(config: BenchConfig, name: str, device: torch.device) -> int:
+def _block(config: BenchConfig, name: WorkloadName, device: torch.device) -> int:
     """Models in one tensor program of this workload."""
-    needed = workload(name, config.variant).bytes_per_member(getattr(torch, config.dtype))
+    needed = workload(name).bytes_per_member(getattr(torch, config.dtype))
     return config.block_seeds or block_members(needed, device)
 
 
 def _job(config: BenchConfig, device: torch.device, task: str, **changes: Any) -> Job:
-    common = {name: getattr(config, name) for name in ("variant", "first_seed", "steps", "dtype", "min_seconds")}
+    common = {name: getattr(config, name) for name in ("first_seed", "steps", "dtype", "min_seconds")}
     return Job(task, **(common | {"device": device.type, "core": cores()[0]} | changes))
 
 
@@ -150,9 +157,9 @@ def _contenders(config: BenchConfig) -> list:
     return [c for c in CONTENDERS.values() if config.compile or c.name != COMPILED]
 
 
-def _compare(config: BenchConfig, name: str, device: torch.device, progress: Progress) -> dict[str, Any]:
+def _compare(config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress) -> dict[str, Any]:
     """All contenders on one workload, in rounds: each measures in turn, so that a change of the machine's speed meets all."""
-    work = workload(name, config.variant)
+    work = workload(name)
     models, steps = min(config.seeds, _block(config, name, device)), min(config.steps, work.steps)
     contenders = _contenders(config)
     sizes = {c.name: min(models, SINGLE_MODELS) if c.single else models for c in contenders}
@@ -161,7 +168,7 @@ def _compare(config: BenchConfig, name: str, device: torch.device, progress: Pro
         for c in contenders
         if not c.missing
     }
-    if name == "graph":
+    if name in GRAPH_WORKLOADS:
         jobs["multiply-add"] = _job(config, device, "multiply-add")
     advance = progress(f"bench: {name}", len(jobs) * (1 + config.repeats))
     rows: dict[str, dict[str, Any]] = {c.name: {"missing": c.missing} for c in contenders if c.missing}
@@ -193,7 +200,7 @@ def _compare(config: BenchConfig, name: str, device: torch.device, progress: Pro
     ceiling = None
     rates = [m["operations_per_second"] for m in found.get("multiply-add", []) if "missing" not in m]
     if rates:
-        plain, functions = graph_operations(config.variant)
+        plain, functions = graph_operations(name)
         ceiling = {
             "operations_per_model_step": plain + FUNCTION_OPERATIONS * functions,
             "of_which_functions": functions,
@@ -232,26 +239,27 @@ def _relate(rows: dict[str, dict[str, Any]], ceiling: dict[str, Any] | None, tra
             row["fraction_of_ceiling"] = speed * ceiling["operations_per_model_step"] / ceiling["operations_per_second"]
 
 
-def _two_cores(config: BenchConfig, device: torch.device, progress: Progress) -> dict[str, Any]:
-    """The graph ensemble in one process, and in two at once, each on a core of its own with models of its own."""
+def _two_cores(config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress) -> dict[str, Any]:
+    """A block in one process, and in two at once, each on a core of its own with models of its own."""
     if device.type != "cpu":
         return {"missing": "one process drives the GPU"}
     if len(cores()) < 2:
         return {"missing": "needs two cores"}
-    block = min(config.seeds, _block(config, "graph", device))
+    block = min(config.seeds, _block(config, name, device))
     jobs = {
         str(i): _job(
             config,
             device,
             "contender",
             contender=_trainer(config),
+            workload=name,
             block=block,
             core=cores()[i],
             first_seed=config.first_seed + i * block,
         )
         for i in range(2)
     }
-    advance = progress("bench: two cores", 2 + 2 * config.repeats)
+    advance = progress(f"bench: {name} on two cores", 2 + 2 * config.repeats)
     with _children(jobs, advance) as children:
         if gone := next((c.ready["missing"] for c in children.values() if "missing" in c.ready), None):
             return {"missing": gone}
@@ -273,13 +281,13 @@ def _two_cores(config: BenchConfig, device: torch.device, progress: Progress) ->
     }
 
 
-def _scaling(config: BenchConfig, device: torch.device, progress: Progress) -> dict[str, Any]:
+def _sizes(config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress) -> dict[str, Any]:
     """Ensembles of growing size in one process, block by block: what memory a smaller one needed is no part of a larger one's."""
-    block = _block(config, "graph", device)
-    job = _job(config, device, "blocks", contender=_trainer(config), block=block, sizes=config.scaling)
+    block = _block(config, name, device)
+    job = _job(config, device, "blocks", contender=_trainer(config), workload=name, block=block, sizes=config.scaling)
     rows: list[dict[str, Any]] = []
     if config.scaling:
-        advance = progress("bench: scaling", 1 + len(config.scaling))
+        advance = progress(f"bench: {name}, growing ensembles", 1 + len(config.scaling))
         with _children({"": job}, advance) as children:
             child = children[""]
             if "missing" in child.ready:
@@ -298,7 +306,7 @@ def _scaling(config: BenchConfig, device: torch.device, progress: Progress) -> d
     return {"trainer": _trainer(config), "block": block, "rows": rows}
 
 
-def _large(config: BenchConfig, device: torch.device, progress: Progress) -> dict[str, Any] | None:
+def _large(config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress) -> dict[str, Any] | None:
     """One ensemble of `models` models in blocks over all cores: the seconds from the common start to the last end."""
     if not config.models:
         return None
@@ -311,7 +319,8 @@ def _large(config: BenchConfig, device: torch.device, progress: Progress) -> dic
             device,
             "blocks",
             contender=_trainer(config),
-            block=_block(config, "graph", device),
+            workload=name,
+            block=_block(config, name, device),
             sizes=(share,),
             first_seed=first,
             core=core,
@@ -320,7 +329,7 @@ def _large(config: BenchConfig, device: torch.device, progress: Progress) -> dic
         for core, share, first in zip(used, shares, starts[:-1], strict=True)
         if share
     }
-    advance = progress(f"bench: {config.models} models", 2 * len(jobs))
+    advance = progress(f"bench: {name}, {config.models} models", 2 * len(jobs))
     with _children(jobs, advance) as children:
         if gone := next((c.ready["missing"] for c in children.values() if "missing" in c.ready), None):
             return {"missing": gone}
@@ -353,8 +362,9 @@ def _add_memory(report: dict[str, Any]) -> None:
         for name, row in work["contenders"].items():
             if "peak_bytes" in row:
                 row["training_bytes"] = max(0, row["peak_bytes"] - idle[name])
-    for row in report["scaling"].get("rows", []):
-        row["training_bytes"] = max(0, row["peak_bytes"] - idle[report["scaling"]["trainer"]])
+    for sizes in (e["sizes"] for e in report["ensembles"].values()):
+        for row in sizes.get("rows", []):
+            row["training_bytes"] = max(0, row["peak_bytes"] - idle[sizes["trainer"]])
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from analysis.bench_peers import COMPILED, CONTENDERS
-from analysis.bench_workloads import BenchVariant, Workload, workload
+from analysis.bench_workloads import Workload, WorkloadName, workload
 
 COMPARED = 256  # models of each contender whose losses are compared
 _MM_SIZES = (128, 192, 256, 384)  # matrices within the caches of one core
@@ -40,8 +40,7 @@ class Job:
 
     task: str
     contender: str = COMPILED
-    workload: str = "graph"
-    variant: BenchVariant = "ssa"
+    workload: WorkloadName = "graph"
     first_seed: int = 0
     block: int = 1
     sizes: tuple[int, ...] = ()
@@ -143,7 +142,7 @@ def _idle(job: Job) -> tuple[dict[str, Any], Measure]:
 
 def _contender(job: Job) -> tuple[dict[str, Any], Measure]:
     """Train a block twice, for compilation and to know how long it takes; evaluate what was learned, in float64."""
-    work, device, kind = workload(job.workload, job.variant), torch.device(job.device), getattr(torch, job.dtype)
+    work, device, kind = workload(job.workload), torch.device(job.device), getattr(torch, job.dtype)
     seeds = range(job.first_seed, job.first_seed + job.block)
     train = CONTENDERS[job.contender].prepare(work, work.make(seeds, device, kind), job.steps)
     first, _ = _timed(train, device)
@@ -170,7 +169,7 @@ def _contender(job: Job) -> tuple[dict[str, Any], Measure]:
 
 def _blocks(job: Job) -> tuple[dict[str, Any], Measure]:
     """Train ensembles in blocks. Every shape is compiled beforehand: that of a block, and that of each size's last one."""
-    work, device = workload(job.workload, job.variant), torch.device(job.device)
+    work, device = workload(job.workload), torch.device(job.device)
     ensembles = [_parts(job, size) for size in job.sizes]
     for seeds in {len(part): part for parts in ensembles for part in parts}.values():
         _train_block(work, job, seeds, device, steps=2)

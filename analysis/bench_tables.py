@@ -18,7 +18,7 @@ SPEED = (
     "compiles in",
     "loss differs by",
 )
-SCALING = ("graph workload", "models", "models x steps / s", "with making the data", "memory")
+SCALING = ("workload", "how", "models", "models x steps / s", "with making the data", "memory")
 _NONE = "-"
 
 
@@ -70,21 +70,26 @@ def speed_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def scaling_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """Cores, sizes of the ensemble, and the large one, by `SCALING`."""
-    pair, scaling, large = report["cores"], report["scaling"], report["large"]
-    if "missing" in pair:
-        rows = [("two cores", _NONE, pair["missing"], _NONE, _NONE)]
+    return [(name, *row) for name, ensembles in report["ensembles"].items() for row in _scaling_rows(**ensembles)]
+
+
+def _scaling_rows(
+    cores: dict[str, Any], sizes: dict[str, Any], large: dict[str, Any] | None
+) -> Iterable[tuple[str, ...]]:
+    if "missing" in cores:
+        rows = [("two cores", _NONE, cores["missing"], _NONE, _NONE)]
     else:
-        models = f"{pair['models']:,}"
+        models = f"{cores['models']:,}"
         rows = [
-            ("one process", models, f"{pair['one']:,.0f}", _NONE, _NONE),
-            (f"two at once: {pair['ratio']:.2f} x", f"2 x {models}", f"{pair['two']:,.0f}", _NONE, _NONE),
+            ("one process", models, f"{cores['one']:,.0f}", _NONE, _NONE),
+            (f"two at once: {cores['ratio']:.2f} x", f"2 x {models}", f"{cores['two']:,.0f}", _NONE, _NONE),
         ]
-    if "missing" in scaling:
-        rows.append(("in blocks", _NONE, scaling["missing"], _NONE, _NONE))
-    for row in scaling.get("rows", []):
+    if "missing" in sizes:
+        rows.append(("in blocks", _NONE, sizes["missing"], _NONE, _NONE))
+    for row in sizes.get("rows", []):
         speeds = (f"{row['models_steps_per_second']:,.0f}", f"{row['with_data']:,.0f}")
         memory = _megabytes(row["training_bytes"])
-        rows.append((f"in blocks of {scaling['block']:,}", f"{row['models']:,}", *speeds, memory))
+        rows.append((f"in blocks of {sizes['block']:,}", f"{row['models']:,}", *speeds, memory))
     if large is not None and "missing" in large:
         rows.append(("over all cores", _NONE, large["missing"], _NONE, _NONE))
     elif large is not None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ssa_theory import (
     SingleLayerAttention,
     Stream,
     Tokens,
+    Variant,
     cross_entropy,
     member_generator,
 )
@@ -32,7 +33,8 @@ PROMPTS, PROMPT_LENGTH = 64, 16  # a step, as in the graph experiment
 SAMPLES = 64  # a step, as in the denoising experiment
 LEARNING_RATE = 0.05  # of Adam, in every experiment's default
 
-BenchVariant = Literal["vanilla", "ssa"]
+WorkloadName = Literal["graph", "graph-ssa", "prompt", "denoise"]
+WORKLOADS: tuple[WorkloadName, ...] = get_args(WorkloadName)
 Arrays = dict[str, Tensor]
 
 
@@ -80,25 +82,23 @@ class Workload:
         return data + dtype.itemsize * (parameters + self.activations)
 
 
-def workload(name: str, variant: BenchVariant) -> Workload:
-    """The workload of that name: graph, prompt or denoise. Raises ValueError for another."""
-    makers = {"graph": _graph, "prompt": _prompt, "denoise": lambda _: _denoise()}
-    if name not in makers:
-        raise ValueError(f"unknown workload {name!r}: choose one of {', '.join(makers)}")
-    return makers[name](variant)
+def workload(name: WorkloadName) -> Workload:
+    """The workload of that name."""
+    makers = {"prompt": _prompt, "denoise": _denoise}
+    return makers[name]() if name in makers else _graph(name)
 
 
-def graph_operations(variant: BenchVariant) -> tuple[int, int]:
-    """Float operations and transcendental functions of one training step of one model of the graph workload.
+def graph_operations(name: WorkloadName) -> tuple[int, int]:
+    """Float operations and transcendental functions of one training step of one model of a graph workload.
 
     With K nodes, d dimensions and P parameters: products 4 K d^2 + 4 K^2 d (E W, its product with E^T, and the gradients by
-    both), softmax and loss 9 K^2, Adam 12 P, and K^2 + K exponentials and logarithms. `ssa` adds 20 K d for gelu, score, scaling
-    and their gradients, and 2 K d + K of erf, exp and tanh.
+    both), softmax and loss 9 K^2, Adam 12 P, and K^2 + K exponentials and logarithms. `graph-ssa` adds 20 K d for gelu,
+    score, scaling and their gradients, and 2 K d + K of erf, exp and tanh.
     """
     k, d = NODES, DIM
-    if variant == "vanilla":
+    if name == "graph":
         return 4 * k * d**2 + 4 * k**2 * d + 9 * k**2 + 12 * d**2, k**2 + k
-    plain, functions = graph_operations("vanilla")
+    plain, functions = graph_operations("graph")
     return plain + 20 * k * d + 12 * d, functions + 2 * k * d + k
 
 
@@ -147,7 +147,8 @@ def _jax_logits(parameters: dict[str, Any], embeddings: Any) -> Any:
     return query @ embeddings.T
 
 
-def _graph(variant: BenchVariant) -> Workload:
+def _graph(name: WorkloadName) -> Workload:
+    variant: Variant = "ssa" if name == "graph-ssa" else "vanilla"
     model = SingleLayerAttention(variant)
 
     def make(seeds: Sequence[int], device: torch.device, dtype: torch.dtype) -> Problem:
@@ -172,11 +173,11 @@ def _graph(variant: BenchVariant) -> Workload:
 
     about = f"{variant}, ring of {NODES} nodes, d = {DIM}, every token once as key, exact cross-entropy"
     activations = 3 * NODES * DIM + 2 * NODES**2
-    return Workload("graph", about, 200, activations, make, ensemble_loss, torch_loss, jax_loss)
+    return Workload(name, about, 200, activations, make, ensemble_loss, torch_loss, jax_loss)
 
 
-def _prompt(variant: BenchVariant) -> Workload:
-    model = SingleLayerAttention(variant)
+def _prompt() -> Workload:
+    model = SingleLayerAttention("ssa")
 
     def make(seeds: Sequence[int], device: torch.device, dtype: torch.dtype) -> Problem:
         parameters, own = _graph_start(model, seeds, device, dtype)
@@ -206,7 +207,7 @@ def _prompt(variant: BenchVariant) -> Workload:
         log_p = jax.nn.log_softmax(logits + jnp.log(data["counts"]), axis=-1)
         return -jnp.where(data["target"] > 0, data["target"] * log_p, 0.0).sum(-1).mean()
 
-    about = f"{variant}, the same graph, {PROMPTS} prompts of {PROMPT_LENGTH} tokens, exact cross-entropy"
+    about = f"ssa, ring of {NODES} nodes, d = {DIM}, {PROMPTS} prompts of {PROMPT_LENGTH} tokens, exact cross-entropy"
     activations = 3 * NODES * DIM + 2 * PROMPTS * NODES
     return Workload("prompt", about, 200, activations, make, ensemble_loss, torch_loss, jax_loss)
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+from torch.optim.adam import adam
 
 Parameters = dict[str, Tensor]
 _CACHE_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")  # of the last level, such as 8192K
@@ -61,33 +63,88 @@ def block_members(bytes_per_member: int, device: torch.device) -> int:
 Loss = Callable[[Parameters, Any], Tensor]
 
 
-def _gradient(loss: Loss, parameters: Parameters, batch: Any) -> tuple[Tensor, Sequence[Tensor]]:
-    """Each member's loss, and the gradient of their sum by every parameter."""
-    member_loss = loss(parameters, batch)
-    return member_loss.detach(), torch.autograd.grad(member_loss.sum(), list(parameters.values()))
+@dataclass(frozen=True)
+class _State:
+    """What a step changes, in place: the parameters, whether members diverged, and Adam's moments of every parameter.
+
+    count: of the steps that the moments hold, one number a parameter.
+    """
+
+    parameters: Parameters
+    diverged: Tensor
+    mean: list[Tensor]
+    square: list[Tensor]
+    count: list[Tensor]
+
+    @classmethod
+    def of(cls, parameters: Parameters, compile: bool) -> "_State":
+        own = {name: p.detach().clone().requires_grad_() for name, p in parameters.items()}
+        leaves = list(own.values())
+        # The fused kernel wants float32, and computes with float64; the compiled one computes with what it is given.
+        kind = torch.float64 if compile else torch.float32
+        return cls(
+            own,
+            leaves[0].new_zeros(leaves[0].shape[-1], dtype=torch.bool),
+            [torch.zeros_like(leaf, requires_grad=False) for leaf in leaves],
+            [torch.zeros_like(leaf, requires_grad=False) for leaf in leaves],
+            [leaf.new_zeros((), dtype=kind) for leaf in leaves],
+        )
+
+
+def _step(
+    loss: Loss, state: _State, batch: Any, optimizer: Optimizer, learning_rate: float | Tensor, compiled: bool
+) -> None:
+    """One step of every member: its gradient, and the optimiser. Compiled or not, it is this function."""
+    member_loss = loss(state.parameters, batch)
+    leaves = list(state.parameters.values())
+    slopes = torch.autograd.grad(member_loss.sum(), leaves)
+    with torch.no_grad():
+        if optimizer == "sgd":
+            for leaf, slope in zip(leaves, slopes, strict=True):
+                leaf -= learning_rate * slope
+        else:
+            adam(
+                leaves,
+                [
+                    slope.contiguous() for slope in slopes
+                ],  # the fused kernel pairs gradient and parameter by place in memory
+                state.mean,
+                state.square,
+                [],
+                state.count,
+                lr=learning_rate,
+                beta1=0.9,
+                beta2=0.999,
+                eps=1e-8,
+                weight_decay=0.0,
+                amsgrad=False,
+                maximize=False,
+                fused=not compiled,
+                capturable=compiled,  # as tensor operations throughout, which can be fused with the gradient's
+            )
+        state.diverged.logical_or_(~torch.isfinite(member_loss))
 
 
 @cache
-def _compiled_gradient() -> Callable[..., tuple[Tensor, Sequence[Tensor]]]:
-    """`_gradient` as fused kernels: forward and backward of the whole loss as one graph.
+def _compiled_step(device: str) -> Callable[..., None]:
+    """`_step` as fused kernels: loss, gradient and optimiser as one graph.
 
     One compiled function for all losses: a block of the same shapes finds what an earlier one compiled.
     """
+    options = {
+        "cpp.enable_floating_point_contract_flag": "fast",  # fused multiply-add
+        # Short sums over nodes and dimensions stay loops, and what they sum is computed once, not again in every product.
+        "unroll_reductions_threshold": 1,
+        "realize_cpu_opcount_threshold": 12,
+    }
+    return torch.compile(_step, fullgraph=True, dynamic=False, options=options if device == "cpu" else None)
+
+
+def _compiling() -> AbstractContextManager:
+    """The compiler's settings during a training: every variant and shape is a compilation of its own, gradient included."""
     import torch._dynamo  # takes seconds to import, which uncompiled training need not wait for
 
-    compiled = torch.compile(
-        _gradient,
-        fullgraph=True,
-        dynamic=False,
-        options={"cpp.enable_floating_point_contract_flag": "fast"},  # fused multiply-add
-    )
-
-    def call(loss: Loss, parameters: Parameters, batch: Any) -> tuple[Tensor, Sequence[Tensor]]:
-        # Every variant and shape is a compilation of its own, and the gradient is part of the graph.
-        with torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=512, accumulated_recompile_limit=512):
-            return compiled(loss, parameters, batch)
-
-    return call
+    return torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=512, accumulated_recompile_limit=512)
 
 
 @cache
@@ -96,16 +153,18 @@ def _notice(reason: str) -> None:
     warnings.warn(f"training goes on uncompiled, as it cannot be compiled here: {reason}", RuntimeWarning, stacklevel=4)
 
 
-def _compiled_or_not(loss: Loss, parameters: Parameters, batch: Any) -> Callable[..., tuple[Tensor, Sequence[Tensor]]]:
-    """The compiled gradient, tried on this batch; the uncompiled one, with one notice, where it cannot be compiled."""
+def _step_compiled(loss: Loss, state: _State, batch: Any, optimizer: Optimizer, learning_rate: float) -> bool:
+    """`_step`, compiled if possible, else with a notice; whether it was."""
+    # As a tensor, for a number would be a constant of the graph, and each learning rate a compilation of its own.
+    rate = torch.tensor(learning_rate, dtype=torch.float64)
     try:
-        compiled = _compiled_gradient()
-        compiled(loss, parameters, batch)
+        _compiled_step(state.diverged.device.type)(loss, state, batch, optimizer, rate, True)
     except Exception as error:  # no compiler, or a loss that cannot be traced: each fails in its own way
-        _gradient(loss, parameters, batch)  # an error of the loss itself is the caller's
+        state.count[:] = [count.float() for count in state.count]
+        _step(loss, state, batch, optimizer, learning_rate, False)  # an error of the loss itself is the caller's
         _notice((" ".join(str(error).split()) or type(error).__name__)[:120])
-        return _gradient
-    return compiled
+        return False
+    return True
 
 
 def train(
@@ -139,36 +198,30 @@ def train(
         raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}: choose one above 0")
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f"unknown optimizer {optimizer!r}: choose adam or sgd")
-    parameters = {name: p.detach().clone().requires_grad_() for name, p in parameters.items()}
-    leaves = list(parameters.values())
-    kind = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
-    updater = kind(leaves, lr=learning_rate, fused=True)
+    state = _State.of(parameters, compile)
     recorded, wanted = [], set(record)
-    diverged = torch.zeros(leaves[0].shape[-1], dtype=torch.bool, device=leaves[0].device)
     source = iter(repeat(None) if batches is None else batches)
-    gradient = None if compile else _gradient
 
-    for step in range(steps + 1):
-        if measure is not None and step in wanted:
-            with torch.no_grad():
-                # A copy: what measure returns may be a parameter itself, which the optimiser goes on changing.
-                recorded.append({name: value.clone() for name, value in measure(parameters).items()})
-        if step == steps:
-            break
-        try:
-            batch = next(source)
-        except StopIteration:
-            raise ValueError(f"the batches ran out after {step} of {steps} steps: give one per step") from None
-        gradient = gradient or _compiled_or_not(loss, parameters, batch)
-        member_loss, slopes = gradient(loss, parameters, batch)
-        for leaf, slope in zip(leaves, slopes, strict=True):
-            leaf.grad = slope.contiguous()  # the fused kernels pair gradient and parameter by place in memory
-        updater.step()
-        diverged |= ~torch.isfinite(member_loss)
-        if progress is not None:
-            progress(1)
+    with _compiling() if compile else nullcontext():
+        for step in range(steps + 1):
+            if measure is not None and step in wanted:
+                with torch.no_grad():
+                    # A copy: what measure returns may be a parameter itself, which the optimiser goes on changing.
+                    recorded.append({name: value.clone() for name, value in measure(state.parameters).items()})
+            if step == steps:
+                break
+            try:
+                batch = next(source)
+            except StopIteration:
+                raise ValueError(f"the batches ran out after {step} of {steps} steps: give one per step") from None
+            if compile:
+                compile = _step_compiled(loss, state, batch, optimizer, learning_rate)
+            else:
+                _step(loss, state, batch, optimizer, learning_rate, False)
+            if progress is not None:
+                progress(1)
 
-    for leaf in leaves:
-        diverged |= ~torch.isfinite(leaf.detach()).reshape(-1, leaf.shape[-1]).all(0)
+    trained = {name: p.detach() for name, p in state.parameters.items()}
+    finite = [torch.isfinite(p).reshape(-1, p.shape[-1]).all(0) for p in trained.values()]
     history = {name: torch.stack([entry[name] for entry in recorded]) for name in (recorded[0] if recorded else {})}
-    return Trained({name: p.detach() for name, p in parameters.items()}, history, diverged)
+    return Trained(trained, history, state.diverged | ~torch.stack(finite).all(0))

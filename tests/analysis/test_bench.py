@@ -15,7 +15,7 @@ from analysis.bench import BenchConfig, bench, load_report
 from analysis.bench_peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
 from analysis.bench_process import Child, Job, prepare
 from analysis.bench_tables import SCALING, SPEED, markdown, scaling_rows, speed_rows, tables
-from analysis.bench_workloads import DIM, NODES, graph_operations, workload
+from analysis.bench_workloads import DIM, NODES, WORKLOADS, graph_operations, workload
 from analysis.cli import main
 from analysis.experiments.base import silent
 
@@ -30,7 +30,7 @@ TINY = BenchConfig(
     min_seconds=0,
     compile=False,
     block_seeds=4,
-    workloads=("graph",),
+    workloads=("graph-ssa",),
     scaling=(3, 10),
     models=9,
 )
@@ -77,11 +77,9 @@ def measured(tmp_path_factory):
     return report, folder, told
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"), [("graph", "vanilla"), ("graph", "ssa"), ("prompt", "ssa"), ("denoise", "ssa")]
-)
-def test_all_learn_the_same(name, variant):
-    work = workload(name, variant)
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_all_learn_the_same(name):
+    work = workload(name)
     problem = work.make(range(5), CPU, torch.float64)
     before = work.ensemble_loss(problem)(problem.parameters, None)
     losses = {}
@@ -95,9 +93,9 @@ def test_all_learn_the_same(name, variant):
     assert len(set(losses[EAGER].tolist())) == 5  # each model is its own
 
 
-@pytest.mark.parametrize("name", ["graph", "prompt", "denoise"])
+@pytest.mark.parametrize("name", WORKLOADS)
 def test_one_model_has_the_loss_of_the_ensemble(name):
-    work = workload(name, "ssa")
+    work = workload(name)
     problem = work.make(range(3, 6), CPU, torch.float64)
     generator = torch.Generator().manual_seed(0)
     parameters = {k: torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in problem.parameters.items()}
@@ -112,13 +110,8 @@ def test_one_model_has_the_loss_of_the_ensemble(name):
             torch.testing.assert_close(arrays[key][..., 1:2], single[key], rtol=0, atol=0)
 
 
-def test_unknown_workload_is_refused():
-    with pytest.raises(ValueError, match="unknown workload 'grahp': choose one of graph, prompt, denoise"):
-        workload("grahp", "ssa")
-
-
 def test_operations_are_those_that_pytorch_counts():
-    work = workload("graph", "vanilla")
+    work = workload("graph")
     problem = work.make([0], CPU, torch.float32)
     own = {k: v[..., 0].requires_grad_() for k, v in problem.parameters.items()}
     data = {k: v[..., 0] for k, v in problem.own.items()} | problem.shared
@@ -126,16 +119,17 @@ def test_operations_are_those_that_pytorch_counts():
         work.torch_loss(own, data).backward()
     products = 4 * NODES * DIM**2 + 4 * NODES**2 * DIM
     assert counted.get_total_flops() == products
-    plain, functions = graph_operations("vanilla")
+    plain, functions = graph_operations("graph")
     assert plain == products + 9 * NODES**2 + 12 * DIM**2
     assert functions == NODES**2 + NODES  # an exponential a logit, a logarithm a row
-    assert graph_operations("ssa") == (plain + 20 * NODES * DIM + 12 * DIM, functions + 2 * NODES * DIM + NODES)
+    assert graph_operations("graph-ssa") == (plain + 20 * NODES * DIM + 12 * DIM, functions + 2 * NODES * DIM + NODES)
 
 
 def test_bytes_grow_with_precision_and_batch():
-    graph, prompt = (workload(name, "ssa") for name in ("graph", "prompt"))
+    graph, prompt = (workload(name) for name in ("graph-ssa", "prompt"))
     assert graph.bytes_per_member(torch.float64) == 2 * graph.bytes_per_member(torch.float32)
     parameters, data = DIM**2 + DIM, NODES * DIM
+    assert workload("graph").bytes_per_member(torch.float32) == graph.bytes_per_member(torch.float32) - 4 * 4 * DIM
     assert graph.bytes_per_member(torch.float32) == 4 * (4 * parameters + data + graph.activations)
     assert prompt.bytes_per_member(torch.float32) > 5 * graph.bytes_per_member(torch.float32)
 
@@ -145,12 +139,12 @@ def test_report_is_consistent_and_stored_whole(measured):
     assert load_report(out) == report
     assert json.loads(report["config"])["steps"] == 10
     assert [p.name for p in (out / "bench").iterdir()] == ["bench.json"]
-    graph = report["workloads"]["graph"]
+    graph = report["workloads"]["graph-ssa"]
     rows = graph["contenders"]
     assert list(rows) == [name for name in CONTENDERS if name != COMPILED]
     ceiling = graph["ceiling"]
     assert ceiling["operations_per_second"] > 1e8
-    assert ceiling["operations_per_model_step"] == np.dot(graph_operations("ssa"), (1, 20))
+    assert ceiling["operations_per_model_step"] == np.dot(graph_operations("graph-ssa"), (1, 20))
     for name in HERE:
         row = rows[name]
         assert len(row["seconds"]) == 2
@@ -169,18 +163,18 @@ def test_report_is_consistent_and_stored_whole(measured):
         assert "losses" not in row
     assert rows[EAGER]["learned"]["largest_difference"] == 0
     assert rows[VMAP]["learned"]["largest_difference"] > 0
-    cores = report["cores"]
+    assert list(report["ensembles"]) == ["graph-ssa"]
+    cores, scaling, large = (report["ensembles"]["graph-ssa"][part] for part in ("cores", "sizes", "large"))
     assert cores["ratio"] == pytest.approx(cores["two"] / cores["one"])
-    scaling = report["scaling"]
     assert (scaling["block"], [row["models"] for row in scaling["rows"]]) == (4, [3, 10])
     for row in scaling["rows"]:
         assert row["models_steps_per_second"] > row["with_data"] > 0
         assert row["not_finite"] == 0
-    large = report["large"]
     assert (large["models"], large["processes"], large["not_finite"]) == (9, 2, 0)
     assert large["models_steps_per_second"] == pytest.approx(9 * 10 / large["seconds"])
     assert all(total > 0 for _, total in told)
-    assert {about for about, _ in told} >= {"bench: graph", "bench: two cores", "bench: scaling", "bench: 9 models"}
+    about = {"bench: graph-ssa", "bench: graph-ssa on two cores", "bench: graph-ssa, growing ensembles"}
+    assert {told_of for told_of, _ in told} >= about | {"bench: graph-ssa, 9 models"}
 
 
 def test_tables_show_the_report(measured):
@@ -188,9 +182,9 @@ def test_tables_show_the_report(measured):
     speed, scaling = speed_rows(report), scaling_rows(report)
     assert {len(row) for row in speed} == {len(SPEED)}
     assert {len(row) for row in scaling} == {len(SCALING)}
-    assert [row[1] for row in speed] == list(report["workloads"]["graph"]["contenders"])
-    assert speed[0][2] == f"{report['workloads']['graph']['contenders'][ONE_AT_A_TIME]['models_steps_per_second']:,.0f}"
-    assert [row[1] for row in scaling] == ["4", "2 x 4", "3", "10", "9"]
+    assert [row[1] for row in speed] == list(report["workloads"]["graph-ssa"]["contenders"])
+    assert speed[0][2] == f"{report['workloads']['graph-ssa']['contenders'][ONE_AT_A_TIME]['models_steps_per_second']:,.0f}"
+    assert [row[2] for row in scaling] == ["4", "2 x 4", "3", "10", "9"]
     assert [table.row_count for table in tables(report)] == [len(speed), len(scaling)]
     text = markdown(load_report(out))
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -209,7 +203,7 @@ def test_a_peer_that_learns_something_else_is_noticed(inside, tmp_path, monkeypa
     monkeypatch.setitem(CONTENDERS, VMAP, replace(right, prepare=wrong))
     monkeypatch.delitem(CONTENDERS, JAX)
     report = bench(TINY.model_copy(update={"scaling": (), "models": 0, "steps": 40}), tmp_path, silent)
-    rows = report["workloads"]["graph"]["contenders"]
+    rows = report["workloads"]["graph-ssa"]["contenders"]
     assert not rows[VMAP]["learned_the_same"]
     assert rows[VMAP]["learned"]["median_difference"] > 1e-3
     assert not {"times_one_at_a_time", "trainer_is_times", "fraction_of_ceiling"} & set(rows[VMAP])
@@ -217,21 +211,23 @@ def test_a_peer_that_learns_something_else_is_noticed(inside, tmp_path, monkeypa
     shown = {row[1]: row for row in speed_rows(report)}
     assert "learned something else" in shown[VMAP][-1]
     assert shown[VMAP][3] == "-"
-    assert report["large"] is None
-    assert report["scaling"]["rows"] == []
+    assert report["ensembles"]["graph-ssa"]["large"] is None
+    assert report["ensembles"]["graph-ssa"]["sizes"]["rows"] == []
 
 
 def test_without_jax_its_row_says_how_to_install_it(inside, tmp_path, monkeypatch):
     monkeypatch.setattr("analysis.bench_peers.find_spec", lambda name: None if name == "jax" else object())
     report = bench(TINY.model_copy(update={"scaling": (), "models": 0}), tmp_path, silent)
     sentence = 'not installed: pip install "ssa-theory[jax]"'
-    assert report["workloads"]["graph"]["contenders"][JAX] == {"missing": sentence}
+    assert report["workloads"]["graph-ssa"]["contenders"][JAX] == {"missing": sentence}
     assert sentence in markdown(report)
     assert JAX not in report["idle_peak_bytes"]
 
 
 def test_command_prints_both_tables(inside, tmp_path, capsys):
-    flags = "--seeds 3 --steps 2 --repeats 1 --min-seconds 0 --no-compile --block-seeds 3 --workloads graph --scaling 3"
+    flags = (
+        "--seeds 3 --steps 2 --repeats 1 --min-seconds 0 --no-compile --block-seeds 3 --workloads graph-ssa --scaling 3"
+    )
     assert main(["bench", *flags.split(), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "models x steps / s" in printed
@@ -275,11 +271,11 @@ def test_missing_and_damaged_reports_are_refused(tmp_path):
 
 
 def test_process_measures_and_ends():
-    child = Child(Job("contender", contender=EAGER, block=8, steps=5, trainings=2))
+    child = Child(Job("contender", contender=EAGER, workload="graph-ssa", block=8, steps=5, trainings=2))
     try:
         child.wait_ready()
         assert child.ready["trainings"] == 2
-        work = workload("graph", "ssa")
+        work = workload("graph-ssa")
         problem = work.make(range(8), CPU, torch.float32)
         learned = CONTENDERS[EAGER].prepare(work, problem, 5)()
         exact = work.ensemble_loss(work.make(range(8), CPU, torch.float64))(
@@ -305,18 +301,18 @@ def test_a_process_that_dies_says_so():
 
 
 def test_without_a_compiler_the_row_says_so(inside, tmp_path, monkeypatch):
-    def none():
+    def none(device):
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr("ssa_theory.ensemble._compiled_gradient", none)
+    monkeypatch.setattr("ssa_theory.ensemble._compiled_step", none)
     for name in (VMAP, JAX):
         monkeypatch.delitem(CONTENDERS, name)
     monkeypatch.setitem(CONTENDERS, COMPILED, replace(CONTENDERS[COMPILED], warm_up=lambda: None))
     config = TINY.model_copy(update={"compile": True})
     report = bench(config, tmp_path, silent)
-    parts = (report["workloads"]["graph"]["contenders"][COMPILED], report["cores"], report["scaling"], report["large"])
+    parts = (report["workloads"]["graph-ssa"]["contenders"][COMPILED], *report["ensembles"]["graph-ssa"].values())
     assert all("No working C++ compiler found" in part["missing"] for part in parts)
-    eager = report["workloads"]["graph"]["contenders"][EAGER]
+    eager = report["workloads"]["graph-ssa"]["contenders"][EAGER]
     assert eager["learned_the_same"]
     assert eager["trainer_is_times"] is None
     assert markdown(report).count("No working C++ compiler found") == 4
