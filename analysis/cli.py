@@ -204,9 +204,10 @@ def _plot(arguments: Sequence[str]) -> None:
         prog="ssa-theory plot NAME ...",
         description="Redraw figures and claims from stored results, without training.",
     )
-    for experiment in experiments:
-        _, claims = present(experiment, options.out)
-        _print_claims(claims, f"{experiment.name}: redrawn in {options.out / experiment.name}")
+    with _progress() as progress:
+        for experiment in experiments:
+            _, claims = present(experiment, options.out, progress)
+            _print_claims(claims, f"{experiment.name}: redrawn in {options.out / experiment.name}")
     _print_report(options.out)
 
 

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import torch
@@ -31,10 +33,14 @@ def run_jobs(
     killed is replaced and its job done again. Where a job raises, its error is raised here, and jobs that have not
     finished are dropped.
 
-    Raises ValueError for workers < 1, and for a scheduler that does not answer.
+    Raises ValueError for workers < 1 or far above the number of cores, and for a scheduler that does not answer.
     """
-    if workers < 1:
-        raise ValueError(f"the number of workers must be at least 1, got {workers}: choose 1 or more with --workers")
+    most = max(16, 4 * (os.cpu_count() or 1))
+    if not 1 <= workers <= most:
+        raise ValueError(
+            f"the number of workers must lie between 1 and {most}, four for each core of this machine but never fewer than 16, "
+            f"got {workers}: choose another with --workers, or a cluster with --scheduler"
+        )
     if not arguments:
         return
     if scheduler is None and min(workers, len(arguments)) <= 1:
@@ -82,18 +88,35 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             yield client
         return
     # Dask's own setting hands freed memory back at once, and every training step would fault its tensors in again.
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
+        with _ctrl_c_later():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=":0",
+                silence_logs=logging.CRITICAL,
+            )
+        with cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Hold Ctrl-C back, here until the end of the context, and for good in the processes that are started meanwhile.
+
+    The terminal sends it to all processes at once, and each worker that is still importing would print a traceback. This process
+    alone answers it: it ends the workers.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # a system without
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it later, with the first process, would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _on_worker(job: Callable[..., Result], arguments: tuple[Any, ...], index: int, threads: int | None) -> Result:

@@ -20,6 +20,7 @@ import xarray as xr
 from analysis.config import ExperimentConfig
 
 FORMAT = 2
+UNFINISHED = ".unfinished-"  # how the names of temporary files begin, which a kill may leave behind
 _PROJECT = ("ssa_theory", "tasks", "analysis")
 _PRESENTATION = (
     "analysis/experiments/*_claims.py",
@@ -32,7 +33,7 @@ _PACKAGES = ("ssa-theory", "torch", "numpy", "scipy", "networkx", "xarray")
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -17,6 +17,7 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress, silent
 from analysis.figures import FORMATS, save_figure
 from analysis.results import (
+    UNFINISHED,
     file_digest,
     load,
     load_current,
@@ -70,12 +71,15 @@ def execute(
             path.with_name(f"figure.{kind}").is_file() for kind in FORMATS
         ):
             return dataset, load_claims(experiment.name, out), False
-        return *present(experiment, out), trained
+        return *_present(experiment, out), trained
 
 
 @contextmanager
 def _alone_in(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the folder's lock, which the system takes back from a process that ends, however it ends."""
+    """Hold the folder's lock, which the system takes back from a process that ends, however it ends.
+
+    What killed processes left unfinished in the folder is deleted: nobody works on it any more.
+    """
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -84,6 +88,8 @@ def _alone_in(folder: Path, progress: Progress) -> Iterator[None]:
         lock.acquire()
         advance(1)
     try:
+        for left in folder.rglob(f"{UNFINISHED}*"):
+            left.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
@@ -94,11 +100,19 @@ def is_unchanged(experiment: Experiment, config: ExperimentConfig, out: Path) ->
     return load_current(result_path(experiment.name, out), config, experiment.train.__module__) is not None
 
 
-def present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]]:
+def present(experiment: Experiment, out: Path, progress: Progress = silent) -> tuple[xr.Dataset, list[Claim]]:
     """Draw the figure and write the claims of the stored result, without training. Raises ValueError where there is none."""
     path = result_path(experiment.name, out)
-    dataset = load(path)
+    if not path.parent.is_dir():
+        load(path)  # says so
     prepare_folder(path.parent)
+    with _alone_in(path.parent, progress):
+        return _present(experiment, out)
+
+
+def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]]:
+    path = result_path(experiment.name, out)
+    dataset = load(path)
     try:
         save_figure(experiment.plot(dataset), path.parent)
         claims = experiment.claims(dataset)

@@ -97,7 +97,8 @@ def _step(
     """One step of every member: its gradient, and the optimiser. Compiled or not, it is this function."""
     member_loss = loss(state.parameters, batch)
     leaves = list(state.parameters.values())
-    slopes = torch.autograd.grad(member_loss.sum(), leaves)
+    # Contiguous, as the fused kernel pairs gradient and parameter by place in memory.
+    slopes = [slope.contiguous() for slope in torch.autograd.grad(member_loss.sum(), leaves)]
     with torch.no_grad():
         if optimizer == "sgd":
             for leaf, slope in zip(leaves, slopes, strict=True):
@@ -105,9 +106,7 @@ def _step(
         else:
             adam(
                 leaves,
-                [
-                    slope.contiguous() for slope in slopes
-                ],  # the fused kernel pairs gradient and parameter by place in memory
+                slopes,
                 state.mean,
                 state.square,
                 [],

@@ -183,7 +183,10 @@ def test_tables_show_the_report(measured):
     assert {len(row) for row in speed} == {len(SPEED)}
     assert {len(row) for row in scaling} == {len(SCALING)}
     assert [row[1] for row in speed] == list(report["workloads"]["graph-ssa"]["contenders"])
-    assert speed[0][2] == f"{report['workloads']['graph-ssa']['contenders'][ONE_AT_A_TIME]['models_steps_per_second']:,.0f}"
+    assert (
+        speed[0][2]
+        == f"{report['workloads']['graph-ssa']['contenders'][ONE_AT_A_TIME]['models_steps_per_second']:,.0f}"
+    )
     assert [row[2] for row in scaling] == ["4", "2 x 4", "3", "10", "9"]
     assert [table.row_count for table in tables(report)] == [len(speed), len(scaling)]
     text = markdown(load_report(out))

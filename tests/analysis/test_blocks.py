@@ -17,8 +17,8 @@ from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment, silent
 from analysis.experiments.dilution import DILUTION
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.results import load
-from analysis.runner import execute, result_path
+from analysis.results import UNFINISHED, load
+from analysis.runner import execute, present, result_path
 
 TINY = GraphConfig(seeds=5, steps=12, control_steps=0, variants=("vanilla", "ssa"), block_seeds=2, device="cpu")
 
@@ -188,6 +188,50 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     assert result_path("graph", tmp_path).is_file()
     with FileLock(tmp_path / ".graph.lock").acquire(timeout=0):
         pass
+
+
+def test_drawing_waits_too_and_what_kills_left_is_deleted(tmp_path):
+    execute(GRAPH, TINY.model_copy(update={"block_seeds": None}), tmp_path)
+    folder = result_path("graph", tmp_path).parent
+    (folder / "blocks").mkdir()
+    left = [folder / f"{UNFINISHED}1.svg", folder / "blocks" / f"{UNFINISHED}2.nc"]
+    for path in left:
+        path.touch()
+    other, waited = FileLock(tmp_path / ".graph.lock"), []
+    other.acquire()
+
+    def progress(about, total):
+        waited.append(about)
+        assert all(path.is_file() for path in left)  # they may be the other's, which still works
+        other.release()
+        return lambda n: None
+
+    present(GRAPH, tmp_path, progress)
+    assert waited == [f"waiting for another process that works in {folder}"]
+    assert not any(path.exists() for path in left)
+    assert (folder / "figure.svg").is_file()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("float64", 1e-10)])
+def test_other_instructions_and_threads_agree_to_rounding(tmp_path, dtype, tolerance):
+    """Two threads without the processor's vector instructions stand in for another machine: the same draws, other sums."""
+    config = TINY.model_copy(update={"seeds": 64, "steps": 40, "block_seeds": None, "dtype": dtype})
+    code = (
+        "import torch; from pathlib import Path; from analysis.runner import execute\n"
+        "from analysis.experiments.graph import GRAPH, GraphConfig\n"
+        f"config = GraphConfig.model_validate_json({config.model_dump_json()!r})\n"
+        f"torch.set_num_threads(2); execute(GRAPH, config, Path({str(tmp_path / 'there')!r}))"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"ATEN_CPU_CAPABILITY": "default"}, check=True)
+    here = GRAPH.train(config, silent)
+    there = load(result_path("graph", tmp_path / "there"))
+    assert there.attrs["threads"] == 2
+    assert not same(here, there.drop_attrs())  # else this would show nothing
+    for name in here.data_vars:
+        if here[name].dtype.kind == "f":
+            np.testing.assert_allclose(there[name], here[name], rtol=tolerance, atol=tolerance, err_msg=name)
+        else:
+            assert here[name].equals(there[name]), name
 
 
 def test_memory_is_bounded_by_the_block_and_not_by_the_ensemble(tmp_path):

@@ -72,3 +72,21 @@ def test_bad_requests_are_one_sentence(workers, scheduler, message, monkeypatch)
     monkeypatch.setattr("analysis.cluster.ANSWER_TIMEOUT", "1s")
     with pytest.raises(ValueError, match=message):
         list(run_jobs(lambda progress: None, [()], workers, scheduler, silent))
+
+
+def test_workers_leave_ctrl_c_to_this_process():
+    """It comes to all processes of a terminal: a worker that answers it while it starts prints a traceback."""
+
+    def job(number, progress):
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    assert list(run_jobs(job, [(0,), (1,)], 2, None, silent)) == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 5000])
+def test_a_senseless_number_of_workers_is_refused(workers):
+    with pytest.raises(
+        ValueError, match=rf"the number of workers must lie between 1 and \d+, .* got {workers}: choose"
+    ):
+        list(run_jobs(print, [(0,), (1,)], workers, None, silent))
