@@ -33,7 +33,8 @@ def run_jobs(
     killed is replaced and its job done again. Where a job raises, its error is raised here, and jobs that have not
     finished are dropped.
 
-    Raises ValueError for workers < 1 or far above the number of cores, and for a scheduler that does not answer.
+    Raises ValueError for workers < 1 or far above the number of cores, for workers that do not start, and for a scheduler that
+    does not answer.
     """
     most = max(16, 4 * (os.cpu_count() or 1))
     if not 1 <= workers <= most:
@@ -90,13 +91,18 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     # Dask's own setting hands freed memory back at once, and every training step would fault its tensors in again.
     with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
         with _ctrl_c_later():
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=":0",
-                silence_logs=logging.CRITICAL,
-            )
+            try:
+                cluster = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=":0",
+                    silence_logs=logging.CRITICAL,
+                )
+            except RuntimeError as error:  # one was killed before it was ready
+                raise ValueError(
+                    f"{workers} workers could not be started ({error}): run the same command again, or with fewer --workers"
+                ) from error
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
 

@@ -140,12 +140,20 @@ def summarise(config: DenoiseConfig, dataset: xr.Dataset, progress: Progress) ->
     curve = np.linspace(0.8 * min(config.noises.values()), 1.05 * max(config.noises.values()), _CURVE_POINTS)
     curve = np.unique(np.append(curve, config.no_information))
     dataset = dataset.assign_coords(curve_filler_noise=curve)
+    noises = np.array(list(config.noises.values()))
+    advance = progress("exact risks", len(CLOSED_FORMS) * len(noises) + len(CURVES) * len(curve))
+
+    def risks(name: str, at: np.ndarray) -> np.ndarray:
+        found = []
+        for noise in at.tolist():  # each takes up to seconds where signal or filler noise is small
+            found.append(replace(config.task, filler_noise=noise).risk(name))
+            advance(1)
+        return np.array(found)
+
     for name in CLOSED_FORMS:
-        risks = [replace(config.task, filler_noise=s).risk(name) for s in config.noises.values()]
-        dataset[name] = ("setting", np.array(risks))
+        dataset[name] = ("setting", risks(name, noises))
     for name in CURVES:
-        risks = [replace(config.task, filler_noise=float(s)).risk(name) for s in curve]
-        dataset[f"{name}_curve"] = ("curve_filler_noise", np.array(risks), {"description": f"{name} by s_noise"})
+        dataset[f"{name}_curve"] = ("curve_filler_noise", risks(name, curve), {"description": f"{name} by s_noise"})
     gap = dataset["mse"] - dataset["held_out_bayes"]
     dataset["gap_ratio"] = (gap / (dataset["naive"] - dataset["bayes"])).transpose("variant", "seed", "setting")
     dataset["gate_saturated"] = dataset["gate_saturation"].sel(bound="upper", drop=True) > SATURATED_SHARE

@@ -5,8 +5,8 @@
 A configuration is a command line (mostly `run`; also `plot`, `claims`, `verify`, `list`): values from the schema of the
 experiment's config, at, within and beyond its bounds, wrong types, hostile files, unknown, repeated and misplaced flags. It is
 refused; or it is accepted and small, and trained, measured and judged; or it is accepted and cut off where training would
-begin, after all checks of settings, files and memory: if it is large (a size above 16), would be compiled, which alone may take
-the time that a case has, or is not drawn to be trained (`--trained`).
+begin, after all checks of settings, files and memory: if it is large (a size above 16, or a setting that by itself takes long),
+or not drawn to be trained (`--trained`).
 Of those that are trained some are drawn as well. A damaged result is a tiny one of which bytes, attributes (half of them with a
 valid seal) or variables were changed, or which something else
 stands in for; `plot`, `claims` and `run` meet it in random order.
@@ -253,7 +253,7 @@ def one_case(number: int, configs: int, seed: int, trained: float, scratch: Path
         lines, about = [arguments], ""
     else:
         about, lines = damage(draw, scratch / "good", folder)
-    really = small and draw.random() < trained and not any(a.startswith("--compile") for a in lines[0])
+    really = small and draw.random() < trained
     pictured = draw.random() < 0.3
     done: dict[str, Any] = {"number": number, "failure": "", "outcomes": [], "warnings": [], "seconds": 0.0}
     for arguments in lines:
@@ -443,9 +443,10 @@ def _draw_run(draw: random.Random, files: Path) -> tuple[list[str], bool]:
     if draw.random() < 0.03:
         flags = [[a.replace("-", "_") if a.startswith("--") else a for a in flag] for flag in flags]
     names = [name] if draw.random() < 0.97 else [name, draw.choice([*EXPERIMENTS])]
-    # A preset's or another experiment's defaults are not tiny.
+    # A preset's or another experiment's defaults are not tiny, to compile takes long, and so do exact risks for small noise.
     small &= (
         len(names) == 1
+        and not {"compile", "signal-noise", "filler-noise"} & set(settings)
         and "preset" not in {a for f in flags[len(settings) :] for a in f}
         and settings.get("preset", ["smoke"]) == ["smoke"]
     )

@@ -16,6 +16,7 @@ The exit code is 1 if anything was corrupt, lost or unequal, or a run failed by 
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -234,9 +235,14 @@ def kill_repeatedly(case: Case, folder: Path, kills: int, draw: random.Random) -
                 run.end_group()
                 return
             text = run.log.read_text(errors="replace")
-            if code not in (0, 130, -signal.SIGKILL, -signal.SIGTERM) or ("Traceback" in text and code != 130):
-                # After Ctrl-C workers that are just starting say where they were.
-                case.failed.append(f"a run ended with {code}: {' '.join(text.split())[-300:]}")
+            # Ctrl-C is lost where it meets Python amid a destructor, which Python reports and goes on.
+            _, traceback, trace = re.sub(r"(?s)Exception ignored in.*?KeyboardInterrupt", "", text).partition(
+                "Traceback"
+            )
+            # A worker killed before it was ready ends the run with a sentence.
+            sentence = code == 2 and "workers could not be started" in text
+            if traceback or not (sentence or code in (0, 130, -signal.SIGKILL, -signal.SIGTERM)):
+                case.failed.append(f"a run ended with {code}: {' '.join((trace or text).split())[-500:]}")
                 return
             _check(case, folder / "results", seen)
             if code == 0:
