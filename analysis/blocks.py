@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
@@ -43,14 +44,27 @@ def run_blocks(
 
 def _run_block(experiment: Experiment, part: ExperimentConfig, path: Path, progress: Progress) -> None:
     """Train one block and store it as a result of its own seeds."""
+    first = part.seed_range[0]
+    made_and_stored(
+        experiment,
+        part,
+        path,
+        lambda: experiment.train(part, lambda about, total: progress(f"{about}, from seed {first}", total)),
+    )
+
+
+def made_and_stored(
+    experiment: Experiment, config: ExperimentConfig, path: Path, make: Callable[[], xr.Dataset]
+) -> xr.Dataset:
+    """What `make` returns, with its provenance and the seconds that it took, as it is stored at `path`."""
     start = time.perf_counter()
-    seeds = part.seed_range
-    dataset = experiment.train(part, lambda about, total: progress(f"{about}, from seed {seeds[0]}", total))
+    dataset = make()
     seconds = time.perf_counter() - start
     dataset.attrs |= provenance(
-        experiment.name, part, resolve_device(part.device), seconds, experiment.train.__module__
+        experiment.name, config, resolve_device(config.device), seconds, experiment.train.__module__
     )
     save(dataset, path)
+    return dataset
 
 
 def forget_blocks(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from analysis.blocks import forget_blocks, run_blocks
+from analysis.blocks import forget_blocks, made_and_stored, run_blocks
 from analysis.claims import Claim
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress, silent
@@ -22,12 +21,9 @@ from analysis.results import (
     load,
     load_current,
     prepare_folder,
-    provenance,
-    save,
     source_digest,
     write_whole,
 )
-from ssa_theory import resolve_device
 
 
 def execute(
@@ -58,14 +54,15 @@ def execute(
         dataset = None if fresh else load_current(path, config, module)
         trained = dataset is None
         if trained:
-            start = time.perf_counter()
             blocks = path.with_name("blocks")
             if fresh:
                 forget_blocks(blocks)
-            dataset = run_blocks(experiment, config, blocks, workers, scheduler, progress)
-            seconds = time.perf_counter() - start
-            dataset.attrs |= provenance(experiment.name, config, resolve_device(config.device), seconds, module)
-            save(dataset, path)
+            dataset = made_and_stored(
+                experiment,
+                config,
+                path,
+                lambda: run_blocks(experiment, config, blocks, workers, scheduler, progress),
+            )
             forget_blocks(blocks)
         elif _made_from(path) == _stamp(path, module) and all(
             path.with_name(f"figure.{kind}").is_file() for kind in FORMATS

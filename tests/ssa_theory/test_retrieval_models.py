@@ -177,3 +177,10 @@ def test_training_stays_on_the_device(model: RetrievalAttention, no_host: TorchD
         for value in results:
             assert fake.is_our_fake(value)
             assert value.device.type == "cuda"
+
+
+def test_initial_weights_have_the_scale_of_their_dimension() -> None:
+    generators = [np.random.default_rng(i) for i in range(500)]
+    weight = MODELS[0].initial_parameters(4, generators, init_scale=0.3)["weight"]
+    # Of 10,000 normal draws the standard deviation is known to 0.7 %.
+    assert float(weight.std()) == pytest.approx(0.3 / 2, rel=0.03)

@@ -142,6 +142,12 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ssa_theory.normalizers.Normalizer._finite_rows: total == 0, 1.0, total) -> total == 0, 2.0, total)",
         "ssa_theory.single_layer.cross_entropy: 0, shifted, 0.0) -> 0, shifted, 1.0)",
     ),
+    "the sign of a number that is far from zero, or an entry of which only the shape is used": (
+        "ssa_theory.denoising_models.DenoisingAttention.saturation: score < 0 -> score < 1",
+        "ssa_theory.denoising_models.DenoisingAttention.saturation: score > 0 -> score > 1",
+        "ssa_theory.denoising_models.DenoisingAttention.gate_floor: rs['value'][0, 0]) -> rs['value'][1, 0])",
+        "ssa_theory.denoising_models.DenoisingAttention.gate_floor: 'value'][0, 0]) -> 'value'][0, 1])",
+    ),
 }
 """Changes that no test can or should notice, by their reason: `module.function: expression -> changed expression`, as the
 tool prints them; " (2)" follows for the second such expression of a function."""
