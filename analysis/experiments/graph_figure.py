@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import STYLE, draw_band, draw_points, left_out, new_figure
 
+_LONGEST_NAME = 20  # characters of a node's name
 _NAMED_NODES = 30  # above this the node labels of matrices would overlap
 _ARROWS = 120  # above this number of edges arrow heads and loops hide each other
 
@@ -43,7 +44,7 @@ def plot(dataset: xr.Dataset) -> Figure:
             matrix.values, cmap="viridis", norm=PowerNorm(0.5, 0, 1), aspect="equal", interpolation="nearest"
         )
         ax.set_title(title)
-        _label_nodes(ax, seed["node"].values)
+        _label_nodes(ax, _short(seed["node"].values))
     figure.colorbar(image, ax=axes[0, 1:].tolist(), label="transition probability", shrink=0.85)
     for ax in axes[0, 1 + len(matrices) :]:
         ax.set_visible(False)
@@ -74,7 +75,7 @@ def _caption(dataset: xr.Dataset, config: dict) -> str:
 
 
 def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
-    matrix, labels = seed["transition_matrix"].values, seed["node"].values
+    matrix, labels = seed["transition_matrix"].values, _short(seed["node"].values)
     graph = nx.from_numpy_array(matrix, create_using=nx.DiGraph)
     named = len(labels) <= _NAMED_NODES
     place = nx.circular_layout(graph) if named else nx.kamada_kawai_layout(graph.to_undirected(), weight=None)
@@ -118,7 +119,14 @@ def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
     ax.margins(0.1)
 
 
-def _label_nodes(ax: Axes, labels: np.ndarray) -> None:
+def _short(labels: np.ndarray) -> list[str]:
+    """Names of nodes as a figure has room for them: a file may hold any."""
+    return [
+        label if len(label) <= _LONGEST_NAME else f"{label[: _LONGEST_NAME - 1]}\u2026" for label in map(str, labels)
+    ]
+
+
+def _label_nodes(ax: Axes, labels: list[str]) -> None:
     ax.set(xlabel="next node", ylabel="current node")
     for spine in ax.spines.values():
         spine.set_visible(True)
@@ -151,7 +159,7 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset, variants: list[str]) -> Non
     if by_name:
         entropy = dataset["row_entropy"].isel(seed=0)
         order = entropy.argsort().values
-        ax.set_xticks(place, dataset["node"].values[order], fontsize=7)
+        ax.set_xticks(place, _short(dataset["node"].values[order]), fontsize=7)
         ax.set(xlabel="node, by row entropy", title="temperature beside row entropy")
         side = ax.twinx()
         side.step(place, entropy.values[order], where="mid", color="#999999", linewidth=1, zorder=0)
