@@ -114,11 +114,9 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
         save_figure(experiment.plot(dataset), path.parent)
         claims = experiment.claims(dataset)
     except KeyError as error:
-        if dataset.attrs["source"] == source_digest(experiment.train.__module__):
-            raise
         raise ValueError(
-            f"the stored result {path} was made by another version of this code and lacks what is drawn now ({error}): "
-            f"run `ssa-theory run {experiment.name}`"
+            f"the stored result {path} was made by another version of this code, or changed since, and lacks what is drawn now "
+            f"({error}): run `ssa-theory run {experiment.name} --fresh`"
         ) from error
     # Written last: where claims.json says what it was made from, the figure is of the same.
     records = [claim.to_dict() for claim in claims]
