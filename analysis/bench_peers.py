@@ -143,9 +143,13 @@ def _one_step() -> None:
     torch.optim.Adam([number], fused=True).step()
 
 
+def _one_ensemble_step() -> None:
+    train(lambda parameters, _: parameters["number"] ** 2, {"number": torch.ones(1)}, steps=1, learning_rate=1.0)
+
+
 def _one_compiled_step() -> None:
     torch.compile(lambda x: x + 1)(torch.zeros(64))
-    _one_step()
+    _one_ensemble_step()
 
 
 def _one_jax_addition() -> None:
@@ -161,7 +165,7 @@ CONTENDERS: dict[str, Contender] = {
         Contender(ONE_AT_A_TIME, _one_at_a_time, _one_step, single=True),
         Contender("torch.func.vmap", _vmap, _one_step),
         Contender("JAX jit(vmap(scan))", _jax, _one_jax_addition, compiles=True, package="jax"),
-        Contender(EAGER, _ensemble(False), _one_step),
+        Contender(EAGER, _ensemble(False), _one_ensemble_step),
         Contender(COMPILED, _ensemble(True), _one_compiled_step, compiles=True),
     )
 }

@@ -113,7 +113,7 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
     try:
         save_figure(experiment.plot(dataset), path.parent)
         claims = experiment.claims(dataset)
-    except KeyError as error:
+    except (KeyError, TypeError, IndexError, AttributeError) as error:  # what a part that is missing or odd leads to
         raise ValueError(
             f"the stored result {path} was made by another version of this code, or changed since, and lacks what is drawn now "
             f"({error}): run `ssa-theory run {experiment.name} --fresh`"

@@ -293,6 +293,21 @@ def test_process_measures_and_ends():
     child.stop()  # again: nothing is left to end
 
 
+def test_training_needs_memory_above_that_of_its_tool():
+    """An idle process that imported more than the training needs would hide what the training takes."""
+    block, jobs = 16384, [Job("idle", contender=EAGER), Job("contender", contender=EAGER, block=16384, steps=2)]
+    peaks = []
+    for job in jobs:
+        child = Child(job)
+        try:
+            assert "missing" not in child.wait_ready().ready
+            peaks.append(child.finish())
+        finally:
+            child.stop()
+    logits = 4 * block * NODES**2  # bytes: the largest tensor, of which a step holds several
+    assert peaks[1] - peaks[0] > 3 * logits
+
+
 def test_a_process_that_dies_says_so():
     child = Child(Job("idle", contender=EAGER))
     try:

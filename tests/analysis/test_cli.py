@@ -79,7 +79,8 @@ def test_a_result_of_another_version_or_changed_since_says_so(tmp_path, capsys):
     whole = load(path)
     changed = whole.copy()
     del changed.attrs["shown_seed"]
-    for other in (whole.drop_vars("weight_norm").assign_attrs(source="0" * 16), changed):
+    old = whole.drop_vars("weight_norm").assign_attrs(source="0" * 16)
+    for other in (old, changed, *(whole.assign_attrs(config=odd) for odd in ("{}", "[]", "null", 1.5))):
         save(other, path)
         assert run("plot", "graph", "--out", tmp_path) == 2
         said = " ".join(capsys.readouterr().err.split())
