@@ -16,14 +16,13 @@ from pydantic import Field, model_validator
 
 from analysis.bench_peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
 from analysis.bench_process import Child, Job, cores
-from analysis.bench_workloads import WORKLOADS, WorkloadName, graph_operations, workload
+from analysis.bench_workloads import GRAPH_VARIANTS, WORKLOADS, WorkloadName, graph_operations, workload
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Progress
 from analysis.results import prepare_folder, provenance, write_whole
 from ssa_theory import block_members, resolve_device
 
 SINGLE_MODELS = 4  # trained one at a time
-GRAPH_WORKLOADS = ("graph", "graph-ssa")  # of which growing ensembles are trained too
 TOLERANCE = 1e-4  # nats, or squared error: the median over models of the difference in final loss
 FUNCTION_OPERATIONS = (
     20  # of an exponential or the like: a float32 polynomial with its range reduction is about ten multiply-adds
@@ -87,7 +86,7 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
                     "large": _large(config, name, device, progress),
                 }
                 for name in config.workloads
-                if name in GRAPH_WORKLOADS
+                if name in GRAPH_VARIANTS  # heavier ones would take too long
             },
         }
     _add_memory(report)
@@ -168,7 +167,7 @@ def _compare(config: BenchConfig, name: WorkloadName, device: torch.device, prog
         for c in contenders
         if not c.missing
     }
-    if name in GRAPH_WORKLOADS:
+    if name in GRAPH_VARIANTS:  # whose operations are counted
         jobs["multiply-add"] = _job(config, device, "multiply-add")
     advance = progress(f"bench: {name}", len(jobs) * (1 + config.repeats))
     rows: dict[str, dict[str, Any]] = {c.name: {"missing": c.missing} for c in contenders if c.missing}

@@ -35,6 +35,7 @@ LEARNING_RATE = 0.05  # of Adam, in every experiment's default
 
 WorkloadName = Literal["graph", "graph-ssa", "prompt", "denoise"]
 WORKLOADS: tuple[WorkloadName, ...] = get_args(WorkloadName)
+GRAPH_VARIANTS: dict[str, Variant] = {"graph": "vanilla", "graph-ssa": "ssa"}
 Arrays = dict[str, Tensor]
 
 
@@ -84,8 +85,7 @@ class Workload:
 
 def workload(name: WorkloadName) -> Workload:
     """The workload of that name."""
-    makers = {"prompt": _prompt, "denoise": _denoise}
-    return makers[name]() if name in makers else _graph(name)
+    return _graph(name) if name in GRAPH_VARIANTS else {"prompt": _prompt, "denoise": _denoise}[name]()
 
 
 def graph_operations(name: WorkloadName) -> tuple[int, int]:
@@ -148,7 +148,7 @@ def _jax_logits(parameters: dict[str, Any], embeddings: Any) -> Any:
 
 
 def _graph(name: WorkloadName) -> Workload:
-    variant: Variant = "ssa" if name == "graph-ssa" else "vanilla"
+    variant = GRAPH_VARIANTS[name]
     model = SingleLayerAttention(variant)
 
     def make(seeds: Sequence[int], device: torch.device, dtype: torch.dtype) -> Problem:

@@ -113,7 +113,7 @@ def _section(experiment: Experiment, out: Path) -> Section:
         about,
         tuple(warnings_of(dataset)),
         f"{command} {_flags(experiment, config)}",
-        (_place(experiment.train), _place(experiment.claims)),
+        (_place(experiment.train), _place(experiment.judge)),
     )
 
 

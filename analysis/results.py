@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import io
 import json
 import os
 import platform
@@ -198,7 +199,7 @@ def load(path: Path) -> xr.Dataset:
         size = len(content) - len(_seal(b""))
         if size < 0 or content[size:] != _seal(content[:size]):
             raise ValueError("it is not what was stored, or an older version stored it")
-        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        with xr.open_dataset(io.BytesIO(content[:size]), engine="h5netcdf") as dataset:
             dataset.load()
     except Exception as error:  # h5py and xarray raise many kinds for a damaged file
         raise ValueError(

@@ -45,7 +45,6 @@ def execute(
     claims.json. Raises ValueError for a folder that cannot be written, before any training.
     """
     path, module = result_path(experiment.name, out), experiment.train.__module__
-    prepare_folder(path.parent)
     if path.is_dir():
         raise ValueError(
             f"there is a folder where the result belongs, {path}: move it away, or choose another with --out"
@@ -73,10 +72,12 @@ def execute(
 
 @contextmanager
 def _alone_in(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the folder's lock, which the system takes back from a process that ends, however it ends.
+    """Make the folder and hold its lock, which the system takes back from a process that ends, however it ends.
 
-    What killed processes left unfinished in the folder is deleted: nobody works on it any more.
+    What killed processes left unfinished in the folder is deleted: nobody works on it any more. Raises ValueError for a folder
+    that cannot be written.
     """
+    prepare_folder(folder)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -102,7 +103,6 @@ def present(experiment: Experiment, out: Path, progress: Progress = silent) -> t
     path = result_path(experiment.name, out)
     if not path.parent.is_dir():
         load(path)  # says so
-    prepare_folder(path.parent)
     with _alone_in(path.parent, progress):
         return _present(experiment, out)
 
@@ -111,12 +111,14 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
     path = result_path(experiment.name, out)
     dataset = load(path)
     try:
-        save_figure(experiment.plot(dataset), path.parent)
         claims = experiment.claims(dataset)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:  # what a part that is missing or odd leads to
+        save_figure(experiment.plot(dataset), path.parent)
+    except OSError:  # of the disk
+        raise
+    except Exception as error:  # a file that was sealed anew may hold anything, and each part fails in its own way
         raise ValueError(
-            f"the stored result {path} was made by another version of this code, or changed since, and lacks what is drawn now "
-            f"({error}): run `ssa-theory run {experiment.name} --fresh`"
+            f"the stored result {path} cannot be drawn ({type(error).__name__}: {' '.join(str(error).split())[:200]}): it was "
+            f"made by another version of this code, or changed since, run `ssa-theory run {experiment.name} --fresh`"
         ) from error
     # Written last: where claims.json says what it was made from, the figure is of the same.
     records = [claim.to_dict() for claim in claims]

@@ -119,9 +119,9 @@ def cross_entropy(p: dict[str, Tensor], votes: tuple[Tensor, ...], tau: Callable
 
 # %% [markdown]
 # ## The experiment
-# A config in which every field has a description, a `run` that returns a labelled dataset, and `plot` and `claims` that only read
-# it. A seed names a task, here the reliabilities of the three kinds, whatever else is trained beside it: models are compared
-# seed by seed. The claims' threshold, 0.001 nats, is fixed here before any run; their verdicts are computed.
+# A config in which every field has a description, a training that returns a labelled dataset, and `draw` and `judge`, which make
+# figure and claims of it. A seed names a task, here the reliabilities of the three kinds, whatever else is trained beside it:
+# models are compared seed by seed. The claims' threshold, 0.001 nats, is fixed here before any run; their verdicts are computed.
 
 
 # %%
@@ -134,7 +134,7 @@ class VotesConfig(ExperimentConfig):
     steps: int = Field(400, ge=1, description="steps of Adam on the exact loss")
 
 
-def run(config: VotesConfig, progress: Progress) -> xr.Dataset:
+def train_votes(config: VotesConfig, progress: Progress) -> xr.Dataset:
     device, advance = resolve_device(config.device), progress("training", len(TEMPERATURES) * config.steps)
     tasks = [VoteTask(member_generator(s, Stream.GRAPH).uniform(config.least, 0.95, 3)) for s in config.seed_range]
     kind, vote = (torch.from_numpy(a).to(device) for a in tasks[0].outcomes()[:2])
@@ -154,7 +154,7 @@ def run(config: VotesConfig, progress: Progress) -> xr.Dataset:
     return dataset.assign(gap_band=mean_band(dataset["gap"]))
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: VotesConfig, dataset: xr.Dataset) -> Figure:
     figure = new_figure(6.0, 3.6)
     axes = figure.subplots()
     for v in dataset["variant"].values:
@@ -164,14 +164,14 @@ def plot(dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: VotesConfig, dataset: xr.Dataset) -> list[Claim]:
     what, seeds = "mean over seeds of the cross-entropy above exact Bayes (nats)", dataset.sizes["seed"]
     gaps = {v: mean(dataset["gap"].sel(variant=v).values) for v in TEMPERATURES}
     return [Claim(f"votes-{v}", f"{v}: near exact Bayes", "here", what, "<", 1e-3, e, seeds) for v, e in gaps.items()]
 
 
 CAPTION = "Cross-entropy above exact Bayes (nats, log axis) by model: means over seeds with 95 % intervals."
-VOTES = Experiment("votes", "Can attention count votes as Bayes does?", CAPTION, VotesConfig, run, plot, claims)
+VOTES = Experiment("votes", "Can attention count votes as Bayes does?", CAPTION, VotesConfig, train_votes, draw, judge)
 
 # %% [markdown]
 # ## Run it

@@ -91,9 +91,7 @@ class _State:
         )
 
 
-def _step(
-    loss: Loss, state: _State, batch: Any, optimizer: Optimizer, learning_rate: float | Tensor, compiled: bool
-) -> None:
+def _step(loss: Loss, state: _State, batch: Any, optimizer: Optimizer, learning_rate: Tensor, compiled: bool) -> None:
     """One step of every member: its gradient, and the optimiser. Compiled or not, it is this function."""
     member_loss = loss(state.parameters, batch)
     leaves = list(state.parameters.values())
@@ -152,12 +150,10 @@ def _notice(reason: str) -> None:
     warnings.warn(f"training goes on uncompiled, as it cannot be compiled here: {reason}", RuntimeWarning, stacklevel=4)
 
 
-def _step_compiled(loss: Loss, state: _State, batch: Any, optimizer: Optimizer, learning_rate: float) -> bool:
+def _step_compiled(loss: Loss, state: _State, batch: Any, optimizer: Optimizer, learning_rate: Tensor) -> bool:
     """`_step`, compiled if possible, else with a notice; whether it was."""
-    # As a tensor, for a number would be a constant of the graph, and each learning rate a compilation of its own.
-    rate = torch.tensor(learning_rate, dtype=torch.float64)
     try:
-        _compiled_step(state.diverged.device.type)(loss, state, batch, optimizer, rate, True)
+        _compiled_step(state.diverged.device.type)(loss, state, batch, optimizer, learning_rate, True)
     except Exception as error:  # no compiler, or a loss that cannot be traced: each fails in its own way
         state.count[:] = [count.float() for count in state.count]
         _step(loss, state, batch, optimizer, learning_rate, False)  # an error of the loss itself is the caller's
@@ -198,6 +194,8 @@ def train(
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f"unknown optimizer {optimizer!r}: choose adam or sgd")
     state = _State.of(parameters, compile)
+    # As a tensor, for a number would be a constant of the compiled graph, and each learning rate a compilation of its own.
+    rate = torch.tensor(learning_rate, dtype=torch.float64)
     recorded, wanted = [], set(record)
     source = iter(repeat(None) if batches is None else batches)
 
@@ -214,9 +212,9 @@ def train(
             except StopIteration:
                 raise ValueError(f"the batches ran out after {step} of {steps} steps: give one per step") from None
             if compile:
-                compile = _step_compiled(loss, state, batch, optimizer, learning_rate)
+                compile = _step_compiled(loss, state, batch, optimizer, rate)
             else:
-                _step(loss, state, batch, optimizer, learning_rate, False)
+                _step(loss, state, batch, optimizer, rate, False)
             if progress is not None:
                 progress(1)
 

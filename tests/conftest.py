@@ -1,5 +1,6 @@
 """Shared test settings: fixed property-test cases, one thread a worker, CUDA tests only where there is CUDA."""
 
+import os
 from collections.abc import Iterator
 
 import jaxtyping
@@ -12,7 +13,9 @@ settings.register_profile(
     "fixed", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("fixed")
-torch.set_num_threads(1)  # the suite runs one worker per core
+# The suite runs one worker per core, and what a test starts, such as a notebook's kernel, has that core only.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

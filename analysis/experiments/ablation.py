@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from analysis.config import ExperimentConfig
-from analysis.experiments.ablation_claims import claims
-from analysis.experiments.ablation_figure import plot
+from analysis.experiments.ablation_claims import judge
+from analysis.experiments.ablation_figure import draw
 from analysis.experiments.base import Experiment, Progress
 from analysis.fitting import block_size, stack_members, train_with_cooldown
 from analysis.statistics import mean_band, ratio
@@ -295,8 +295,8 @@ ABLATION = Experiment(
     train=train,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={
         "smoke": {
             "seeds": 4,

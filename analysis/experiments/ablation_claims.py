@@ -1,6 +1,6 @@
 """The ledger lines of the ablation. Thresholds are fixed here, before any run."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,10 +14,9 @@ _PAPER = "paper, ablation of the temperatures"
 _OWN = "this project"
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Which temperatures lower the error above Bayes, by part. All comparisons are paired over seeds."""
-    config = json.loads(dataset.attrs["config"])
-    steps = {"letters": config["letters_steps"], "denoise": config["denoise_steps"] + config["cooldown_steps"]}
+    steps = {"letters": config.letters_steps, "denoise": config.denoise_steps + config.cooldown_steps}
     lines = []
 
     def add(
@@ -29,9 +28,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
         found: Estimate,
         parts: dict[str, Estimate],
     ) -> None:
-        lines.append(
-            Claim(f"ablation-{key}", sentence, source, statistic, "<", threshold, found, config["seeds"], parts)
-        )
+        lines.append(Claim(f"ablation-{key}", sentence, source, statistic, "<", threshold, found, config.seeds, parts))
 
     def lowers(
         part: str,
@@ -87,7 +84,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
         lowers("denoise", f"{term}-added", "query-value", without, sentence)
     lowers("denoise", "mlp", "query-value", "query-value-shared", f"{default}: {own}", 1.0, _OWN)
 
-    longer, trained = int(dataset["length"][-1]), max(config["train_lengths"])
+    longer, trained = int(dataset["length"][-1]), max(config.train_lengths)
     risk = dataset["risk"].sel(length=longer)
     x, y = (risk.sel(variant=f"denoise-{v}").values for v in ("query-value", "query-value-token"))
     add(

@@ -1,6 +1,6 @@
 """The figure of the ablation: every variant against vanilla and Bayes on both parts, and denoising by context length."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -31,24 +31,23 @@ _BY_LENGTH = {
 }
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: Any, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     figure = new_figure(14.0, 7.0)
     letters, denoise, lengths = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
     _draw_variants(letters, dataset, "letters")
     letters.set_title(
-        f"letters, d = {config['letters_dim']}, {config['letters_steps']} steps\n"
+        f"letters, d = {config.letters_dim}, {config.letters_steps} steps\n"
         "tau = 1 + tanh f(x), f weight-shared if not named"
     )
     _draw_variants(denoise, dataset, "denoise")
     denoise.set_title(
-        f"denoising, {config['denoise_steps']} + {config['cooldown_steps']} steps\n"
+        f"denoising, {config.denoise_steps} + {config.cooldown_steps} steps\n"
         "tau = 1 + tanh f(x) + sigmoid(alpha) log n, own MLP if not named"
     )
-    _draw_lengths(lengths, dataset, max(config["train_lengths"]))
+    _draw_lengths(lengths, dataset, max(config.train_lengths))
     figure.suptitle(
-        f"ablation of the temperatures (in brackets: parameters added); means and 95 % intervals over {config['seeds']} seeds"
+        f"ablation of the temperatures (in brackets: parameters added); means and 95 % intervals over {config.seeds} seeds"
         + left_out(dataset)
     )
     return figure

@@ -36,8 +36,8 @@ class Experiment:
     train(config, progress) returns the labelled numbers of the config's seeds, along `seed`; a seed's numbers do not depend on
     the others, so a long run is cut into blocks of seeds_per_block(config) seeds, each a unit of work with a file of its own.
     summarise(config, dataset, progress) adds to the joined blocks what is said of all seeds together. By default all seeds are
-    one block and nothing is added. plot(result) draws a figure, without training or statistics; claims(result) are the
-    ledger lines.
+    one block and nothing is added. draw(config, result) is the figure, without training or statistics; judge(config, result)
+    the claims, each with its verdict.
     caption: what the figure's panels show, whatever the result. presets: what each preset changes from the config's defaults.
     """
 
@@ -46,8 +46,8 @@ class Experiment:
     caption: str
     config: type[ExperimentConfig]
     train: Callable[[Any, Progress], xr.Dataset]
-    plot: Callable[[xr.Dataset], Figure]
-    claims: Callable[[xr.Dataset], list[Claim]]
+    draw: Callable[[Any, xr.Dataset], Figure]
+    judge: Callable[[Any, xr.Dataset], list[Claim]]
     seeds_per_block: Callable[[Any], int] = _all_seeds
     summarise: Callable[[Any, xr.Dataset, Progress], xr.Dataset] = _as_trained
     presets: Mapping[Preset, Mapping[str, object]] = field(default_factory=dict)
@@ -85,6 +85,26 @@ class Experiment:
             )
         return self.summarise(config, dataset, progress)
 
+    def config_of(self, dataset: xr.Dataset) -> ExperimentConfig:
+        """The config inside a result. Raises ValueError where it is not one that this version writes for this experiment."""
+        name, text = (dataset.attrs.get(key) for key in ("experiment", "config"))
+        try:
+            config = self.config.model_validate_json(text)
+        except ValueError:  # pydantic's, with a paragraph for every field
+            config = None
+        if str(name) != self.name or config is None or config.model_dump_json() != text:
+            raise ValueError(f"a result of experiment {name!r:.40} with config {text!r:.80} is not one of {self.name}")
+        return config
+
+    def plot(self, dataset: xr.Dataset) -> Figure:
+        """The figure of a result. Raises ValueError as `config_of`, KeyError where the result lacks what is drawn."""
+        return self.draw(self.config_of(dataset), dataset)
+
+    def claims(self, dataset: xr.Dataset) -> list[Claim]:
+        """The claims of a result. Raises ValueError as `config_of`, KeyError where the result lacks what they are about."""
+        return self.judge(self.config_of(dataset), dataset)
+
     def run(self, config: ExperimentConfig, progress: Progress = silent) -> xr.Dataset:
         """The whole result, computed block by block in this process and kept in memory."""
-        return self.join(config, [self.train(part, progress) for part in self.blocks(config)], progress)
+        dataset = self.join(config, [self.train(part, progress) for part in self.blocks(config)], progress)
+        return dataset.assign_attrs(experiment=self.name, config=config.model_dump_json())

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.experiments.convergence_claims import CHOICES, claims, steps_ratio
-from analysis.experiments.convergence_figure import plot
+from analysis.experiments.convergence_claims import CHOICES, judge, steps_ratio
+from analysis.experiments.convergence_figure import draw
 from analysis.fitting import block_size, check_result_fits, exact_problem
 from analysis.statistics import mean_band
 from ssa_theory import (
@@ -226,7 +226,7 @@ def gap_by_step(
 
 
 def first_passage(
-    gap: Float[np.ndarray, "step *run"], level: Float[np.ndarray, "*#run"]
+    gap: Float[np.ndarray, " step *run"], level: Float[np.ndarray, "*#run"]
 ) -> tuple[Float[np.ndarray, "*run"], np.ndarray]:
     """The first step at which the gap is at most the level (the last step where it never is), and whether it ever is.
 
@@ -285,8 +285,8 @@ CONVERGENCE = Experiment(
     train=train,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={
         "smoke": {"seeds": 4, "steps": 60, "letters_steps": 20, "control_steps": 60},
         "large": {"seeds": 512},

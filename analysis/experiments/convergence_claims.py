@@ -1,6 +1,6 @@
 """The ledger lines of the convergence experiment. Thresholds are fixed here, before any run."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -25,7 +25,7 @@ def steps_ratio(dataset: xr.Dataset, choice: str, setting: str, variant: str, le
     return ratio(x, y)
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Fewer steps to each level that any model of the pair reached, for every setting; all comparisons are paired over seeds."""
     asked = int(dataset["reporting"].sum())
     lines = []

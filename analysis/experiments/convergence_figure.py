@@ -1,6 +1,6 @@
 """The figure of the convergence experiment: loss by step, steps by learning rate, and ratios of steps to each level."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,20 +13,19 @@ from analysis.figures import STYLE, draw_band, draw_points, label_log, new_figur
 _CHOICE = {"own": {"markersize": 7, "elinewidth": 1.6}, "same": {"markersize": 4, "elinewidth": 0.8}}
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: Any, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     settings, variants = [str(s) for s in dataset["setting"].values], [str(v) for v in dataset["variant"].values]
     figure = new_figure(max(7.0, 4.6 * len(settings)), 8.0)
     axes = figure.subplots(3, len(settings), squeeze=False)
     for (top, middle, bottom), setting in zip(axes.T, settings, strict=True):
         at = dataset.sel(setting=setting)
-        _draw_curves(top, at, variants, config["shown_level"])
-        dim = {"ring": config["dim"], "letters": config["letters_dim"], "control": config["nodes"]}[setting]
-        top.set_title(f"{setting}: d = {dim}" + (" = K" if dim == config["nodes"] else ""))
+        _draw_curves(top, at, variants, config.shown_level)
+        dim = {"ring": config.dim, "letters": config.letters_dim, "control": config.nodes}[setting]
+        top.set_title(f"{setting}: d = {dim}" + (" = K" if dim == config.nodes else ""))
         _draw_rates(middle, at, variants)
         _draw_ratios(bottom, at)
-    shown = f"{config['shown_level']:g} of the initial gap"
+    shown = f"{config.shown_level:g} of the initial gap"
     axes[0, 0].set_ylabel("cross-entropy gap to Bayes (nats)")
     axes[1, 0].set_ylabel(f"restricted mean steps\nto {shown}")
     axes[2, 0].set_ylabel("steps to the level, ratio to vanilla")
@@ -43,13 +42,13 @@ def plot(dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def _headline(dataset: xr.Dataset, config: dict) -> str:
+def _headline(dataset: xr.Dataset, config: Any) -> str:
     reported = int(dataset["reporting"].sum())
-    runs = dataset["reached"].sel(level=config["shown_level"]).isel(seed=dataset["reporting"].values)
+    runs = dataset["reached"].sel(level=config.shown_level).isel(seed=dataset["reporting"].values)
     censored, diverged = int((~runs).sum()), int(dataset["diverged"].sum())
     text = (
-        f"steps to a given loss: adam, learning rates chosen on {config['seeds'] - reported} seeds; means and 95 % intervals "
-        f"over the other {reported};\n{censored} of {runs.size} runs never reached {config['shown_level']:g} of the initial gap "
+        f"steps to a given loss: adam, learning rates chosen on {config.seeds - reported} seeds; means and 95 % intervals "
+        f"over the other {reported};\n{censored} of {runs.size} runs never reached {config.shown_level:g} of the initial gap "
         "and count as their whole budget"
     )
     return text + (f"; {diverged} diverged models count as never reaching" if diverged else "")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.experiments.denoise_claims import claims
-from analysis.experiments.denoise_figure import plot
+from analysis.experiments.denoise_claims import judge
+from analysis.experiments.denoise_figure import draw
 from analysis.fitting import block_size, stack_members, train_with_cooldown
 from analysis.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
@@ -164,7 +164,6 @@ def summarise(config: DenoiseConfig, dataset: xr.Dataset, progress: Progress) ->
         dataset[name].attrs["description"] = about
     for name in ("mse", "gate_by_norm"):
         dataset[f"{name}_band"] = mean_band(dataset[name])
-    dataset.attrs["no_information"] = config.no_information
     return dataset
 
 
@@ -303,8 +302,8 @@ DENOISE = Experiment(
     train=train,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={
         "smoke": {"seeds": 4, "steps": 30, "cooldown_steps": 10, "swept_filler_noise": (4.0,), "held_out": 64},
         "large": {"seeds": 512, "steps": 1000, "cooldown_steps": 300},

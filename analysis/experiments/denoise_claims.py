@@ -1,6 +1,6 @@
 """The ledger lines of the denoising experiment. Thresholds are fixed here, before any run."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,14 +13,13 @@ _PAPER = "paper, denoising with value temperature"
 _PROJECT = "this project"
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Every claim that the stored variants and settings allow. All comparisons are paired over seeds."""
-    config = json.loads(dataset.attrs["config"])
     at = dataset.sel(setting="default")
     mse = {str(v): at["mse"].sel(variant=v).values for v in dataset["variant"].values}
     mse |= {name: at[f"held_out_{name}"].values for name in ("naive", "bayes", "oracle")}
     gates = [v for v in VALUE_GATES if v in mse]
-    steps = config["steps"] + config["cooldown_steps"]
+    steps = config.steps + config.cooldown_steps
     lines = []
 
     def add(
@@ -34,7 +33,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
         **parts: Estimate,
     ) -> None:
         lines.append(
-            Claim(f"denoise-{key}", sentence, source, statistic, relation, threshold, estimate, config["seeds"], parts)
+            Claim(f"denoise-{key}", sentence, source, statistic, relation, threshold, estimate, config.seeds, parts)
         )
 
     def above(worse: str, better: str, source: str, sentence: str | None = None) -> None:
@@ -68,7 +67,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
             ratio(mse[gate], np.full_like(mse[gate], additive)),
             **{gate: mean(mse[gate])},
         )
-    if "vanilla" in mse and config["query"] == "readout":
+    if "vanilla" in mse and config.query == "readout":
         add(
             "vanilla-linear",
             "vanilla attention from a constant query does no better than the best multiple of the mean token",
@@ -79,7 +78,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
             ratio(mse["vanilla"], np.full_like(mse["vanilla"], float(at["shrunk"]))),
             vanilla=mean(mse["vanilla"]),
         )
-    lines += _no_information(dataset, gates, config["seeds"])
+    lines += _no_information(dataset, gates, config.seeds)
 
     for better in ("sink", "key-bias"):
         for gate in gates:
@@ -109,7 +108,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
             "mean over seeds of sigmoid(alpha) log L after training over its value before",
             "<",
             0.1,
-            mean(floor / (0.5 * np.log(config["length"]))),
+            mean(floor / (0.5 * np.log(config.length))),
             floor=mean(floor),
         )
     above("vanilla", "query", _PAPER, "a query temperature alone has a smaller error than vanilla")

@@ -1,6 +1,6 @@
 """The figure of the denoising experiment: every method between naive and Bayes, the sweep of s_noise, the learned gate."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -36,19 +36,18 @@ _SHOWN = {
 }
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: Any, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     figure = new_figure(16.0, 6.0)
     bars, sweep, gate = figure.subplots(1, 3, width_ratios=(1.15, 1.2, 1.1))
     _draw_bars(bars, dataset)
-    _draw_sweep(sweep, dataset)
+    _draw_sweep(sweep, dataset, config.no_information)
     _draw_gate(gate, dataset)
     figure.suptitle(
-        f"denoising: d = {config['dim']}, {config['length']} tokens, each relevant with probability "
-        f"{config['relevance']:g}, s_y = {config['prior_scale']:g}, s_signal = {config['signal_noise']:g}, "
-        f"{config['query']} query, adam {config['learning_rate']:g}, {config['steps']} + {config['cooldown_steps']} steps "
-        f"of {config['batch_size']};\nmeans and 95 % intervals over {config['seeds']} seeds" + left_out(dataset)
+        f"denoising: d = {config.dim}, {config.length} tokens, each relevant with probability "
+        f"{config.relevance:g}, s_y = {config.prior_scale:g}, s_signal = {config.signal_noise:g}, "
+        f"{config.query} query, adam {config.learning_rate:g}, {config.steps} + {config.cooldown_steps} steps "
+        f"of {config.batch_size};\nmeans and 95 % intervals over {config.seeds} seeds" + left_out(dataset)
     )
     return figure
 
@@ -92,7 +91,7 @@ def _draw_bars(ax: Axes, dataset: xr.Dataset) -> None:
     ax.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.3, -0.14), ncols=2)
 
 
-def _draw_sweep(ax: Axes, dataset: xr.Dataset) -> None:
+def _draw_sweep(ax: Axes, dataset: xr.Dataset, no_information: float) -> None:
     """Error against s_noise: closed forms as lines, Bayes and learned models as points."""
     x = dataset["curve_filler_noise"].values
     for name, (color, style) in _LINES.items():
@@ -129,8 +128,7 @@ def _draw_sweep(ax: Axes, dataset: xr.Dataset) -> None:
                 **look,
             )
     top = 1.2 * float(dataset["shrunk_curve"].max())
-    point = dataset.attrs["no_information"]
-    ax.axvline(point, color="#bbbbbb", linewidth=1, zorder=0)
+    ax.axvline(no_information, color="#bbbbbb", linewidth=1, zorder=0)
     ax.text(
         0.03,
         0.98,

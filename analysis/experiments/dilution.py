@@ -13,8 +13,8 @@ from torch import Tensor
 
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.experiments.dilution_claims import claims
-from analysis.experiments.dilution_figure import plot
+from analysis.experiments.dilution_claims import judge
+from analysis.experiments.dilution_figure import draw
 from analysis.fitting import stack_members
 from analysis.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
@@ -364,8 +364,8 @@ DILUTION = Experiment(
     ),
     config=DilutionConfig,
     train=train,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={
         "smoke": {
             "seeds": 4,

@@ -1,7 +1,6 @@
 """The ledger lines of the dilution experiment. Thresholds are fixed here, before any run."""
 
-import json
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -16,9 +15,9 @@ _FROZEN = "random-energy model (Derrida 1981), Gaussian logits"
 _LEAST_DEVIATION = 1e-7  # relative to the mass: below it the quadrature's variance is rounding
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Every claim that the stored schedules and lengths allow."""
-    return _theory_claims(dataset) + _schedule_claims(dataset) + _freezing_claims(dataset)
+    return _theory_claims(dataset) + _schedule_claims(dataset) + _freezing_claims(config, dataset)
 
 
 def _claim(
@@ -149,12 +148,12 @@ def _schedule_claims(dataset: xr.Dataset) -> list[Claim]:
     return lines
 
 
-def _freezing_claims(dataset: xr.Dataset) -> list[Claim]:
+def _freezing_claims(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Is the freezing transition there, and what does it mean for a needle?"""
-    config, seeds = json.loads(dataset.attrs["config"]), dataset.sizes["seed"]
+    seeds = dataset.sizes["seed"]
     longest = dataset.isel(freezing_length=-1)
     count = int(longest["freezing_length"])
-    ceiling = config["deviation"] * np.sqrt(2 * np.log(count))
+    ceiling = config.deviation * np.sqrt(2 * np.log(count))
     slope = {t: longest["log_partition_slope"].sel(scaled_tau=t).values / ceiling for t in (0.5, 1.0, 2.0)}
     excess = dataset["log_partition_theory"] - dataset["log_partition_rem"]
     lines = [
@@ -205,9 +204,9 @@ def _freezing_claims(dataset: xr.Dataset) -> list[Claim]:
                 score.max(),
             )
         )
-    if config["gap"] < ceiling:
-        tau = dataset["scaled_tau"] * ceiling / config["deviation"] ** 2
-        best = expit(tau * config["gap"] - longest["log_partition"]).max("scaled_tau")
+    if config.gap < ceiling:
+        tau = dataset["scaled_tau"] * ceiling / config.deviation**2
+        best = expit(tau * config.gap - longest["log_partition"]).max("scaled_tau")
         lines.append(
             _claim(
                 dataset,

@@ -1,6 +1,6 @@
 """The figure of the dilution experiment: needle mass and effective support by schedule, freezing, and the critical tau."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -22,16 +22,15 @@ _COUNT_STYLE = (
 _LEAST_MASS = 1e-6  # the bottom of the axis
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: Any, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is measured or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     figure = new_figure(13.0, 8.0)
     axes = figure.subplots(2, 3)
     m = int(dataset["needles"][0])
     titles = {
         "equal": "equal distractors",
-        "bounded": f"bounded distractors: uniform on [-{config['bound']:g}, {config['bound']:g}]",
-        "gaussian": f"Gaussian distractors, s = {config['deviation']:g}",
+        "bounded": f"bounded distractors: uniform on [-{config.bound:g}, {config.bound:g}]",
+        "gaussian": f"Gaussian distractors, s = {config.deviation:g}",
     }
     for ax, (kind, title) in zip(axes[0], titles.items(), strict=True):
         _draw_mass(ax, dataset, kind, config)
@@ -42,15 +41,15 @@ def plot(dataset: xr.Dataset) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     figure.suptitle(
-        f"needle logit g = {config['gap']:g} above the mean distractor; schedules at their starting parameters (yarn: trained "
-        f"to {config['trained_length']}; power: exponent {config['power_exponent']:g})\n"
-        f"lines: exact expectation; points: mean and 95 % interval over {config['seeds']} seeds",
+        f"needle logit g = {config.gap:g} above the mean distractor; schedules at their starting parameters (yarn: trained "
+        f"to {config.trained_length}; power: exponent {config.power_exponent:g})\n"
+        f"lines: exact expectation; points: mean and 95 % interval over {config.seeds} seeds",
         fontsize=10,
     )
     return figure
 
 
-def _draw_mass(ax: Axes, dataset: xr.Dataset, kind: str, config: dict) -> None:
+def _draw_mass(ax: Axes, dataset: xr.Dataset, kind: str, config: Any) -> None:
     n = dataset["length"].values
     shown = dataset.sel(kind=kind).isel(needles=0)
     for schedule in dataset["schedule"].values:
@@ -72,9 +71,9 @@ def _draw_mass(ax: Axes, dataset: xr.Dataset, kind: str, config: dict) -> None:
     ax.set(xscale="log", yscale="log", ylim=(_LEAST_MASS, 2))
 
 
-def _mark_sinking(ax: Axes, n: np.ndarray, config: dict, height: float = 0.985) -> None:
+def _mark_sinking(ax: Axes, n: np.ndarray, config: Any, height: float = 0.985) -> None:
     """The number of keys from which the largest Gaussian distractor lies, to leading order, above the needles."""
-    exponent = (config["gap"] / config["deviation"]) ** 2 / 2
+    exponent = (config.gap / config.deviation) ** 2 / 2
     if np.log(n[0]) < exponent < np.log(n[-1]):
         ax.axvline(np.exp(exponent), color="#888888", linewidth=0.8, zorder=0)
         place = (np.exp(exponent) * 1.12, height)
@@ -83,7 +82,7 @@ def _mark_sinking(ax: Axes, n: np.ndarray, config: dict, height: float = 0.985) 
         )
 
 
-def _draw_support(ax: Axes, dataset: xr.Dataset, config: dict) -> None:
+def _draw_support(ax: Axes, dataset: xr.Dataset, config: Any) -> None:
     n = dataset["length"].values
     shown = dataset.sel(kind="gaussian").isel(needles=0)
     ax.plot(n, n, color="#bbbbbb", linewidth=2.5, zorder=0)
@@ -124,7 +123,7 @@ def _draw_freezing(ax: Axes, dataset: xr.Dataset) -> None:
     ax.legend(fontsize=8, loc="upper left")
 
 
-def _draw_critical(ax: Axes, dataset: xr.Dataset, config: dict) -> None:
+def _draw_critical(ax: Axes, dataset: xr.Dataset, config: Any) -> None:
     """Critical tau by kind, for the first two numbers of needles; a median that is infinite is not drawn."""
     n = dataset["length"].values
     theory, measured = dataset["critical_inverse_temperature_theory"], dataset["critical_inverse_temperature_median"]
@@ -158,7 +157,7 @@ def _draw_critical(ax: Axes, dataset: xr.Dataset, config: dict) -> None:
         xlabel="number of keys n",
         ylabel="inverse temperature tau (points: median)",
         ylim=(None, 30),
-        title=f"critical tau for mass {config['target_mass']:g}, m = {needles}",
+        title=f"critical tau for mass {config.target_mass:g}, m = {needles}",
     )
     _mark_sinking(ax, n, config)
     ax.legend(fontsize=8, loc="lower right")

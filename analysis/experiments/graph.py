@@ -13,8 +13,8 @@ from torch import Tensor
 
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.experiments.graph_claims import claims
-from analysis.experiments.graph_figure import plot
+from analysis.experiments.graph_claims import judge
+from analysis.experiments.graph_figure import draw
 from analysis.fitting import FITTED, block_size, check_result_fits, fit, record_steps, stack_members
 from analysis.measures import SMALLEST_TAU
 from analysis.statistics import mean_band
@@ -316,7 +316,8 @@ def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> x
     dataset["temperature_by_neighbours"] = np.exp(mean_band(by_level))
     peer = "ssa" if "ssa" in dataset["variant"] else dataset["variant"].values[0]
     error = dataset["l1_error"].sel(variant=peer).fillna(np.inf)
-    dataset.attrs["shown_seed"] = int(dataset["seed"][int(error.argsort()[len(error) // 2])])
+    about = {"description": f"the seed of the median L1 error of {peer}, which the figure draws"}
+    dataset["shown_seed"] = ((), dataset["seed"].values[error.argsort()[len(error) // 2]], about)
     return dataset
 
 
@@ -333,8 +334,8 @@ _RUN = {
     "train": train,
     "seeds_per_block": seeds_per_block,
     "summarise": summarise,
-    "plot": plot,
-    "claims": claims,
+    "draw": draw,
+    "judge": judge,
 }
 GRAPH = Experiment(
     name="graph",

@@ -1,6 +1,6 @@
 """The ledger lines of the graph experiments. Thresholds are fixed here, before any run."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,9 +12,9 @@ from analysis.statistics import estimate, mean, rank_correlation, ratio
 _L1_THRESHOLD = {"graph": 0.7}  # elsewhere SSA has to be below vanilla: 1.0
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Every claim that the stored variants allow."""
-    name, config = dataset.attrs["experiment"], json.loads(dataset.attrs["config"])
+    name = dataset.attrs["experiment"]
     variants = [v for v in dataset["variant"].values if v != "vanilla"]
     lines = []
 
@@ -34,30 +34,30 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
                 relation="<",
                 threshold=threshold,
                 estimate=ratio(x, y),
-                asked=config["seeds"],
+                asked=config.seeds,
                 parts={variant: mean(x), "vanilla": mean(y)},
             )
         )
 
-    where = f"at d = {config['dim']} after {config['steps']} steps"
+    where = f"at d = {config.dim} after {config.steps} steps"
     for variant in variants if "vanilla" in dataset["variant"] else []:
         threshold = _L1_THRESHOLD.get(name, 1.0)
         against_vanilla("l1", "l1_error", variant, f"lower L1 error than vanilla {where}", threshold)
         against_vanilla("gap", "cross_entropy_gap", variant, f"lower cross-entropy than vanilla {where}")
         against_vanilla("norm", "weight_norm", variant, f"smaller spectral norm than vanilla {where}")
-        if config["control_steps"]:
+        if config.control_steps:
             against_vanilla(
                 "control-l1",
                 "control_l1_error",
                 variant,
-                f"lower L1 error than vanilla also at d = K after {config['control_steps']} steps",
+                f"lower L1 error than vanilla also at d = K after {config.control_steps} steps",
             )
     for variant in variants:
-        lines += _temperature_claims(dataset, name, variant, config["seeds"])
+        lines += _temperature_claims(config, dataset, name, variant)
     return lines
 
 
-def _temperature_claims(dataset: xr.Dataset, name: str, variant: str, asked: int) -> list[Claim]:
+def _temperature_claims(config: Any, dataset: xr.Dataset, name: str, variant: str) -> list[Claim]:
     """Is the learned temperature ordered by the (effective) number of neighbours?"""
     tau = dataset["inverse_temperature"].sel(variant=variant).transpose("seed", "node").values
     kept = ~dataset["diverged"].sel(variant=variant).values
@@ -75,7 +75,7 @@ def _temperature_claims(dataset: xr.Dataset, name: str, variant: str, asked: int
             relation=">",
             threshold=0.8,
             estimate=mean(np.where(kept, each, np.nan)),
-            asked=asked,
+            asked=config.seeds,
         )
     ]
     if (entropy == entropy[0]).all():  # one graph for all seeds: a node's temperature can be averaged over models
@@ -90,11 +90,10 @@ def _temperature_claims(dataset: xr.Dataset, name: str, variant: str, asked: int
                 estimate=estimate(
                     lambda i: rank_correlation(log_temperature[i].mean(-2), entropy[0]), kept, smooth=False
                 ),
-                asked=asked,
+                asked=config.seeds,
             )
         )
-    config = json.loads(dataset.attrs["config"])
-    if config["family"] == "letters" and "q" in dataset["node"]:
+    if config.family == "letters" and "q" in dataset["node"]:
         q = list(dataset["node"].values).index("q")
         blunter = (log_temperature > log_temperature[:, [q]]).sum(1) / (tau.shape[1] - 1)
         lines.append(
@@ -106,7 +105,7 @@ def _temperature_claims(dataset: xr.Dataset, name: str, variant: str, asked: int
                 relation=">",
                 threshold=0.75,
                 estimate=mean(np.where(kept, blunter, np.nan)),
-                asked=asked,
+                asked=config.seeds,
             )
         )
     return lines

@@ -1,7 +1,7 @@
 """The figure of the graph experiments: the graph, what was learned of it, at which norm and temperature."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -17,11 +17,10 @@ _NAMED_NODES = 30  # above this the node labels of matrices would overlap
 _ARROWS = 120  # above this number of edges arrow heads and loops hide each other
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: Any, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     variants = [str(v) for v in dataset["variant"].values]
-    seed = dataset.sel(seed=dataset.attrs["shown_seed"])
+    seed = dataset.sel(seed=dataset["shown_seed"])
     figure = new_figure(14.0, 7.0)
     axes = figure.subplots(2, 4)
     figure.suptitle(_caption(dataset, config))
@@ -35,7 +34,7 @@ def plot(dataset: xr.Dataset) -> Figure:
         gap, error = float(one["cross_entropy_gap"][-1]), float(one["l1_error"])
         matrices.append(
             (
-                f"{v}, seed {dataset.attrs['shown_seed']}\ngap {gap:.3f} nats, L1 {error:.3f}",
+                f"{v}, seed {int(dataset['shown_seed'])}\ngap {gap:.3f} nats, L1 {error:.3f}",
                 one["learned_transition_matrix"],
             )
         )
@@ -50,26 +49,26 @@ def plot(dataset: xr.Dataset) -> Figure:
         ax.set_visible(False)
 
     _draw_curves(axes[1, 0], dataset, variants, "cross_entropy_gap_band", "step")
-    axes[1, 0].set(title=f"d = {config['dim']}: learning", ylabel="cross-entropy gap to Bayes (nats)")
+    axes[1, 0].set(title=f"d = {config.dim}: learning", ylabel="cross-entropy gap to Bayes (nats)")
     axes[1, 0].legend(fontsize=8)  # the curves of the last panel look the same
     _draw_temperature(axes[1, 1], dataset, [v for v in variants if v != "vanilla"])
     _draw_norms(axes[1, 2], dataset, variants, config)
-    if config["control_steps"]:
+    if config.control_steps:
         _draw_curves(axes[1, 3], dataset, variants, "control_l1_by_step_band", "control_step", log=True)
         title = f"control: d = K = {dataset.sizes['node']}, trained long"
         axes[1, 3].set(title=title, ylabel="mean row L1 error")
     else:
         _draw_curves(axes[1, 3], dataset, variants, "l1_by_step_band", "step")
-        axes[1, 3].set(title=f"d = {config['dim']}: L1 error", ylabel="mean row L1 error")
+        axes[1, 3].set(title=f"d = {config.dim}: L1 error", ylabel="mean row L1 error")
     return figure
 
 
-def _caption(dataset: xr.Dataset, config: dict) -> str:
-    source = Path(config["text_file"] or config["graph_file"] or config["family"]).name
+def _caption(dataset: xr.Dataset, config: Any) -> str:
+    source = Path(config.text_file or config.graph_file or config.family).name
     text = (
-        f"{source}: {dataset.sizes['node']} nodes, {config['context']} context, {config['loss']} loss, "
-        f"{config['optimizer']} {config['learning_rate']:g}, {config['steps']} steps; means and 95 % intervals over "
-        f"{config['seeds']} seeds"
+        f"{source}: {dataset.sizes['node']} nodes, {config.context} context, {config.loss} loss, "
+        f"{config.optimizer} {config.learning_rate:g}, {config.steps} steps; means and 95 % intervals over "
+        f"{config.seeds} seeds"
     )
     return text + left_out(dataset)
 
@@ -175,7 +174,7 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset, variants: list[str]) -> Non
     ax.legend(loc="upper left")
 
 
-def _draw_norms(ax: Axes, dataset: xr.Dataset, variants: list[str], config: dict) -> None:
+def _draw_norms(ax: Axes, dataset: xr.Dataset, variants: list[str], config: Any) -> None:
     places = np.arange(len(variants))
     data = [dataset["weight_norm"].sel(variant=v).dropna("seed").values for v in variants]
     for place, v, values in zip(places, variants, data, strict=True):
@@ -184,5 +183,5 @@ def _draw_norms(ax: Axes, dataset: xr.Dataset, variants: list[str], config: dict
             body.set(facecolor=STYLE[v]["color"], alpha=0.25, edgecolor=STYLE[v]["color"])
         draw_points(ax, places[[place]], dataset["weight_norm_band"].sel(variant=[v]), v)
     ax.set_xticks(places, variants, rotation=20 if len(variants) > 3 else 0)
-    ax.set(ylabel="spectral norm of W", title=f"norm after {config['steps']} steps")
+    ax.set(ylabel="spectral norm of W", title=f"norm after {config.steps} steps")
     ax.set_ylim(bottom=0)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.experiments.length_claims import claims
-from analysis.experiments.length_figure import plot
+from analysis.experiments.length_claims import judge
+from analysis.experiments.length_figure import draw
 from analysis.fitting import block_size, stack_members, train_with_cooldown
 from analysis.measures import effective_support
 from analysis.statistics import mean_band
@@ -245,8 +245,8 @@ LENGTH = Experiment(
     train=train,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={
         "smoke": {
             "seeds": 4,

@@ -1,6 +1,6 @@
 """The ledger lines of the length experiment. Thresholds are fixed here, before any run."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,10 +12,9 @@ NEAR_ORACLE = 1.5  # "near" the best temperature of a length: at most half as mu
 _RIVALS = ("yarn", "ssmax", "asentmax", "power")
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Every claim that the stored schedules and lengths allow; errors are compared at the longest test length."""
-    config = json.loads(dataset.attrs["config"])
-    trained, longest = max(config["train_lengths"]), int(dataset["length"].max())
+    trained, longest = max(config.train_lengths), int(dataset["length"].max())
     variants = [str(v) for v in dataset["variant"].values]
     at, oracle = dataset["mse"].sel(length=longest), dataset["oracle"].sel(length=longest).values
     where = f"at n = {longest}, trained to n = {trained}"
@@ -31,7 +30,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
                 relation="<",
                 threshold=threshold,
                 estimate=ratio(x, y),
-                asked=config["seeds"],
+                asked=config.seeds,
                 parts={name: mean(values) for name, values in zip(names, (x, y), strict=True)},
             )
         )
@@ -64,7 +63,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
                 relation="<",
                 threshold=0.1,
                 estimate=mean(np.abs(slope - 1)),
-                asked=config["seeds"],
+                asked=config.seeds,
                 parts={"slope": mean(slope)},
             )
         )

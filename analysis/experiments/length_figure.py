@@ -1,6 +1,6 @@
 """The figure of the length experiment: error, inverse temperature and effective support against the context's length."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,17 +18,14 @@ _BASELINE = {
 }
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: Any, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     length = dataset["length"].values
     variants = [v for v in SCHEDULE_STYLE if v in dataset["variant"]]
     figure = new_figure(14.0, 5.4)
     axes = figure.subplots(1, 3)
     for ax in axes:
-        ax.axvspan(
-            min(config["train_lengths"]), max(config["train_lengths"]), color="#eeeeee", zorder=-5, label="training"
-        )
+        ax.axvspan(min(config.train_lengths), max(config.train_lengths), color="#eeeeee", zorder=-5, label="training")
     left, middle, right = axes
 
     for name, style in _BASELINE.items():
@@ -50,9 +47,9 @@ def plot(dataset: xr.Dataset) -> Figure:
     middle.yaxis.set_major_formatter("{x:g}")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     figure.suptitle(
-        f"kernel regression: d = {config['dim']}, l = {config['length_scale']:g}, σ = {config['noise']:g}, trained on "
-        f"n = {min(config['train_lengths'])} to {max(config['train_lengths'])}; means and 95 % intervals over "
-        f"{config['seeds']} seeds" + left_out(dataset)
+        f"kernel regression: d = {config.dim}, l = {config.length_scale:g}, σ = {config.noise:g}, trained on "
+        f"n = {min(config.train_lengths)} to {max(config.train_lengths)}; means and 95 % intervals over "
+        f"{config.seeds} seeds" + left_out(dataset)
     )
     return figure
 

@@ -12,9 +12,9 @@ from analysis.experiments.normalizers_baselines import (
     length_baselines,
     retrieval_baselines,
 )
-from analysis.experiments.normalizers_claims import claims
+from analysis.experiments.normalizers_claims import judge
 from analysis.experiments.normalizers_config import TASKS, TEMPERATURES, NormalizersConfig
-from analysis.experiments.normalizers_figure import plot
+from analysis.experiments.normalizers_figure import draw
 from analysis.experiments.normalizers_tasks import Found, train_graph, train_length, train_retrieval
 from analysis.fitting import block_size, check_result_fits
 from analysis.statistics import mean_band, ratio
@@ -172,8 +172,8 @@ NORMALIZERS = Experiment(
     train=train,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={
         "smoke": {
             "seeds": 4,

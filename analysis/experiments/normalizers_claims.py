@@ -3,7 +3,6 @@
 `rela` is a known exception to the gain of a temperature: its rows do not feel a positive factor on their scores.
 """
 
-import json
 from typing import Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Float
 
 from analysis.claims import Claim
 from analysis.experiments.length import LengthConfig
+from analysis.experiments.normalizers_config import NormalizersConfig
 from analysis.statistics import Estimate, estimate, mean, ratio, slopes
 from ssa_theory.normalizers import support_exponent
 
@@ -23,7 +23,7 @@ _OURS = "this project: normalisers with and without temperature"
 _ALPHA = {"sparsemax": 2.0, "entmax15": 1.5}
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: NormalizersConfig, dataset: xr.Dataset) -> list[Claim]:
     """Every claim that the stored normalisers allow."""
     names = [str(n) for n in dataset["normalizer"].values]
     tasks, sparse = [str(t) for t in dataset["task"].values], [n for n in names if n != "softmax"]
@@ -76,11 +76,11 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
     add("zeros", sentence, _OURS, statistic, "<", 1.0, count, shares)
 
     for n in (n for n in ("sparsemax", "entmax15", "entmax") if n in names):
-        slope = _support_slope(dataset, n)
+        slope = _support_slope(config, dataset, n)
         if slope is not None:
             sentence = f"{n} resists dilution without a temperature: its support grows slower than the context"
             statistic = "mean over seeds of the slope of log effective support on log n, n at least that of training"
-            add(f"dilution-{n}", sentence, _OURS, statistic, "<", DILUTED, mean(slope), _exponents(dataset, n))
+            add(f"dilution-{n}", sentence, _OURS, statistic, "<", DILUTED, mean(slope), _exponents(config, dataset, n))
     return lines
 
 
@@ -100,9 +100,11 @@ def _mean_ratio(x: Float[np.ndarray, "task seed"], y: Float[np.ndarray, "task se
     return estimate(lambda i: np.exp(np.log(x[:, i].mean(-1) / y[:, i].mean(-1)).mean(0)), usable)
 
 
-def _support_slope(dataset: xr.Dataset, normalizer: str) -> Float[np.ndarray, " seed"] | None:
+def _support_slope(
+    config: NormalizersConfig, dataset: xr.Dataset, normalizer: str
+) -> Float[np.ndarray, " seed"] | None:
     """The slope of log effective support on log n of every model without temperature, beyond training; None for one length."""
-    longest = max(json.loads(dataset.attrs["config"])["length_train"])
+    longest = max(config.length_train)
     beyond = dataset["effective_support_by_length"].sel(length=dataset["length"] >= longest)
     if beyond.sizes["length"] < 2:
         return None
@@ -110,10 +112,13 @@ def _support_slope(dataset: xr.Dataset, normalizer: str) -> Float[np.ndarray, " 
     return slopes(np.log(beyond["length"].values), np.log(support))
 
 
-def _exponents(dataset: xr.Dataset, normalizer: str) -> dict[str, Estimate]:
+def _exponents(config: NormalizersConfig, dataset: xr.Dataset, normalizer: str) -> dict[str, Estimate]:
     """The exponent of the closed form in the limit of long contexts, and softmax's as measured."""
     dim = LengthConfig.model_fields["dim"].default
     alpha = dataset["alpha"].sel(task="length", normalizer=normalizer, temperature="without").values
     alpha = np.full(alpha.shape, _ALPHA[normalizer]) if normalizer in _ALPHA else alpha
     limit = [support_exponent(float(a), dim) if np.isfinite(a) else np.nan for a in alpha]
-    return {"limit of long contexts": mean(np.array(limit)), "softmax": mean(_support_slope(dataset, "softmax"))}
+    return {
+        "limit of long contexts": mean(np.array(limit)),
+        "softmax": mean(_support_slope(config, dataset, "softmax")),
+    }

@@ -1,7 +1,5 @@
 """The figure of the normalisers: error with and without temperature, spiky against sparse, and what longer contexts do."""
 
-import json
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -9,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
+from analysis.experiments.normalizers_config import NormalizersConfig
 from analysis.figures import left_out, new_figure
 
 _STYLE: dict[str, dict[str, object]] = {
@@ -38,9 +37,8 @@ _BASELINE = {
 _PEER = {"label": "softmax with SSA temperature", "color": "#222222", "linestyle": (0, (4, 2)), "linewidth": 1}
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: NormalizersConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     names = [n for n in _STYLE if n in dataset["normalizer"]]
     figure = new_figure(14.0, 8.0)
     upper, lower = figure.subplots(2, 4)
@@ -59,8 +57,8 @@ def plot(dataset: xr.Dataset) -> Figure:
     lower[3].set(title="longer contexts: dilution", ylabel="effective support exp(H) (keys)")
     figure.legend(handles=_legend(names), loc="outside lower center", ncols=6, fontsize=8)
     figure.suptitle(
-        f"sparse normalisers against temperature: adam, {config['graph_steps']}, {config['retrieval_steps']} and "
-        f"{config['length_steps']} steps; means and 95 % intervals over {config['seeds']} seeds"
+        f"sparse normalisers against temperature: adam, {config.graph_steps}, {config.retrieval_steps} and "
+        f"{config.length_steps} steps; means and 95 % intervals over {config.seeds} seeds"
         + _without_gradient(dataset)
         + left_out(dataset)
     )
@@ -120,9 +118,9 @@ def _draw_shape(ax: Axes, part: xr.Dataset, names: list[str]) -> None:
     ax.xaxis.set_minor_formatter("")
 
 
-def _draw_growth(ax: Axes, dataset: xr.Dataset, names: list[str], variable: str, config: dict) -> None:
+def _draw_growth(ax: Axes, dataset: xr.Dataset, names: list[str], variable: str, config: NormalizersConfig) -> None:
     """Curves over the context length of every normaliser without a temperature, and of softmax with one."""
-    ax.axvspan(min(config["length_train"]), max(config["length_train"]), color="#eeeeee", zorder=-5)
+    ax.axvspan(min(config.length_train), max(config.length_train), color="#eeeeee", zorder=-5)
     length = dataset["length"].values
     for n, temperature in (*((n, "without") for n in names), ("softmax", "with")):
         band = dataset[variable].sel(normalizer=n, temperature=temperature)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.experiments.norms_claims import claims
-from analysis.experiments.norms_figure import plot
+from analysis.experiments.norms_claims import judge
+from analysis.experiments.norms_figure import draw
 from analysis.fitting import FITTED, block_size, check_result_fits, exact_problem, fit
 from analysis.measures import effective_support, gini, hoyer, singular_values, token_norm, zero_fraction
 from analysis.statistics import mean_band
@@ -293,8 +293,8 @@ NORMS = Experiment(
     train=train,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={
         "smoke": {"seeds": 4, "steps": 60, "letters_steps": 20},
         "paper": {"seeds": 128},

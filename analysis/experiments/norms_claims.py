@@ -1,6 +1,6 @@
 """The ledger lines of the norms experiment. Thresholds are fixed here, before any run."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import xarray as xr
 
@@ -12,7 +12,7 @@ _PAPER = "paper, distribution of norms and spikiness with and without selective 
 _WHERE = {"steps": "after equal steps", "loss": "at equal loss"}
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Every claim that the stored variants and settings allow. All comparisons are paired over seeds."""
     asked = dataset.sizes["seed"]
     lines = []

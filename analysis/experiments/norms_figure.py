@@ -1,6 +1,6 @@
 """The figure of the norms experiment: distributions of norms and spikiness of rows, at equal steps and at equal loss."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,14 +17,13 @@ _COLUMNS = {
 _BINS = 32
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: Any, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     settings, variants = dataset["setting"].values, [str(v) for v in dataset["variant"].values]
     figure = new_figure(14.0, 0.8 + 3.6 * len(settings))
     grid = figure.add_gridspec(2 * len(settings), len(_COLUMNS) + 2)
     for i, setting in enumerate(settings):
-        steps = config["steps"] if setting == "ring" else config["letters_steps"]
+        steps = config.steps if setting == "ring" else config.letters_steps
         for j, comparison in enumerate(dataset["comparison"].values):
             row = [figure.add_subplot(grid[2 * i + j, k]) for k in range(len(_COLUMNS) + 1)]
             at = dataset.sel(setting=setting, comparison=comparison)
@@ -44,11 +43,11 @@ def plot(dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def _headline(dataset: xr.Dataset, config: dict) -> str:
+def _headline(dataset: xr.Dataset, config: Any) -> str:
     text = (
-        f"norms with and without query temperature: ring d = {config['dim']}, "
-        + (f"letters d = {config['letters_dim']}, " if config["letters_steps"] else "")
-        + f"adam {config['learning_rate']:g}; means and 95 % intervals over {config['seeds']} seeds"
+        f"norms with and without query temperature: ring d = {config.dim}, "
+        + (f"letters d = {config.letters_dim}, " if config.letters_steps else "")
+        + f"adam {config.learning_rate:g}; means and 95 % intervals over {config.seeds} seeds"
     )
     unmatched = int(dataset["unmatched"].sum())
     return text + (f"; {unmatched} seeds without a common loss left out there" if unmatched else "") + left_out(dataset)

@@ -1,6 +1,5 @@
 """How many parameters does selective attention add to real architectures? Counted on published shapes; no training."""
 
-import json
 from typing import Literal
 
 import numpy as np
@@ -102,7 +101,7 @@ def _added_by_layer(architecture: Architecture, form: Temperature) -> float:
     return float(architecture.layers * layer.added_parameters())
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: OverheadConfig, dataset: xr.Dataset) -> list[Claim]:
     """One line a model and form, and the agreement of the formula with the built layers."""
     source = "paper, section on parameter-efficient temperatures"
     lines = []
@@ -132,13 +131,12 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
     return lines
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: OverheadConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is counted here."""
-    width = json.loads(dataset.attrs["config"])["width"]
     figure = new_figure(12.0, 4.8)
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    _draw_forms(left, dataset, width)
-    _draw_widths(right, dataset, width)
+    _draw_forms(left, dataset, config.width)
+    _draw_widths(right, dataset, config.width)
     return figure
 
 
@@ -195,6 +193,6 @@ OVERHEAD = Experiment(
     ),
     config=OverheadConfig,
     train=train,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
 )

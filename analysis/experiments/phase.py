@@ -12,8 +12,8 @@ from scipy.stats import false_discovery_control
 from analysis.claims import FALSE_DISCOVERY_RATE
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.experiments.phase_claims import claims
-from analysis.experiments.phase_figure import plot
+from analysis.experiments.phase_claims import judge
+from analysis.experiments.phase_figure import draw
 from analysis.fitting import FITTED, block_size, check_result_fits, fit, stack_members
 from analysis.guards import GUARDS
 from analysis.statistics import SIGN_FLIPS
@@ -255,8 +255,8 @@ PHASE = Experiment(
     train=train,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={
         "smoke": {"seeds": 4, "dims": (4, 8), "similarities": (0.0, 0.9), "steps": (50, 200)},
         "large": {"seeds": 3400, "compile": True},

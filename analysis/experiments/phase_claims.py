@@ -1,7 +1,6 @@
 """The ledger lines of the phase experiment. Thresholds are fixed here, before any run."""
 
-import json
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -15,15 +14,14 @@ _BETTER = 0.5  # SSA has to be significantly better in more than half of the cel
 _WORSE = 0.05  # and significantly worse in fewer than one in twenty
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Every claim that the stored cells allow.
 
     The main setting is d = K / 2, the least similarity and the middle of the recorded steps; the full-rank control is d = K
     after the longest training, where tokens need not compete for directions.
     """
-    config = json.loads(dataset.attrs["config"])
     selective = [str(v) for v in dataset["selective"].values]
-    dims, half, full = dataset["dim"].values, config["nodes"] // 2, config["nodes"]
+    dims, half, full = dataset["dim"].values, config.nodes // 2, config.nodes
     similarities = dataset["similarity"].values
     steps = dataset["step"].values
     middle, last = int(steps[len(steps) // 2]), int(steps[-1])

@@ -1,6 +1,6 @@
 """The figure of the phase experiment: maps of the paired difference to vanilla, by step and graph family."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,9 +15,8 @@ from analysis.figures import left_out, new_figure
 _LABEL = {"l1_error": "L1 error", "cross_entropy_gap": "cross-entropy"}
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: Any, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or tested here."""
-    config = json.loads(dataset.attrs["config"])
     *families, everything = dataset["map"].values
     first, *others = (str(v) for v in dataset["selective"].values)
     columns = [("l1_error", first, everything), ("cross_entropy_gap", first, everything)]
@@ -34,7 +33,7 @@ def plot(dataset: xr.Dataset) -> Figure:
             image = _draw_map(ax, shown[j].sel(step=step), norm)
         title = f"{name}\n{variant}, {_LABEL[measure]}"
         axes[0, j].set_title(title, fontweight="bold" if j < summaries else "normal", fontsize=8.5)
-    nodes = config["nodes"]
+    nodes = config.nodes
     for ax in axes[-1]:
         ax.set_xticks(range(dataset.sizes["dim"]), [f"{d}/{nodes}" for d in dataset["dim"].values], fontsize=7)
         ax.set_xlabel("d / K", fontsize=8, labelpad=1)
@@ -55,7 +54,7 @@ def plot(dataset: xr.Dataset) -> Figure:
     )
     figure.suptitle(
         f"{int(dataset['models']):,} trained models: {dataset.sizes['variant']} variants, K = {nodes}, exact loss, Adam "
-        f"{config['learning_rate']:g}; means over {dataset.sizes['seed']} seeds, error of the variant minus vanilla, paired"
+        f"{config.learning_rate:g}; means over {dataset.sizes['seed']} seeds, error of the variant minus vanilla, paired"
         f"{left_out(dataset)}",
         fontsize=10.5,
     )

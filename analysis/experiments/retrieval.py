@@ -11,8 +11,8 @@ from torch import Tensor
 
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.experiments.retrieval_claims import claims
-from analysis.experiments.retrieval_figure import plot
+from analysis.experiments.retrieval_claims import judge
+from analysis.experiments.retrieval_figure import draw
 from analysis.fitting import block_size, stack_members, train_with_cooldown
 from analysis.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
@@ -230,8 +230,8 @@ RETRIEVAL = Experiment(
     train=train,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={
         "smoke": {"seeds": 4, "steps": 60, "cooldown_steps": 20, "held_out": 64},
         "large": {"seeds": 512, "held_out": 1024},

@@ -1,6 +1,6 @@
 """The ledger lines of the retrieval experiment. Thresholds are fixed here, before any run."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from analysis.statistics import Estimate, difference, mean, slopes
 _SOURCE = "this project: noisy retrieval, where the posterior is attention with tau = 1 / s^2"
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
     """Every claim that the stored variants and noise levels allow."""
     lines = []
 

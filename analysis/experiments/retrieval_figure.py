@@ -1,6 +1,6 @@
 """The figure of noisy retrieval: cross-entropy by noise level, the learned temperature against 1 / s^2, other numbers of keys."""
 
-import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,9 +13,8 @@ _LIKE = {"vanilla": "vanilla", "ssa-tanh": "ssa", "ssa-exp": "ssa-free"}  # whos
 _LABEL = {"vanilla": "vanilla", "ssa-tanh": "SSA, 1 + tanh f", "ssa-exp": "SSA, exp f"}
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: Any, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     figure = new_figure(13.0, 4.4)
     left, middle, right = figure.subplots(1, 3)
     data = dataset.sortby(["noise", "keys"])
@@ -47,7 +46,7 @@ def plot(dataset: xr.Dataset) -> Figure:
 
     for v in data["variant"].values:
         _draw_variant(right, keys, data["gap_by_keys_band"].sel(variant=v), v)
-    right.axvline(config["keys"], color="#aaaaaa", linewidth=1, linestyle=(0, (6, 4)), label="n in training")
+    right.axvline(config.keys, color="#aaaaaa", linewidth=1, linestyle=(0, (6, 4)), label="n in training")
     right.set(
         xscale="log",
         yscale="log",
@@ -59,8 +58,8 @@ def plot(dataset: xr.Dataset) -> Figure:
     right.minorticks_off()
     right.legend(fontsize=8)
     figure.suptitle(
-        f"noisy retrieval: d = {config['dim']}, n = {config['keys']}, {config['steps']} + {config['cooldown_steps']} steps of "
-        f"adam {config['learning_rate']:g}; means and 95 % intervals over {config['seeds']} seeds" + left_out(dataset)
+        f"noisy retrieval: d = {config.dim}, n = {config.keys}, {config.steps} + {config.cooldown_steps} steps of "
+        f"adam {config.learning_rate:g}; means and 95 % intervals over {config.seeds} seeds" + left_out(dataset)
     )
     return figure
 

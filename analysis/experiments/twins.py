@@ -1,6 +1,5 @@
 """What norm does each need as twin tokens approach each other?"""
 
-import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -217,9 +216,8 @@ def _fit(
     return found | {"learned_norm_lower_bound": np.array(bounds)}
 
 
-def plot(dataset: xr.Dataset) -> Figure:
+def draw(config: TwinsConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    config = json.loads(dataset.attrs["config"])
     figure = new_figure(11.0, 5.0)
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     angle = dataset["angle"].values
@@ -241,7 +239,7 @@ def plot(dataset: xr.Dataset) -> Figure:
         draw_band(
             right,
             dataset["step"].values,
-            dataset["cross_entropy_gap_band"].sel(variant=v, angle=config["shown_angle"]),
+            dataset["cross_entropy_gap_band"].sel(variant=v, angle=config.shown_angle),
             v,
         )
     left.set(
@@ -249,31 +247,30 @@ def plot(dataset: xr.Dataset) -> Figure:
         yscale="log",
         xlabel="angle between twins (radian)",
         ylabel="spectral norm of W",
-        title=f"norm with the largest tau at {config['max_inverse_temperature']:g}: closed forms (lines), trained (points)\n"
+        title=f"norm with the largest tau at {config.max_inverse_temperature:g}: closed forms (lines), trained (points)\n"
         "a vanilla point below its lower bound does not realise the target",
     )
     right.set(
         yscale="log",
         xlabel="training step",
         ylabel="cross-entropy gap to the target (nats)",
-        title=f"learning at angle {config['shown_angle']:g}",
+        title=f"learning at angle {config.shown_angle:g}",
     )
     handles, labels = left.get_legend_handles_labels()
     names = [f"{name}, trained" if name in STYLE else name for name in labels]
     left.legend(handles, names, fontsize=8)
     right.legend()
     figure.suptitle(
-        f"{config['pairs']} pairs of twins, d = {config['dim']}, sharpness {config['beta_general']:g} and "
-        f"{config['beta_specific']:g}, adam {config['learning_rate']:g}, {config['steps']} steps; "
-        f"means and 95 % intervals over {config['seeds']} seeds" + left_out(dataset)
+        f"{config.pairs} pairs of twins, d = {config.dim}, sharpness {config.beta_general:g} and "
+        f"{config.beta_specific:g}, adam {config.learning_rate:g}, {config.steps} steps; "
+        f"means and 95 % intervals over {config.seeds} seeds" + left_out(dataset)
     )
     return figure
 
 
-def claims(dataset: xr.Dataset) -> list[Claim]:
+def judge(config: TwinsConfig, dataset: xr.Dataset) -> list[Claim]:
     """The ledger lines. Thresholds are fixed here, before any run."""
-    config = json.loads(dataset.attrs["config"])
-    asked, small = config["seeds"], dataset["angle"].values <= 0.03
+    asked, small = config.seeds, dataset["angle"].values <= 0.03
     lines = []
 
     def add(
@@ -320,7 +317,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
         1 + 1e-6,
         Estimate(largest, largest, largest, int(np.isfinite(worst).all(0).sum()), "exact inequality, worst case"),
     )
-    at = dataset.sel(angle=config["shown_angle"])
+    at = dataset.sel(angle=config.shown_angle)
     if "vanilla" in dataset["variant"]:
         for variant in (v for v in dataset["variant"].values if v != "vanilla"):
             for key, name, what in (
@@ -330,9 +327,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
             ):
                 series = at[name].isel(step=-1) if "step" in at[name].dims else at[name]
                 x, y = series.sel(variant=variant).values, series.sel(variant="vanilla").values
-                sentence = (
-                    f"{variant}: {what} than vanilla at angle {config['shown_angle']:g} after {config['steps']} steps"
-                )
+                sentence = f"{variant}: {what} than vanilla at angle {config.shown_angle:g} after {config.steps} steps"
                 statistic = f"ratio of means over seeds, {variant} / vanilla, of {name}"
                 add(
                     f"{key}-{variant}",
@@ -358,7 +353,7 @@ TWINS = Experiment(
     train=train,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
-    plot=plot,
-    claims=claims,
+    draw=draw,
+    judge=judge,
     presets={"smoke": {"seeds": 4, "steps": 60}, "large": {"seeds": 1024}},
 )

@@ -36,7 +36,7 @@ SMALL = {
 
 
 def result_of(config: AblationConfig) -> xr.Dataset:
-    return ABLATION.run(config, silent).assign_attrs(experiment="ablation", config=config.model_dump_json())
+    return ABLATION.run(config, silent)
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def synthetic(changes: dict[str, float], seeds: int = 12, noise: float = 0.01) -
         },
         coords={"variant": names, "seed": np.arange(seeds), "length": config.test_lengths},
     )
-    return dataset.assign_attrs(config=config.model_dump_json())
+    return dataset.assign_attrs(experiment="ablation", config=config.model_dump_json())
 
 
 def test_claims_follow_from_the_data():

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -77,10 +78,9 @@ def test_a_result_of_another_version_or_changed_since_says_so(tmp_path, capsys):
     assert run("run", "graph", *TINY, "--out", tmp_path) == 0
     path = tmp_path / "graph" / "result.nc"
     whole = load(path)
-    changed = whole.copy()
-    del changed.attrs["shown_seed"]
     old = whole.drop_vars("weight_norm").assign_attrs(source="0" * 16)
-    for other in (old, changed, *(whole.assign_attrs(config=odd) for odd in ("{}", "[]", "null", 1.5))):
+    foreign = [whole.assign_attrs(experiment=odd) for odd in ("twins", "", np.arange(3))]
+    for other in (old, *foreign, *(whole.assign_attrs(config=odd) for odd in ("{}", "[]", "null", 1.5, np.arange(3)))):
         save(other, path)
         assert run("plot", "graph", "--out", tmp_path) == 2
         said = " ".join(capsys.readouterr().err.split())

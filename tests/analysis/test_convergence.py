@@ -185,7 +185,8 @@ def test_where_no_rate_reaches_the_level_the_lower_final_loss_decides():
 
 
 def _claims(steps: np.ndarray) -> dict:
-    return {c.id: c for c in CONVERGENCE.claims(CONVERGENCE.summarise(_config(steps.shape[-1]), _runs(steps), silent))}
+    config = _config(steps.shape[-1])
+    return {c.id: c for c in CONVERGENCE.judge(config, CONVERGENCE.summarise(config, _runs(steps), silent))}
 
 
 def test_claims_of_known_data():
@@ -217,7 +218,7 @@ def test_a_diverged_run_reaches_nothing():
     config = ConvergenceConfig(
         seeds=4, steps=6, letters_steps=0, control_steps=0, learning_rates=(0.1, 1e38), variants=("vanilla", "ssa")
     )
-    found = CONVERGENCE.run(config, silent).assign_attrs(experiment="convergence", config=config.model_dump_json())
+    found = CONVERGENCE.run(config, silent)
     assert found["diverged"].sel(learning_rate=1e38).any()
     lost = found["diverged"]
     assert not found["reached"].where(lost, False).any()

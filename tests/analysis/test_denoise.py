@@ -32,7 +32,6 @@ FEW = {"variants": ("vanilla", "value-sigmoid", "sink"), "swept_variants": ("van
 def result() -> xr.Dataset:
     config = DenoiseConfig(**SMALL)
     dataset = DENOISE.run(config, silent)
-    dataset.attrs["config"] = config.model_dump_json()
     return dataset
 
 
@@ -100,7 +99,6 @@ def test_diverged_models_are_marked_and_left_out():
     dataset = DENOISE.run(config, silent)
     assert dataset["diverged"].all()
     assert np.isnan(dataset["mse"]).all()
-    dataset.attrs["config"] = config.model_dump_json()
     assert {c.verdict for c in DENOISE.claims(dataset) if "vanilla" in c.id} == {"inconclusive"}
     assert "9 diverged models left out" in DENOISE.plot(dataset).get_suptitle()  # 3 seeds at 3 settings
 
@@ -230,7 +228,6 @@ def test_a_saturated_gate_is_marked_and_named_in_the_caption(monkeypatch):
         swept_variants=("vanilla",),
     )
     dataset = DENOISE.run(config, silent)
-    dataset.attrs["config"] = config.model_dump_json()
     marked = dataset["gate_saturated"].sel(variant="value-tanh", setting="default")
     upper = dataset["gate_saturation"].sel(variant="value-tanh", setting="default", bound="upper")
     assert marked.any()

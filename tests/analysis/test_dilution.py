@@ -12,8 +12,6 @@ from scipy.special import log_softmax
 from scipy.stats import norm
 
 from analysis.experiments.dilution import DILUTION, DilutionConfig, schedule_temperatures, stream_partition
-from analysis.experiments.dilution_claims import claims
-from analysis.experiments.dilution_figure import plot
 from ssa_theory import Stream, member_generator
 from ssa_theory import dilution as theory
 from tasks.dilution import DilutionProbe
@@ -25,7 +23,6 @@ SMALL = {"seeds": 5, "lengths": (8, 60, 900), "needles": (1, 3), "freezing_lengt
 def _result() -> xr.Dataset:
     config = DilutionConfig(**SMALL)
     dataset = DILUTION.run(config, lambda description, total: lambda finished: None)
-    dataset.attrs |= {"config": config.model_dump_json(), "experiment": "dilution"}
     return dataset
 
 
@@ -150,8 +147,8 @@ def test_a_seed_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_claims_are_computed_and_a_wrong_result_is_not_supported() -> None:
-    found = {c.id: c for c in claims(_result())}
-    assert len(found) == len(claims(_result()))
+    found = {c.id: c for c in DILUTION.claims(_result())}
+    assert len(found) == len(DILUTION.claims(_result()))
     for name in ("exact-equal", "exact-bounded", "exact-gaussian", "bounds", "critical-equal", "critical-bounded"):
         assert found[f"dilution-{name}"].verdict == "supported", name
     for name in ("rem-bound", "log-partition", "ssa-growth", "ssa-equal", "freezing"):
@@ -162,7 +159,7 @@ def test_claims_are_computed_and_a_wrong_result_is_not_supported() -> None:
     assert found["dilution-ssa-growth"].estimate.value == pytest.approx(growth)
     broken = _result().copy(deep=True)
     broken["needle_mass"] = broken["needle_mass"] * 0.9
-    verdicts = {c.id: c.verdict for c in claims(broken)}
+    verdicts = {c.id: c.verdict for c in DILUTION.claims(broken)}
     for name in ("exact-equal", "exact-bounded", "exact-gaussian"):
         assert verdicts[f"dilution-{name}"] == "not supported", name
     assert all(json.dumps(c.to_dict()) for c in found.values())
@@ -172,14 +169,13 @@ def test_distractors_above_the_needle_break_no_claim() -> None:
     """With B > g the sufficient tau is infinite, and so may be the measured one."""
     config = DilutionConfig(**SMALL | {"bound": 6.0, "schedules": ("constant",)})
     data = DILUTION.run(config, lambda description, total: lambda finished: None)
-    data.attrs["config"] = config.model_dump_json()
     assert np.isinf(data["critical_inverse_temperature"].sel(kind="bounded", length=900)).any()
-    assert {c.id: c.verdict for c in claims(data)}["dilution-critical-bounded"] == "supported"
-    plot(data).draw_without_rendering()
+    assert {c.id: c.verdict for c in DILUTION.claims(data)}["dilution-critical-bounded"] == "supported"
+    DILUTION.plot(data).draw_without_rendering()
 
 
 def test_the_figure_shows_every_panel() -> None:
-    figure = plot(_result())
+    figure = DILUTION.plot(_result())
     figure.draw_without_rendering()
     assert [bool(ax.get_title()) for ax in figure.axes] == [True] * 6
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

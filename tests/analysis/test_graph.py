@@ -112,7 +112,7 @@ def test_diverged_models_are_marked_counted_and_left_out():
     config = GraphConfig(
         seeds=8, steps=30, learning_rate=3e4, optimizer="sgd", variants=("ssa-free", "vanilla"), control_steps=0
     )
-    result = GRAPH.run(config, silent).assign_attrs(experiment="graph", config=config.model_dump_json())
+    result = GRAPH.run(config, silent)
     diverged = result["diverged"].sel(variant="ssa-free")
     assert diverged.any()
     assert np.isnan(result["weight_norm"].sel(variant="ssa-free").where(diverged, drop=True)).all()
@@ -125,7 +125,7 @@ def test_diverged_models_are_marked_counted_and_left_out():
 
 def test_the_claims_follow_from_the_data():
     config = GraphConfig(seeds=20, steps=120, control_steps=0)
-    result = GRAPH.run(config, silent).assign_attrs(experiment="graph", config=config.model_dump_json())
+    result = GRAPH.run(config, silent)
     claims = {c.id: c for c in GRAPH.claims(result)}
     error = result["l1_error"]
     vanilla, ssa = error.sel(variant="vanilla").values, error.sel(variant="ssa").values
@@ -142,7 +142,7 @@ def test_the_claims_follow_from_the_data():
 
 def test_letters_single_out_q():
     config = EXPERIMENTS["letters"].preset("smoke").model_copy(update={"seeds": 6, "steps": 200})
-    result = GRAPH.run(config, silent).assign_attrs(experiment="letters", config=config.model_dump_json())
+    result = EXPERIMENTS["letters"].run(config, silent)
     lines = {c.id: c for c in EXPERIMENTS["letters"].claims(result)}
     tau = result["inverse_temperature"].sel(variant="ssa-free")
     share = (tau < tau.sel(node="q")).sum("node") / 26
@@ -154,7 +154,7 @@ def test_letters_single_out_q():
 
 def test_long_names_of_nodes_are_cut_in_the_figure():
     config = EXPERIMENTS["letters"].preset("smoke").model_copy(update={"seeds": 2, "steps": 2, "control_steps": 0})
-    result = GRAPH.run(config, silent).assign_attrs(experiment="letters", config=config.model_dump_json())
+    result = EXPERIMENTS["letters"].run(config, silent)
     names = [f"{i:02}{'x' * 1000}" for i in range(result.sizes["node"])]
     figure = EXPERIMENTS["letters"].plot(result.assign_coords(node=names, next=names))
     shown = [text for text in (t.get_text() for t in figure.findobj(Text)) if "xxx" in text]

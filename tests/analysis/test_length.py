@@ -30,7 +30,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def result(config):
-    return LENGTH.run(config, silent).assign_attrs(experiment="length", config=config.model_dump_json())
+    return LENGTH.run(config, silent)
 
 
 def test_variables_and_dimensions(result):

@@ -1,6 +1,5 @@
 """The normaliser experiment end to end, its baselines recomputed, its claims on data with known answers."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from scipy.special import softmax
 
 from analysis.experiments.base import silent
 from analysis.experiments.normalizers import NORMALIZERS
-from analysis.experiments.normalizers_claims import claims
 from analysis.experiments.normalizers_config import NormalizersConfig
 from analysis.experiments.normalizers_tasks import _measure_prediction, _measure_rows, train_graph, train_retrieval
 from analysis.runner import execute, load_claims
@@ -196,8 +194,7 @@ def test_a_diverged_model_is_nan_and_leaves_the_baselines_alone() -> None:
     assert found["diverged"].any()
     assert (found["error"].isnull() == found["diverged"]).all()
     assert found["bayes"].notnull().all()
-    found.attrs["config"] = NormalizersConfig(**SMOKE).model_dump_json()
-    assert all(c.verdict in ("supported", "not supported", "inconclusive") for c in claims(found))
+    assert all(c.verdict in ("supported", "not supported", "inconclusive") for c in NORMALIZERS.claims(found))
 
 
 def test_measures_of_rows_by_hand() -> None:
@@ -246,12 +243,12 @@ def synthetic(seeds: int = 20) -> xr.Dataset:
             "temperature": ["without", "with"],
             "length": lengths,
         },
-        attrs={"config": json.dumps({"length_train": [8, 16]})},
+        attrs={"experiment": "normalizers", "config": NormalizersConfig(length_train=(8, 16)).model_dump_json()},
     )
 
 
 def test_claims_on_known_errors() -> None:
-    found = {c.id.removeprefix("normalizers-"): c for c in claims(synthetic())}
+    found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(synthetic())}
     assert len(found) == 1 + 3 * 4 + 5 + 1 + 3
     wanted = {
         "substitute": (
@@ -285,17 +282,17 @@ def test_claims_on_known_errors() -> None:
 def test_claims_change_with_the_data() -> None:
     data = synthetic()
     data["error"][:, 2, 0] = 0.9
-    found = {c.id.removeprefix("normalizers-"): c for c in claims(data)}
+    found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(data)}
     assert found["substitute"].estimate.value == pytest.approx(0.9, abs=0.01)
     assert found["substitute"].verdict == "not supported"
     data = synthetic()
     data["error"] = data["error"] * (1 + np.random.default_rng(1).standard_normal(data["error"].shape)) ** 2
-    found = {c.id.removeprefix("normalizers-"): c for c in claims(data)}
+    found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(data)}
     assert found["graph-entmax15"].verdict == "inconclusive"
     data = synthetic()
     data["zero_fraction"][1, 2, 0, :4] = 0.0
     data["zero_fraction"][2, 0, 1, 3] = 0.1
-    count = {c.id: c for c in claims(data)}["normalizers-zeros"]
+    count = {c.id: c for c in NORMALIZERS.claims(data)}["normalizers-zeros"]
     assert count.estimate.value == 5
     assert count.verdict == "not supported"
     assert count.p_value is None
@@ -305,14 +302,14 @@ def test_claims_leave_lost_models_out_and_need_no_more_than_is_stored() -> None:
     data = synthetic()
     data["error"][0, 1, 0, :5] = np.nan
     data["error"][:, 3] = np.nan
-    found = {c.id.removeprefix("normalizers-"): c for c in claims(data)}
+    found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(data)}
     assert found["graph-sparsemax"].estimate.seeds == 15
     assert found["graph-sparsemax"].estimate.value == pytest.approx(3.0)
     assert found["graph-entmax"].verdict == found["gain-entmax"].verdict == "inconclusive"
     assert found["substitute"].estimate.seeds == 0
-    few = claims(synthetic().sel(normalizer=["softmax"], length=[64]))
+    few = NORMALIZERS.claims(synthetic().sel(normalizer=["softmax"], length=[64]))
     assert [c.id for c in few] == ["normalizers-gain-softmax", "normalizers-zeros"]
-    short = claims(synthetic().sel(length=[64]))
+    short = NORMALIZERS.claims(synthetic().sel(length=[64]))
     assert not [c for c in short if "dilution" in c.id]
 
 

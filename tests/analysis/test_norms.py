@@ -155,7 +155,7 @@ def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result):
 
 def test_diverged_models_are_marked_and_leave_no_number():
     config = NormsConfig(seeds=2, steps=5, letters_steps=0, learning_rate=1e38)
-    found = NORMS.run(config, silent).assign_attrs(experiment="norms", config=config.model_dump_json())
+    found = NORMS.run(config, silent)
     assert found["diverged"].any()
     assert found["unmatched"].all()
     assert found["weight_norm"].where(found["diverged"], drop=True).isnull().all()
@@ -180,7 +180,7 @@ def _synthetic(ratios: np.ndarray) -> xr.Dataset:
 
 def test_claims_of_known_data():
     spread = np.random.default_rng(0).normal(0, 0.05, 64)
-    smaller = {c.id: c for c in NORMS.claims(_synthetic(0.5 + spread))}
+    smaller = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(0.5 + spread))}
     keys = ("spectral-steps", "spectral-loss", "token-steps", "token-loss", "scale-loss", "sharp-steps", "sharp-loss")
     assert set(smaller) == {f"norms-{k}-ring-ssa" for k in (*keys, "blunt-steps", "blunt-loss")} | {"norms-no-zeros"}
     for key in keys:
@@ -189,24 +189,24 @@ def test_claims_of_known_data():
         assert line.estimate.value == pytest.approx(0.5 + spread.mean())
     blunt = smaller["norms-blunt-loss-ring-ssa"]
     assert (blunt.verdict, blunt.relation, blunt.threshold) == ("not supported", ">", 0.95)
-    larger = {c.id: c for c in NORMS.claims(_synthetic(1.5 + spread))}
+    larger = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(1.5 + spread))}
     assert {larger[f"norms-{k}-ring-ssa"].verdict for k in keys} == {"not supported"}
     assert larger["norms-blunt-steps-ring-ssa"].verdict == "supported"
-    same = {c.id: c for c in NORMS.claims(_synthetic(1 + spread - spread.mean()))}
+    same = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(1 + spread - spread.mean()))}
     assert {same[f"norms-{k}-ring-ssa"].verdict for k in keys} == {"inconclusive"}
     assert same["norms-blunt-steps-ring-ssa"].verdict == "supported"  # as spiky is not spikier
-    lost = NORMS.claims(_synthetic(np.full(64, np.nan)))
+    lost = NORMS.judge(NormsConfig(), _synthetic(np.full(64, np.nan)))
     assert {c.verdict for c in lost if c.id != "norms-no-zeros"} == {"inconclusive"}
     partly = np.where(np.arange(64) < 4, np.nan, 0.5 + spread)
-    line = next(c for c in NORMS.claims(_synthetic(partly)) if c.id == "norms-spectral-loss-ring-ssa")
+    line = next(c for c in NORMS.judge(NormsConfig(), _synthetic(partly)) if c.id == "norms-spectral-loss-ring-ssa")
     assert (line.estimate.seeds, line.asked, line.verdict) == (60, 64, "supported")
 
 
 def test_an_exact_zero_would_refute_that_softmax_is_never_sparse():
     data = _synthetic(np.full(64, 0.5))
-    assert next(c for c in NORMS.claims(data) if c.id == "norms-no-zeros").verdict == "supported"
+    assert next(c for c in NORMS.judge(NormsConfig(), data) if c.id == "norms-no-zeros").verdict == "supported"
     data["zero_share"][0, 1, 3, 0] = 0.125
-    line = next(c for c in NORMS.claims(data) if c.id == "norms-no-zeros")
+    line = next(c for c in NORMS.judge(NormsConfig(), data) if c.id == "norms-no-zeros")
     assert (line.verdict, line.estimate.value) == ("not supported", 1)
 
 

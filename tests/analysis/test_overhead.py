@@ -19,7 +19,6 @@ from ssa_theory.parameters import ARCHITECTURES, added_parameters
 def _result() -> xr.Dataset:
     config = OVERHEAD.preset("paper")
     dataset = OVERHEAD.run(config, silent)
-    dataset.attrs |= {"config": config.model_dump_json(), "experiment": "overhead"}
     return dataset
 
 

@@ -15,7 +15,6 @@ from scipy import stats
 from analysis.claims import Claim
 from analysis.experiments.base import silent
 from analysis.experiments.phase import ALL, PHASE, PhaseConfig, sign_flip_tests
-from analysis.experiments.phase_claims import claims
 from analysis.fitting import fit
 from analysis.runner import execute
 from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, member_generator
@@ -130,7 +129,7 @@ def test_diverged_models_are_counted_and_left_out() -> None:
     assert data["diverged"].any()
     assert (data["l1_error"].isnull().all("step") == data["diverged"]).all()
     assert (data["p_value"] <= 1).all()
-    for line in claims(_stored(data, PhaseConfig(**TINY))):
+    for line in PHASE.claims(_stored(data, PhaseConfig(**TINY))):
         assert line.verdict in ("supported", "not supported", "inconclusive")
 
 
@@ -240,7 +239,7 @@ def _known(gain: dict[str, float], full_rank: float = 0.0, seeds: int = 32, spre
 
 
 def _by_id(dataset: xr.Dataset) -> dict[str, Claim]:
-    lines = claims(dataset)
+    lines = PHASE.claims(dataset)
     found = {c.id: c for c in lines}
     assert len(found) == len(lines)
     return found

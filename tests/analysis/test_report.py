@@ -22,6 +22,7 @@ from analysis.figures import new_figure, save_figure
 from analysis.ledger import TOPICS, ledger, topic_of
 from analysis.readme import PICTURE, blocks, fill
 from analysis.report import _flags, inline_svg, read_stored, render, write_report
+from analysis.results import load
 from analysis.runner import execute, load_claims
 from analysis.statistics import mean
 
@@ -67,7 +68,7 @@ def test_the_ledger_counts_and_decides():
 def tiny(name, claims=CLAIMS[:1], values=(1.0, 2.0)):
     """An experiment that needs no training."""
 
-    def plot(dataset):
+    def draw(config, dataset):
         figure = new_figure(3.0, 2.0)
         figure.subplots().plot(dataset["x"].values, label="x")
         return figure
@@ -76,7 +77,13 @@ def tiny(name, claims=CLAIMS[:1], values=(1.0, 2.0)):
         return xr.Dataset({"x": ("seed", list(values)), "diverged": ("seed", [False, True])})
 
     return Experiment(
-        name, f"Question of {name}?", f"Caption of {name}.", ExperimentConfig, run, plot, lambda dataset: list(claims)
+        name,
+        f"Question of {name}?",
+        f"Caption of {name}.",
+        ExperimentConfig,
+        run,
+        draw,
+        lambda config, dataset: list(claims),
     )
 
 
@@ -157,7 +164,7 @@ def test_the_numbers_in_the_report_are_those_of_the_claims(stored):
 def test_figures_are_byte_identical_for_the_same_result(stored):
     experiments, out = stored
     first = {kind: (out / "graph" / f"figure.{kind}").read_bytes() for kind in ("svg", "pdf", "png")}
-    save_figure(experiments["graph"].plot(xr.Dataset({"x": ("seed", [1.0, 2.0])})), out / "graph")
+    save_figure(experiments["graph"].plot(load(out / "graph" / "result.nc")), out / "graph")
     assert {kind: (out / "graph" / f"figure.{kind}").read_bytes() for kind in first} == first
 
 

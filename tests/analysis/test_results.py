@@ -45,7 +45,7 @@ def test_a_digest_follows_the_imports(tmp_path, monkeypatch):
     files = {
         "analysis/__init__.py": "",
         "analysis/results.py": "",
-        "analysis/experiments/graph.py": "from analysis.experiments.graph_figure import plot\nfrom ssa_theory import train",
+        "analysis/experiments/graph.py": "from analysis.experiments.graph_figure import draw\nfrom ssa_theory import train",
         "analysis/experiments/graph_figure.py": "import matplotlib",
         "analysis/experiments/twins.py": "import ssa_theory.ensemble",
         "ssa_theory/__init__.py": "from ssa_theory.ensemble import train",

@@ -20,7 +20,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def result(config):
-    return RETRIEVAL.run(config, silent).assign_attrs(experiment="retrieval", config=config.model_dump_json())
+    return RETRIEVAL.run(config, silent)
 
 
 def test_variables_and_dimensions(result):

@@ -18,7 +18,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def result(config):
-    return TWINS.run(config, silent).assign_attrs(experiment="twins", config=config.model_dump_json())
+    return TWINS.run(config, silent)
 
 
 def test_variables_and_dimensions(result):

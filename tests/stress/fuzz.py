@@ -7,9 +7,9 @@ experiment's config, at, within and beyond its bounds, wrong types, hostile file
 refused; or it is accepted and small, and trained, measured and judged; or it is accepted and cut off where training would
 begin, after all checks of settings, files and memory: if it is large (a size above 16, or a setting that by itself takes long),
 or not drawn to be trained (`--trained`).
-Of those that are trained some are drawn as well. A damaged result is a tiny one of which bytes, attributes (half of them with a
-valid seal) or variables were changed, or which something else
-stands in for; `plot`, `claims` and `run` meet it in random order.
+Of those that are trained some are drawn as well. A damaged result is a tiny one of which bytes, or attributes or variables
+(half of them with a valid seal) were changed, or which something else stands in for; `plot`, `claims` and `run` meet it in
+random order.
 
 Each ends with exit code 0, or 2 and one line `ssa-theory: ...` of at most 500 characters or the flag parser's message; `verify`
 may end with 1. A traceback, a crash of the process (a forked one, so a segmentation fault counts), or more than 10 seconds of
@@ -677,7 +677,7 @@ def _change_dataset(draw: random.Random, path: Path, other: Path) -> str:
         about += f" {dimension}"
     path.unlink()
     try:
-        if "attribute" in way and draw.random() < 0.5:
+        if draw.random() < 0.5:
             save(dataset, path)
             about += ", sealed"
         else:
