@@ -14,6 +14,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import dask
 import numpy as np
 import torch
 import xarray as xr
@@ -33,19 +34,29 @@ _PACKAGES = ("ssa-theory", "torch", "numpy", "scipy", "networkx", "xarray")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it into place.
+
+    Raises OSError where that fails, as on a full disk; then `path` is what it was.
+    """
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path} ({error.strerror or error}): make room, or choose another folder with --out; what is finished "
+            "is kept"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -174,11 +185,15 @@ def provenance(
 
 def save(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset as netCDF 4, whole, sealed with a checksum at its end, which readers of netCDF pass over."""
+    # Made in memory: the HDF5 library may crash where it writes to a full disk. On a worker xarray would ask the whole cluster
+    # for a lock on what it takes for a file.
+    with dask.config.set(scheduler="synchronous"):
+        content = memoryview(dataset.to_netcdf(engine="h5netcdf"))
 
     def write(temporary: Path) -> None:
-        dataset.to_netcdf(temporary, engine="h5netcdf")
-        content = temporary.read_bytes()
-        temporary.write_bytes(content + _seal(content))
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.write(_seal(content))
 
     write_whole(path, write)
 

@@ -1,6 +1,7 @@
 """Blocks of seeds: never done twice, never lost, and the same whoever trains them."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import xarray as xr
 from filelock import FileLock, Timeout
 
 from analysis.blocks import run_blocks
+from analysis.cli import main
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment, silent
 from analysis.experiments.dilution import DILUTION
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.results import UNFINISHED, load
+from analysis.figures import FORMATS
+from analysis.results import UNFINISHED, load, write_whole
 from analysis.runner import execute, present, result_path
 
 TINY = GraphConfig(seeds=5, steps=12, control_steps=0, variants=("vanilla", "ssa"), block_seeds=2, device="cpu")
@@ -80,6 +83,43 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path):
     assert same(result, undisturbed)
     assert same(load(result_path("graph", tmp_path)), undisturbed)
     assert not blocks.exists()
+
+
+@pytest.fixture
+def room():
+    """room(n): this process can write no file of more than n bytes, as on a disk that fills; None lifts that."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("missing", ["blocks/seeds-0-to-1.nc", "result.nc", "figure.svg"])
+def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, capsys, monkeypatch, room, missing):
+    def save_figure(figure, folder):  # larger than a result, and sooner done
+        for kind in FORMATS:
+            write_whole(folder / f"figure.{kind}", lambda temporary: temporary.write_text("x" * 10**6))
+
+    monkeypatch.setattr("analysis.runner.save_figure", save_figure)
+    undisturbed, _, _ = execute(GRAPH, TINY, tmp_path / "undisturbed")
+    sizes = {p.name: p.stat().st_size for p in (tmp_path / "undisturbed" / "graph").iterdir()}
+    command = ["run", "graph", "--seeds", "5", "--steps", "12", "--control-steps", "0", "--variants", "vanilla", "ssa"]
+    command += ["--block-seeds", "2", "--device", "cpu", "--out", str(tmp_path)]
+    room(sizes.get(missing, 1000) - 1)
+    assert main(command) == 2
+    room(None)
+    said = capsys.readouterr().err.splitlines()[-1]
+    path = tmp_path / "graph" / missing
+    assert said.startswith(
+        f"ssa-theory: cannot write {path} (File too large): make room, or choose another folder with --out"
+    )
+    left = {p.relative_to(tmp_path / "graph").as_posix() for p in (tmp_path / "graph").rglob("*") if p.is_file()}
+    blocks = {f"blocks/seeds-{seeds}.nc" for seeds in ("0-to-1", "2-to-3", "4-to-4")}
+    assert left == {"blocks/seeds-0-to-1.nc": set(), "result.nc": blocks, "figure.svg": {"result.nc"}}[missing]
+    trained = []
+    result, _, _ = execute(counting(trained), TINY, tmp_path)
+    assert len(trained) == (0 if left else 3)
+    assert same(result, undisturbed)
+    assert path.is_file() or missing.startswith("blocks")
 
 
 @pytest.mark.parametrize("change", [{"steps": 13}, {"block_seeds": 3}, {"dtype": "float64"}])
