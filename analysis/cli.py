@@ -1,5 +1,6 @@
 """The command line: list, run, plot, claims, verify, bench."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,16 +55,21 @@ _FLAGS = (tyro.conf.FlagCreatePairsOff,)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for a violated property, 2 for bad input, 130 after Ctrl-C."""
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    code = 0
     try:
         if command in ("-h", "--help"):
             print(USAGE)
         elif command not in _COMMANDS:
             raise ValueError(f"unknown command {command!r}: choose one of {', '.join(_COMMANDS)}")
         else:
-            return _COMMANDS[command](rest) or 0
+            code = _COMMANDS[command](rest) or 0
+        sys.stdout.flush()  # here, where a failure is told of
     except ValidationError as error:
         _fail(_explain(error))
         return 2
+    except BrokenPipeError:  # the reader of the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        return 1  # as rich does
     except (ValueError, MemoryError, OSError) as error:
         _fail(str(error) or type(error).__name__)
         return 2
@@ -73,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _fail("stopped; what was finished is kept, run the same command to go on")
         return 130
-    return 0
+    return code
 
 
 def _fail(sentence: str) -> None:

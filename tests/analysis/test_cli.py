@@ -1,6 +1,7 @@
 """The command line: what it writes, what it refuses, and that a refusal loses nothing."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -200,3 +201,13 @@ def test_the_installed_command_starts():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("ssa-theory: unknown experiment 'nothing'")
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--help"]])
+def test_output_that_nobody_reads_needs_no_words(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "analysis.cli", *arguments]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
