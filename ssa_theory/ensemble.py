@@ -91,7 +91,9 @@ class _State:
         )
 
 
-def _step(loss: Loss, state: _State, batch: Any, optimizer: Optimizer, learning_rate: Tensor, compiled: bool) -> None:
+def _step(
+    loss: Loss, state: _State, batch: Any, optimizer: Optimizer, learning_rate: float | Tensor, compiled: bool
+) -> None:
     """One step of every member: its gradient, and the optimiser. Compiled or not, it is this function."""
     member_loss = loss(state.parameters, batch)
     leaves = list(state.parameters.values())
@@ -156,7 +158,7 @@ def _step_compiled(loss: Loss, state: _State, batch: Any, optimizer: Optimizer, 
         _compiled_step(state.diverged.device.type)(loss, state, batch, optimizer, learning_rate, True)
     except Exception as error:  # no compiler, or a loss that cannot be traced: each fails in its own way
         state.count[:] = [count.float() for count in state.count]
-        _step(loss, state, batch, optimizer, learning_rate, False)  # an error of the loss itself is the caller's
+        _step(loss, state, batch, optimizer, float(learning_rate), False)  # an error of the loss itself is the caller's
         _notice((" ".join(str(error).split()) or type(error).__name__)[:120])
         return False
     return True
@@ -194,8 +196,8 @@ def train(
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f"unknown optimizer {optimizer!r}: choose adam or sgd")
     state = _State.of(parameters, compile)
-    # As a tensor, for a number would be a constant of the compiled graph, and each learning rate a compilation of its own.
-    rate = torch.tensor(learning_rate, dtype=torch.float64)
+    # As a number it would be a constant of the compiled graph, and each learning rate a compilation of its own.
+    rate = torch.full((), learning_rate, dtype=torch.float64, device=state.diverged.device)
     recorded, wanted = [], set(record)
     source = iter(repeat(None) if batches is None else batches)
 
@@ -214,7 +216,7 @@ def train(
             if compile:
                 compile = _step_compiled(loss, state, batch, optimizer, rate)
             else:
-                _step(loss, state, batch, optimizer, rate, False)
+                _step(loss, state, batch, optimizer, learning_rate, False)
             if progress is not None:
                 progress(1)
 
