@@ -24,9 +24,8 @@ from ssa_theory import block_members, resolve_device
 
 SINGLE_MODELS = 4  # trained one at a time
 TOLERANCE = 1e-4  # nats, or squared error: the median over models of the difference in final loss
-FUNCTION_OPERATIONS = (
-    20  # of an exponential or the like: a float32 polynomial with its range reduction is about ten multiply-adds
-)
+# Of an exponential or the like: a float32 polynomial with its range reduction is about ten multiply-adds.
+FUNCTION_OPERATIONS = 20
 
 
 class BenchConfig(ExperimentConfig):

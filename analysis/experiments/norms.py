@@ -44,9 +44,8 @@ class NormsConfig(ExperimentConfig):
 
 COMPARISONS = ("steps", "loss")
 PROGRESS = (0.5, 0.75, 0.9, 0.95, 0.99)  # shares of the slowest model's progress at which the norm is drawn
-COMMON_PROGRESS = (
-    0.9  # the one of the common loss: where a model stalls its norm still grows, which would count against it
-)
+# The one of the common loss: where a model stalls its norm still grows, which would count against it.
+COMMON_PROGRESS = 0.9
 _TOKEN = {
     "token_norm": "||W^T e_i||, how far the query map stretches each token",
     "inverse_temperature": "learned tau of each token",

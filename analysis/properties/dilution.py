@@ -143,9 +143,8 @@ def random_energy_critical_temperature(
         return
     last = min(tau, 60 * float(theory.gaussian_freezing(rest, deviation)))
 
-    def slack(
-        t: np.ndarray | float,
-    ) -> np.ndarray | float:  # of a mass: roundings of the log-odds' terms, a quarter of which it moves
+    def slack(t: np.ndarray | float) -> np.ndarray | float:
+        # Of a mass: roundings of the log-odds' terms, a quarter of which it moves.
         return 32 * EPS * (1 + np.log(n) + t * (gap + deviation * edge))
 
     grid = np.linspace(0, last, 400)[:-1]

@@ -45,9 +45,8 @@ def test_run_writes_everything_and_reuses_it(tmp_path, capsys):
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "graph").iterdir()}
     assert run("run", "graph", *TINY, "--out", tmp_path) == 0
     assert "unchanged, not run again" in capsys.readouterr().out
-    assert {
-        p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "graph").iterdir()
-    } == before  # nor drawn again
+    after = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "graph").iterdir()}
+    assert after == before  # nor drawn again
     assert run("run", "graph", *TINY, "--first-seed", "7", "--out", tmp_path) == 0
     assert "run in" in capsys.readouterr().out
 

@@ -245,9 +245,8 @@ def test_the_numbers_of_a_seed_do_not_depend_on_its_company():
     alone = CONVERGENCE.run(rings.model_copy(update={"seeds": 2, "first_seed": 2}), silent)
     parts = CONVERGENCE.run(rings.model_copy(update={"block_seeds": 3}), silent)
     for name in ("initial_gap", "gap_curve"):
-        a, b, c = (
-            d.sel(learning_rate=[0.03, 0.1])[name] for d in (alone, whole, parts)
-        )  # rounding has not grown there
+        # Rates at which rounding has not grown.
+        a, b, c = (d.sel(learning_rate=[0.03, 0.1])[name] for d in (alone, whole, parts))
         np.testing.assert_allclose(a.sel(seed=3), b.sel(seed=3), rtol=1e-6, atol=1e-9, err_msg=name)
         np.testing.assert_allclose(c, b, rtol=1e-6, atol=1e-9, err_msg=name)
 

@@ -251,10 +251,8 @@ def test_claims_on_known_errors() -> None:
     found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(synthetic())}
     assert len(found) == 1 + 3 * 4 + 5 + 1 + 3
     wanted = {
-        "substitute": (
-            1.25,
-            "supported",
-        ),  # the least over normalisers of the largest over tasks: 1.5-entmax everywhere
+        # The least over normalisers of the largest over tasks: 1.5-entmax everywhere.
+        "substitute": (1.25, "supported"),
         "graph-sparsemax": (3.0, "supported"),
         "retrieval-sparsemax": (1.5, "supported"),
         "length-sparsemax": (0.5, "not supported"),

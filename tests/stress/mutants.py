@@ -362,9 +362,8 @@ class Mutation:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        name = (
-            settings.get_current_profile_name()
-        )  # what the tests' own configuration has chosen, but without shrinking
+        # What the tests' own configuration has chosen, but without shrinking.
+        name = settings.get_current_profile_name()
         settings.register_profile("mutants", settings.get_profile(name), phases=[Phase.explicit, Phase.generate])
         settings.load_profile("mutants")
 
@@ -375,9 +374,8 @@ class Mutation:
         checks = [*self._properties(), *(self._test(item) for item in session.items)]
         everything = [mutant for module in self.modules for mutant in mutants(module)]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(
-            *columns, console=self.console, auto_refresh=False
-        ) as progress:  # no thread: processes are forked
+        # No thread of the display: processes are forked.
+        with Progress(*columns, console=self.console, auto_refresh=False) as progress:
             plan = self._plan(checks, progress)
             task = progress.add_task("mutants", total=len(everything))
             for mutant in everything if not self.broken else ():
@@ -478,9 +476,8 @@ def main(config: Config, console: Console) -> int:
     # The suite's own options but for the runtime type checker, whose wrappers would hide the functions.
     options = ["-q", "-s", "--no-summary", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # tyro has imported a package that is also a plugin
-    options += [
-        f"--ignore={ROOT / 'tests' / 'ssa_theory' / 'test_ensemble.py'}"
-    ]  # training: slow, and no formula's only test
+    # Training: slow, and no formula's only test.
+    options += [f"--ignore={ROOT / 'tests' / 'ssa_theory' / 'test_ensemble.py'}"]
     pytest.main([*options, f"--rootdir={ROOT}", f"-c={ROOT / 'pyproject.toml'}", *map(str, config.tests)], [mutation])
     for name in mutation.broken:
         console.print(f"fails on unbroken code: {name}", soft_wrap=True, markup=False)

@@ -238,10 +238,8 @@ def test_bayes_is_calibrated_and_no_estimator_beats_it(task):
 
     assert_zero(error - posterior.variance)
     assert_zero((data.target * posterior.mean).mean(1) - (posterior.mean**2).mean(1))
-    for other in (
-        data.tokens.mean(1),
-        np.zeros_like(data.target),
-    ):  # Pythagoras: risk(h) = risk(Bayes) + ||h - Bayes||^2
+    # Pythagoras: risk(h) = risk(Bayes) + ||h - Bayes||^2
+    for other in (data.tokens.mean(1), np.zeros_like(data.target)):
         distance = ((other - posterior.mean) ** 2).mean(1)
         assert_zero(((other - data.target) ** 2).mean(1) - error - distance)
         assert distance.mean() > 0
