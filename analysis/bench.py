@@ -89,7 +89,7 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
             },
         }
     _add_memory(report)
-    report |= provenance("bench", config, device, time.perf_counter() - start, __name__)
+    report |= provenance("bench", config, device, __name__) | {"wall_seconds": round(time.perf_counter() - start, 2)}
     write_whole(
         folder / "bench.json",
         lambda path: path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"),

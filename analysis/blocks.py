@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import xarray as xr
@@ -10,7 +10,7 @@ import xarray as xr
 from analysis.cluster import run_jobs
 from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.results import load, load_current, prepare_folder, provenance, save
+from analysis.results import load_current, prepare_folder, provenance, save
 from ssa_theory import resolve_device
 
 
@@ -22,9 +22,10 @@ def run_blocks(
     scheduler: str | None,
     progress: Progress,
 ) -> xr.Dataset:
-    """The result of all blocks, of which those that `folder` holds, made by this config and source, are not trained again.
+    """The result of all blocks, of which those that `folder` holds, made as they would be now, are not trained again.
 
     workers, scheduler: who trains the others, as in `run_jobs`. A run of one block stores no file of its own: it is the result.
+    Raises ValueError where workers have other code, packages or files than this process.
     """
     parts = experiment.blocks(config)
     if len(parts) == 1:
@@ -38,8 +39,24 @@ def run_blocks(
     advance(len(parts) - len(to_do))
     for _ in run_jobs(_run_block, to_do, workers, scheduler, progress):
         advance(1)
-    datasets = [load(path) if done is None else done for path, done in zip(paths, finished, strict=True)]
-    return experiment.join(config, datasets, progress)
+    datasets = [
+        load_current(path, part, module) if done is None else done
+        for part, path, done in zip(parts, paths, finished, strict=True)
+    ]
+    if any(dataset is None for dataset in datasets):
+        raise ValueError(
+            "blocks were trained with another version of this code or of its packages, or from other files, than are here: give "
+            "all workers the same, leave files as they are during a run, and run the same command again"
+        )
+    return experiment.join(config, datasets, progress).assign_attrs(_trained_by(datasets))
+
+
+def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, str | float]:
+    """Where the blocks of a result were trained: what they have in common, or all that there is, and the sum of their times."""
+    keys = ("revision", "uncommitted_changes", "device", "threads")
+    found = {key: list(dict.fromkeys(block.attrs[key] for block in blocks)) for key in keys}
+    common = {key: values[0] if len(values) == 1 else ", ".join(map(str, values)) for key, values in found.items()}
+    return common | {"blocks": len(blocks), "block_seconds": round(sum(b.attrs["wall_seconds"] for b in blocks), 2)}
 
 
 def _run_block(experiment: Experiment, part: ExperimentConfig, path: Path, progress: Progress) -> None:
@@ -57,12 +74,11 @@ def made_and_stored(
     experiment: Experiment, config: ExperimentConfig, path: Path, make: Callable[[], xr.Dataset]
 ) -> xr.Dataset:
     """What `make` returns, with its provenance and the seconds that it took, as it is stored at `path`."""
+    about = provenance(experiment.name, config, resolve_device(config.device), experiment.train.__module__)
     start = time.perf_counter()
     dataset = make()
-    seconds = time.perf_counter() - start
-    dataset.attrs |= provenance(
-        experiment.name, config, resolve_device(config.device), seconds, experiment.train.__module__
-    )
+    # What the dataset says itself, of the processes that trained its blocks, is nearer the truth.
+    dataset.attrs = about | {"wall_seconds": round(time.perf_counter() - start, 2)} | dataset.attrs
     save(dataset, path)
     return dataset
 

@@ -163,24 +163,40 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def provenance(
-    name: str, config: ExperimentConfig, device: torch.device, wall_seconds: float, module: str
-) -> dict[str, str | float]:
-    """The attributes of a result made by `module`: netCDF knows neither None nor dicts, so config and versions are JSON."""
-    versions = {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES}
+def provenance(name: str, config: ExperimentConfig, device: torch.device, module: str) -> dict[str, str | float]:
+    """How a result of `module` is made, in attributes for it; to be taken before it is made, as the user's files may change."""
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     return {
         "experiment": name,
         "format": FORMAT,
-        "config": config.model_dump_json(),
-        "versions": json.dumps(versions),
-        "source": source_digest(module),
+        **_origin(config, module),
         "revision": revision()[0],
         "uncommitted_changes": revision()[1],
         "device": f"{device.type} ({hardware})",
         "threads": torch.get_num_threads(),
-        "wall_seconds": round(wall_seconds, 2),
     }
+
+
+def _origin(config: ExperimentConfig, module: str) -> dict[str, str]:
+    """What must be the same for a stored result to be used again. NetCDF knows neither None nor dicts, so most are JSON.
+
+    inputs: a fingerprint of the content of each file that the config names, which may change behind its name.
+    """
+    versions = {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES}
+    return {
+        "config": config.model_dump_json(),
+        "inputs": json.dumps({name: _content(value) for name, value in config if isinstance(value, Path)}),
+        "versions": json.dumps(versions),
+        "source": source_digest(module),
+    }
+
+
+def _content(path: Path) -> str:
+    """The file's fingerprint; none of one that cannot be read, which is refused where it is read."""
+    try:
+        return file_digest(path) if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def save(dataset: xr.Dataset, path: Path) -> None:
@@ -233,14 +249,15 @@ def load(path: Path) -> xr.Dataset:
 
 
 def load_current(path: Path, config: ExperimentConfig, module: str) -> xr.Dataset | None:
-    """The stored result if it was made by this config and this source of `module`, so that it can be used; else None."""
+    """The stored result if what made it is as it is now, so that it can be used; else None.
+
+    That is the config, the files it names, the source of `module`, and the versions of Python and of the packages.
+    """
     if not path.is_file():
         return None
     try:
         dataset = load(path)
     except ValueError:
         return None
-    same = dataset.attrs.get("config") == config.model_dump_json() and dataset.attrs.get("source") == source_digest(
-        module
-    )
+    same = all(str(dataset.attrs.get(key)) == value for key, value in _origin(config, module).items())
     return dataset if same else None

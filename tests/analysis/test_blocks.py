@@ -13,14 +13,14 @@ import pytest
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from analysis.blocks import run_blocks
+from analysis.blocks import made_and_stored, run_blocks
 from analysis.cli import main
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment, silent
 from analysis.experiments.dilution import DILUTION
 from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.figures import FORMATS
-from analysis.results import UNFINISHED, load, write_whole
+from analysis.results import UNFINISHED, load, save, write_whole
 from analysis.runner import execute, present, result_path
 
 TINY = GraphConfig(seeds=5, steps=12, control_steps=0, variants=("vanilla", "ssa"), block_seeds=2, device="cpu")
@@ -141,6 +141,35 @@ def test_damaged_blocks_are_trained_anew(tmp_path):
     trained.clear()
     assert same(run_blocks(experiment, TINY, folder, 1, None, silent), whole)
     assert trained == [range(2, 4)]
+
+
+def test_a_result_says_where_its_blocks_were_trained(tmp_path):
+    alone = run_blocks(GRAPH, TINY, tmp_path, 1, None, silent)
+    files = sorted(tmp_path.iterdir())
+    seconds = [load(file).attrs["wall_seconds"] for file in files]
+    assert (alone.attrs["blocks"], alone.attrs["threads"]) == (3, 1)
+    assert alone.attrs["block_seconds"] == pytest.approx(sum(seconds))
+    save(load(files[1]).assign_attrs(threads=7, device="cuda (H100)"), files[1])
+    files[2].unlink()
+    both = run_blocks(GRAPH, TINY, tmp_path, 1, None, silent)
+    assert both.attrs["threads"] == "1, 7"
+    assert both.attrs["device"] == f"{alone.attrs['device']}, cuda (H100)"
+    stored = made_and_stored(GRAPH, TINY, tmp_path / "result.nc", lambda: both)
+    assert (stored.attrs["threads"], stored.attrs["revision"]) == ("1, 7", alone.attrs["revision"])
+
+
+@pytest.mark.parametrize("part", ["versions", "source", "inputs"])
+def test_blocks_of_workers_with_another_version_are_refused(tmp_path, monkeypatch, part):
+    def elsewhere(job, arguments, workers, scheduler, progress):
+        for experiment, config, path in arguments:
+            job(experiment, config, path, progress)
+            yield save(load(path).assign_attrs({part: "other"}), path)
+
+    monkeypatch.setattr("analysis.blocks.run_jobs", elsewhere)
+    with pytest.raises(
+        ValueError, match="another version of this code or of its packages, or from other files, than are here"
+    ):
+        run_blocks(GRAPH, TINY, tmp_path, 2, None, silent)
 
 
 def test_a_sweep_on_workers_of_which_one_is_killed_equals_that_of_this_process(tmp_path):

@@ -4,11 +4,14 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import xarray as xr
 
 import analysis.results as results
+from analysis.blocks import made_and_stored
+from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.results import _closure, load, load_current, prepare_folder, provenance, save, source_digest, write_whole
 from analysis.runner import execute
@@ -19,7 +22,7 @@ MODULE = "analysis.experiments.graph"
 @pytest.fixture
 def dataset():
     data = xr.Dataset({"x": ("seed", [1.0, 2.0])})
-    return data.assign_attrs(provenance("graph", GraphConfig(seeds=2), torch.device("cpu"), 0.1, MODULE))
+    return data.assign_attrs(provenance("graph", GraphConfig(seeds=2), torch.device("cpu"), MODULE))
 
 
 def test_round_trip_and_reuse(tmp_path, dataset):
@@ -35,9 +38,39 @@ def test_round_trip_and_reuse(tmp_path, dataset):
     assert load_current(tmp_path / "none.nc", GraphConfig(seeds=2), MODULE) is None
 
 
-def test_a_result_of_other_source_is_not_reused(tmp_path, dataset):
-    save(dataset.assign_attrs(source="0" * 16), tmp_path / "result.nc")
+@pytest.mark.parametrize("odd", ["0" * 16, "{}", np.arange(3)])
+@pytest.mark.parametrize("part", ["config", "versions", "source"])
+def test_a_result_of_other_config_versions_or_source_is_not_reused(tmp_path, dataset, part, odd):
+    save(dataset.assign_attrs({part: odd}), tmp_path / "result.nc")
     assert load_current(tmp_path / "result.nc", GraphConfig(seeds=2), MODULE) is None
+
+
+def test_a_result_of_a_file_that_has_changed_is_not_reused(tmp_path):
+    text, path = tmp_path / "novel.txt", tmp_path / "result.nc"
+    text.write_text("It was the best of times, it was the worst of times.")
+    config = GraphConfig(seeds=2, steps=2, control_steps=0, dim=4, family="letters", text_file=text)
+    made_and_stored(GRAPH, config, path, lambda: GRAPH.train(config, silent))
+    assert load_current(path, config, MODULE) is not None
+    text.write_text("It was the age of wisdom, it was the age of foolishness.")
+    assert load_current(path, config, MODULE) is None
+    text.write_text("It was the best of times, it was the worst of times.")
+    assert load_current(path, config, MODULE) is not None
+    text.unlink()
+    assert load_current(path, config, MODULE) is None
+
+
+def test_a_file_that_changes_during_the_training_is_not_that_of_the_result(tmp_path):
+    text, path = tmp_path / "novel.txt", tmp_path / "result.nc"
+    text.write_text("It was the best of times, it was the worst of times.")
+    config = GraphConfig(seeds=2, steps=2, control_steps=0, dim=4, family="letters", text_file=text)
+
+    def train():
+        dataset = GRAPH.train(config, silent)
+        text.write_text("It was the age of wisdom, it was the age of foolishness.")
+        return dataset
+
+    made_and_stored(GRAPH, config, path, train)
+    assert load_current(path, config, MODULE) is None
 
 
 def test_a_digest_follows_the_imports(tmp_path, monkeypatch):
