@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -31,6 +32,20 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in place of figures, larger than a small result and sooner done, for tests of what is stored when."""
+    # Imported before the tests, the packages would escape the runtime type checker.
+    from analysis.figures import FORMATS
+    from analysis.results import write_whole
+
+    def save_figure(figure: object, folder: Path) -> None:
+        for kind in FORMATS:
+            write_whole(folder / f"figure.{kind}", lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>"))
+
+    monkeypatch.setattr("analysis.runner.save_figure", save_figure)
 
 
 class _NoHost(TorchDispatchMode):

@@ -19,8 +19,7 @@ from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment, silent
 from analysis.experiments.dilution import DILUTION
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.figures import FORMATS
-from analysis.results import UNFINISHED, load, save, write_whole
+from analysis.results import UNFINISHED, load, save
 from analysis.runner import execute, present, result_path
 
 TINY = GraphConfig(seeds=5, steps=12, control_steps=0, variants=("vanilla", "ssa"), block_seeds=2, device="cpu")
@@ -58,7 +57,7 @@ def test_an_experiment_that_is_not_cut_says_so():
         DILUTION.blocks(DILUTION.preset("smoke").model_copy(update={"block_seeds": 2}))
 
 
-def test_a_run_that_was_cut_off_goes_on(tmp_path):
+def test_a_run_that_was_cut_off_goes_on(tmp_path, quick_figures):
     """Stopped in the second block: the first is kept, as is a third that is there, and only the others are trained."""
     trained = []
     experiment = counting(trained)
@@ -94,12 +93,7 @@ def room():
 
 
 @pytest.mark.parametrize("missing", ["blocks/seeds-0-to-1.nc", "result.nc", "figure.svg"])
-def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, capsys, monkeypatch, room, missing):
-    def save_figure(figure, folder):  # larger than a result, and sooner done
-        for kind in FORMATS:
-            write_whole(folder / f"figure.{kind}", lambda temporary: temporary.write_text("x" * 10**6))
-
-    monkeypatch.setattr("analysis.runner.save_figure", save_figure)
+def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, capsys, quick_figures, room, missing):
     undisturbed, _, _ = execute(GRAPH, TINY, tmp_path / "undisturbed")
     sizes = {p.name: p.stat().st_size for p in (tmp_path / "undisturbed" / "graph").iterdir()}
     command = ["run", "graph", "--seeds", "5", "--steps", "12", "--control-steps", "0", "--variants", "vanilla", "ssa"]
@@ -239,7 +233,7 @@ def test_a_second_process_waits_for_the_first(tmp_path):
         assert said in out
 
 
-def test_the_lock_of_a_killed_process_is_free(tmp_path):
+def test_the_lock_of_a_killed_process_is_free(tmp_path, quick_figures):
     code = (
         "from filelock import FileLock; import time\n"
         f"lock = FileLock({str(tmp_path / '.graph.lock')!r})\n"
@@ -259,7 +253,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         pass
 
 
-def test_drawing_waits_too_and_what_kills_left_is_deleted(tmp_path):
+def test_drawing_waits_too_and_what_kills_left_is_deleted(tmp_path, quick_figures):
     execute(GRAPH, TINY.model_copy(update={"block_seeds": None}), tmp_path)
     folder = result_path("graph", tmp_path).parent
     (folder / "blocks").mkdir()

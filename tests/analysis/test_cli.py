@@ -62,7 +62,7 @@ def test_plot_redraws_without_training(tmp_path, capsys, monkeypatch):
     assert "redrawn" in capsys.readouterr().out
 
 
-def test_what_is_missing_is_drawn_again_without_training(tmp_path, capsys, monkeypatch):
+def test_what_is_missing_is_drawn_again_without_training(tmp_path, capsys, monkeypatch, quick_figures):
     assert run("run", "graph", *TINY, "--out", tmp_path) == 0
     figure, claims = tmp_path / "graph" / "figure.png", tmp_path / "graph" / "claims.json"
     whole = figure.read_bytes(), claims.read_bytes()
@@ -74,7 +74,7 @@ def test_what_is_missing_is_drawn_again_without_training(tmp_path, capsys, monke
         assert (figure.read_bytes(), claims.read_bytes()) == whole
 
 
-def test_a_result_of_another_version_or_changed_since_says_so(tmp_path, capsys):
+def test_a_result_of_another_version_or_changed_since_says_so(tmp_path, capsys, quick_figures):
     assert run("run", "graph", *TINY, "--out", tmp_path) == 0
     path = tmp_path / "graph" / "result.nc"
     whole = load(path)
@@ -88,7 +88,7 @@ def test_a_result_of_another_version_or_changed_since_says_so(tmp_path, capsys):
         assert said.endswith("run `ssa-theory run graph --fresh`")
 
 
-def test_every_field_is_a_flag(tmp_path):
+def test_every_field_is_a_flag(tmp_path, quick_figures):
     text = tmp_path / "novel.txt"
     text.write_text("It was the best of times, it was the worst of times. " * 3)
     out = ["--control-steps", "0", "--out", tmp_path]
@@ -184,7 +184,7 @@ def test_bad_input_is_one_sentence_and_loses_nothing(tmp_path, capsys, monkeypat
     assert (tmp_path / "graph" / "result.nc").read_bytes() == b"\x89HDF truncated"
 
 
-def test_interruption_keeps_finished_work(tmp_path, capsys, monkeypatch):
+def test_interruption_keeps_finished_work(tmp_path, capsys, monkeypatch, quick_figures):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
