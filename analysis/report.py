@@ -99,8 +99,9 @@ def _section(experiment: Experiment, out: Path) -> Section:
     keys = ("device", "threads", "wall_seconds", "source", "revision", "uncommitted_changes", "format")
     try:
         config, versions = (dict(json.loads(dataset.attrs[key])) for key in ("config", "versions"))
-        some = {key: dataset.attrs[key] for key in ("blocks", "block_seconds", "inputs") if key in dataset.attrs}
-        about = {key: dataset.attrs[key] for key in keys} | some | versions
+        files = {f"{name}, content": found for name, found in dict(json.loads(dataset.attrs["inputs"])).items()}
+        blocks = {key: dataset.attrs[key] for key in ("blocks", "block_seconds") if key in dataset.attrs}
+        about = {key: dataset.attrs[key] for key in keys} | blocks | files | versions
     except (KeyError, ValueError, TypeError) as error:
         return Section(
             experiment, f"the stored result {path} does not say how it was made ({error!r}): run `{command} --fresh`"

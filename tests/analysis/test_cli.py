@@ -95,6 +95,7 @@ def test_every_field_is_a_flag(tmp_path, quick_figures):
     assert run("run", "graph", *TINY, "--family", "letters", "--text-file", text, "--dim", "5", *out) == 0
     with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:
         assert set(result["node"].values) == set("_abefhimorstw")
+    assert "<dt>text_file, content</dt>" in (tmp_path / "index.html").read_text()
     edges = tmp_path / "edges.txt"
     edges.write_text("a b 2\na c\nb a\nc a\n")
     flags = ["--family", "file", "--graph-file", edges, "--variants", "vanilla", "ssa-degree", "--context", "prompt"]
