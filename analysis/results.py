@@ -14,7 +14,6 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import dask
 import numpy as np
 import torch
 import xarray as xr
@@ -103,6 +102,12 @@ def revision() -> tuple[str, str]:
 
 
 @cache
+def versions() -> str:
+    """The versions of Python and of the packages that numbers depend on, as JSON."""
+    return json.dumps({"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES})
+
+
+@cache
 def source_digest(module: str, presentation: bool = False) -> str:
     """A fingerprint of a module's source and of all that it imports from this project, directly or not.
 
@@ -182,11 +187,10 @@ def _origin(config: ExperimentConfig, module: str) -> dict[str, str]:
 
     inputs: a fingerprint of the content of each file that the config names, which may change behind its name.
     """
-    versions = {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES}
     return {
         "config": config.model_dump_json(),
         "inputs": json.dumps({name: _content(value) for name, value in config if isinstance(value, Path)}),
-        "versions": json.dumps(versions),
+        "versions": versions(),
         "source": source_digest(module),
     }
 
@@ -201,6 +205,8 @@ def _content(path: Path) -> str:
 
 def save(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset as netCDF 4, whole, sealed with a checksum at its end, which readers of netCDF pass over."""
+    import dask  # slow to import, which a command that stores nothing need not wait for
+
     # Made in memory: the HDF5 library may crash where it writes to a full disk. On a worker xarray would ask the whole cluster
     # for a lock on what it takes for a file.
     with dask.config.set(scheduler="synchronous"):
