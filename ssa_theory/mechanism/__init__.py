@@ -1,0 +1,28 @@
+"""What an attention layer is: one description of its parts, one layer that wears them, one
+registry.
+"""
+
+from ssa_theory.mechanism.layer import Inputs, Layer, Tokens
+from ssa_theory.mechanism.load import file_of, mechanism
+from ssa_theory.mechanism.mechanism import Look, Mechanism, Shift
+from ssa_theory.mechanism.parts import Form, Generators, Misfit, Parameters, Part, Role, View
+from ssa_theory.mechanism.registry import MECHANISMS
+
+__all__ = [
+    "MECHANISMS",
+    "Form",
+    "Generators",
+    "Inputs",
+    "Layer",
+    "Look",
+    "Mechanism",
+    "Misfit",
+    "Parameters",
+    "Part",
+    "Role",
+    "Shift",
+    "Tokens",
+    "View",
+    "file_of",
+    "mechanism",
+]

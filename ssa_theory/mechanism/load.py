@@ -1,0 +1,69 @@
+"""Mechanisms by what a user writes: a name, names joined by `+`, or a variable in a Python file."""
+
+import difflib
+import runpy
+from functools import cache
+from pathlib import Path
+
+from ssa_theory.mechanism.mechanism import Mechanism
+from ssa_theory.mechanism.registry import MECHANISMS
+
+
+def mechanism(name: str) -> Mechanism:
+    """The mechanism of a name, such as `ssa`, `sparsemax+ssa-query`, or `./mine.py:MINE` for one of
+    the user's own.
+
+    Raises ValueError for an unknown name, with the nearest ones, for a file that cannot be run or
+    holds no such mechanism, and for mechanisms that cannot be joined.
+
+    >>> mechanism("ssmax+sink").name
+    'ssmax+sink'
+    """
+    file = file_of(name)
+    if file is not None:
+        return _from_file(name, file, file.stat().st_mtime_ns if file.is_file() else 0)
+    parts = name.split("+")
+    for part in parts:
+        if part not in MECHANISMS:
+            near = difflib.get_close_matches(part, MECHANISMS, 3, 0.5) or list(MECHANISMS)[:4]
+            raise ValueError(
+                f"unknown mechanism {part!r}: did you mean {', '.join(near)}? `ssa-theory mechanisms` "
+                "lists all, and PATH.py:NAME takes one from a file"
+            )
+    joined = MECHANISMS[parts[0]]
+    for part in parts[1:]:
+        joined = joined.with_parts_of(MECHANISMS[part])
+    return joined
+
+
+def file_of(name: str) -> Path | None:
+    """The Python file that a mechanism comes from, of `PATH.py:NAME`; None for a name."""
+    path, colon, _ = name.rpartition(":")
+    return Path(path) if colon and path.endswith(".py") else None
+
+
+@cache
+def _from_file(name: str, path: Path, changed: int) -> Mechanism:
+    """changed: when the file was; a later version is read anew."""
+    variable = name.rpartition(":")[2]
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file {path} for mechanism {name!r}: give PATH.py:NAME of a "
+            "file that exists"
+        )
+    try:
+        module = runpy.run_path(str(path), run_name=f"mechanism_{path.stem}")
+    except Exception as error:  # the user's code may fail in any way
+        raise ValueError(
+            f"the mechanism file {path} fails with {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}: mend the file"
+        ) from error
+    found = module.get(variable)
+    if not isinstance(found, Mechanism):
+        there = [k for k, v in module.items() if isinstance(v, Mechanism)]
+        has = f"it holds {', '.join(there)}" if there else "it holds no Mechanism"
+        raise ValueError(
+            f"the file {path} has no Mechanism named {variable!r} ({has}): name one, or "
+            f"write {variable} = Mechanism(...)"
+        )
+    return found

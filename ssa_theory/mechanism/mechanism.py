@@ -1,0 +1,171 @@
+"""A mechanism: what an attention layer does beyond vanilla attention, composed of parts."""
+
+import math
+from dataclasses import dataclass, field, fields, replace
+
+from ssa_theory.mechanism.gates import Gate
+from ssa_theory.mechanism.normalizers import Normalizer, Softmax
+from ssa_theory.mechanism.parts import Form, Misfit, Part, Role, Shape
+from ssa_theory.mechanism.score_maps import Bilinear, ScoreMap
+from ssa_theory.mechanism.scores import Score
+from ssa_theory.mechanism.temperature import Temperature
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a mechanism is drawn, in every figure: matplotlib's colour, marker and line style."""
+
+    color: str = "#7f7f7f"
+    marker: str = "*"
+    line: str | tuple[int, tuple[int, ...]] = (0, (3, 2, 1, 2, 1, 2))
+
+
+@dataclass(frozen=True)
+class Shift(Part):
+    """A learned constant added to the scores before temperatures scale them: which keys lie above
+    zero.
+    """
+
+    def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
+        return {"offset": ()}
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """What attention does beyond vanilla, for query i and key j that is one of the n keys that i
+    sees:
+
+        z_ij = tau_q(x_i) tau_k(x_j) (s(x_i, x_j) + shift) + b(x_j)
+        p_i  = normalise(z_i)
+        y_i  = g(x_i) * sum_j p_ij tau_v(x_j) W_v x_j
+
+    query, key, value: the inverse temperatures tau, or None for 1. score: s, bilinear unless named.
+    shift: a learned constant. bias: b, a gate inside the softmax. normalizer: softmax unless named.
+    gate: g on the output.
+
+    A temperature acts as far as a layer allows (see `fitted`); every other part must have something
+    to act on.
+
+    name: for results and figures. formula, source: what it does beyond vanilla, and where it comes
+    from. look: how it is drawn. Raises ValueError for a name that is empty or has spaces or
+    slashes.
+
+    >>> from ssa_theory.mechanism.temperature import Selective
+    >>> Mechanism("mine", query=Selective()).fitted(Form(dim=4)).query
+    Selective(score=WeightShared(), link=Tanh(), position=False)
+    """
+
+    name: str
+    formula: str = ""
+    source: str = ""
+    query: Temperature | None = None
+    key: Temperature | None = None
+    value: Temperature | None = None
+    score: ScoreMap = field(default_factory=Bilinear)
+    shift: Shift | None = None
+    bias: Score | None = None
+    normalizer: Normalizer = field(default_factory=Softmax)
+    gate: Gate | None = None
+    look: Look = Look()
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set(" \t\n/\\"):
+            raise ValueError(
+                f"a mechanism's name stands in files and figures and must have no spaces or slashes, "
+                f"got {self.name!r}: rename it"
+            )
+
+    def parts(self) -> dict[str, Part]:
+        """The parts that it has, in the order in which they draw their initial parameters."""
+        return {name: part for name in _ROLE if (part := getattr(self, name)) is not None}
+
+    @property
+    def is_vanilla(self) -> bool:
+        """Whether all parts are those of vanilla attention."""
+        return all(
+            getattr(self, f.name) == getattr(_VANILLA, f.name)
+            for f in fields(self)
+            if f.name in _ROLE
+        )
+
+    def fitted(self, form: Form) -> "Mechanism":
+        """The mechanism as a layer of this form wears it.
+
+        Without a value map value temperatures are left out, position terms where all queries see
+        the same n, token terms where tokens are not seen. Raises Misfit where nothing is left of it
+        then, or another part does not fit.
+        """
+        worn: dict[str, Part | None] = {}
+        missing: list[str] = []
+        for name, part in self.parts().items():
+            try:
+                worn[name] = part.fitted(_ROLE[name], form)
+            except Misfit as reason:
+                missing.append(str(reason))
+                worn[name] = None
+                if not isinstance(part, Temperature):
+                    raise Misfit(f"mechanism {self.name} needs {reason}") from None
+        fitted = replace(self, **worn)
+        if fitted.is_vanilla and not self.is_vanilla:
+            raise Misfit(f"mechanism {self.name} needs {' or '.join(dict.fromkeys(missing))}")
+        return fitted
+
+    def with_parts_of(self, other: "Mechanism") -> "Mechanism":
+        """Both at once, named `self+other` and drawn like self. Raises ValueError where both change
+        the same part.
+        """
+        changed = {
+            name: getattr(other, name)
+            for name in _ROLE
+            if getattr(other, name) != getattr(_VANILLA, name)
+        }
+        twice = [name for name in changed if getattr(self, name) != getattr(_VANILLA, name)]
+        if twice:
+            raise ValueError(
+                f"mechanisms {self.name} and {other.name} cannot be joined, both change "
+                f"{', '.join(twice)}: write a mechanism of your own"
+            )
+        return replace(
+            self,
+            name=f"{self.name}+{other.name}",
+            formula=f"{self.formula}; {other.formula}",
+            source=f"{self.source}; {other.source}",
+            **changed,
+        )
+
+    def shapes(self, form: Form) -> dict[str, Shape]:
+        """The shapes of what its parts learn, `part.name` -> shape; of the parts that fit."""
+        fitted = self.fitted(form)
+        return {
+            f"{name}.{own}": shape
+            for name, part in fitted.parts().items()
+            for own, shape in part.shapes(_ROLE[name], form).items()
+        }
+
+    def added_parameters(self, form: Form) -> int:
+        """How many parameters it adds to a vanilla layer of this form, one model, one head."""
+        own_map = form.dim**2 if self.score.maps_keys else 0
+        own_scale = form.given_scores and self.fitted(form).has_scale
+        return sum(math.prod(s) for s in self.shapes(form).values()) + own_map - own_scale
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether its query temperature has a learned factor."""
+        return self.query is not None and self.query.has_scale
+
+    def role(self, part: str) -> Role:
+        """Whose tokens a part reads."""
+        return _ROLE[part]
+
+
+_ROLE: dict[str, Role] = {
+    "query": "query",
+    "key": "key",
+    "value": "value",
+    "score": "query",
+    "shift": "key",
+    "bias": "key",
+    "normalizer": "key",
+    "gate": "query",
+}
+_VANILLA = Mechanism("vanilla")

@@ -1,0 +1,264 @@
+"""Normalisers: how a row of scores z becomes attention weights p.
+
+    Softmax          p_j proportional to exp(z_j), never exactly zero
+    SoftmaxSink      softmax over the keys and a sink of value 0, whose logit is learned or 0
+    Sparsemax        the Euclidean projection of z on the simplex, arXiv 1602.02068
+    Entmax15         alpha-entmax with alpha = 1.5, arXiv 1905.05702
+    Entmax           p_j = [(alpha - 1) z_j - theta]_+^(1 / (alpha - 1)), alpha in (1.01, 2) learned
+    TopK             softmax over the k largest scores (of equal ones, any that make up k)
+    Threshold        softmax over the positive scores, Threshold Relative Attention, arXiv 2503.23174
+    ReLA             p_j proportional to max(z_j, 0), rectified attention, arXiv 2104.07012, made to sum to one
+
+A score of -inf is a masked key and gets no weight. Rows sum to one but for two rules: with a sink
+they sum to less, and a row with no key left (all masked or, for Threshold and ReLA, none positive)
+is zero, as if the query attended to nothing, and so is its gradient. A row with a NaN or +inf score
+is NaN.
+"""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from entmax import entmax15, entmax_bisect, sparsemax
+from jaxtyping import Float
+from torch import Tensor
+
+from ssa_theory.mechanism.parts import Form, Parameters, Part, Role, Shape
+
+LEAST_ALPHA = 1.01
+"""The least alpha that is learned. At alpha = 1 the package's bisection returns a uniform row
+without a word, and near it the gradient in alpha, a difference divided by (alpha - 1)^2, is lost to
+rounding.
+"""
+_BISECTIONS: Mapping[Any, int] = {
+    torch.float32: 24,
+    torch.float64: 50,
+}  # to machine precision; also what is allowed
+
+
+class Normalizer(Part):
+    """Scores to rows, over the axis `dim` of the keys."""
+
+    exponential: bool = False
+    """Whether p is a softmax over the keys, up to a factor a row: then the row as a prediction has
+    a logarithm, and equal keys can share their weight by log m added to the score.
+    """
+
+    @abc.abstractmethod
+    def rows(
+        self, parameters: Parameters, scores: Float[Tensor, "*shape member"], dim: int
+    ) -> Float[Tensor, "*shape member"]:
+        """The weights."""
+
+    def prediction(
+        self, parameters: Parameters, scores: Float[Tensor, "*shape member"], dim: int
+    ) -> Float[Tensor, "*shape member"]:
+        """The row as a distribution over the keys: negative weights set to 0, over the sum; uniform
+        where that is 0.
+        """
+        return as_prediction(self.rows(parameters, scores, dim), dim)
+
+
+def as_prediction(rows: Float[Tensor, "*shape member"], dim: int) -> Float[Tensor, "*shape member"]:
+    """Rows as distributions: negative weights set to 0, divided by the sum; uniform where that is
+    0.
+    """
+    positive = rows.clamp(min=0)
+    total = positive.sum(dim, keepdim=True)
+    return torch.where(
+        total == 0, 1 / rows.shape[dim], positive / torch.where(total == 0, 1.0, total)
+    )
+
+
+@final
+@dataclass(frozen=True)
+class Softmax(Normalizer):
+    """p_j = exp(z_j) / sum_k exp(z_k)."""
+
+    exponential = True
+
+    def rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        return scores.softmax(dim)
+
+    def prediction(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        return scores.softmax(dim)
+
+
+@final
+@dataclass(frozen=True)
+class SoftmaxSink(Normalizer):
+    """p_j = exp(z_j) / (exp(s) + sum_k exp(z_k)): one more key of logit s, whose value is 0.
+
+    learned: whether s is learned, from 0, or fixed at 0, "off by one". As s falls the rows tend to
+    softmax's. As a prediction the mass on the sink is given back, which leaves softmax's row.
+    """
+
+    learned: bool = True
+    exponential = True
+
+    def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
+        return {"sink": ()} if self.learned else {}
+
+    def rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        like = scores.narrow(dim, 0, 1)
+        sink = parameters["sink"].expand(like.shape) if self.learned else torch.zeros_like(like)
+        return torch.cat([scores, sink], dim).softmax(dim).narrow(dim, 0, scores.shape[dim])
+
+    def prediction(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        return scores.softmax(dim)
+
+
+class Sparse(Normalizer):
+    """A normaliser whose rows may have exact zeros.
+
+    Raises ValueError where dim is the model axis, and for half precision: in bf16 the package's
+    rows miss a sum of one by several per cent, and its bisection can give NaN.
+    """
+
+    def rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        if dim in (-1, scores.ndim - 1):
+            raise ValueError(
+                f"rows cannot be normalised over the model axis, got dim={dim}: name "
+                "the axis of the keys"
+            )
+        if scores.dtype not in _BISECTIONS:
+            raise ValueError(
+                f"normalisers need float32 or float64, got {scores.dtype}: convert the scores first"
+            )
+        scores = self.masked(scores, dim)
+        # A row without a finite largest score must not reach the package, which stops there ("index
+        # -1 is out of bounds"): one diverged member would end all others.
+        largest = scores.amax(dim, keepdim=True)
+        rows = self.finite_rows(parameters, torch.where(largest.isfinite(), scores, 0.0), dim)
+        return torch.where(
+            largest.isfinite(), rows, torch.where(largest == -torch.inf, 0.0, torch.nan)
+        )
+
+    def masked(self, scores: Tensor, dim: int) -> Tensor:
+        """The scores, -inf where the normaliser leaves a key out."""
+        return scores
+
+    def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        """The rows of scores of which the largest is finite; here softmax's."""
+        return scores.softmax(dim)
+
+
+@final
+@dataclass(frozen=True)
+class Sparsemax(Sparse):
+    """argmin_p ||p - z||_2 over the simplex."""
+
+    def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        return sparsemax(scores, dim=dim)
+
+
+@final
+@dataclass(frozen=True)
+class Entmax15(Sparse):
+    """p_j = [z_j / 2 - theta]_+^2."""
+
+    def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        return entmax15(scores, dim=dim)
+
+
+@final
+@dataclass(frozen=True)
+class Entmax(Sparse):
+    """p_j = [(alpha - 1) z_j - theta]_+^(1 / (alpha - 1)), one learned alpha = 1.01 + 0.99
+    sigmoid(a), from 1.505.
+    """
+
+    def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
+        return {"alpha_score": ()}
+
+    def alpha(self, parameters: Parameters) -> Float[Tensor, " member"]:
+        """The learned alpha, in [1.01, 2]; 1 would be softmax, 2 is sparsemax."""
+        return LEAST_ALPHA + (2 - LEAST_ALPHA) * torch.sigmoid(parameters["alpha_score"])
+
+    def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        return entmax_bisect(
+            scores, self.alpha(parameters), dim=dim, n_iter=_BISECTIONS[scores.dtype]
+        )
+
+
+@final
+@dataclass(frozen=True)
+class TopK(Sparse):
+    """Softmax over the `top` largest scores. Raises ValueError for a top below 1."""
+
+    top: int = 4
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(
+                f"normaliser top-k keeps at least 1 key, got top={self.top}: raise top"
+            )
+
+    def masked(self, scores: Tensor, dim: int) -> Tensor:
+        kept = scores.topk(min(self.top, scores.shape[dim]), dim)
+        return torch.full_like(scores, -torch.inf).scatter(dim, kept.indices, kept.values)
+
+
+@final
+@dataclass(frozen=True)
+class Threshold(Sparse):
+    """Softmax over the positive scores."""
+
+    def masked(self, scores: Tensor, dim: int) -> Tensor:
+        return scores.masked_fill(scores <= 0, -torch.inf)
+
+
+@final
+@dataclass(frozen=True)
+class ReLA(Sparse):
+    """p_j = max(z_j, 0) / sum_k max(z_k, 0).
+
+    A positive factor on all scores changes nothing: a query temperature is not felt.
+    """
+
+    def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        weights = torch.relu(scores)
+        total = weights.sum(dim, keepdim=True)
+        return weights / torch.where(total == 0, 1.0, total)
+
+
+def rectified_output(
+    scores: Float[Tensor, "*row key"],
+    values: Float[Tensor, "*batch key feature"],
+    epsilon: float = 1e-8,
+) -> Float[Tensor, "*row feature"]:
+    """ReLA's own output, RMSNorm(max(z, 0) V) without gain: o / sqrt(mean_f o_f^2 + epsilon), arXiv
+    2104.07012.
+
+    Like the rows that sum to one it does not feel a positive factor on the scores (but for
+    epsilon). It loses the output's length, hence all but the sign of a single feature; with a
+    second feature that is c for every key, c/sqrt(2) times the first output tends to the row's mean
+    of the first values as c grows, which is `ReLA`.
+    """
+    output = torch.relu(scores) @ values
+    return output * (output.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+
+
+def support_exponent(alpha: float, dim: int) -> float:
+    """How fast alpha-entmax dilutes: gamma such that its effective support over n keys grows like
+    n^gamma.
+
+    For keys uniform on the sphere of R^dim and scores c q . k at a fixed c. Near the query, P(q . k
+    > 1 - h) ~ h^p with p = (dim - 1) / 2, so the weights [.]_+^(1 / (alpha - 1)) sum to one where n
+    h^(p + 1 / (alpha - 1)) is constant, and n h^p ~ n^gamma keys share them, gamma = 1 / (1 +
+    (alpha - 1) p). Softmax (alpha = 1) has gamma = 1, whatever its constant temperature. The best
+    bandwidth for kernel regression of a twice differentiable function on that sphere has n^(4 /
+    (dim + 3)) keys: alpha = 1.5 attains that exponent in every dimension, without a temperature
+    that knows n.
+
+    Raises ValueError for alpha outside [1, 2] or dim < 2.
+    """
+    if not 1 <= alpha <= 2:
+        raise ValueError(f"alpha must lie in [1, 2], got {alpha}: 1 is softmax, 2 sparsemax")
+    if dim < 2:
+        raise ValueError(
+            f"a sphere with neighbourhoods needs dim of at least 2, got {dim}: raise dim"
+        )
+    return 1 / (1 + (alpha - 1) * (dim - 1) / 2)
