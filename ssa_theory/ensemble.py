@@ -176,6 +176,8 @@ def train(
     measure: Callable[[Parameters], dict[str, Tensor]] | None = None,
     record: Sequence[int] = (),
     progress: Callable[[int], None] | None = None,
+    rates: Sequence[float] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Trained:
     """Minimise every member's loss for `steps` steps.
 
@@ -186,6 +188,10 @@ def train(
     loss and its gradient into few kernels, which takes seconds for each new loss and shape and pays for long trainings of
     many models; the numbers agree to rounding. Where that is impossible training goes on without, with one RuntimeWarning.
 
+    rates: a factor on the learning rate for each member. Adam's step does not depend on the scale of the
+    gradient, so a parameter written as s phi, phi trained at the rate r, moves as it would at the rate s r (but for Adam's
+    epsilon, 1e-8); plain gradient descent moves as at s^2 r. dtype: precision of training, by default the parameters'.
+
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate that is not positive
     and finite, an unknown optimiser, or too few batches.
     """
@@ -195,6 +201,25 @@ def train(
         raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}: choose one above 0")
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f"unknown optimizer {optimizer!r}: choose adam or sgd")
+    if rates is not None:
+        relative = torch.tensor(rates, dtype=torch.float64, device=next(iter(parameters.values())).device)
+        learning_rate = learning_rate * max(rates)
+        scale = relative / max(rates)
+        scale = scale.sqrt() if optimizer == "sgd" else scale
+        working = scale.to(dtype or scale.dtype)
+        plain, plain_measure = loss, measure
+        parameters = {k: v / scale for k, v in parameters.items()}
+
+        def loss(scaled: Parameters, batch: Any) -> Tensor:
+            return plain({k: v * working for k, v in scaled.items()}, batch)
+
+        if plain_measure is not None:
+
+            def measure(scaled: Parameters) -> dict[str, Tensor]:
+                return plain_measure({k: v * working for k, v in scaled.items()})
+
+    if dtype is not None:
+        parameters = {k: v.to(dtype) for k, v in parameters.items()}
     state = _State.of(parameters, compile)
     # As a number it would be a constant of the compiled graph, and each learning rate a compilation of its own.
     rate = torch.full((), learning_rate, dtype=torch.float64, device=state.diverged.device)
@@ -221,6 +246,8 @@ def train(
                 progress(1)
 
     trained = {name: p.detach() for name, p in state.parameters.items()}
+    if rates is not None:
+        trained = {name: p * working for name, p in trained.items()}
     finite = [torch.isfinite(p).reshape(-1, p.shape[-1]).all(0) for p in trained.values()]
     history = {name: torch.stack([entry[name] for entry in recorded]) for name in (recorded[0] if recorded else {})}
     return Trained(trained, history, state.diverged | ~torch.stack(finite).all(0))
