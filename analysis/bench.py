@@ -18,6 +18,7 @@ from analysis.bench_peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
 from analysis.bench_process import Child, Job, cores
 from analysis.bench_workloads import GRAPH_VARIANTS, WORKLOADS, WorkloadName, graph_operations, workload
 from analysis.config import ExperimentConfig
+from analysis.dependencies import code_digest
 from analysis.experiments.base import Progress
 from analysis.results import prepare_folder, provenance, write_whole
 from ssa_theory import block_members, resolve_device
@@ -89,7 +90,9 @@ def bench(config: BenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
             },
         }
     _add_memory(report)
-    report |= provenance("bench", config, device, __name__) | {"wall_seconds": round(time.perf_counter() - start, 2)}
+    report |= provenance("bench", config, device, code_digest(bench, BenchConfig)) | {
+        "wall_seconds": round(time.perf_counter() - start, 2)
+    }
     write_whole(
         folder / "bench.json",
         lambda path: path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"),

@@ -9,6 +9,7 @@ import xarray as xr
 
 from analysis.cluster import run_jobs
 from analysis.config import ExperimentConfig
+from analysis.dependencies import code_digest
 from analysis.experiments.base import Experiment, Progress
 from analysis.results import load_current, prepare_folder, provenance, save
 from ssa_theory import resolve_device
@@ -31,16 +32,16 @@ def run_blocks(
     if len(parts) == 1:
         return experiment.join(config, [experiment.train(parts[0], progress)], progress)
     prepare_folder(folder)
-    module = experiment.train.__module__
+    source = code_digest(*experiment.data_code())
     paths = [folder / f"seeds-{p.seed_range[0]}-to-{p.seed_range[-1]}.nc" for p in parts]
-    finished = [load_current(path, part, module) for part, path in zip(parts, paths, strict=True)]
+    finished = [load_current(path, part, source) for part, path in zip(parts, paths, strict=True)]
     to_do = [(experiment, part, path) for part, path, done in zip(parts, paths, finished, strict=True) if done is None]
     advance = progress(f"{len(parts)} blocks of up to {parts[0].seeds} seeds", len(parts))
     advance(len(parts) - len(to_do))
     for _ in run_jobs(_run_block, to_do, workers, scheduler, progress):
         advance(1)
     datasets = [
-        load_current(path, part, module) if done is None else done
+        load_current(path, part, source) if done is None else done
         for part, path, done in zip(parts, paths, finished, strict=True)
     ]
     if any(dataset is None for dataset in datasets):
@@ -74,7 +75,8 @@ def made_and_stored(
     experiment: Experiment, config: ExperimentConfig, path: Path, make: Callable[[], xr.Dataset]
 ) -> xr.Dataset:
     """What `make` returns, with its provenance and the seconds that it took, as it is stored at `path`."""
-    about = provenance(experiment.name, config, resolve_device(config.device), experiment.train.__module__)
+    device = resolve_device(getattr(config, "device", "cpu"))  # what trains nothing has none to choose
+    about = provenance(experiment.name, config, device, code_digest(*experiment.data_code()))
     start = time.perf_counter()
     dataset = make()
     # What the dataset says itself, of the processes that trained its blocks, is nearer the truth.

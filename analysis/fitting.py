@@ -50,12 +50,12 @@ def record_steps(steps: int) -> np.ndarray:
     return np.unique(np.rint(np.linspace(0, steps, 41)).astype(int))
 
 
-def block_size(config: ExperimentConfig, bytes_per_seed: int) -> int:
+def block_size(config: ExperimentConfig, bytes_per_seed: int, models: int = 1) -> int:
     """How many seeds to train at a time: what is asked for, or suits the device's caches, within a fixed bound on memory.
 
-    bytes_per_seed: everything that is held of one seed while it trains. A multiple of 64 seeds, if there is room: vector units
-    take models in groups, and a seed's numbers are then the same bit for bit at any place in a block. Raises ValueError where a
-    single seed is too large.
+    bytes_per_seed: everything that is held of one seed while it trains. models: of one seed in one tensor program. A multiple
+    of 64 seeds, if there is room: vector units take models in groups, and a seed's numbers are then the same bit for bit at any
+    place in a block. Raises ValueError where a single seed is too large.
     """
     if bytes_per_seed > _BLOCK_BYTES:
         raise ValueError(
@@ -65,7 +65,8 @@ def block_size(config: ExperimentConfig, bytes_per_seed: int) -> int:
     most = _BLOCK_BYTES // bytes_per_seed
     if config.block_seeds is not None:
         return min(config.block_seeds, most)
-    size = min(block_members(bytes_per_seed, resolve_device(config.device)), most)
+    members = block_members(max(1, bytes_per_seed // models), resolve_device(config.device))
+    size = min(max(64, members // models), most)
     return size // 64 * 64 or size
 
 

@@ -1,6 +1,5 @@
 """Stored results: files appear whole or not at all, and carry config, versions and device inside."""
 
-import ast
 import hashlib
 import io
 import json
@@ -9,7 +8,6 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable
-from fnmatch import fnmatch
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -22,13 +20,6 @@ from analysis.config import ExperimentConfig
 
 FORMAT = 2
 UNFINISHED = ".unfinished-"  # how the names of temporary files begin, which a kill may leave behind
-_PROJECT = ("ssa_theory", "tasks", "analysis")
-_PRESENTATION = (
-    "analysis/experiments/*_claims.py",
-    "analysis/experiments/*_figure.py",
-    "analysis/claims.py",
-    "analysis/figures.py",
-)
 _PACKAGES = ("ssa-theory", "torch", "numpy", "scipy", "networkx", "xarray")
 
 
@@ -88,7 +79,7 @@ def prepare_folder(folder: Path) -> None:
 def revision() -> tuple[str, str]:
     """The git revision of this source, and whether files that git tracks or would track differ from it: yes or no.
 
-    Both are `unknown` outside a git checkout. The fingerprint `source_digest` says what was run in any case.
+    Both are `unknown` outside a git checkout. The fingerprint of the source says what was run in any case.
     """
     git = ["git", "-C", str(Path(__file__).parent.parent)]
     try:
@@ -107,74 +98,22 @@ def versions() -> str:
     return json.dumps({"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES})
 
 
-@cache
-def source_digest(module: str, presentation: bool = False) -> str:
-    """A fingerprint of a module's source and of all that it imports from this project, directly or not.
-
-    By it a stored result knows whether the code that made it has changed. Modules that only present results (claims, figures)
-    count where `presentation` is asked for: what they make is redone after a change, but nothing is trained again. For a
-    module outside the project, such as a notebook, the whole project counts.
-    """
-    root = Path(__file__).parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(_closure(module, presentation)):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _closure(module: str, presentation: bool = False) -> set[Path]:
-    """The files that `source_digest` covers."""
-    root = Path(__file__).parent.parent
-    start = _module_path(root, module)
-    if start is None:
-        return {path for package in _PROJECT for path in (root / package).rglob("*.py")}
-    found, open_ends = set(), [start]
-    while open_ends:
-        path = open_ends.pop()
-        if path in found or (not presentation and _presents(path, root)):
-            continue
-        found.add(path)
-        open_ends += [p for name in _imported(path) if (p := _module_path(root, name)) is not None]
-    return found
-
-
-def _presents(path: Path, root: Path) -> bool:
-    return any(fnmatch(path.relative_to(root).as_posix(), pattern) for pattern in _PRESENTATION)
-
-
-def _module_path(root: Path, module: str) -> Path | None:
-    """The file of a module of this project; None for any other."""
-    if module.split(".")[0] not in _PROJECT:
-        return None
-    base = root.joinpath(*module.split("."))
-    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
-
-
-@cache
-def _imported(path: Path) -> list[str]:
-    """The modules that a file names in its imports; of `from a import b` both a and a.b, which may be a module."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
-
-
 def file_digest(path: Path) -> str:
     """A fingerprint of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def provenance(name: str, config: ExperimentConfig, device: torch.device, module: str) -> dict[str, str | float]:
-    """How a result of `module` is made, in attributes for it; to be taken before it is made, as the user's files may change."""
+def provenance(name: str, config: ExperimentConfig, device: torch.device, source: str) -> dict[str, str | float]:
+    """How a result is made, in attributes for it; to be taken before it is made, as the user's files may change.
+
+    source: the fingerprint of the code that makes it, as of `code_digest`.
+    """
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     return {
         "experiment": name,
         "format": FORMAT,
-        **_origin(config, module),
+        **_origin(config, source),
         "revision": revision()[0],
         "uncommitted_changes": revision()[1],
         "device": f"{device.type} ({hardware})",
@@ -182,7 +121,7 @@ def provenance(name: str, config: ExperimentConfig, device: torch.device, module
     }
 
 
-def _origin(config: ExperimentConfig, module: str) -> dict[str, str]:
+def _origin(config: ExperimentConfig, source: str) -> dict[str, str]:
     """What must be the same for a stored result to be used again. NetCDF knows neither None nor dicts, so most are JSON.
 
     inputs: a fingerprint of the content of each file that the config names, which may change behind its name.
@@ -191,7 +130,7 @@ def _origin(config: ExperimentConfig, module: str) -> dict[str, str]:
         "config": config.model_dump_json(),
         "inputs": json.dumps({name: _content(value) for name, value in config if isinstance(value, Path)}),
         "versions": versions(),
-        "source": source_digest(module),
+        "source": source,
     }
 
 
@@ -254,10 +193,10 @@ def load(path: Path) -> xr.Dataset:
     return dataset
 
 
-def load_current(path: Path, config: ExperimentConfig, module: str) -> xr.Dataset | None:
+def load_current(path: Path, config: ExperimentConfig, source: str) -> xr.Dataset | None:
     """The stored result if what made it is as it is now, so that it can be used; else None.
 
-    That is the config, the files it names, the source of `module`, and the versions of Python and of the packages.
+    That is the config, the files it names, the fingerprint of the source, and the versions of Python and of the packages.
     """
     if not path.is_file():
         return None
@@ -265,5 +204,5 @@ def load_current(path: Path, config: ExperimentConfig, module: str) -> xr.Datase
         dataset = load(path)
     except ValueError:
         return None
-    same = all(str(dataset.attrs.get(key)) == value for key, value in _origin(config, module).items())
+    same = all(str(dataset.attrs.get(key)) == value for key, value in _origin(config, source).items())
     return dataset if same else None

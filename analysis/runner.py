@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from analysis.blocks import forget_blocks, made_and_stored, run_blocks
 from analysis.claims import Claim
 from analysis.config import ExperimentConfig
+from analysis.dependencies import code_digest
 from analysis.experiments.base import Experiment, Progress, silent
 from analysis.figures import FORMATS, save_figure
 from analysis.results import (
@@ -21,7 +22,6 @@ from analysis.results import (
     load,
     load_current,
     prepare_folder,
-    source_digest,
     write_whole,
 )
 
@@ -40,17 +40,18 @@ def execute(
     workers, scheduler: who trains the blocks of seeds, as in `analysis.cluster.run_jobs`. A run that was cut off goes on with
     the blocks that it lacks. Of two processes with the same experiment and folder the second waits for the first.
 
-    The source is that of the installed packages: for an experiment defined elsewhere, in a notebook say, set `fresh`.
+    Of an experiment defined outside the packages its file counts, and all of theirs; where it has none, as in a notebook, a
+    change of its code is not seen: set `fresh`.
     Returns the result, its claims, and whether it was trained now. Files: out/NAME/result.nc, figure.svg, .pdf and .png, and
     claims.json. Raises ValueError for a folder that cannot be written, before any training.
     """
-    path, module = result_path(experiment.name, out), experiment.train.__module__
+    path, source = result_path(experiment.name, out), code_digest(*experiment.data_code())
     if path.is_dir():
         raise ValueError(
             f"there is a folder where the result belongs, {path}: move it away, or choose another with --out"
         )
     with _alone_in(path.parent, progress):
-        dataset = None if fresh else load_current(path, config, module)
+        dataset = None if fresh else load_current(path, config, source)
         trained = dataset is None
         if trained:
             blocks = path.with_name("blocks")
@@ -63,7 +64,7 @@ def execute(
                 lambda: run_blocks(experiment, config, blocks, workers, scheduler, progress),
             )
             forget_blocks(blocks)
-        elif _made_from(path) == _stamp(path, module) and all(
+        elif _made_from(path) == _stamp(path, experiment) and all(
             path.with_name(f"figure.{kind}").is_file() for kind in FORMATS
         ):
             return dataset, load_claims(experiment.name, out), False
@@ -95,7 +96,8 @@ def _alone_in(folder: Path, progress: Progress) -> Iterator[None]:
 
 def is_unchanged(experiment: Experiment, config: ExperimentConfig, out: Path) -> bool:
     """Whether `execute` would find the result, made by this very config and source, and not train."""
-    return load_current(result_path(experiment.name, out), config, experiment.train.__module__) is not None
+    source = code_digest(*experiment.data_code())
+    return load_current(result_path(experiment.name, out), config, source) is not None
 
 
 def present(experiment: Experiment, out: Path, progress: Progress = silent) -> tuple[xr.Dataset, list[Claim]]:
@@ -123,7 +125,7 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
     # Written last: where claims.json says what it was made from, the figure is of the same.
     records = [claim.to_dict() for claim in claims]
     stored = {
-        "made_from": _stamp(path, experiment.train.__module__),
+        "made_from": _stamp(path, experiment),
         "fingerprint": _fingerprint(records),
         "claims": records,
     }
@@ -147,9 +149,9 @@ def _claims_path(path: Path) -> Path:
     return path.with_name("claims.json")
 
 
-def _stamp(path: Path, module: str) -> dict[str, str]:
+def _stamp(path: Path, experiment: Experiment) -> dict[str, str]:
     """What figure and claims depend on."""
-    return {"source": source_digest(module, presentation=True), "result": file_digest(path)}
+    return {"source": code_digest(*experiment.presentation_code()), "result": file_digest(path)}
 
 
 def _made_from(path: Path) -> dict[str, str] | None:

@@ -120,7 +120,7 @@ def seeds_per_block(config: ConvergenceConfig) -> int:
     points = len(config.levels) * 2 + _CURVE_POINTS
     check_result_fits(len(settings) * config.seeds * len(config.variants) * rates * points)
     numbers = max(4 * task.nodes**2 * (4 + dim) + 2 * steps for _, task, dim, steps in settings)
-    return block_size(config, 8 * rates * numbers)
+    return block_size(config, 8 * rates * numbers, rates)
 
 
 def train(config: ConvergenceConfig, progress: Progress) -> xr.Dataset:

@@ -76,7 +76,8 @@ def seeds_per_block(config: PhaseConfig) -> int:
     # Target and logits with gradients and the exponential; embeddings and queries; W with its gradient and Adam's moments.
     nodes, dim = config.nodes, config.dims[-1]
     numbers = nodes * (4 * nodes + 3 * dim) + 4 * dim**2
-    return block_size(config, 4 * numbers * len(config.families) * len(config.similarities))
+    models = len(config.families) * len(config.similarities)
+    return block_size(config, 4 * numbers * models, models)
 
 
 def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:

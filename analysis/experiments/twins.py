@@ -80,7 +80,8 @@ def seeds_per_block(config: TwinsConfig) -> int:
     """By the memory of one seed at all angles: logits and their gradients."""
     nodes, settings = 2 * config.pairs, len(config.angles)
     check_result_fits(config.seeds * settings * nodes**2 * (1 + len(config.variants)))
-    return block_size(config, 8 * settings * (16 * nodes * nodes + nodes * config.dim * max(nodes, config.dim)))
+    numbers = 16 * nodes * nodes + nodes * config.dim * max(nodes, config.dim)
+    return block_size(config, 8 * settings * numbers, settings)
 
 
 def train(config: TwinsConfig, progress: Progress) -> xr.Dataset:

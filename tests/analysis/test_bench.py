@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from analysis import bench as bench_module
 from analysis.bench import BenchConfig, bench, load_report
 from analysis.bench_peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
-from analysis.bench_process import Child, Job, prepare
+from analysis.bench_process import Child, Job, cores, prepare
 from analysis.bench_tables import SCALING, SPEED, markdown, scaling_rows, speed_rows, tables
 from analysis.bench_workloads import DIM, NODES, WORKLOADS, graph_operations, workload
 from analysis.cli import main
@@ -164,8 +164,8 @@ def test_report_is_consistent_and_stored_whole(measured):
     assert rows[EAGER]["learned"]["largest_difference"] == 0
     assert rows[VMAP]["learned"]["largest_difference"] > 0
     assert list(report["ensembles"]) == ["graph-ssa"]
-    cores, scaling, large = (report["ensembles"]["graph-ssa"][part] for part in ("cores", "sizes", "large"))
-    assert cores["ratio"] == pytest.approx(cores["two"] / cores["one"])
+    both, scaling, large = (report["ensembles"]["graph-ssa"][part] for part in ("cores", "sizes", "large"))
+    assert both["ratio"] == pytest.approx(both["two"] / both["one"])
     assert (scaling["block"], [row["models"] for row in scaling["rows"]]) == (4, [3, 10])
     for row in scaling["rows"]:
         assert row["models_steps_per_second"] > row["with_data"] > 0
@@ -175,6 +175,22 @@ def test_report_is_consistent_and_stored_whole(measured):
     assert all(total > 0 for _, total in told)
     about = {"bench: graph-ssa", "bench: graph-ssa on two cores", "bench: graph-ssa, growing ensembles"}
     assert {told_of for told_of, _ in told} >= about | {"bench: graph-ssa, 9 models"}
+
+
+def test_a_block_of_the_benchmark_suits_every_machine(machine):
+    """The smallest models, and those whose data alone fill a block."""
+    config = TINY.model_copy(update={"block_seeds": None})
+    graph, denoise = {2**18: (1638, 64), 2**23: (6553, 70), 2**30: (6553, 70)}[machine.l2]
+    assert bench_module._block(config, "graph", CPU) == graph
+    assert bench_module._block(config, "denoise", CPU) == denoise
+
+
+def test_one_core_is_enough(inside, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_module, "cores", lambda: [0])
+    report = bench(TINY.model_copy(update={"repeats": 1}), tmp_path, silent)
+    assert report["machine"]["cores"] == report["ensembles"]["graph-ssa"]["large"]["processes"] == 1
+    assert report["ensembles"]["graph-ssa"]["cores"] == {"missing": "needs two cores"}
+    assert "needs two cores" in markdown(report)
 
 
 def test_tables_show_the_report(measured):
@@ -274,7 +290,9 @@ def test_missing_and_damaged_reports_are_refused(tmp_path):
 
 
 def test_process_measures_and_ends():
-    child = Child(Job("contender", contender=EAGER, workload="graph-ssa", block=8, steps=5, trainings=2))
+    child = Child(
+        Job("contender", contender=EAGER, workload="graph-ssa", block=8, steps=5, trainings=2, core=cores()[0])
+    )
     try:
         child.wait_ready()
         assert child.ready["trainings"] == 2
@@ -295,7 +313,8 @@ def test_process_measures_and_ends():
 
 def test_training_needs_memory_above_that_of_its_tool():
     """An idle process that imported more than the training needs would hide what the training takes."""
-    block, jobs = 16384, [Job("idle", contender=EAGER), Job("contender", contender=EAGER, block=16384, steps=2)]
+    block, common = 16384, {"contender": EAGER, "core": cores()[0]}
+    jobs = [Job("idle", **common), Job("contender", block=block, steps=2, **common)]
     peaks = []
     for job in jobs:
         child = Child(job)
@@ -309,7 +328,7 @@ def test_training_needs_memory_above_that_of_its_tool():
 
 
 def test_a_process_that_dies_says_so():
-    child = Child(Job("idle", contender=EAGER))
+    child = Child(Job("idle", contender=EAGER, core=cores()[0]))
     try:
         os.kill(child._process.pid, 9)
         assert child.wait_ready().ready["missing"].startswith("its process ended with code -9")

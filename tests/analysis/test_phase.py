@@ -3,6 +3,7 @@
 from functools import cache
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -353,7 +354,19 @@ def test_presets_train_as_many_models_as_promised() -> None:
     assert PHASE.preset("paper").seeds >= 64
     assert PHASE.preset("large").models >= 1_000_000
     assert PHASE.preset("smoke").seeds == 4
-    assert 10 <= len(PHASE.blocks(PHASE.preset("large"))) <= 60  # each a minute or so of work
+
+
+def test_the_million_models_are_cut_into_blocks_on_every_machine(machine) -> None:
+    """To be shared out and gone on with; each is a minute or so of work, of a multiple of 64 seeds."""
+    blocks = PHASE.blocks(PHASE.preset("large"))
+    assert len(blocks) == {2**18: 54, 2**23: 27, 2**30: 27}[machine.l2]
+    assert {part.seeds % 64 for part in blocks[:-1]} == {0}
+
+
+def test_the_million_models_are_cut_into_blocks_on_a_large_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=140 * 2**30))
+    assert len(PHASE.blocks(PHASE.preset("large").model_copy(update={"device": "cuda"}))) == 3
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -452,14 +453,42 @@ def test_an_error_of_a_compiled_loss_is_the_losss_own() -> None:
 # Blocks
 
 
-def test_a_block_fits_the_last_level_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cpu, size = torch.device("cpu"), tmp_path / "size"
-    monkeypatch.setattr("ssa_theory.ensemble._CACHE_SIZE", size)
-    assert block_members(2048, cpu) == 2**12  # not known: 8 MiB
-    size.write_text("32768K\n")
-    assert block_members(2048, cpu) == 2**14
+def test_a_block_fits_four_second_level_caches_within_bounds(machine: Any) -> None:
+    """Known sizes of models: 512 bytes to 1 MiB. A virtual machine may report a cache of any size."""
+    cpu = torch.device("cpu")
+    room = {2**18: 2**21, 2**23: 2**23, 2**30: 2**23}[machine.l2]
+    assert block_members(2048, cpu) == room // 2048
+    assert block_members(1024, cpu) == room // 1024 in (2**11, 2**13)
+    assert block_members(1, cpu) == block_members(room // 2**14, cpu) == 2**13  # so that a long run has many blocks
     assert block_members(2**25, cpu) == 64  # never fewer than the vector units want
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=2**35))
-    assert block_members(2048, torch.device("cuda")) == 2**20
     with pytest.raises(ValueError, match="a model needs at least 1 byte, got 0"):
         block_members(0, cpu)
+
+
+@pytest.mark.parametrize(
+    ("text", "room"),
+    [
+        ("1024K\n", 2**22),
+        ("1048576", 2**22),
+        ("1m", 2**22),
+        ("1536K", 6 * 2**20),
+        ("1G", 2**23),
+        ("0K", 2**21),
+        *((odd, 2**22) for odd in ("", "K", "-1K", "1.5M", "2048 KiB", "1T", "²K", "1K 1K", "\udcff")),
+    ],
+)
+def test_a_cache_size_in_any_words(text: str, room: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What nobody understands counts as 1 MiB, as does what the system does not say."""
+    size = tmp_path / "size"
+    monkeypatch.setattr("ssa_theory.ensemble._CACHE_SIZE", size)
+    assert block_members(2048, torch.device("cpu")) == 2**22 // 2048
+    size.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert block_members(2048, torch.device("cpu")) == room // 2048
+
+
+@pytest.mark.parametrize(("memory", "members"), [(2**28, 2**13), (2**30, 2**15), (2**36, 2**15)])
+def test_a_block_on_a_gpu_is_bounded_too(memory: int, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sixteenth of the memory, and so few models that a run of a million has many blocks."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
+    assert block_members(2048, torch.device("cuda")) == members
+    assert block_members(2**36, torch.device("cuda")) == 64
