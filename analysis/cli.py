@@ -19,16 +19,16 @@ from rich.progress import Progress as Display
 from rich.table import Table
 from rich.text import Text
 
-from analysis.bench import BenchConfig, bench
-from analysis.bench_tables import notes, tables
-from analysis.claims import Claim
-from analysis.cluster import run_jobs
-from analysis.config import ExperimentConfig
+from analysis.bench.bench import BenchConfig, bench
+from analysis.bench.tables import notes, tables
+from analysis.claims.claim import Claim
+from analysis.run.cluster import run_jobs
+from analysis.store.config import ExperimentConfig
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
 from analysis.experiments.base import PRESETS, Progress
-from analysis.report import read_stored, write_report
-from analysis.runner import execute, is_unchanged, present
-from analysis.verify import Outcome, VerifyConfig, verify
+from analysis.report.report import read_stored, write_report
+from analysis.run.runner import execute, is_unchanged, present
+from analysis.properties.verify import Outcome, VerifyConfig, verify
 
 USAGE = """\
 usage: ssa-theory COMMAND ...

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
-from analysis.measures import effective_support, row_l1, singular_values, token_norm
+from analysis.store.config import ExperimentConfig
+from analysis.problems.measures import effective_support, row_l1, singular_values, token_norm
 from ssa_theory import (
     Queries,
     SingleLayerAttention,

@@ -28,9 +28,9 @@ from IPython.display import SVG
 
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.dilution import DilutionConfig, schedule_temperatures
-from analysis.figures import SCHEDULE_STYLE, new_figure
-from analysis.measures import effective_support
-from analysis.runner import execute
+from analysis.draw.figures import SCHEDULE_STYLE, new_figure
+from analysis.problems.measures import effective_support
+from analysis.run.runner import execute
 from ssa_theory import dilution as theory
 from tasks import DilutionProbe
 

@@ -42,13 +42,13 @@ from scipy.special import logit
 from scipy.stats import multinomial
 from torch import Tensor
 
-from analysis.claims import Claim
-from analysis.config import ExperimentConfig
+from analysis.claims.claim import Claim
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.figures import draw_points, left_out, new_figure
+from analysis.draw.figures import draw_points, left_out, new_figure
 from analysis.fitting import stack_members
-from analysis.runner import execute
-from analysis.statistics import mean, mean_band, ratio
+from analysis.run.runner import execute
+from analysis.claims.statistics import mean, mean_band, ratio
 from ssa_theory import Stream, inverse_temperature, member_generator, resolve_device, train
 
 pd.options.display.float_format = "{:.3g}".format

@@ -40,14 +40,14 @@ def unchecked() -> Iterator[None]:
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files in place of figures, larger than a small result and sooner done, for tests of what is stored when."""
     # Imported before the tests, the packages would escape the runtime type checker.
-    from analysis.figures import FORMATS
-    from analysis.results import write_whole
+    from analysis.draw.figures import FORMATS
+    from analysis.store.results import write_whole
 
     def save_figure(figure: object, folder: Path) -> None:
         for kind in FORMATS:
             write_whole(folder / f"figure.{kind}", lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>"))
 
-    monkeypatch.setattr("analysis.runner.save_figure", save_figure)
+    monkeypatch.setattr("analysis.run.runner.save_figure", save_figure)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import xarray as xr
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.ablation_claims import judge
 from analysis.experiments.ablation_figure import draw
 from analysis.experiments.base import Experiment, Progress
 from analysis.fitting import block_size, stack_members, train_with_cooldown
-from analysis.statistics import mean_band, ratio
+from analysis.claims.statistics import mean_band, ratio
 from ssa_theory import Queries, Stream, Trained, cross_entropy, ensemble, member_generator, resolve_device
 from ssa_theory.ablation_models import AblationLayer, Terms
 from ssa_theory.denoising_models import squared_error

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis.claims import Claim
-from analysis.statistics import Estimate, estimate, mean, ratio
+from analysis.claims.claim import Claim
+from analysis.claims.statistics import Estimate, estimate, mean, ratio
 
 CONTRIBUTES = 0.95  # a temperature contributes where it takes away at least 5 % of the error above Bayes
 NO_CHANGE = 0.02  # "changes nothing": the error moves by less than 2 %

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from analysis.figures import STYLE, left_out, new_figure
+from analysis.draw.figures import STYLE, left_out, new_figure
 
 _LABELS = {
     "constant": "query: constant",

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.claims import Claim
-from analysis.config import ExperimentConfig
-from analysis.dependencies import Definition
+from analysis.claims.claim import Claim
+from analysis.store.config import ExperimentConfig
+from analysis.store.dependencies import Definition
 
 Preset = Literal["smoke", "paper", "large"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -89,11 +89,11 @@ class Experiment:
     def data_code(self) -> tuple[object, ...]:
         """What a result depends on, for `code_digest` and `definitions`: its training, summary, blocks, config and format."""
         functions = (self.train, self.summarise, self.seeds_per_block, join_blocks)
-        return (*(f for f in functions if f is not None), self.config, Definition("analysis.results", "FORMAT"))
+        return (*(f for f in functions if f is not None), self.config, Definition("analysis.store.results", "FORMAT"))
 
     def presentation_code(self) -> tuple[object, ...]:
         """What figure and claims depend on: the same, `draw`, `judge`, and how a figure is written."""
-        return (*self.data_code(), self.draw, self.judge, Definition("analysis.figures", "save_figure"))
+        return (*self.data_code(), self.draw, self.judge, Definition("analysis.draw.figures", "save_figure"))
 
     def config_of(self, dataset: xr.Dataset) -> ExperimentConfig:
         """The config inside a result. Raises ValueError where it is not one that this version writes for this experiment."""

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.convergence_claims import CHOICES, judge, steps_ratio
 from analysis.experiments.convergence_figure import draw
 from analysis.fitting import block_size, check_result_fits, exact_problem
-from analysis.statistics import mean_band
+from analysis.claims.statistics import mean_band
 from ssa_theory import (
     Queries,
     SingleLayerAttention,

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from analysis.claims import Claim
-from analysis.statistics import Estimate, mean, ratio
+from analysis.claims.claim import Claim
+from analysis.claims.statistics import Estimate, mean, ratio
 
 CHOICES: tuple[Literal["own", "same"], ...] = ("own", "same")
 _RATE = {"own": "each at its own best learning rate", "same": "both at vanilla's best learning rate"}

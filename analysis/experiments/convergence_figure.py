@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures import STYLE, draw_band, draw_points, label_log, new_figure
+from analysis.draw.figures import STYLE, draw_band, draw_points, label_log, new_figure
 
 _CHOICE = {"own": {"markersize": 7, "elinewidth": 1.6}, "same": {"markersize": 4, "elinewidth": 0.8}}
 

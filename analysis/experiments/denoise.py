@@ -10,12 +10,12 @@ import xarray as xr
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.denoise_claims import judge
 from analysis.experiments.denoise_figure import draw
 from analysis.fitting import block_size, stack_members, train_with_cooldown
-from analysis.statistics import mean_band
+from analysis.claims.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory.denoising_models import (
     DENOISING_VARIANTS,

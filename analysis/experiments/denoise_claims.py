@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis.claims import Claim
-from analysis.statistics import Estimate, difference, estimate, mean, ratio
+from analysis.claims.claim import Claim
+from analysis.claims.statistics import Estimate, difference, estimate, mean, ratio
 
 VALUE_GATES = ("value-additive", "value-tanh", "value-sigmoid")
 _PAPER = "paper, denoising with value temperature"

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, left_out, new_figure
+from analysis.draw.figures import STYLE, left_out, new_figure
 
 BASELINES = {
     "naive": "mean token",

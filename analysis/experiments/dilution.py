@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 from scipy.special import logit
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.dilution_claims import judge
 from analysis.experiments.dilution_figure import draw
 from analysis.fitting import stack_members
-from analysis.statistics import mean_band
+from analysis.claims.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory import dilution as theory
 from ssa_theory.schedules import SCHEDULES, PositionSchedule, ScheduleName

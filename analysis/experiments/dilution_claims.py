@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from scipy.special import expit
 
-from analysis.claims import Claim
-from analysis.statistics import Estimate, mean
+from analysis.claims.claim import Claim
+from analysis.claims.statistics import Estimate, mean
 
 _THEORY = "this project, closed forms of dilution"
 _PAPER = "paper, dilution argument for position-aware temperature"

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import SCHEDULE_STYLE, new_figure
+from analysis.draw.figures import SCHEDULE_STYLE, new_figure
 
 _KIND_STYLE = {
     "equal": {"color": "#222222", "linestyle": "-", "marker": "o"},

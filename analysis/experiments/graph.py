@@ -11,13 +11,13 @@ import xarray as xr
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.graph_claims import judge
 from analysis.experiments.graph_figure import draw
 from analysis.fitting import FITTED, block_size, check_result_fits, fit, record_steps, stack_members
-from analysis.measures import SMALLEST_TAU
-from analysis.statistics import mean_band
+from analysis.problems.measures import SMALLEST_TAU
+from analysis.claims.statistics import mean_band
 from ssa_theory import (
     Queries,
     SingleLayerAttention,

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis.claims import Claim
-from analysis.measures import SMALLEST_TAU
-from analysis.statistics import estimate, mean, rank_correlation, ratio
+from analysis.claims.claim import Claim
+from analysis.problems.measures import SMALLEST_TAU
+from analysis.claims.statistics import estimate, mean, rank_correlation, ratio
 
 _L1_THRESHOLD = {"graph": 0.7}  # elsewhere SSA has to be below vanilla: 1.0
 

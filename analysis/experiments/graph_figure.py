@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, draw_band, draw_points, left_out, new_figure
+from analysis.draw.figures import STYLE, draw_band, draw_points, left_out, new_figure
 
 _LONGEST_NAME = 20  # characters of a node's name
 _NAMED_NODES = 30  # above this the node labels of matrices would overlap

@@ -9,13 +9,13 @@ import xarray as xr
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.length_claims import judge
 from analysis.experiments.length_figure import draw
 from analysis.fitting import block_size, stack_members, train_with_cooldown
-from analysis.measures import effective_support
-from analysis.statistics import mean_band
+from analysis.problems.measures import effective_support
+from analysis.claims.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory.schedules import PositionSchedule, ScheduleName
 from tasks.kernel_regression import Contexts, KernelRegressionTask, best_inverse_temperature

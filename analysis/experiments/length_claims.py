@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis.claims import Claim
-from analysis.statistics import mean, ratio, slopes
+from analysis.claims.claim import Claim
+from analysis.claims.statistics import mean, ratio, slopes
 
 NEAR_ORACLE = 1.5  # "near" the best temperature of a length: at most half as much error again
 _RIVALS = ("yarn", "ssmax", "asentmax", "power")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from analysis.figures import SCHEDULE_STYLE, left_out, new_figure
+from analysis.draw.figures import SCHEDULE_STYLE, left_out, new_figure
 
 _BASELINE = {
     "naive": {"label": "uniform attention (τ = 0)", "color": "#aaaaaa", "linestyle": (0, (1, 3)), "linewidth": 3},

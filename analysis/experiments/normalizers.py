@@ -17,7 +17,7 @@ from analysis.experiments.normalizers_config import TASKS, TEMPERATURES, Normali
 from analysis.experiments.normalizers_figure import draw
 from analysis.experiments.normalizers_tasks import Found, train_graph, train_length, train_retrieval
 from analysis.fitting import block_size, check_result_fits
-from analysis.statistics import mean_band, ratio
+from analysis.claims.statistics import mean_band, ratio
 from ssa_theory import resolve_device
 
 TRAIN: dict[str, Callable[..., list[Found]]] = {

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from analysis.claims import Claim
+from analysis.claims.claim import Claim
 from analysis.experiments.length import LengthConfig
 from analysis.experiments.normalizers_config import NormalizersConfig
-from analysis.statistics import Estimate, estimate, mean, ratio, slopes
+from analysis.claims.statistics import Estimate, estimate, mean, ratio, slopes
 from ssa_theory.normalizers import support_exponent
 
 GAIN = 0.95  # a temperature "gains" where it removes at least a twentieth of the error

@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 from pydantic import Field, model_validator
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.length import POOL_QUERIES, LengthConfig
 from ssa_theory import Stream, member_generator
 from ssa_theory.normalizers import ROW_NORMALIZERS, Normalizer, NormalizerName

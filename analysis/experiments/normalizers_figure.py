@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from analysis.experiments.normalizers_config import NormalizersConfig
-from analysis.figures import left_out, new_figure
+from analysis.draw.figures import left_out, new_figure
 
 _STYLE: dict[str, dict[str, object]] = {
     "softmax": {"color": "#222222", "linestyle": "-", "marker": "o"},

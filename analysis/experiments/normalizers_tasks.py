@@ -13,7 +13,7 @@ from analysis.experiments.length import batch_pool, cycle_batches, held_out_cont
 from analysis.experiments.normalizers_config import NormalizersConfig
 from analysis.experiments.retrieval import batch_to_device
 from analysis.fitting import stack_members, train_with_cooldown
-from analysis.measures import row_l1, zero_fraction
+from analysis.problems.measures import row_l1, zero_fraction
 from ssa_theory import PositionSchedule, RetrievalAttention, SingleLayerAttention, Stream, Tokens, member_generator
 from ssa_theory.normalizers import Normalizer
 from ssa_theory.retrieval_models import RetrievalBatch

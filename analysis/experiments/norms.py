@@ -9,13 +9,13 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.norms_claims import judge
 from analysis.experiments.norms_figure import draw
 from analysis.fitting import FITTED, block_size, check_result_fits, exact_problem, fit
-from analysis.measures import effective_support, gini, hoyer, singular_values, token_norm, zero_fraction
-from analysis.statistics import mean_band
+from analysis.problems.measures import effective_support, gini, hoyer, singular_values, token_norm, zero_fraction
+from analysis.claims.statistics import mean_band
 from ssa_theory import SingleLayerAttention, Tokens, Variant, resolve_device
 from tasks import MarkovGraphTask, graph_from_family, text_from_file
 

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from analysis.claims import Claim
-from analysis.statistics import Estimate, mean, ratio
+from analysis.claims.claim import Claim
+from analysis.claims.statistics import Estimate, mean, ratio
 
 NOT_SPIKIER = 0.95  # "no spikier": an effective support at least this share of vanilla's
 _PAPER = "paper, distribution of norms and spikiness with and without selective attention"

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, draw_points, label_log, left_out, new_figure
+from analysis.draw.figures import STYLE, draw_points, label_log, left_out, new_figure
 
 _COLUMNS = {
     "weight_norm": ("norm of W", "spectral norm ||W||₂", "weight_norm_band"),

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from analysis.claims import Claim
-from analysis.config import ExperimentConfig
+from analysis.claims.claim import Claim
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.figures import new_figure
-from analysis.statistics import Estimate
+from analysis.draw.figures import new_figure
+from analysis.claims.statistics import Estimate
 from ssa_theory import SelectiveSelfAttention, Temperature
 from ssa_theory.parameters import ARCHITECTURES, Architecture, added_parameters
 

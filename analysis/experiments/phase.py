@@ -9,14 +9,14 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from scipy.stats import false_discovery_control
 
-from analysis.claims import FALSE_DISCOVERY_RATE
-from analysis.config import ExperimentConfig
+from analysis.claims.claim import FALSE_DISCOVERY_RATE
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.phase_claims import judge
 from analysis.experiments.phase_figure import draw
 from analysis.fitting import FITTED, block_size, check_result_fits, fit, stack_members
-from analysis.guards import GUARDS
-from analysis.statistics import SIGN_FLIPS
+from analysis.store.guards import GUARDS
+from analysis.claims.statistics import SIGN_FLIPS
 from ssa_theory import (
     Queries,
     SingleLayerAttention,

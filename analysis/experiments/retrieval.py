@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 from scipy.special import log_softmax
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.retrieval_claims import judge
 from analysis.experiments.retrieval_figure import draw
 from analysis.fitting import block_size, stack_members, train_with_cooldown
-from analysis.statistics import mean_band
+from analysis.claims.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
 from ssa_theory.retrieval_models import RetrievalAttention, RetrievalBatch, RetrievalVariant, retrieval_loss
 from tasks.retrieval import NoisyRetrievalTask, Retrievals, posterior_entropy

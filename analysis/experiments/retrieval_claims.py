@@ -5,8 +5,8 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from analysis.claims import Claim
-from analysis.statistics import Estimate, difference, mean, slopes
+from analysis.claims.claim import Claim
+from analysis.claims.statistics import Estimate, difference, mean, slopes
 
 _SOURCE = "this project: noisy retrieval, where the posterior is attention with tau = 1 / s^2"
 

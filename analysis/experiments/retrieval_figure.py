@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, draw_points, left_out, new_figure
+from analysis.draw.figures import STYLE, draw_points, left_out, new_figure
 
 _LIKE = {"vanilla": "vanilla", "ssa-tanh": "ssa", "ssa-exp": "ssa-free"}  # whose style a variant borrows
 _LABEL = {"vanilla": "vanilla", "ssa-tanh": "SSA, 1 + tanh f", "ssa-exp": "SSA, exp f"}

@@ -8,12 +8,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 from pydantic import Field, model_validator
 
-from analysis.claims import Claim
-from analysis.config import ExperimentConfig
+from analysis.claims.claim import Claim
+from analysis.store.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
-from analysis.figures import STYLE, draw_band, draw_points, left_out, new_figure
+from analysis.draw.figures import STYLE, draw_band, draw_points, left_out, new_figure
 from analysis.fitting import FITTED, block_size, check_result_fits, fit, record_steps, stack_members
-from analysis.statistics import Estimate, mean, mean_band, ratio, slopes
+from analysis.claims.statistics import Estimate, mean, mean_band, ratio, slopes
 from ssa_theory import (
     Queries,
     SingleLayerAttention,

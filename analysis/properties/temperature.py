@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from analysis.measures import gini, hoyer
+from analysis.problems.measures import gini, hoyer
 from analysis.properties.base import EPS, Choice, Integer, Number, Row, at_most, collect, equal, exact, states
 from ssa_theory import SCHEDULES, PositionSchedule, entropy, entropy_derivative, majorises
 

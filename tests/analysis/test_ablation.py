@@ -15,8 +15,8 @@ from analysis.experiments.ablation import ABLATION, DENOISE, LETTERS, AblationCo
 from analysis.experiments.ablation_claims import CONTRIBUTES, NO_CHANGE
 from analysis.experiments.base import silent
 from analysis.fitting import fit, stack_members
-from analysis.runner import execute
-from analysis.statistics import mean, ratio
+from analysis.run.runner import execute
+from analysis.claims.statistics import mean, ratio
 from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, member_generator
 from ssa_theory.ablation_models import AblationLayer
 from tasks import DenoisingTask, MarkovGraphTask, text_from_file, unit_embeddings

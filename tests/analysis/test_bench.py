@@ -10,12 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis import bench as bench_module
-from analysis.bench import BenchConfig, bench, load_report
-from analysis.bench_peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
-from analysis.bench_process import Child, Job, cores, prepare
-from analysis.bench_tables import SCALING, SPEED, markdown, scaling_rows, speed_rows, tables
-from analysis.bench_workloads import DIM, NODES, WORKLOADS, graph_operations, workload
+import analysis.bench.bench as bench_module
+from analysis.bench.bench import BenchConfig, bench, load_report
+from analysis.bench.peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
+from analysis.bench.process import Child, Job, cores, prepare
+from analysis.bench.tables import SCALING, SPEED, markdown, scaling_rows, speed_rows, tables
+from analysis.bench.workloads import DIM, NODES, WORKLOADS, graph_operations, workload
 from analysis.cli import main
 from analysis.experiments.base import silent
 
@@ -235,7 +235,7 @@ def test_a_peer_that_learns_something_else_is_noticed(inside, tmp_path, monkeypa
 
 
 def test_without_jax_its_row_says_how_to_install_it(inside, tmp_path, monkeypatch):
-    monkeypatch.setattr("analysis.bench_peers.find_spec", lambda name: None if name == "jax" else object())
+    monkeypatch.setattr("analysis.bench.peers.find_spec", lambda name: None if name == "jax" else object())
     report = bench(TINY.model_copy(update={"scaling": (), "models": 0}), tmp_path, silent)
     sentence = 'not installed: pip install "ssa-theory[jax]"'
     assert report["workloads"]["graph-ssa"]["contenders"][JAX] == {"missing": sentence}
@@ -266,7 +266,7 @@ def test_bad_configs_are_refused(change):
 def test_blocks_cover_every_seed_once(monkeypatch):
     trained = []
     monkeypatch.setattr(
-        "analysis.bench_process._train_block",
+        "analysis.bench.process._train_block",
         lambda work, job, seeds, device, steps: trained.append((seeds, steps)) or (0.5, 1),
     )
     _, measure = prepare(Job("blocks", contender=EAGER, first_seed=5, block=4, sizes=(3, 8, 10), steps=7))

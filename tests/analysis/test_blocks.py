@@ -15,14 +15,14 @@ import torch
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from analysis.blocks import made_and_stored, run_blocks
+from analysis.run.blocks import made_and_stored, run_blocks
 from analysis.cli import main
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment, silent
 from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.fitting import block_size
-from analysis.results import UNFINISHED, load, save
-from analysis.runner import execute, present, result_path
+from analysis.store.results import UNFINISHED, load, save
+from analysis.run.runner import execute, present, result_path
 
 TINY = GraphConfig(seeds=5, steps=12, control_steps=0, variants=("vanilla", "ssa"), block_seeds=2, device="cpu")
 
@@ -169,7 +169,7 @@ def test_blocks_of_workers_with_another_version_are_refused(tmp_path, monkeypatc
             job(experiment, config, path, progress)
             yield save(load(path).assign_attrs({part: "other"}), path)
 
-    monkeypatch.setattr("analysis.blocks.run_jobs", elsewhere)
+    monkeypatch.setattr("analysis.run.blocks.run_jobs", elsewhere)
     with pytest.raises(
         ValueError, match="another version of this code or of its packages, or from other files, than are here"
     ):
@@ -217,7 +217,7 @@ def test_the_same_block_size_gives_the_same_bits_in_any_company_and_order(name):
 def test_a_second_process_waits_for_the_first(tmp_path):
     """The first is stopped (SIGSTOP) while it holds the folder; the second says that it waits, and then finds all done."""
     code = (
-        "import sys; from pathlib import Path; from analysis.runner import execute\n"
+        "import sys; from pathlib import Path; from analysis.run.runner import execute\n"
         "from analysis.experiments.graph import GRAPH, GraphConfig\n"
         f"config = GraphConfig.model_validate_json({TINY.model_dump_json()!r})\n"
         "def progress(about, total):\n    print(about, flush=True)\n    return lambda n: None\n"
@@ -290,7 +290,7 @@ def test_other_instructions_and_threads_agree_to_rounding(tmp_path, dtype, toler
     """Two threads without the processor's vector instructions stand in for another machine: the same draws, other sums."""
     config = TINY.model_copy(update={"seeds": 64, "steps": 40, "block_seeds": None, "dtype": dtype})
     code = (
-        "import torch; from pathlib import Path; from analysis.runner import execute\n"
+        "import torch; from pathlib import Path; from analysis.run.runner import execute\n"
         "from analysis.experiments.graph import GRAPH, GraphConfig\n"
         f"config = GraphConfig.model_validate_json({config.model_dump_json()!r})\n"
         f"torch.set_num_threads(2); execute(GRAPH, config, Path({str(tmp_path / 'there')!r}))"
@@ -311,7 +311,7 @@ def test_other_instructions_and_threads_agree_to_rounding(tmp_path, dtype, toler
 def test_memory_is_bounded_by_the_block_and_not_by_the_ensemble(tmp_path):
     """Peak memory of a process of its own: eight blocks need what two need, but for their results; one large block does not."""
     code = (
-        "import re; from pathlib import Path; import torch; from analysis.blocks import run_blocks\n"
+        "import re; from pathlib import Path; import torch; from analysis.run.blocks import run_blocks\n"
         "from analysis.experiments.base import silent; from analysis.experiments.phase import PHASE, PhaseConfig\n"
         "torch.set_num_threads(1)\n"
         "def peak(seeds, block):\n"

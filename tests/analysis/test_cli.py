@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from analysis.cli import main
-from analysis.results import load, save
+from analysis.store.results import load, save
 
 TINY = ["--preset", "smoke", "--seeds", "2", "--steps", "4"]
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from analysis.cluster import run_jobs
+from analysis.run.cluster import run_jobs
 from analysis.experiments.base import silent
 
 
@@ -64,7 +64,7 @@ def test_an_error_of_a_job_is_raised_here():
 
 @pytest.mark.parametrize("scheduler", ["nonsense://", "tcp://127.0.0.1:1"])
 def test_a_scheduler_that_does_not_answer_is_named(scheduler, monkeypatch):
-    monkeypatch.setattr("analysis.cluster.ANSWER_TIMEOUT", "1s")
+    monkeypatch.setattr("analysis.run.cluster.ANSWER_TIMEOUT", "1s")
     with pytest.raises(ValueError, match=f"no Dask scheduler answers at '{scheduler}'"):
         list(run_jobs(lambda progress: None, [()], 1, scheduler, silent))
 

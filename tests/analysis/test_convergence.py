@@ -15,8 +15,8 @@ from analysis.experiments.convergence import (
     first_passage,
     gap_by_step,
 )
-from analysis.runner import execute
-from analysis.statistics import ratio
+from analysis.run.runner import execute
+from analysis.claims.statistics import ratio
 from ssa_theory import SingleLayerAttention, Stream, Tokens, member_generator
 from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
 

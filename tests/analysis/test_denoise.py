@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from analysis.experiments.base import silent
 from analysis.experiments.denoise import DENOISE, DenoiseConfig
-from analysis.runner import execute
+from analysis.run.runner import execute
 from ssa_theory import DenoisingAttention, Stream, member_generator
 from tasks.denoising import DenoisingTask
 

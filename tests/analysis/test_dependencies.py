@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.dependencies import PACKAGES, Definition, Project, _place, code_digest, definitions
+from analysis.store.dependencies import PACKAGES, Definition, Project, _place, code_digest, definitions
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.graph import GRAPH
 
@@ -157,7 +157,7 @@ def test_what_a_summary_takes_from_the_claims_is_part_of_the_data(copied: Path) 
     )
     assert {name for name, data in found.items() if any(data)} == {"convergence"}
     assert found["convergence"] == (True, True)
-    found = changed(copied, "analysis/claims.py", "FALSE_DISCOVERY_RATE = 0.05", "FALSE_DISCOVERY_RATE = 0.1")
+    found = changed(copied, "analysis/claims/claim.py", "FALSE_DISCOVERY_RATE = 0.05", "FALSE_DISCOVERY_RATE = 0.1")
     assert {name for name, (data, _) in found.items() if data} == {"phase"}
     assert all(shown for _, shown in found.values())  # every verdict
 
@@ -176,9 +176,9 @@ def test_figures_and_claims_are_made_again_without_training(copied: Path, file: 
 
 
 def test_how_a_figure_is_written_concerns_every_figure(copied: Path) -> None:
-    found = changed(copied, "analysis/figures.py", '"savefig.dpi": 160', '"savefig.dpi": 150')
+    found = changed(copied, "analysis/draw/figures.py", '"savefig.dpi": 160', '"savefig.dpi": 150')
     assert set(found.values()) == {(False, True)}
-    found = changed(copied, "analysis/figures.py", '"svg": {"Date": None}', '"svg": {}')
+    found = changed(copied, "analysis/draw/figures.py", '"svg": {"Date": None}', '"svg": {}')
     assert set(found.values()) == {(False, True)}
 
 
@@ -195,7 +195,7 @@ def test_a_private_helper_behind_two_imports_counts(copied: Path) -> None:
 
 def test_the_format_and_the_joining_of_blocks_concern_all(copied: Path) -> None:
     for file, old, new in (
-        ("analysis/results.py", "FORMAT = 2", "FORMAT = 3"),
+        ("analysis/store/results.py", "FORMAT = 2", "FORMAT = 3"),
         ("analysis/experiments/base.py", 'join="exact"', 'join="inner"'),
     ):
         assert set(changed(copied, file, old, new).values()) == {(True, True)}
@@ -209,8 +209,8 @@ def test_data_depend_on_no_drawing(name: str) -> None:
     assert data < shown
     assert {_place(f) for f in (experiment.draw, experiment.judge)} <= shown - data
     assert {_place(f) for f in (experiment.train, experiment.config)} <= data
-    assert Definition("analysis.figures", "new_figure") in shown - data
-    assert Definition("analysis.claims", "Claim") in shown - data
+    assert Definition("analysis.draw.figures", "new_figure") in shown - data
+    assert Definition("analysis.claims.claim", "Claim") in shown - data
     if name != "overhead":
         assert Definition("ssa_theory.seeds", "member_generator") in data
     if name not in ("overhead", "dilution"):

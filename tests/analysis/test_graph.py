@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.statistics import mean, rank_correlation, ratio
+from analysis.claims.statistics import mean, rank_correlation, ratio
 
 SMALL = {"seeds": 3, "steps": 20, "control_steps": 0}
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from analysis.figures import left_out
+from analysis.draw.figures import left_out
 from analysis.fitting import fit
-from analysis.guards import GUARDS, warnings_of
+from analysis.store.guards import GUARDS, warnings_of
 from ssa_theory import Queries, SingleLayerAttention, Tokens
 
 

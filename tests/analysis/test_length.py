@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from analysis.experiments.base import silent
 from analysis.experiments.length import LENGTH, LengthConfig, batch_pool
-from analysis.statistics import ratio
+from analysis.claims.statistics import ratio
 from ssa_theory import Stream, member_generator
 from ssa_theory.schedules import SCHEDULES, PositionSchedule
 

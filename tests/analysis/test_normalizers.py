@@ -14,7 +14,7 @@ from analysis.experiments.base import silent
 from analysis.experiments.normalizers import NORMALIZERS
 from analysis.experiments.normalizers_config import NormalizersConfig
 from analysis.experiments.normalizers_tasks import _measure_prediction, _measure_rows, train_graph, train_retrieval
-from analysis.runner import execute, load_claims
+from analysis.run.runner import execute, load_claims
 from ssa_theory import Stream, member_generator
 from ssa_theory.normalizers import ROW_NORMALIZERS, Normalizer
 from tasks import KernelRegressionTask, NoisyRetrievalTask

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.experiments.norms import NORMS, NormsConfig, common_loss, interpolate, row_groups
-from analysis.runner import execute
+from analysis.run.runner import execute
 
 SMOKE = NORMS.preset("smoke")
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from analysis.experiments.base import silent
 from analysis.experiments.overhead import FORMS, LIMIT, OVERHEAD, OverheadConfig
-from analysis.runner import execute
+from analysis.run.runner import execute
 from ssa_theory import Temperature
 from ssa_theory.parameters import ARCHITECTURES, added_parameters
 

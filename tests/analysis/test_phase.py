@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 from scipy import stats
 
-from analysis.claims import Claim
+from analysis.claims.claim import Claim
 from analysis.experiments.base import silent
 from analysis.experiments.phase import ALL, PHASE, PhaseConfig, sign_flip_tests
 from analysis.fitting import fit
-from analysis.runner import execute
+from analysis.run.runner import execute
 from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, member_generator
 from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
 

@@ -13,18 +13,18 @@ import pytest
 import torch
 import xarray as xr
 
-from analysis.claims import Claim
+from analysis.claims.claim import Claim
 from analysis.cli import _parse_run
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
-from analysis.figures import new_figure, save_figure
-from analysis.ledger import TOPICS, ledger, topic_of
-from analysis.readme import PICTURE, blocks, fill
-from analysis.report import _flags, inline_svg, read_stored, render, write_report
-from analysis.results import load
-from analysis.runner import execute, load_claims
-from analysis.statistics import mean
+from analysis.draw.figures import new_figure, save_figure
+from analysis.claims.ledger import TOPICS, ledger, topic_of
+from analysis.report.readme import PICTURE, blocks, fill
+from analysis.report.report import _flags, inline_svg, read_stored, render, write_report
+from analysis.store.results import load
+from analysis.run.runner import execute, load_claims
+from analysis.claims.statistics import mean
 
 RNG = np.random.default_rng(0)
 
@@ -180,7 +180,7 @@ def test_inlined_svgs_do_not_share_ids():
 
 
 def test_readme_blocks_are_filled_and_filling_is_idempotent(stored, monkeypatch):
-    monkeypatch.setattr("analysis.readme.markdown", lambda report: f"speed of {report['machine']}")
+    monkeypatch.setattr("analysis.report.readme.markdown", lambda report: f"speed of {report['machine']}")
     experiments, out = stored
     entries, sections = read_stored(experiments, out)
     generated = blocks(entries, sections, {"machine": "this machine"})

@@ -9,13 +9,13 @@ import pytest
 import torch
 import xarray as xr
 
-import analysis.results as results
-from analysis.blocks import made_and_stored
-from analysis.dependencies import code_digest
+import analysis.store.results as results
+from analysis.run.blocks import made_and_stored
+from analysis.store.dependencies import code_digest
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.results import load, load_current, prepare_folder, provenance, save, write_whole
-from analysis.runner import execute
+from analysis.store.results import load, load_current, prepare_folder, provenance, save, write_whole
+from analysis.run.runner import execute
 
 SOURCE = "0123456789abcdef"
 

@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 
 from analysis.experiments.base import silent
 from analysis.experiments.retrieval import RETRIEVAL, RetrievalConfig
-from analysis.statistics import difference
+from analysis.claims.statistics import difference
 from ssa_theory import Stream, member_generator
 from tasks.retrieval import NoisyRetrievalTask
 

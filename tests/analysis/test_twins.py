@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from analysis.experiments.base import silent
 from analysis.experiments.twins import TWINS, TwinsConfig
-from analysis.statistics import ratio
+from analysis.claims.statistics import ratio
 from ssa_theory import Stream, member_generator, minimal_norm, norm_lower_bound
 from tasks import TwinTokenTask
 

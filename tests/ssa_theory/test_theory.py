@@ -12,7 +12,7 @@ from scipy.optimize import OptimizeResult, lsq_linear, minimize
 from scipy.special import log_softmax
 from torch import Tensor
 
-from analysis.measures import gini, hoyer
+from analysis.problems.measures import gini, hoyer
 from ssa_theory import entropy, entropy_derivative, majorises, minimal_norm, norm_lower_bound
 from tasks import TwinTokenTask, unit_embeddings
 

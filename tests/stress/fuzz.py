@@ -51,11 +51,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import analysis.cli
-import analysis.cluster
-import analysis.runner
+import analysis.run.cluster
+import analysis.run.runner
 from analysis.experiments import EXPERIMENTS
 from analysis.properties import PROPERTIES
-from analysis.results import load, save
+from analysis.store.results import load, save
 
 LIMIT = 10.0  # seconds of computing that a command may take
 _WAIT = 30.0  # seconds that it may take with waiting, for other processes among others
@@ -139,7 +139,7 @@ def main(
 ) -> int:
     """Fuzz; returns the exit code. The damaged results' numbers follow the configurations'."""
     torch.set_num_threads(1)
-    analysis.cluster.ANSWER_TIMEOUT = "1s"  # else a scheduler that does not answer takes the whole limit
+    analysis.run.cluster.ANSWER_TIMEOUT = "1s"  # else a scheduler that does not answer takes the whole limit
     start, found = time.monotonic(), []
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -342,10 +342,10 @@ def _prepare(really: bool, pictured: bool) -> None:
             raise CutOff
         return _VERIFY(seconds, *arguments)
 
-    analysis.runner.save_figure = draw
+    analysis.run.runner.save_figure = draw
     analysis.cli.verify = try_properties
     if not really:
-        analysis.cluster._client = stop
+        analysis.run.cluster._client = stop
     for name, experiment in _EXPERIMENTS.items():
         cut = replace(experiment)
         if not really:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from analysis.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig
 
 FORMAT = 2
 UNFINISHED = ".unfinished-"  # how the names of temporary files begin, which a kill may leave behind
@@ -81,7 +81,7 @@ def revision() -> tuple[str, str]:
 
     Both are `unknown` outside a git checkout. The fingerprint of the source says what was run in any case.
     """
-    git = ["git", "-C", str(Path(__file__).parent.parent)]
+    git = ["git", "-C", str(Path(__file__).parents[2])]
     try:
         head, status = (
             subprocess.run([*git, *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from analysis.bench_peers import EAGER, ONE_AT_A_TIME
+from analysis.bench.peers import EAGER, ONE_AT_A_TIME
 
 SPEED = (
     "workload",

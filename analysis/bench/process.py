@@ -1,6 +1,6 @@
 """Each measurement in a process of its own, so that threads, compiled code and peak memory are its own.
 
-The parent starts `python -m analysis.bench_process JOB`, which prepares, says so in a line of JSON, and then answers each
+The parent starts `python -m analysis.bench.process JOB`, which prepares, says so in a line of JSON, and then answers each
 line that it reads with the result of one measurement, and the end of its input with its peak memory.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from analysis.bench_peers import COMPILED, CONTENDERS
-from analysis.bench_workloads import Workload, WorkloadName, workload
+from analysis.bench.peers import COMPILED, CONTENDERS
+from analysis.bench.workloads import Workload, WorkloadName, workload
 
 COMPARED = 256  # models of each contender whose losses are compared
 _MM_SIZES = (128, 192, 256, 384)  # matrices within the caches of one core
@@ -63,7 +63,7 @@ class Child:
         threads["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed with the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "analysis.bench_process", json.dumps(asdict(job))],
+            [sys.executable, "-m", "analysis.bench.process", json.dumps(asdict(job))],
             env=os.environ | threads,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

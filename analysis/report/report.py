@@ -10,14 +10,14 @@ from typing import Any
 
 import jinja2
 
-from analysis.claims import FALSE_DISCOVERY_RATE, Claim, count_verdicts
+from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, count_verdicts
 from analysis.experiments.base import PRESETS, Experiment
-from analysis.guards import warnings_of
-from analysis.ledger import Entry, ledger, topic_of
-from analysis.results import load, write_whole
-from analysis.runner import load_claims, result_path
+from analysis.store.guards import warnings_of
+from analysis.claims.ledger import Entry, ledger, topic_of
+from analysis.store.results import load, write_whole
+from analysis.run.runner import load_claims, result_path
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from analysis.claims import Claim, Verdict, correct, count_verdicts
+from analysis.claims.claim import Claim, Verdict, correct, count_verdicts
 
 _GRAPHS = ("graph", "letters", "les-miserables")
 _PAPER, _PROJECT = "paper (arXiv 2411.12892)", "this project"
@@ -232,7 +232,7 @@ def topic_of(claim_id: str) -> Topic:
     for topic in TOPICS:
         if any(fnmatch(claim_id, pattern) for pattern in topic.tests):
             return topic
-    raise ValueError(f"claim {claim_id!r} belongs to no topic: add a pattern to analysis/ledger.py")
+    raise ValueError(f"claim {claim_id!r} belongs to no topic: add a pattern to analysis/claims/ledger.py")
 
 
 def ledger(claims: Sequence[Claim]) -> list[Entry]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.bench_workloads import LEARNING_RATE, Arrays, Problem, Workload
+from analysis.bench.workloads import LEARNING_RATE, Arrays, Problem, Workload
 from ssa_theory import train
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, the defaults of PyTorch

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import xarray as xr
 
-from analysis.cluster import run_jobs
-from analysis.config import ExperimentConfig
-from analysis.dependencies import code_digest
+from analysis.run.cluster import run_jobs
+from analysis.store.config import ExperimentConfig
+from analysis.store.dependencies import code_digest
 from analysis.experiments.base import Experiment, Progress
-from analysis.results import load_current, prepare_folder, provenance, save
+from analysis.store.results import load_current, prepare_folder, provenance, save
 from ssa_theory import resolve_device
 
 

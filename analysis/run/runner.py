@@ -10,13 +10,13 @@ from typing import Any
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from analysis.blocks import forget_blocks, made_and_stored, run_blocks
-from analysis.claims import Claim
-from analysis.config import ExperimentConfig
-from analysis.dependencies import code_digest
+from analysis.run.blocks import forget_blocks, made_and_stored, run_blocks
+from analysis.claims.claim import Claim
+from analysis.store.config import ExperimentConfig
+from analysis.store.dependencies import code_digest
 from analysis.experiments.base import Experiment, Progress, silent
-from analysis.figures import FORMATS, save_figure
-from analysis.results import (
+from analysis.draw.figures import FORMATS, save_figure
+from analysis.store.results import (
     UNFINISHED,
     file_digest,
     load,
@@ -37,7 +37,7 @@ def execute(
 ) -> tuple[xr.Dataset, list[Claim], bool]:
     """Train, store, draw and claim; what was made by this very config, source and result is left as it is.
 
-    workers, scheduler: who trains the blocks of seeds, as in `analysis.cluster.run_jobs`. A run that was cut off goes on with
+    workers, scheduler: who trains the blocks of seeds, as in `analysis.run.cluster.run_jobs`. A run that was cut off goes on with
     the blocks that it lacks. Of two processes with the same experiment and folder the second waits for the first.
 
     Of an experiment defined outside the packages its file counts, and all of theirs; where it has none, as in a notebook, a

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from analysis.bench_peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
-from analysis.bench_process import Child, Job, cores
-from analysis.bench_workloads import GRAPH_VARIANTS, WORKLOADS, WorkloadName, graph_operations, workload
-from analysis.config import ExperimentConfig
-from analysis.dependencies import code_digest
+from analysis.bench.peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
+from analysis.bench.process import Child, Job, cores
+from analysis.bench.workloads import GRAPH_VARIANTS, WORKLOADS, WorkloadName, graph_operations, workload
+from analysis.store.config import ExperimentConfig
+from analysis.store.dependencies import code_digest
 from analysis.experiments.base import Progress
-from analysis.results import prepare_folder, provenance, write_whole
+from analysis.store.results import prepare_folder, provenance, write_whole
 from ssa_theory import block_members, resolve_device
 
 SINGLE_MODELS = 4  # trained one at a time

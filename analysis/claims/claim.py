@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from scipy.stats import false_discovery_control
 
-from analysis.statistics import Estimate
+from analysis.claims.statistics import Estimate
 
 Verdict = Literal["supported", "not supported", "inconclusive"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

@@ -255,7 +255,7 @@ def _globals(table: symtable.SymbolTable) -> set[str]:
 @cache
 def _project() -> Project:
     """This project as it is on disk when its source is first asked for."""
-    return Project(Path(__file__).parent.parent)
+    return Project(Path(__file__).parents[2])
 
 
 @cache

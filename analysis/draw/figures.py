@@ -12,8 +12,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from analysis.guards import warnings_of
-from analysis.results import write_whole
+from analysis.store.guards import warnings_of
+from analysis.store.results import write_whole
 
 STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
     {
