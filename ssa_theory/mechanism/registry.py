@@ -32,13 +32,15 @@ def _paper(what: str, score: str = _SHARED) -> str:
     return f"{what} times 1 + tanh f + sigmoid(a) log n, f = {score}"
 
 
+VANILLA = "vanilla"
+"""The peer of all comparisons."""
 shared, mlp = Selective(), Selective(MLP())
 shared_token, mlp_token = Selective(position=False), Selective(MLP(), position=False)
 position = Selective(None)
 
 _ENTRIES = (
     # Vanilla attention, and the controls without which a gain says nothing about selectivity.
-    Mechanism("vanilla", "softmax(s)", "arXiv 1706.03762", look=Look("#222222", "o", "-")),
+    Mechanism(VANILLA, "softmax(s)", "arXiv 1706.03762", look=Look("#222222", "o", "-")),
     Mechanism(
         "scaled",
         "softmax(c s), one learned c = exp b",
