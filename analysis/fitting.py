@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.problems.measures import effective_support, row_l1, singular_values, token_norm
 from ssa_theory import (
     Queries,
@@ -50,7 +50,7 @@ def record_steps(steps: int) -> np.ndarray:
     return np.unique(np.rint(np.linspace(0, steps, 41)).astype(int))
 
 
-def block_size(config: ExperimentConfig, bytes_per_seed: int, models: int = 1) -> int:
+def block_size(config: TrainingConfig, bytes_per_seed: int, models: int = 1) -> int:
     """How many seeds to train at a time: what is asked for, or suits the device's caches, within a fixed bound on memory.
 
     bytes_per_seed: everything that is held of one seed while it trains. models: of one seed in one tensor program. A multiple

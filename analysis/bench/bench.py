@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from analysis.bench.peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
 from analysis.bench.process import Child, Job, cores
 from analysis.bench.workloads import GRAPH_VARIANTS, WORKLOADS, WorkloadName, graph_operations, workload
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.store.dependencies import code_digest
 from analysis.experiments.base import Progress
 from analysis.store.results import prepare_folder, provenance, write_whole
@@ -29,7 +29,7 @@ TOLERANCE = 1e-4  # nats, or squared error: the median over models of the differ
 FUNCTION_OPERATIONS = 20
 
 
-class BenchConfig(ExperimentConfig):
+class BenchConfig(TrainingConfig):
     """Train the same models with this trainer and with its peers, and compare models x steps per second, memory and scaling."""
 
     seeds: int = Field(

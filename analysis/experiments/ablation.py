@@ -11,7 +11,7 @@ import xarray as xr
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.ablation_claims import judge
 from analysis.experiments.ablation_figure import draw
 from analysis.experiments.base import Experiment, Progress
@@ -57,7 +57,7 @@ DENOISE: Mapping[str, AblationLayer] = {
 """Denoising: tau = 1 + tanh f(x) + sigmoid(alpha) log n, f an own MLP, where the name does not say otherwise."""
 
 
-class AblationConfig(ExperimentConfig):
+class AblationConfig(TrainingConfig):
     """Leave temperatures out: on the bigrams of letters (query, key), and on denoising in growing contexts (all three)."""
 
     letters_dim: int = Field(12, ge=1, le=256, description="embedding dimension d of the 27 letters")

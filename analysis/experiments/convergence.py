@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.convergence_claims import CHOICES, judge, steps_ratio
 from analysis.experiments.convergence_figure import draw
@@ -32,7 +32,7 @@ _CURVE_POINTS = 16
 _TIE = 1e-6  # steps that the whole initial gap is worth: decides between rates only where their steps are equal
 
 
-class ConvergenceConfig(ExperimentConfig):
+class ConvergenceConfig(TrainingConfig):
     """Learn transition matrices at several learning rates; count the steps to fixed shares of the initial loss."""
 
     seeds: int = Field(

@@ -10,7 +10,7 @@ import xarray as xr
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.denoise_claims import judge
 from analysis.experiments.denoise_figure import draw
@@ -33,7 +33,7 @@ _CURVE_POINTS = 30
 _DIRECTIONS = 8  # samples whose tokens give the directions in which the gate is looked at
 
 
-class DenoiseConfig(ExperimentConfig):
+class DenoiseConfig(TrainingConfig):
     """Recover a Gaussian signal from L tokens, of which a share carries it with noise and the rest is noise alone."""
 
     dim: int = Field(8, ge=1, le=256, description="dimension d of signal and tokens")

@@ -1,7 +1,6 @@
 """How does a needle's attention decay as the context grows, and which temperature schedule stops it? No training."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from pydantic import Field, model_validator
 from scipy.special import logit
 from torch import Tensor
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import SeededConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.dilution_claims import judge
 from analysis.experiments.dilution_figure import draw
@@ -29,12 +28,9 @@ _BLOCK = 2**17  # logits held at once, times the number of schedules
 _NEWTON = 60  # more passes than any row has needed
 
 
-class DilutionConfig(ExperimentConfig):
+class DilutionConfig(SeededConfig):
     """m needles with logit g among distractors with logits that are equal, bounded (uniform on [-B, B]) or Gaussian."""
 
-    dtype: Literal["float64"] = Field(
-        "float64", description="precision of the measurement: sums over a million keys are compared with exact values"
-    )
     schedules: tuple[ScheduleName, ...] = Field(
         SCHEDULES, description="position schedules, each at its starting parameters"
     )

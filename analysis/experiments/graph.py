@@ -11,7 +11,7 @@ import xarray as xr
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.graph_claims import judge
 from analysis.experiments.graph_figure import draw
@@ -35,7 +35,7 @@ EVALUATION_PROMPTS = 512
 _CHUNK = 25  # steps of sampled data drawn at once: bounds memory, does not change the data
 
 
-class GraphConfig(ExperimentConfig):
+class GraphConfig(TrainingConfig):
     """Learn the transition matrix P* of a graph by a single attention layer P_hat = softmax(diag(tau) E W E^T)."""
 
     family: Literal[RandomFamily, RealFamily, "letters", "file"] = Field(

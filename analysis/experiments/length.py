@@ -9,7 +9,7 @@ import xarray as xr
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.length_claims import judge
 from analysis.experiments.length_figure import draw
@@ -25,7 +25,7 @@ POOL_QUERIES = 8  # that share the keys and values of a training context: less t
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-class LengthConfig(ExperimentConfig):
+class LengthConfig(TrainingConfig):
     """Predict f(q) from n noisy values of a Gaussian process by attention with logits tau(n) q . k, tau a position schedule."""
 
     dim: int = Field(4, ge=1, le=1024, description="dimension d of keys and query, on the unit sphere")

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from analysis.draw.figures import SCHEDULE_STYLE, left_out, new_figure
+from ssa_theory import SCHEDULES
 
 _BASELINE = {
     "naive": {"label": "uniform attention (τ = 0)", "color": "#aaaaaa", "linestyle": (0, (1, 3)), "linewidth": 3},
@@ -16,6 +17,13 @@ _BASELINE = {
     "oracle": {"label": "best τ per n", "color": "#bbbbbb", "linestyle": "-", "linewidth": 5},
     "bayes": {"label": "exact Bayes (GP posterior)", "color": "#e0b000", "linestyle": "-", "linewidth": 3},
 }
+
+
+if set(SCHEDULE_STYLE) != set(SCHEDULES):  # a schedule without a style would silently be left out
+    raise ValueError(
+        f"every position schedule needs a style of its own, got styles {', '.join(SCHEDULE_STYLE)} for the schedules "
+        f"{', '.join(SCHEDULES)}: give SCHEDULE_STYLE in analysis/figures.py what it lacks, and drop what is no schedule"
+    )
 
 
 def draw(config: Any, dataset: xr.Dataset) -> Figure:

@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 from pydantic import Field, model_validator
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.length import POOL_QUERIES, LengthConfig
 from ssa_theory import Stream, member_generator
 from ssa_theory.normalizers import ROW_NORMALIZERS, Normalizer, NormalizerName
@@ -18,7 +18,7 @@ TEMPERATURES = ("without", "with")
 _CONTEXTS = 32  # training contexts a seed of task length
 
 
-class NormalizersConfig(ExperimentConfig):
+class NormalizersConfig(TrainingConfig):
     """Train every normaliser with and without SSA's temperature on a graph, on noisy retrieval and on growing contexts."""
 
     normalizers: tuple[NormalizerName, ...] = Field(

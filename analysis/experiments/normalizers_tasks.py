@@ -189,6 +189,7 @@ def _fit(
         cooldown_steps=cooldown,
         learning_rate=getattr(config, f"{task}_learning_rate"),
         batches=batches,
+        compile=config.compile,
         progress=advance,
     )
     unmoved = torch.stack([(v == start[k]).reshape(-1, members).all(0) for k, v in trained.parameters.items()]).all(0)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.norms_claims import judge
 from analysis.experiments.norms_figure import draw
@@ -20,7 +20,7 @@ from ssa_theory import SingleLayerAttention, Tokens, Variant, resolve_device
 from tasks import MarkovGraphTask, graph_from_family, text_from_file
 
 
-class NormsConfig(ExperimentConfig):
+class NormsConfig(TrainingConfig):
     """Learn transition matrices with and without a query temperature; compare what the models are made of."""
 
     nodes: int = Field(8, ge=4, le=512, description="number of nodes K of the ring")

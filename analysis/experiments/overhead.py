@@ -1,6 +1,5 @@
 """How many parameters does selective attention add to real architectures? Counted on published shapes; no training."""
 
-from typing import Literal
 
 import numpy as np
 import torch
@@ -34,10 +33,6 @@ _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 class OverheadConfig(ExperimentConfig):
     """Count the parameters that query and value temperatures add to published models; nothing is random or trained."""
 
-    seeds: Literal[1] = Field(1, description="counts are exact: there is one")
-    first_seed: Literal[0] = Field(0, description="counts are exact: no seed has a say")
-    device: Literal["cpu"] = Field("cpu", description="shapes are counted without storage on any device")
-    dtype: Literal["float64"] = Field("float64", description="of the stored percentages")
     width: int = Field(16, ge=1, le=1_000_000, description="hidden units of the own MLP of each temperature")
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from scipy.stats import false_discovery_control
 
 from analysis.claims.claim import FALSE_DISCOVERY_RATE
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.phase_claims import judge
 from analysis.experiments.phase_figure import draw
@@ -33,7 +33,7 @@ ALL = "all families"
 FAMILY_WISE_RATE = 0.05
 
 
-class PhaseConfig(ExperimentConfig):
+class PhaseConfig(TrainingConfig):
     """Train P_hat = softmax(diag(tau) E W E^T) on the exact loss of many graphs, in every cell of a grid of settings."""
 
     seeds: int = Field(

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from scipy.special import log_softmax
 from torch import Tensor
 
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.retrieval_claims import judge
 from analysis.experiments.retrieval_figure import draw
@@ -20,7 +20,7 @@ from ssa_theory.retrieval_models import RetrievalAttention, RetrievalBatch, Retr
 from tasks.retrieval import NoisyRetrievalTask, Retrievals, posterior_entropy
 
 
-class RetrievalConfig(ExperimentConfig):
+class RetrievalConfig(TrainingConfig):
     """Retrieve the key that a noisy query stems from; the noise level s of each query is visible to the model."""
 
     dim: int = Field(8, ge=1, le=1024, description="dimension d of keys and query")

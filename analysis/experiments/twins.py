@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pydantic import Field, model_validator
 
 from analysis.claims.claim import Claim
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import TrainingConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.draw.figures import STYLE, draw_band, draw_points, left_out, new_figure
 from analysis.fitting import FITTED, block_size, check_result_fits, fit, record_steps, stack_members
@@ -30,7 +30,7 @@ from tasks import TwinTokenTask
 THEORIES = ("vanilla", "selective")
 
 
-class TwinsConfig(ExperimentConfig):
+class TwinsConfig(TrainingConfig):
     """Pairs of twin tokens that rank the same targets with different sharpness; sweep the angle between them."""
 
     pairs: int = Field(4, ge=2, le=64, description="number of twin pairs; the vocabulary has twice as many tokens")

@@ -1,16 +1,27 @@
-"""What every experiment's config has."""
+"""What configs have in common: every one its rules, a random experiment its seeds, and one that trains how it trains."""
 
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Config = TypeVar("Config", bound="ExperimentConfig")
+Config = TypeVar("Config", bound="SeededConfig")
 
 
 class ExperimentConfig(BaseModel):
-    """Frozen, rejects unknown keys, and is stored inside the result that it produced."""
+    """Frozen, rejects unknown keys, and is stored inside the result that it produced. A field is a flag, and does something."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def require_distinct(self, *names: str) -> None:
+        """Raise ValueError where one of these fields is empty or lists a value twice."""
+        for name in names:
+            values = getattr(self, name)
+            if len(set(values)) != len(values) or not values:
+                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+
+
+class SeededConfig(ExperimentConfig):
+    """Of what is random, and computed with tensors."""
 
     seeds: int = Field(
         64,
@@ -20,8 +31,22 @@ class ExperimentConfig(BaseModel):
     )
     first_seed: int = Field(0, ge=0, lt=2**63, description="the seeds are first_seed, first_seed + 1, ...")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where to train; auto takes CUDA where there is one"
+        "auto", description="where to compute; auto takes CUDA where there is one"
     )
+
+    def of_seeds(self: Config, seeds: range) -> Config:
+        """The same settings for some of the seeds. What is checked of all seeds need not hold for a few: nothing is checked."""
+        return self.model_copy(update={"first_seed": seeds.start, "seeds": len(seeds)})
+
+    @property
+    def seed_range(self) -> range:
+        """The seeds themselves."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+
+class TrainingConfig(SeededConfig):
+    """Of what trains ensembles of models, block by block."""
+
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="precision of training (evaluation is in float64)"
     )
@@ -34,19 +59,3 @@ class ExperimentConfig(BaseModel):
         ge=1,
         description="seeds trained and stored at a time; by default what suits the device's cache and memory",
     )
-
-    def require_distinct(self, *names: str) -> None:
-        """Raise ValueError where one of these fields is empty or lists a value twice."""
-        for name in names:
-            values = getattr(self, name)
-            if len(set(values)) != len(values) or not values:
-                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
-
-    def of_seeds(self: Config, seeds: range) -> Config:
-        """The same settings for some of the seeds. What is checked of all seeds need not hold for a few: nothing is checked."""
-        return self.model_copy(update={"first_seed": seeds.start, "seeds": len(seeds)})
-
-    @property
-    def seed_range(self) -> range:
-        """The seeds themselves."""
-        return range(self.first_seed, self.first_seed + self.seeds)

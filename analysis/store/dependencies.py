@@ -22,7 +22,6 @@ from types import CodeType
 from typing import NamedTuple
 
 PACKAGES = ("ssa_theory", "tasks", "analysis")
-_BLOCKS = (ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.Match)
 
 
 class Definition(NamedTuple):
@@ -50,7 +49,7 @@ class _Statement:
     @cached_property
     def uses(self) -> frozenset[Definition]:
         """What of the project the statement uses, each where it is defined."""
-        own = {name: bound for name, bound in _imports(ast.walk(self._node), self._module) if name != "*"}
+        own = dict(_imports(ast.walk(self._node), self._module))
         names = set(own) | _globals(symtable.symtable(self.source, "statement", "exec"))
         chains = defaultdict(set)  # of attributes, by the name that they begin with
         inner: set[int] = set()
@@ -82,9 +81,7 @@ class _Module:
         self.imports: dict[str, _Import] = {}
         self.stars: list[str] = []
         for node in ast.parse(text).body:
-            # Those of a condition or a `try` bind names of the module as well.
-            inside = ast.walk(node) if isinstance(node, _BLOCKS) else [node]
-            for alias, bound in _imports(inside, self):
+            for alias, bound in _imports([node], self):
                 if alias == "*":
                     self.stars.append(bound.module)
                 else:
@@ -132,7 +129,7 @@ class Project:
                 return passed | {Definition(module, name)}
             if Definition(module, name) in passed:  # modules that import it from each other
                 return passed
-            passed |= {Definition(module, ""), Definition(module, name)}  # a name of its other statements, if any
+            passed.add(Definition(module, name))  # if its other statements bind it, they count
             if name in here.imports:
                 module, name = here.imports[name]
             elif self.module(f"{module}.{name}") is not None:

@@ -49,6 +49,10 @@ def reached(root: Path, files: dict[str, str], start: str = "start", module: str
         ("try:\n    from p.b import f\nexcept ImportError:\n    f = None\ndef start(): return f()", {"p.a.", "p.b.f"}),
         ("from p import b\ndef start(): return b", {"p.b.*"}),  # who knows what of it is used
         ("from p import b\ndef start(): return vars(b), b.f", {"p.b.*"}),
+        ("from p import b\nclass start:\n    def m(): b = 1\n    def n(): return b.f", {"p.b.f", "p.b.LIMIT"}),
+        ("try:\n    from p import b\nexcept ImportError:\n    b = 1\ndef start(): return b.f()", {"p.a.", "p.b.*"}),
+        ("def start():\n    import p.b\n    return p.b.f()", {"p.b.f", "p.b.LIMIT"}),
+        ("if 1:\n    from p.b import *\ndef start(): return f()", {"p.a.", "p.b.*"}),
         ("from p.b import unused\ndef start(): pass", set()),
         ("from p.b import f\n@f\ndef start(): pass", {"p.b.f", "p.b.LIMIT"}),
         ("from p.b import f\ndef start(x=f): pass", {"p.b.f", "p.b.LIMIT"}),
