@@ -10,6 +10,7 @@ from scipy.stats import false_discovery_control
 from analysis.claims.statistics import Estimate
 
 Verdict = Literal["supported", "not supported", "inconclusive"]
+Relation = Literal["<", ">"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 FALSE_DISCOVERY_RATE = 0.05
 
@@ -22,20 +23,21 @@ class Claim:
     estimate measures. relation and threshold: the claim holds where `estimate relation threshold`. estimate: with
     interval. asked: the number of seeds of the run. parts: the estimates the statistic is made of, by name.
     p_value: two-sided, of the statistic being at the threshold; None for an exact count or a worst case, which no chance is in.
-    corrected_p_value: adjusted for all claims of the ledger; None before that.
+    corrected_p_value: adjusted for all claims of the ledger; None before that. topic: the name of the topic it belongs to.
     """
 
     id: str
     sentence: str
     source: str
     statistic: str
-    relation: Literal["<", ">"]
+    relation: Relation
     threshold: float
     estimate: Estimate
     asked: int
     parts: dict[str, Estimate] = field(default_factory=dict)
     p_value: float | None = None
     corrected_p_value: float | None = None
+    topic: str = ""
 
     def __post_init__(self) -> None:
         if self.estimate.pseudo is not None:
@@ -56,7 +58,13 @@ class Claim:
             low, high, threshold = -high, -low, -self.threshold
         else:
             threshold = self.threshold
-        return "supported" if high < threshold else "not supported" if low >= threshold else "inconclusive"
+        return (
+            "supported"
+            if high < threshold
+            else "not supported"
+            if low >= threshold
+            else "inconclusive"
+        )
 
     @property
     def note(self) -> str:
@@ -90,7 +98,9 @@ class Claim:
 
 
 def _estimate(record: Mapping[str, Any]) -> Estimate:
-    finite = {k: math.nan if record[k] is None else float(record[k]) for k in ("value", "low", "high")}
+    finite = {
+        k: math.nan if record[k] is None else float(record[k]) for k in ("value", "low", "high")
+    }
     return Estimate(**(dict(record) | finite))
 
 

@@ -56,7 +56,9 @@ class Estimate:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def estimate(statistic: Statistic, usable: Bool[np.ndarray, " seed"], smooth: bool = True) -> Estimate:
+def estimate(
+    statistic: Statistic, usable: Bool[np.ndarray, " seed"], smooth: bool = True
+) -> Estimate:
     """The value of `statistic(index)` with a 95 % interval over seeds.
 
     statistic takes an integer array (..., seed) of seed positions and reduces its last axis; resampling whole seeds
@@ -84,7 +86,9 @@ def estimate(statistic: Statistic, usable: Bool[np.ndarray, " seed"], smooth: bo
         return Estimate(value, float(low), float(high), n, "jackknife t", pseudo)
     for method in ("BCa", "percentile") if smooth else ("percentile",):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # degenerate data make BCa NaN; percentiles then take its place
+            warnings.simplefilter(
+                "ignore"
+            )  # degenerate data make BCa NaN; percentiles then take its place
             interval = stats.bootstrap(
                 (seeds,),
                 lambda index, axis: statistic(np.moveaxis(index, axis, -1)),
@@ -108,8 +112,12 @@ def mean(x: Float[np.ndarray, " seed"]) -> Estimate:
 def ratio(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> Estimate:
     """mean(x) / mean(y), paired: a seed counts only where both are finite."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a zero denominator makes the estimate undefined
-        return estimate(lambda index: x[index].mean(-1) / y[index].mean(-1), np.isfinite(x) & np.isfinite(y))
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a zero denominator makes the estimate undefined
+        return estimate(
+            lambda index: x[index].mean(-1) / y[index].mean(-1), np.isfinite(x) & np.isfinite(y)
+        )
 
 
 def difference(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> Estimate:
@@ -127,7 +135,9 @@ def rank_correlation(
     return np.divide((a * b).sum(-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
 
 
-def slopes(x: Float[np.ndarray, " point"], y: Float[np.ndarray, "seed point"]) -> Float[np.ndarray, " seed"]:
+def slopes(
+    x: Float[np.ndarray, " point"], y: Float[np.ndarray, "seed point"]
+) -> Float[np.ndarray, " seed"]:
     """The least-squares slope of each seed's y on x; NaN where a point is not finite."""
     usable = np.isfinite(y).all(1)
     found = np.full(len(y), np.nan)
@@ -143,5 +153,6 @@ def mean_band(data: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(
         np.reshape(table, (*moved.shape[:-1], 3)),
         dims=(*moved.dims[:-1], "estimate"),
-        coords={k: v for k, v in data.coords.items() if "seed" not in v.dims} | {"estimate": ["value", "low", "high"]},
+        coords={k: v for k, v in data.coords.items() if "seed" not in v.dims}
+        | {"estimate": ["value", "low", "high"]},
     )

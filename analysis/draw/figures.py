@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from analysis.store.guards import warnings_of
 from analysis.store.results import write_whole
+from ssa_theory.mechanism import known
 
 STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
     {
@@ -53,33 +55,55 @@ _RC = {
 }
 
 
+def style(mechanism: str) -> dict[str, Any]:
+    """Colour, line and marker of a mechanism, as matplotlib's keywords: the same in every figure."""
+    look = known(mechanism).look
+    return {"color": look.color, "linestyle": look.line, "marker": look.marker}
+
+
+def interval(band: xr.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Value, low and high of an estimate along its last dimension `estimate`."""
+    value, low, high = (band.sel(estimate=e).values for e in ("value", "low", "high"))
+    return value, low, high
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure in the project's style (inches), with constrained layout and no global state."""
     matplotlib.rcParams.update(_RC)
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw_band(axes: Axes, x: np.ndarray, band: xr.DataArray, variant: str, **extra: object) -> None:
-    """A mean curve and its 95 % interval; `band` has the dimension `estimate` (value, low, high) and one more."""
-    value, low, high = (band.sel(estimate=e).values for e in ("value", "low", "high"))
-    style = STYLE[variant]
-    axes.plot(x, value, color=style["color"], linestyle=style["linestyle"], label=variant, **extra)
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
+def draw_band(axes: Axes, x: np.ndarray, band: xr.DataArray, mechanism: str, **extra: Any) -> None:
+    """A mean curve and its 95 % interval; `band` has the dimension `estimate` and one more."""
+    value, low, high = interval(band)
+    look = style(mechanism)
+    look = {k: look[k] for k in ("color", "linestyle")} | {"label": mechanism} | extra
+    axes.plot(x, value, **look)
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 
-def draw_points(axes: Axes, x: np.ndarray, band: xr.DataArray, variant: str, **extra: object) -> None:
+def draw_points(
+    axes: Axes, x: np.ndarray, band: xr.DataArray, mechanism: str, **extra: Any
+) -> None:
     """Means as markers, their 95 % intervals as bars."""
-    value, low, high = (band.sel(estimate=e).values for e in ("value", "low", "high"))
-    style = {k: STYLE[variant][k] for k in ("color", "marker")} | {"linestyle": "none", "label": variant} | extra
+    value, low, high = interval(band)
+    look = style(mechanism)
+    look = (
+        {k: look[k] for k in ("color", "marker")}
+        | {"linestyle": "none", "label": mechanism}
+        | extra
+    )
     spread = np.abs(np.stack([value - low, high - value]))
-    axes.errorbar(x, value, yerr=spread, markersize=5, capsize=2, elinewidth=1, **style)
+    axes.errorbar(x, value, yerr=spread, **{"markersize": 5, "capsize": 2, "elinewidth": 1} | look)
 
 
 def label_log(axis: Axis) -> None:
     """Plain numbers on a logarithmic axis, the more of them between the powers of ten the fewer decades it shows."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(
-        LogLocator(subs=(1, 2, 3, 4, 6, 8) if high < 5 * low else (1, 2, 5) if high < 100 * low else (1,))
+        LogLocator(
+            subs=(1, 2, 3, 4, 6, 8) if high < 5 * low else (1, 2, 5) if high < 100 * low else (1,)
+        )
     )
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
@@ -96,4 +120,6 @@ def save_figure(figure: Figure, folder: Path) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine(None)  # the layout is done; each format would otherwise do it again
     for kind, info in FORMATS.items():
-        write_whole(folder / f"figure.{kind}", lambda path, info=info: figure.savefig(path, metadata=info))
+        write_whole(
+            folder / f"figure.{kind}", lambda path, info=info: figure.savefig(path, metadata=info)
+        )

@@ -1,8 +1,8 @@
 """What a problem is: a task made trainable. Adding one is adding one of these beside its task.
 
-    Problem   the task with its settings: the form of its layers, its baselines, its memory
-    Block     the data of a block of members on the device: their loss, batches, and exact evaluation
-    fit       the one way in which all models are trained
+Problem   the task with its settings: the form of its layers, its baselines, its memory
+Block     the data of a block of members on the device: their loss, batches, and exact evaluation
+fit       the one way in which all models are trained
 """
 
 import abc

@@ -157,9 +157,7 @@ class GraphProblem(Problem):
         """The vocabulary as queries and keys, the target rows, and their weights, in float64."""
         nodes = tasks[0].nodes
         embeddings = [
-            unit_embeddings(
-                nodes, self.dim, member_generator(s, Stream.EMBEDDING), self.similarity
-            )
+            unit_embeddings(nodes, self.dim, member_generator(s, Stream.EMBEDDING), self.similarity)
             for s in seeds
         ]
         degree = stack_members([t.out_degree for t in tasks], device)
@@ -225,9 +223,7 @@ class GraphProblem(Problem):
                         task.sample_prompts(count, self.prompt_length, generator, self.row_weights)
                     )
                 else:
-                    current, following = task.sample_transitions(
-                        count, generator, self.row_weights
-                    )
+                    current, following = task.sample_transitions(count, generator, self.row_weights)
                     drawn.append(Prompts(current[:, None], following))
             tokens, following = _upload(drawn, target.device)
             for first in range(0, count, batch):

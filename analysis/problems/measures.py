@@ -61,6 +61,8 @@ def token_norm(
     return matmul(embeddings, weight).norm(dim=1)
 
 
-def row_l1(p: Float[Tensor, "row next #member"], q: Float[Tensor, "row next #member"]) -> Float[Tensor, " member"]:
+def row_l1(
+    p: Float[Tensor, "row next #member"], q: Float[Tensor, "row next #member"]
+) -> Float[Tensor, " member"]:
     """mean_i sum_j |p_ij - q_ij|, between 0 and 2: twice the mean total variation distance of the rows."""
     return (p - q).abs().sum(1).mean(0)

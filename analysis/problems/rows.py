@@ -1,6 +1,6 @@
 """Problems whose answer is the attention row itself: a distribution over the next token.
 
-    P_hat = the row of softmax(tau_i e_i W e_j), or of another normaliser, as a distribution
+P_hat = the row of softmax(tau_i e_i W e_j), or of another normaliser, as a distribution
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,9 +34,7 @@ ROW_MEASURES = {
     "inverse_temperature": Measure(
         ("node",), "learned tau of each node; the paper's temperature is 1 / tau"
     ),
-    "token_norm": Measure(
-        ("node",), "||W^T e_i||; times tau_i, the effective logit scale"
-    ),
+    "token_norm": Measure(("node",), "||W^T e_i||; times tau_i, the effective logit scale"),
     "effective_support": Measure(
         ("node",), "exp(entropy) of each learned row: its effective number of next tokens"
     ),

@@ -1,8 +1,11 @@
 """What configs have in common: every one its rules, a random experiment its seeds, and one that trains how it trains."""
 
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from ssa_theory.mechanism import file_of
 
 Config = TypeVar("Config", bound="SeededConfig")
 
@@ -11,6 +14,12 @@ class ExperimentConfig(BaseModel):
     """Frozen, rejects unknown keys, and is stored inside the result that it produced. A field is a flag, and does something."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def files(self) -> dict[str, Path]:
+        """The user's files that the settings name: by field, and mechanisms of the user's own by themselves."""
+        found = {name: value for name, value in self if isinstance(value, Path)}
+        listed = [item for _, value in self if isinstance(value, tuple) for item in value if isinstance(item, str)]
+        return found | {item: path for item in listed if (path := file_of(item)) is not None}
 
     def require_distinct(self, *names: str) -> None:
         """Raise ValueError where one of these fields is empty or lists a value twice."""

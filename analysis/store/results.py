@@ -128,7 +128,7 @@ def _origin(config: ExperimentConfig, source: str) -> dict[str, str]:
     """
     return {
         "config": config.model_dump_json(),
-        "inputs": json.dumps({name: _content(value) for name, value in config if isinstance(value, Path)}),
+        "inputs": json.dumps({name: _content(path) for name, path in config.files().items()}),
         "versions": versions(),
         "source": source,
     }
