@@ -104,7 +104,7 @@ def graph_operations(name: WorkloadName) -> tuple[int, int]:
 
 @cache
 def _ring() -> MarkovGraphTask:
-    return MarkovGraphTask.from_graph(graph_from_family("ring", NODES))
+    return MarkovGraphTask.from_graph(graph_from_family("graded", NODES))
 
 
 def _stack(arrays: Sequence[np.ndarray], device: torch.device, dtype: torch.dtype) -> Tensor:

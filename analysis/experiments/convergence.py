@@ -104,8 +104,8 @@ _ABOUT = {
 
 def _settings(config: ConvergenceConfig) -> list[tuple[str, MarkovGraphTask, int, int]]:
     """Name, chain, embedding dimension and steps of each setting."""
-    ring = MarkovGraphTask.from_graph(graph_from_family("ring", config.nodes))
-    settings = [("ring", ring, config.dim, config.steps)]
+    ring = MarkovGraphTask.from_graph(graph_from_family("graded", config.nodes))
+    settings = [("graded", ring, config.dim, config.steps)]
     if config.letters_steps:
         letters = MarkovGraphTask.from_text(text_from_file())
         settings.append(("letters", letters, config.letters_dim, config.letters_steps))

@@ -21,7 +21,7 @@ def draw(config: Any, dataset: xr.Dataset) -> Figure:
     for (top, middle, bottom), setting in zip(axes.T, settings, strict=True):
         at = dataset.sel(setting=setting)
         _draw_curves(top, at, variants, config.shown_level)
-        dim = {"ring": config.dim, "letters": config.letters_dim, "control": config.nodes}[setting]
+        dim = {"graded": config.dim, "letters": config.letters_dim, "control": config.nodes}[setting]
         top.set_title(f"{setting}: d = {dim}" + (" = K" if dim == config.nodes else ""))
         _draw_rates(middle, at, variants)
         _draw_ratios(bottom, at)

@@ -39,7 +39,7 @@ class GraphConfig(TrainingConfig):
     """Learn the transition matrix P* of a graph by a single attention layer P_hat = softmax(diag(tau) E W E^T)."""
 
     family: Literal[RandomFamily, RealFamily, "letters", "file"] = Field(
-        "ring", description="graph family, the letters of a text, or a graph file"
+        "graded", description="graph family, the letters of a text, or a graph file"
     )
     nodes: int | None = Field(
         None, ge=2, le=4096, description="number of nodes K (ring and random families; default 8)"

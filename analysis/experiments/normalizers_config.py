@@ -90,7 +90,7 @@ class NormalizersConfig(TrainingConfig):
     @property
     def graph_task(self) -> MarkovGraphTask:
         """The ring."""
-        return MarkovGraphTask.from_graph(graph_from_family("ring", self.graph_nodes))
+        return MarkovGraphTask.from_graph(graph_from_family("graded", self.graph_nodes))
 
     @property
     def retrieval_task(self) -> NoisyRetrievalTask:

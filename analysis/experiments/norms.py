@@ -88,7 +88,7 @@ _OTHER = {
 
 def _settings(config: NormsConfig) -> list[tuple[str, MarkovGraphTask, int, int]]:
     """Name, chain, embedding dimension and steps of each setting."""
-    settings = [("ring", MarkovGraphTask.from_graph(graph_from_family("ring", config.nodes)), config.dim, config.steps)]
+    settings = [("graded", MarkovGraphTask.from_graph(graph_from_family("graded", config.nodes)), config.dim, config.steps)]
     if config.letters_steps:
         letters = MarkovGraphTask.from_text(text_from_file())
         settings.append(("letters", letters, config.letters_dim, config.letters_steps))

@@ -23,7 +23,7 @@ def draw(config: Any, dataset: xr.Dataset) -> Figure:
     figure = new_figure(14.0, 0.8 + 3.6 * len(settings))
     grid = figure.add_gridspec(2 * len(settings), len(_COLUMNS) + 2)
     for i, setting in enumerate(settings):
-        steps = config.steps if setting == "ring" else config.letters_steps
+        steps = config.steps if setting == "graded" else config.letters_steps
         for j, comparison in enumerate(dataset["comparison"].values):
             row = [figure.add_subplot(grid[2 * i + j, k]) for k in range(len(_COLUMNS) + 1)]
             at = dataset.sel(setting=setting, comparison=comparison)

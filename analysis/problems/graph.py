@@ -40,7 +40,7 @@ class GraphProblem(Problem):
     carries the logarithm of its stationary probability, centred.
     """
 
-    family: RandomFamily | RealFamily | Literal["letters", "file"] = "ring"
+    family: RandomFamily | RealFamily | Literal["letters", "file"] = "graded"
     nodes: int | None = None
     mean_degree: float | None = None
     text_file: Path | None = None

@@ -21,7 +21,7 @@ from ssa_theory import SingleLayerAttention, Stream, Tokens, member_generator
 from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
 
 SMOKE = CONVERGENCE.preset("smoke")
-RING = MarkovGraphTask.from_graph(graph_from_family("ring", 8))
+RING = MarkovGraphTask.from_graph(graph_from_family("graded", 8))
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,13 @@ def test_variables_and_dimensions(result):
     }
     assert {n: set(result[n].dims) for n in dims} == {n: set(d) for n, d in dims.items()}
     assert all("description" in result[name].attrs for name in dims)
-    assert result["setting"].values.tolist() == ["ring", "letters", "control"]
+    assert result["setting"].values.tolist() == ["graded", "letters", "control"]
     assert result["budget"].values.tolist() == [60, 20, 60]
     assert result["reporting"].values.tolist() == [False, True, True, True]
     assert result["compared_steps"].isel(seed=0).isnull().all()
     assert result["compared_steps"].isel(seed=slice(1, None)).notnull().all()
     entropy = RING.row_entropy.mean()
-    np.testing.assert_allclose(result["initial_gap"].sel(setting="ring"), np.log(8) - entropy, rtol=0.05)
+    np.testing.assert_allclose(result["initial_gap"].sel(setting="graded"), np.log(8) - entropy, rtol=0.05)
 
 
 def test_stored_steps_agree_with_the_stored_curve(result):
@@ -126,7 +126,7 @@ def _runs(steps: np.ndarray, final: np.ndarray | None = None) -> xr.Dataset:
             "budget": ("setting", [100.0]),
         },
         coords={
-            "setting": ["ring"],
+            "setting": ["graded"],
             "variant": ["vanilla", "ssa"],
             "learning_rate": [0.1, 1.0],
             "seed": np.arange(steps.shape[-1]),
@@ -255,13 +255,13 @@ def test_the_figure_shows_budgets_levels_and_censoring(result):
     figure = CONVERGENCE.plot(result)
     assert len(figure.axes) == 9
     top, middle, bottom = figure.axes[0], figure.axes[3], figure.axes[6]
-    level = 0.5 * float(result["initial_gap"].sel(setting="ring").mean())
+    level = 0.5 * float(result["initial_gap"].sel(setting="graded").mean())
     assert any(np.allclose(line.get_ydata(), level) for line in top.get_lines())
     assert any(np.allclose(line.get_ydata(), 60) for line in middle.get_lines())
     hollow = [line for line in bottom.get_lines() if line.get_markerfacecolor() == "white"]
     assert hollow  # within 60 steps some level is not reached
     names = [text.get_text() for text in top.get_legend().get_texts()]
-    rate = float(result["best_learning_rate"].sel(setting="ring", variant="vanilla", level=0.5))
+    rate = float(result["best_learning_rate"].sel(setting="graded", variant="vanilla", level=0.5))
     assert names[0] == f"vanilla, rate {rate:g}"
     assert "runs never reached 0.5 of the initial gap" in figure.get_suptitle()
 

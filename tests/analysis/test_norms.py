@@ -50,9 +50,9 @@ def test_variables_and_dimensions(result):
     }
     assert {name: result[name].dims for name in dims} == dims
     assert all("description" in result[name].attrs for name in dims)
-    assert result["setting"].values.tolist() == ["ring", "letters"]
+    assert result["setting"].values.tolist() == ["graded", "letters"]
     assert result["label"].sel(setting="letters").values.tolist()[:2] == ["_", "a"]
-    assert result["token_norm"].sel(setting="ring").notnull().sum("node").min() == 8
+    assert result["token_norm"].sel(setting="graded").notnull().sum("node").min() == 8
     assert result["token_norm"].sel(setting="letters").notnull().sum("node").min() == 27
     assert not result["unmatched"].any()
 
@@ -60,7 +60,7 @@ def test_variables_and_dimensions(result):
 def test_measures_agree_with_the_graph_experiment_at_equal_steps(result):
     """The graph experiment trains the same models, and measures them by other code at other steps."""
     graph = GRAPH.run(GraphConfig(seeds=4, steps=60, control_steps=0), silent)
-    ring = result.sel(setting="ring", comparison="steps").isel(node=slice(8))
+    ring = result.sel(setting="graded", comparison="steps").isel(node=slice(8))
     for name in ("weight_norm", "weight_frobenius_norm", "token_norm", "effective_support", "inverse_temperature"):
         np.testing.assert_allclose(ring[name], graph[name], rtol=1e-9, err_msg=name)
     learned = graph["learned_transition_matrix"]
@@ -80,7 +80,7 @@ def test_relations_between_measures(result):
     assert (frobenius < nuclear).all()
     np.testing.assert_allclose(rank, (frobenius / spectral) ** 2)
     np.testing.assert_allclose(result["logit_scale"], result["inverse_temperature"] * result["token_norm"])
-    assert (result["inverse_temperature"].sel(variant="vanilla", setting="ring").isel(node=slice(8)) == 1).all()
+    assert (result["inverse_temperature"].sel(variant="vanilla", setting="graded").isel(node=slice(8)) == 1).all()
     assert (result["token_norm"].max("node") <= result["weight_norm"] * (1 + 1e-9)).all()  # embeddings have norm 1
     assert result["zero_share"].max() == 0
     group = result["row_group"].sel(setting="letters").values
@@ -145,7 +145,7 @@ def test_sparse_records_interpolate_what_dense_ones_find(monkeypatch):
 
 
 def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result):
-    ring, result = SMOKE.model_copy(update={"letters_steps": 0}), result.sel(setting=["ring"]).isel(node=slice(8))
+    ring, result = SMOKE.model_copy(update={"letters_steps": 0}), result.sel(setting=["graded"]).isel(node=slice(8))
     alone = NORMS.run(ring.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
     parts = NORMS.run(ring.model_copy(update={"block_seeds": 3}), silent)
     for name in ("weight_norm", "logit_scale", "effective_support", "common_loss_step"):
@@ -174,7 +174,7 @@ def _synthetic(ratios: np.ndarray) -> xr.Dataset:
     data = dict.fromkeys(names, (dims, values))
     data["zero_share"] = (dims, np.zeros_like(values))
     data["diverged"] = (dims[:3], np.isnan(values[..., 0]))
-    coords = {"setting": ["ring"], "variant": ["vanilla", "ssa"], "comparison": ["steps", "loss"]}
+    coords = {"setting": ["graded"], "variant": ["vanilla", "ssa"], "comparison": ["steps", "loss"]}
     return xr.Dataset(data, coords=coords)
 
 
@@ -216,7 +216,7 @@ def test_the_figure_shows_means_distributions_and_the_diagonal(result):
     means = {
         round(float(line.get_xdata()[0]), 9) for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"
     }
-    stored = result["weight_norm"].sel(setting="ring", comparison="steps").mean("seed")
+    stored = result["weight_norm"].sel(setting="graded", comparison="steps").mean("seed")
     assert {round(float(m), 9) for m in stored} <= means
     support = figure.axes[3]
     assert "learned = target" in support.get_legend_handles_labels()[1]
