@@ -156,10 +156,10 @@ def test_every_family_has_a_default() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"family": "torus"}, "unknown graph family 'torus': choose one of ring, erdos-renyi"),
+        ({"family": "torus"}, "unknown graph family 'torus': choose one of graded, erdos-renyi"),
         ({"family": "karate-club", "nodes": 34}, "karate-club has a fixed number of nodes, got nodes=34: leave"),
         ({"family": "les-miserables", "mean_degree": 3.0}, "les-miserables has fixed degrees, got mean_degree=3.0"),
-        ({"family": "graded", "mean_degree": 2.0}, "ring has fixed degrees, got mean_degree=2.0: leave it out"),
+        ({"family": "graded", "mean_degree": 2.0}, "graded has fixed degrees, got mean_degree=2.0: leave it out"),
         ({"family": "graded", "nodes": 1}, "at least 2 nodes to have transitions, got 1: choose nodes >= 2"),
         ({"family": "small-world", "nodes": 8, "mean_degree": 8.0}, r"\(0, nodes - 1\] = \(0, 7\], got 8.0: choose"),
         ({"family": "erdos-renyi", "nodes": 8, "mean_degree": 0.0}, r"\(0, nodes - 1\] = \(0, 7\], got 0.0"),
