@@ -15,7 +15,7 @@ import xarray as xr
 
 from analysis.claims.claim import Claim
 from analysis.cli import _parse_run
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import SeededConfig
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
 from analysis.draw.figures import new_figure, save_figure
@@ -80,7 +80,7 @@ def tiny(name, claims=CLAIMS[:1], values=(1.0, 2.0)):
         name,
         f"Question of {name}?",
         f"Caption of {name}.",
-        ExperimentConfig,
+        SeededConfig,
         run,
         draw,
         lambda config, dataset: list(claims),
@@ -91,7 +91,7 @@ def tiny(name, claims=CLAIMS[:1], values=(1.0, 2.0)):
 def stored(tmp_path):
     """Two experiments, of which one was run."""
     experiments = {e.name: e for e in (tiny("graph", CLAIMS[:3]), tiny("letters", CLAIMS[3:]))}
-    execute(experiments["graph"], ExperimentConfig(seeds=2, device="cpu"), tmp_path)
+    execute(experiments["graph"], SeededConfig(seeds=2, device="cpu"), tmp_path)
     return experiments, tmp_path
 
 
