@@ -1,6 +1,5 @@
-"""The benchmark's report as tables: on the terminal, and in the README."""
+"""The benchmark's report as tables: on the terminal, and in the report."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from rich.table import Table
@@ -31,12 +30,6 @@ def tables(report: dict[str, Any]) -> list[Table]:
             table.add_row(*row)
         found.append(table)
     return found
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """For the README: both tables and the notes."""
-    parts = [_markdown_table(SPEED, speed_rows(report)), _markdown_table(SCALING, scaling_rows(report))]
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(report))])
 
 
 def speed_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -125,11 +118,6 @@ def notes(report: dict[str, Any]) -> list[str]:
                 f"{ceiling['of_which_functions']} exponentials and the like at {ceiling['operations_per_function']} each."
             )
     return found
-
-
-def _markdown_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _times(ratio: float | None) -> str:
