@@ -121,26 +121,13 @@ class Layer:
             return tau
         tokens = inputs.query if role == "query" else inputs.keys
         if tokens is None:
-            return torch.ones_like(parameters["weight"][0])
+            some = next(iter(parameters.values()))
+            return some.new_ones(some.shape[-1:])
         return torch.ones_like(tokens.vector[..., 0, :])
 
     def scores(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """z."""
-        score, form = self.mechanism.score, self.form
-        if form.given_scores:
-            tau = _there(self._tau("query", parameters, inputs), "a scale")
-            tau = tau.unsqueeze(1) if tau.ndim > 1 else tau
-            return score.given(own(parameters, "score"), _there(inputs.given, "given scores"), tau)
-        keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
-        if score.maps_keys:
-            keys = project(keys, parameters["key_map"])
-        if not form.constant_query:
-            query = matmul(_there(inputs.query, "query tokens").vector, query)
-        tau_query = self._tau("query", parameters, inputs, query)
-        tau_key = self._tau("key", parameters, inputs)
-        if form.over_root_dim:
-            query = query * (1 / math.sqrt(form.dim))
-        z = score(own(parameters, "score"), query, keys, tau_query, tau_key)
+        z, tau_query, tau_key = self._scored(parameters, inputs)
         if self.mechanism.shift is not None:
             shift = parameters["shift.offset"]
             if tau_query is not None:
@@ -150,6 +137,27 @@ class Layer:
             view = self._view("key", parameters, inputs)
             z = z + self.mechanism.bias(own(parameters, "bias"), view)
         return z
+
+    def _scored(
+        self, parameters: Parameters, inputs: Inputs
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """z before shift and bias, and the temperatures in it."""
+        score, form = self.mechanism.score, self.form
+        if form.given_scores:
+            tau = _there(self._tau("query", parameters, inputs), "a scale")
+            given = _there(inputs.given, "given scores")
+            factor = tau.unsqueeze(1) if tau.ndim > 1 else tau
+            return score.given(own(parameters, "score"), given, factor), tau, None
+        keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
+        if score.maps_keys:
+            keys = project(keys, parameters["key_map"])
+        if not form.constant_query:
+            query = matmul(_there(inputs.query, "query tokens").vector, query)
+        tau_query = self._tau("query", parameters, inputs, query)
+        tau_key = self._tau("key", parameters, inputs)
+        if form.over_root_dim:
+            query = query * (1 / math.sqrt(form.dim))
+        return score(own(parameters, "score"), query, keys, tau_query, tau_key), tau_query, tau_key
 
     def rows(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """p, over the keys."""
@@ -223,9 +231,11 @@ class Layer:
         """What a part sees of the tokens in a role. projection: of the tokens, where it is known
         already.
         """
-        tokens = inputs.query if role == "query" else inputs.keys
+        tokens, count = inputs.query if role == "query" else inputs.keys, inputs.count
+        if role != "query" and isinstance(count, Tensor) and count.ndim > 1:
+            count = count.unsqueeze(1)  # one for each query, whatever the key
         if tokens is None:
-            return View(count=inputs.count)
+            return View(count=count)
 
         def projected() -> Tensor:
             if projection is not None:
@@ -233,7 +243,7 @@ class Layer:
             weight = parameters["value" if role == "value" else "weight"]
             return project(tokens.vector, weight.transpose(0, 1) if role == "key" else weight)
 
-        return View(tokens.vector, projected, tokens.feature, tokens.labels, inputs.count)
+        return View(tokens.vector, projected, tokens.feature, tokens.labels, count)
 
 
 def _there(value: There | None, what: str) -> There:
