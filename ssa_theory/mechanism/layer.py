@@ -116,7 +116,7 @@ class Layer:
 
         Of given scores it is the whole factor c tau.
         """
-        tau = self._tau(role, parameters, inputs)
+        tau = self._scaled(role, parameters, self._tau(role, parameters, inputs))
         if tau is not None:
             return tau
         tokens = inputs.query if role == "query" else inputs.keys
@@ -144,9 +144,9 @@ class Layer:
         """z before shift and bias, and the temperatures in it."""
         score, form = self.mechanism.score, self.form
         if form.given_scores:
-            tau = _there(self._tau("query", parameters, inputs), "a scale")
-            given = _there(inputs.given, "given scores")
-            factor = tau.unsqueeze(1) if tau.ndim > 1 else tau
+            given, tau = _there(inputs.given, "given scores"), self._tau("query", parameters, inputs)
+            factor = _there(self._scaled("query", parameters, tau), "a scale")
+            factor = factor.unsqueeze(1) if factor.ndim > 1 else factor
             return score.given(own(parameters, "score"), given, factor), tau, None
         keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
         if score.maps_keys:
@@ -216,14 +216,18 @@ class Layer:
     def _tau(
         self, role: Role, parameters: Parameters, inputs: Inputs, projection: Tensor | None = None
     ) -> Tensor | None:
-        """tau of a role, with the scale of given scores; None for 1. projection: as in `_view`."""
-        part, tau = self._temperature(role), None
-        if part is not None:
-            tau = part(own(parameters, role), self._view(role, parameters, inputs, projection))
-        if role == "query" and self._learns_scale:
-            scale = parameters["log_scale"].exp()
-            tau = scale if tau is None else scale * tau
-        return tau
+        """tau of a role; None for 1. projection: as in `_view`."""
+        part = self._temperature(role)
+        if part is None:
+            return None
+        return part(own(parameters, role), self._view(role, parameters, inputs, projection))
+
+    def _scaled(self, role: Role, parameters: Parameters, tau: Tensor | None) -> Tensor | None:
+        """c tau, with the learned scale c of given scores; None for 1."""
+        if role != "query" or not self._learns_scale:
+            return tau
+        scale = parameters["log_scale"].exp()
+        return scale if tau is None else scale * tau
 
     def _view(
         self, role: Role, parameters: Parameters, inputs: Inputs, projection: Tensor | None = None
