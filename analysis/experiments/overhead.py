@@ -1,6 +1,5 @@
 """How many parameters does selective attention add to real architectures? Counted on published shapes; no training."""
 
-
 import numpy as np
 import torch
 import xarray as xr
