@@ -3,13 +3,16 @@
 Totals are counted on modules of PyTorch's meta device, which have shapes but no storage: nothing is downloaded or allocated.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from ssa_theory.attention import Temperature
+from ssa_theory.mechanism import Mechanism
+from ssa_theory.module import form_of_heads
 
 
 @dataclass(frozen=True)
@@ -168,21 +171,26 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def added_parameters(architecture: Architecture, temperature: Temperature) -> int:
-    """How many parameters query and value temperatures, the paper's default, add to a model.
+_OF_KEYS = ("key", "value", "bias")
+"""The parts of a mechanism that are functions of a key or a value, which query heads may share."""
 
-    A query temperature has one value a head, a value temperature one a head of keys and values (h below). Per layer and
-    temperature: `shared` one d_k-vector a head, h d_k; `mlp` a map of its own from the token (d) by `width` hidden units to
-    its heads, (d + 1) width + (width + 1) h; `feature` (features + 1) h; the position term one alpha a head, h.
+
+def added_parameters(
+    architecture: Architecture, mechanism: Mechanism, labels: Mapping[str, int] | None = None
+) -> int:
+    """How many parameters a mechanism adds to all layers of a model.
+
+    A part that acts on queries, scores, rows or outputs has its parameters once a head, one that
+    acts on keys or values once a head of keys and values; what heads share it has once a layer.
+
+    labels: for each kind of label that the mechanism reads, how many there are; there is a `token`
+    label for each row of the embedding. Raises Misfit where the mechanism reads others.
     """
-    dim, width = architecture.dim, temperature.width
+    labels = {"token": architecture.vocabulary} | dict(labels or {})
+    form = form_of_heads(architecture.dim, architecture.heads, labels=labels, trained_length=1)
     total = 0
-    for heads in (architecture.heads, architecture.kv_heads):
-        total += heads * temperature.position
-        if temperature.token == "shared":
-            total += heads * architecture.head_dim
-        elif temperature.token == "mlp":
-            total += (dim + 1) * width + (width + 1) * heads
-        elif temperature.token == "feature":
-            total += (temperature.features + 1) * heads
+    for name, part in mechanism.fitted(form).parts().items():
+        heads = architecture.kv_heads if name in _OF_KEYS else architecture.heads
+        for parameter, shape in part.shapes(mechanism.role(name), form).items():
+            total += math.prod(shape) * (1 if parameter in part.shared_by_heads else heads)
     return architecture.layers * total

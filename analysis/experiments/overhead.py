@@ -14,7 +14,10 @@ from analysis.config import ExperimentConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.figures import new_figure
 from analysis.statistics import Estimate
-from ssa_theory import SelectiveSelfAttention, Temperature
+from ssa_theory import SelfAttention
+from ssa_theory.mechanism import MECHANISMS, Mechanism
+from ssa_theory.mechanism.scores import MLP
+from ssa_theory.mechanism.temperature import Selective
 from ssa_theory.parameters import ARCHITECTURES, Architecture, added_parameters
 
 LIMIT = 0.5  # percent: the paper's bound on what weight sharing adds
@@ -72,14 +75,20 @@ _COUNTED = {
 }
 
 
+def own_mlps(width: int) -> Mechanism:
+    """SSA with an MLP of its own, of that many hidden units, in each of its two temperatures."""
+    temperature = Selective(MLP(width=width))
+    return Mechanism(f"ssa-mlp-{width}", query=temperature, value=temperature)
+
+
 def _count(architecture: Architecture, width: int) -> dict[str, object]:
     """The row of one model in `_COUNTED`."""
     total = architecture.parameters()
 
     def own(width: int) -> int:
-        return added_parameters(architecture, Temperature("mlp", width=width))
+        return added_parameters(architecture, own_mlps(width))
 
-    forms = [Temperature("shared"), *(Temperature("mlp", width=w) for w in (width, architecture.head_dim))]
+    forms = [MECHANISMS["ssa"], own_mlps(width), own_mlps(architecture.head_dim)]
     added = [added_parameters(architecture, form) for form in forms]
     return {
         "parameters": total,
@@ -93,11 +102,11 @@ def _count(architecture: Architecture, width: int) -> dict[str, object]:
     }
 
 
-def _added_by_layer(architecture: Architecture, form: Temperature) -> float:
+def _added_by_layer(architecture: Architecture, form: Mechanism) -> float:
     if architecture.kv_heads != architecture.heads:
         return np.nan
     with torch.device("meta"):
-        layer = SelectiveSelfAttention(architecture.dim, architecture.heads, query=form, value=form)
+        layer = SelfAttention(architecture.dim, architecture.heads, form)
     return float(architecture.layers * layer.added_parameters())
 
 

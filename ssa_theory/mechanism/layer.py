@@ -130,7 +130,8 @@ class Layer:
         if form.given_scores:
             tau = _there(self._tau("query", parameters, inputs), "a scale")
             tau = tau.unsqueeze(1) if tau.ndim > 1 else tau
-            return score.given(own(parameters, "score"), _there(inputs.given, "given scores"), tau)
+            z = score.given(own(parameters, "score"), _there(inputs.given, "given scores"), tau)
+            return z if self.mechanism.shift is None else z + tau * parameters["shift.offset"]
         keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
         if score.maps_keys:
             keys = project(keys, parameters["key_map"])
@@ -140,16 +141,11 @@ class Layer:
         tau_key = self._tau("key", parameters, inputs)
         if form.over_root_dim:
             query = query * (1 / math.sqrt(form.dim))
-        z = score(own(parameters, "score"), query, keys, tau_query, tau_key)
-        if self.mechanism.shift is not None:
-            shift = parameters["shift.offset"]
-            if tau_query is not None:
-                shift = shift * (tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query)
-            z = z + (shift if tau_key is None else shift * tau_key)
+        bias = None
         if self.mechanism.bias is not None:
             view = self._view("key", parameters, inputs)
-            z = z + self.mechanism.bias(own(parameters, "bias"), view)
-        return z
+            bias = self.mechanism.bias(own(parameters, "bias"), view)
+        return self.mechanism.scores(parameters, query, keys, tau_query, tau_key, bias)
 
     def rows(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """p, over the keys."""

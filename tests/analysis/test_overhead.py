@@ -9,9 +9,8 @@ import xarray as xr
 from pydantic import ValidationError
 
 from analysis.experiments.base import silent
-from analysis.experiments.overhead import FORMS, LIMIT, OVERHEAD, OverheadConfig
+from analysis.experiments.overhead import FORMS, LIMIT, OVERHEAD, OverheadConfig, own_mlps
 from analysis.runner import execute
-from ssa_theory import Temperature
 from ssa_theory.parameters import ARCHITECTURES, added_parameters
 
 
@@ -40,10 +39,10 @@ def test_counts_by_model_and_form() -> None:
 def test_the_largest_width_is_the_last_within_the_limit(name: str) -> None:
     architecture, one = ARCHITECTURES[name], _result().sel(model=name)
     widest, total = int(one["largest_width"]), int(one["parameters"])
-    within, beyond = (added_parameters(architecture, Temperature("mlp", width=w)) for w in (widest, widest + 1))
+    within, beyond = (added_parameters(architecture, own_mlps(w)) for w in (widest, widest + 1))
     assert 1 < widest < 1000
     assert 100 * within / total <= LIMIT < 100 * beyond / total
-    direct = [100 * added_parameters(architecture, Temperature("mlp", width=int(w))) / total for w in one["width"]]
+    direct = [100 * added_parameters(architecture, own_mlps(int(w))) / total for w in one["width"]]
     np.testing.assert_allclose(one["percent_by_width"], direct, rtol=1e-14)
 
 
