@@ -152,7 +152,7 @@ class SelfAttention(nn.Module):
         else:
             y = self._rows(batch).to(value.dtype) @ value
         if self.mechanism.gate is not None:
-            gate = self.mechanism.gate(self._parameters("gate"), batch.tokens)
+            gate = self.mechanism.gate(self._own("gate"), batch.tokens)
             y = y * self._by_head(gate, batch).to(y.dtype)
         return self.output(y.transpose(1, 2).flatten(2))
 
@@ -207,7 +207,7 @@ class SelfAttention(nn.Module):
             drawn = {k: torch.cat(v, -1).to(like) for k, v in each.items()}
         return nn.ParameterDict({k: nn.Parameter(v) for k, v in drawn.items()})
 
-    def _parameters(self, name: str) -> Parameters:
+    def _own(self, name: str) -> Parameters:
         """Of one part, by their short names."""
         return dict(self.parts[name].items()) if name in self.parts else {}
 
@@ -311,7 +311,7 @@ class SelfAttention(nn.Module):
         }[role]
         if part is None:
             return None
-        return part(self._parameters(role), batch.view(role)).expand(len(batch.tokens), self.heads)
+        return part(self._own(role), batch.view(role)).expand(len(batch.tokens), self.heads)
 
     def _scaled(self, role: Role, vector: Tensor, batch: "_Batch") -> Tensor:
         """Vectors (batch, head, length, d_k) times their tau."""
@@ -333,14 +333,14 @@ class SelfAttention(nn.Module):
             query = query * (1 / math.sqrt(self.form.dim))
         bias = None
         if worn.bias is not None:
-            bias = worn.bias(self._parameters("bias"), batch.view("key"))
+            bias = worn.bias(self._own("bias"), batch.view("key"))
             bias = members(bias.expand(len(batch.tokens), self.heads))
         acting = {
             f"{part}.{k}": v.to(precise)
             .expand(*v.shape[:-1], self.heads)
             .repeat(*[1] * (v.ndim - 1), batch.size)
             for part in ("score", "shift", "normalizer")
-            for k, v in self._parameters(part).items()
+            for k, v in self._own(part).items()
         }
         z = worn.scores(
             acting,

@@ -44,9 +44,13 @@ class Architecture:
     def __post_init__(self) -> None:
         for name in ("layers", "dim", "heads", "kv_heads", "feed_forward", "vocabulary"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}: choose a positive size")
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}: choose a positive size"
+                )
         if self.positions < 0:
-            raise ValueError(f"positions must be at least 0, got {self.positions}: 0 means none are learned")
+            raise ValueError(
+                f"positions must be at least 0, got {self.positions}: 0 means none are learned"
+            )
         if self.dim % self.heads or self.heads % self.kv_heads:
             raise ValueError(
                 f"heads must divide dim and be a multiple of kv_heads, got dim={self.dim}, heads={self.heads} and "
@@ -81,7 +85,11 @@ class Architecture:
 
     def _block(self) -> nn.Module:
         key_dim = self.kv_heads * self.head_dim
-        maps = {"query": (self.dim, self.dim), "key": (self.dim, key_dim), "value": (self.dim, key_dim)}
+        maps = {
+            "query": (self.dim, self.dim),
+            "key": (self.dim, key_dim),
+            "value": (self.dim, key_dim),
+        }
         maps |= {
             "mix": (self.dim, self.dim),
             "up": (self.dim, self.feed_forward),
@@ -89,7 +97,9 @@ class Architecture:
         }
         if self.gated:
             maps["gate"] = (self.dim, self.feed_forward)
-        block: dict[str, nn.Module] = {name: nn.Linear(*shape, bias=self.bias) for name, shape in maps.items()}
+        block: dict[str, nn.Module] = {
+            name: nn.Linear(*shape, bias=self.bias) for name, shape in maps.items()
+        }
         return nn.ModuleDict(block | {"before_attention": self._norm(), "before_mlp": self._norm()})
 
     def _norm(self) -> nn.Module:

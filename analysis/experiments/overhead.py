@@ -39,9 +39,13 @@ class OverheadConfig(ExperimentConfig):
 
     seeds: Literal[1] = Field(1, description="counts are exact: there is one")
     first_seed: Literal[0] = Field(0, description="counts are exact: no seed has a say")
-    device: Literal["cpu"] = Field("cpu", description="shapes are counted without storage on any device")
+    device: Literal["cpu"] = Field(
+        "cpu", description="shapes are counted without storage on any device"
+    )
     dtype: Literal["float64"] = Field("float64", description="of the stored percentages")
-    width: int = Field(16, ge=1, le=1_000_000, description="hidden units of the own MLP of each temperature")
+    width: int = Field(
+        16, ge=1, le=1_000_000, description="hidden units of the own MLP of each temperature"
+    )
 
 
 def train(config: OverheadConfig, progress: Progress) -> xr.Dataset:
@@ -54,24 +58,41 @@ def train(config: OverheadConfig, progress: Progress) -> xr.Dataset:
     model = {"model": list(ARCHITECTURES)}
     dataset = xr.Dataset(coords=model | {"form": list(FORMS), "width": WIDTHS})
     for name, (dims, about) in _COUNTED.items():
-        dataset[name] = (("model", *dims), np.array([row[name] for row in rows]), {"description": about})
+        dataset[name] = (
+            ("model", *dims),
+            np.array([row[name] for row in rows]),
+            {"description": about},
+        )
     for name in ("layers", "dim", "heads", "kv_heads", "feed_forward", "vocabulary"):
         values = [getattr(a, name) for a in ARCHITECTURES.values()]
-        dataset[name] = ("model", values, {"description": f"{name.replace('_', ' ')} of the published model"})
+        dataset[name] = (
+            "model",
+            values,
+            {"description": f"{name.replace('_', ' ')} of the published model"},
+        )
     return dataset
 
 
 _COUNTED = {
     "parameters": ((), "parameters of the published model"),
-    "hidden_width": (("form",), "hidden units of the MLP of each temperature; 0 where there is none"),
-    "added_parameters": (("form",), "parameters that query and value temperatures add to all layers, by formula"),
+    "hidden_width": (
+        ("form",),
+        "hidden units of the MLP of each temperature; 0 where there is none",
+    ),
+    "added_parameters": (
+        ("form",),
+        "parameters that query and value temperatures add to all layers, by formula",
+    ),
     "added_by_layer": (
         ("form",),
         "the same counted on a built layer; NaN where queries share keys and values, which it has no form for",
     ),
     "percent": (("form",), "added_parameters in percent of parameters"),
     "percent_by_width": (("width",), "the same in percent for an own MLP, by its hidden width"),
-    "largest_width": ((), "largest hidden width of an own MLP that stays within 0.5 percent; 0: none does"),
+    "largest_width": (
+        (),
+        "largest hidden width of an own MLP that stays within 0.5 percent; 0: none does",
+    ),
 }
 
 
@@ -117,7 +138,9 @@ def judge(config: OverheadConfig, dataset: xr.Dataset) -> list[Claim]:
 
     def add(key: str, sentence: str, statistic: str, threshold: float, value: float) -> None:
         exact = Estimate(value, value, value, 1, "exact count")
-        lines.append(Claim(f"overhead-{key}", sentence, source, statistic, "<", threshold, exact, asked=1))
+        lines.append(
+            Claim(f"overhead-{key}", sentence, source, statistic, "<", threshold, exact, asked=1)
+        )
 
     for form in FORMS:
         for name in map(str, dataset["model"].values):
@@ -160,16 +183,35 @@ def _draw_forms(ax: Axes, dataset: xr.Dataset, width: int) -> None:
         x = dataset["percent"].sel(form=form).values
         ax.plot(x, place, linestyle="none", markersize=8, label=labels[form], **style)
         for value, y in zip(x, place, strict=True):
-            text = ax.annotate(f"{value:.3f}", (value, y), (0, 8), textcoords="offset points", ha="center", fontsize=8)
-            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # over the line of the limit
+            text = ax.annotate(
+                f"{value:.3f}",
+                (value, y),
+                (0, 8),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+            text.set_bbox(
+                {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            )  # over the line of the limit
     totals = dataset["parameters"].values
     names = [f"{n}\n{t / 1e6:,.1f} M" for n, t in zip(dataset["model"].values, totals, strict=True)]
     ax.set_yticks(place, names)
-    ax.set(ylim=(len(place) - 0.5, -0.5), xscale="log", title="query and value temperature in every layer")
+    ax.set(
+        ylim=(len(place) - 0.5, -0.5),
+        xscale="log",
+        title="query and value temperature in every layer",
+    )
     ax.set_xlabel("added parameters (percent of the model)")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.axvline(LIMIT, color="#222222", linewidth=1, linestyle="--")
-    ax.annotate(f"{LIMIT:g} %", (LIMIT, 0), (3, 4), xycoords=("data", "axes fraction"), textcoords="offset points")
+    ax.annotate(
+        f"{LIMIT:g} %",
+        (LIMIT, 0),
+        (3, 4),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+    )
     ax.margins(x=0.1)
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))
 
@@ -181,12 +223,27 @@ def _draw_widths(ax: Axes, dataset: xr.Dataset, width: int) -> None:
         style = {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _LINES[i % len(_LINES)]}
         ax.plot(dataset["width"].values, one["percent_by_width"].values, label=label, **style)
     ax.axhline(LIMIT, color="#222222", linewidth=1, linestyle="--")
-    ax.annotate(f"{LIMIT:g} %", (0, LIMIT), (4, 3), xycoords=("axes fraction", "data"), textcoords="offset points")
+    ax.annotate(
+        f"{LIMIT:g} %",
+        (0, LIMIT),
+        (4, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+    )
     ax.axvline(width, color="#888888", linewidth=0.8)
-    ax.annotate(f"{width} units", (width, 0), (3, 4), xycoords=("data", "axes fraction"), textcoords="offset points")
+    ax.annotate(
+        f"{width} units",
+        (width, 0),
+        (3, 4),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+    )
     ax.set_xscale("log", base=2)
     ax.set(yscale="log", xlabel="hidden units of the own MLP of each temperature")
-    ax.set(ylabel="added parameters (percent of the model)", title="own MLP: parameters by hidden width")
+    ax.set(
+        ylabel="added parameters (percent of the model)",
+        title="own MLP: parameters by hidden width",
+    )
     ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))

@@ -27,7 +27,9 @@ def test_counts_by_model_and_form() -> None:
     assert data["hidden_width"].sel(model="GPT-2 124M").values.tolist() == [0, 16, 64]
     gpt = data.sel(model="GPT-2 124M")
     assert gpt["added_parameters"].values.tolist() == [18_720, 300_480, 1_200_192]
-    assert float(gpt["percent"].sel(form="shared")) == pytest.approx(100 * 18_720 / 124_439_808, rel=1e-14)
+    assert float(gpt["percent"].sel(form="shared")) == pytest.approx(
+        100 * 18_720 / 124_439_808, rel=1e-14
+    )
     fits = data["heads"] == data["kv_heads"]
     assert fits.values.tolist() == [True] * 4 + [False]
     assert (data["added_by_layer"].notnull().all("form") == fits).all()
@@ -50,7 +52,9 @@ def test_another_width_changes_only_the_own_mlp() -> None:
     wider = OVERHEAD.run(OverheadConfig(width=32), silent)
     assert (wider["percent"].sel(form="unshared") > _result()["percent"].sel(form="unshared")).all()
     same = ["shared", "head-wide"]
-    assert (wider["added_parameters"].sel(form=same) == _result()["added_parameters"].sel(form=same)).all()
+    assert (
+        wider["added_parameters"].sel(form=same) == _result()["added_parameters"].sel(form=same)
+    ).all()
 
 
 def test_claims_are_exact_counts() -> None:
@@ -62,7 +66,9 @@ def test_claims_are_exact_counts() -> None:
         assert line.estimate.method == "exact count"
         assert line.relation == "<"
         assert line.p_value is None
-    assert found["overhead-shared-llama-3-8b"].estimate.value == pytest.approx(100 * 165_120 / 8_030_261_248)
+    assert found["overhead-shared-llama-3-8b"].estimate.value == pytest.approx(
+        100 * 165_120 / 8_030_261_248
+    )
     assert found["overhead-unshared-gpt-2"].threshold == LIMIT == 0.5
     assert found["overhead-unshared-gpt-2"].verdict == "supported"
     assert found["overhead-head-wide-gpt-2"].verdict == "not supported"
@@ -82,7 +88,9 @@ def test_the_figure_shows_every_count_and_the_limit() -> None:
     assert left.get_xscale() == right.get_yscale() == "log"
     assert [line.get_label().split(":")[0] for line in right.get_lines()[:5]] == list(ARCHITECTURES)
     assert len({(line.get_linestyle(), line.get_color()) for line in right.get_lines()[:5]}) == 5
-    assert left.get_lines()[len(FORMS)].get_xdata()[0] == right.get_lines()[5].get_ydata()[0] == LIMIT
+    assert (
+        left.get_lines()[len(FORMS)].get_xdata()[0] == right.get_lines()[5].get_ydata()[0] == LIMIT
+    )
 
 
 def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
@@ -96,7 +104,8 @@ def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seeds": 64}, {"first_seed": 1}, {"device": "cuda"}, {"dtype": "float32"}, {"width": 0}]
+    "change",
+    [{"seeds": 64}, {"first_seed": 1}, {"device": "cuda"}, {"dtype": "float32"}, {"width": 0}],
 )
 def test_settings_that_would_be_ignored_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(change))):
