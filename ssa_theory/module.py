@@ -137,13 +137,9 @@ class SelfAttention(nn.Module):
         inputs that the mechanism lacks, or has no use for.
         """
         batch = self._batch(x, features, labels, padding)
-        value = self._by_head(batch.projected["value"], batch)
-        value = self._scaled("value", value, batch)
+        value = self._scaled("value", batch)
         if self.fused:
-            query, key = (
-                self._scaled(role, self._by_head(batch.projected[role], batch), batch)
-                for role in ("query", "key")
-            )
+            query, key = self._scaled("query", batch), self._scaled("key", batch)
             if padding is None:
                 y = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
             else:
@@ -243,9 +239,11 @@ class SelfAttention(nn.Module):
         else:
             count = float(max(length, 1))
         if isinstance(count, Tensor):
-            count = count.to(_precise(x.dtype))  # bfloat16 counts to 256
+            count = count.to(_precise(x.dtype))  # float16 counts to 65504
         projected = {
-            role: getattr(self, role)(x).view(size * length, self.heads, -1).transpose(1, 2)
+            role: getattr(self, role)(x)
+            .view(size, length, self.heads, self.form.dim)
+            .transpose(1, 2)
             for role in ROLES
         }
         return _Batch(
@@ -313,9 +311,9 @@ class SelfAttention(nn.Module):
             return None
         return part(self._own(role), batch.view(role)).expand(len(batch.tokens), self.heads)
 
-    def _scaled(self, role: Role, vector: Tensor, batch: "_Batch") -> Tensor:
-        """Vectors (batch, head, length, d_k) times their tau."""
-        tau = self._tau(role, batch)
+    def _scaled(self, role: Role, batch: "_Batch") -> Float[Tensor, "batch head length width"]:
+        """The projected tokens times their tau."""
+        vector, tau = batch.projected[role], self._tau(role, batch)
         if tau is None:
             return vector
         return vector * self._by_head(tau.unsqueeze(1), batch).to(vector.dtype)
@@ -323,12 +321,15 @@ class SelfAttention(nn.Module):
     def _rows(self, batch: "_Batch") -> Float[Tensor, "batch head length length"]:
         """p: here a member is a head of one sequence of the batch."""
         worn, size = self.mechanism, (batch.size, batch.length)
+        if not batch.length:
+            return batch.tokens.new_zeros(batch.size, self.heads, 0, 0)
         precise = _precise(batch.tokens.dtype)  # normalisers, for one, need it
 
         def members(per_token: Tensor) -> Tensor:  # (token, ..., head) -> (length, ..., member)
             return per_token.to(precise).unflatten(0, size).movedim(0, -2).flatten(-2)
 
-        query, tau = batch.projected["query"], {r: self._tau(r, batch) for r in ("query", "key")}
+        query, keys = (batch.by_token(r) for r in ("query", "key"))
+        tau = {r: self._tau(r, batch) for r in ("query", "key")}
         if not worn.score.maps_keys:
             query = query * (1 / math.sqrt(self.form.dim))
         bias = None
@@ -345,7 +346,7 @@ class SelfAttention(nn.Module):
         z = worn.scores(
             acting,
             members(query),
-            members(batch.projected["key"]),
+            members(keys),
             *(None if tau[r] is None else members(tau[r]) for r in ("query", "key")),
             bias,
         )
@@ -370,7 +371,7 @@ class _Batch:
     size: int
     length: int
     tokens: Float[Tensor, "token dim 1"]
-    projected: dict[Role, Float[Tensor, "token width head"]]
+    projected: dict[Role, Float[Tensor, "batch head length width"]]
     feature: Float[Tensor, "token 1"] | None
     labels: Mapping[str, Int[Tensor, "token head"]]
     count: Tensor | float
@@ -379,9 +380,11 @@ class _Batch:
 
     def view(self, role: Role) -> View:
         """Of the tokens in a role."""
-        return View(
-            self.tokens, lambda: self.projected[role], self.feature, self.labels, self.count
-        )
+        return View(self.tokens, lambda: self.by_token(role), self.feature, self.labels, self.count)
+
+    def by_token(self, role: Role) -> Float[Tensor, "token width head"]:
+        """The projected tokens, with the heads as members."""
+        return self.projected[role].permute(0, 2, 3, 1).flatten(0, 1)
 
 
 def _named(given: str | Mechanism) -> Mechanism:

@@ -8,7 +8,7 @@ a head.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ class Part:
         """
         return {name: zeros(generators, *shape) for name, shape in self.shapes(role, form).items()}
 
-    def fitted(self, role: Role, form: Form) -> Self:
+    def fitted(self, role: Role, form: Form) -> "Part":
         """The part as it acts in a layer of this form. Raises Misfit where it has nothing to act
         on.
         """
