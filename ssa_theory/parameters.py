@@ -1,6 +1,7 @@
-"""Counting parameters: published decoder shapes, their totals, and what selective attention adds to them.
+"""Counting parameters: published decoder shapes, their totals, and what a mechanism adds to them.
 
-Totals are counted on modules of PyTorch's meta device, which have shapes but no storage: nothing is downloaded or allocated.
+Totals are counted on modules of PyTorch's meta device, which have shapes but no storage: nothing is
+downloaded or allocated.
 """
 
 import math
@@ -19,14 +20,16 @@ from ssa_theory.module import form_of_heads
 class Architecture:
     """The shape of a decoder-only transformer.
 
-    layers; dim: model width d; heads H, each of d_k = d / H; kv_heads: heads of keys and values, fewer than H where queries
-    share them; feed_forward: hidden width of the MLP; vocabulary: rows of the embedding as published, padding included;
-    positions: learned position embeddings (0: rotary, no parameters); tied: output embeddings are the input's; bias: of
-    all linear maps but the output embeddings; norm: of a layer (two a block, one at the end), `layer` with scale and shift
-    or `rms` with scale; gated: a third, gating matrix in the MLP. Whether attention and MLP run in parallel (as in Pythia)
-    changes no count.
+    layers; dim: model width d; heads H, each of d_k = d / H; kv_heads: heads of keys and values,
+    fewer than H where queries share them; feed_forward: hidden width of the MLP; vocabulary: rows
+    of the embedding as published, padding included; positions: learned position embeddings (0:
+    rotary, no parameters); tied: output embeddings are the input's; bias: of all linear maps but
+    the output embeddings; norm: of a layer (two a block, one at the end), `layer` with scale and
+    shift or `rms` with scale; gated: a third, gating matrix in the MLP. Whether attention and MLP
+    run in parallel (as in Pythia) changes no count.
 
-    Raises ValueError for sizes < 1, and heads that do not divide dim or are no multiple of kv_heads.
+    Raises ValueError for sizes < 1, and heads that do not divide dim or are no multiple of
+    kv_heads.
     """
 
     layers: int

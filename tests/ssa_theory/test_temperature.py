@@ -1,4 +1,4 @@
-"""The functions that the ensemble models of before share: tau, and weight sharing along any axis."""
+"""Functions that ensemble models share: tau, and weight sharing along any axis."""
 
 import math
 
