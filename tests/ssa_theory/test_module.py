@@ -509,6 +509,15 @@ def test_padding_is_as_if_it_were_not_there(name: str, causal: bool) -> None:
     close(made(plain, padding=full, **read), made(plain, **read))
 
 
+@over(("ssa", "key-bias", "softcap", "sparsemax"))
+def test_no_nan_hides_behind_a_padded_row(name: str) -> None:
+    made, x = layer(4, 2, name), random(2, 3, 4)
+    padding = torch.tensor([[False, True, True], [False, False, False]])
+    with torch.autograd.set_detect_anomaly(True):
+        for found in (made(x, padding=padding), made.attention(x, padding=padding)):
+            found.square().sum().backward()
+
+
 @pytest.mark.parametrize("rest", ["", "+off-by-one", "+entmax15"])
 def test_masking_comes_after_scaling(rest: str) -> None:
     """A temperature of zero: uniform over the visible keys, where masking first would give 0 * -inf
