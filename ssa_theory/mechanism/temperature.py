@@ -171,11 +171,10 @@ class Selective(Temperature):
         return self.score(parameters, view)
 
     def floor(self, parameters: Parameters, count: float) -> Tensor:
-        """The infimum of tau over tokens, (member,): that of the link plus sigmoid(alpha) log n."""
+        """The infimum of tau over tokens, (member,): that of its token's part plus sigmoid(alpha) log n."""
         some = next(iter(parameters.values()))
-        least = some.new_full(
-            some.shape[-1:], -torch.inf if self.link.floor is None else self.link.floor
-        )
+        link = 1.0 if self.score is None else self.link.floor
+        least = some.new_full(some.shape[-1:], -torch.inf if link is None else link)
         return (
             least + torch.sigmoid(parameters["alpha"]) * log_count(count)
             if self.position
