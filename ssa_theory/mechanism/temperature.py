@@ -171,7 +171,7 @@ class Selective(Temperature):
         return self.score(parameters, view)
 
     def floor(self, parameters: Parameters, count: float) -> Tensor:
-        """The infimum of tau over tokens, (member,): that of its token's part plus sigmoid(alpha) log n."""
+        """The infimum of tau over tokens, (member,): the token part's plus sigmoid(alpha) log n."""
         some = next(iter(parameters.values()))
         link = 1.0 if self.score is None else self.link.floor
         least = some.new_full(some.shape[-1:], -torch.inf if link is None else link)
