@@ -22,13 +22,27 @@ _RADII = 25
 
 HELD_OUT = {
     "held_out_naive": "conditional risk of the mean token on the seed's held-out samples",
-    "held_out_bayes": "conditional risk of the exact Bayes estimate on the seed's held-out samples: "
-    "its posterior variance",
+    "held_out_bayes": "conditional risk of the exact Bayes estimate on the seed's held-out "
+    "samples: its posterior variance",
     "held_out_square": "mean square of the posterior variances of the seed's held-out samples",
     "held_out_oracle": "the posterior variance of one who knows which tokens carry the signal, on "
     "the seed's held-out samples",
 }
 """Exact baselines by seed, per coordinate, means over the training lengths."""
+DENOISE_MEASURES = {
+    "mse": Measure(
+        (),
+        "risk given the seed's held-out samples, Var(y | X) + ||y_hat - E[y | X]||^2 per "
+        "coordinate, mean over the training lengths",
+    ),
+    "excess": Measure((), "risk above Bayes: ||y_hat - E[y | X]||^2 of the same"),
+    "risk": Measure(
+        ("length",),
+        "mse by context length; beyond the training lengths squared error on the samples",
+    ),
+    **GATE_MEASURES,
+}
+"""What is measured of a trained model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +72,7 @@ class DenoiseProblem(Problem):
     is not exact.
     """
 
-    task: DenoisingTask = DenoisingTask()
+    task: DenoisingTask = field(default_factory=DenoisingTask)
     query: DenoisingQuery = "readout"
     batch_size: int = 64
     held_out: int = 512
@@ -66,19 +80,7 @@ class DenoiseProblem(Problem):
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
 
     name: ClassVar[str] = "denoise"
-    measures = {
-        "mse": Measure(
-            (),
-            "risk given the seed's held-out samples, Var(y | X) + ||y_hat - E[y | X]||^2 per "
-            "coordinate, mean over the training lengths",
-        ),
-        "excess": Measure((), "risk above Bayes: ||y_hat - E[y | X]||^2 of the same"),
-        "risk": Measure(
-            ("length",),
-            "mse by context length; beyond the training lengths squared error on the samples",
-        ),
-        **GATE_MEASURES,
-    }
+    measures = DENOISE_MEASURES
 
     def __post_init__(self) -> None:
         most = LONGEST_EXACT if self.task.prior == "gaussian" else self.task.length
@@ -102,8 +104,8 @@ class DenoiseProblem(Problem):
     @property
     def radius(self) -> np.ndarray:
         """The norms at which gates are looked at."""
-        most = 1.2 * np.sqrt(self.task.dim) * self.task.filler_noise
-        return np.linspace(0, 1, _RADII + 1)[1:] * most
+        share = np.linspace(0, 1, _RADII + 1)[1:]
+        return share * 1.2 * np.sqrt(self.task.dim) * self.task.filler_noise
 
     @property
     def form(self) -> Form:
