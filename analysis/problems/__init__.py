@@ -2,10 +2,12 @@
 
 from analysis.problems.base import Block, Fitted, Measure, Problem, Training, fit, train_all
 from analysis.problems.compare import compare
+from analysis.problems.denoise import DenoiseProblem
 from analysis.problems.graph import GraphProblem
 
 __all__ = [
     "Block",
+    "DenoiseProblem",
     "Fitted",
     "GraphProblem",
     "Measure",
