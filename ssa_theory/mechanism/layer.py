@@ -128,19 +128,23 @@ class Layer:
         """z."""
         score, form = self.mechanism.score, self.form
         if form.given_scores:
-            tau = _there(self._tau("query", parameters, inputs), "a scale")
-            tau = tau.unsqueeze(1) if tau.ndim > 1 else tau
-            return score.given(own(parameters, "score"), _there(inputs.given, "given scores"), tau)
-        keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
-        if score.maps_keys:
-            keys = project(keys, parameters["key_map"])
-        if not form.constant_query:
-            query = matmul(_there(inputs.query, "query tokens").vector, query)
-        tau_query = self._tau("query", parameters, inputs, query)
-        tau_key = self._tau("key", parameters, inputs)
-        if form.over_root_dim:
-            query = query * (1 / math.sqrt(form.dim))
-        z = score(own(parameters, "score"), query, keys, tau_query, tau_key)
+            tau_query = _there(self._tau("query", parameters, inputs), "a scale")
+            tau_key = self._tau("key", parameters, inputs)  # a position term: keys are not seen
+            if tau_key is not None:
+                tau_query, tau_key = tau_query * tau_key, None
+            tau = tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query
+            z = score.given(own(parameters, "score"), _there(inputs.given, "given scores"), tau)
+        else:
+            keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
+            if score.maps_keys:
+                keys = project(keys, parameters["key_map"])
+            if not form.constant_query:
+                query = matmul(_there(inputs.query, "query tokens").vector, query)
+            tau_query = self._tau("query", parameters, inputs, query)
+            tau_key = self._tau("key", parameters, inputs)
+            if form.over_root_dim:
+                query = query * (1 / math.sqrt(form.dim))
+            z = score(own(parameters, "score"), query, keys, tau_query, tau_key)
         if self.mechanism.shift is not None:
             shift = parameters["shift.offset"]
             if tau_query is not None:
