@@ -3,13 +3,17 @@
 from analysis.problems.base import Block, Fitted, Measure, Problem, Training, fit, train_all
 from analysis.problems.compare import compare
 from analysis.problems.graph import GraphProblem
+from analysis.problems.kernel_regression import KernelRegressionProblem
+from analysis.problems.retrieval import RetrievalProblem
 
 __all__ = [
     "Block",
     "Fitted",
     "GraphProblem",
+    "KernelRegressionProblem",
     "Measure",
     "Problem",
+    "RetrievalProblem",
     "Training",
     "compare",
     "fit",
