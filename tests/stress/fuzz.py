@@ -354,6 +354,7 @@ def _prepare(really: bool, pictured: bool) -> None:
                 raise CutOff
 
             train.__module__ = experiment.train.__module__
+            train.__qualname__ = experiment.train.__qualname__  # stands for it: the same source
             cut = replace(experiment, train=train)
         EXPERIMENTS[name] = cut
 
