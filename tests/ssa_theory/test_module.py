@@ -641,8 +641,12 @@ def test_half_precision_and_autocast(name: str) -> None:
 
 @over(ALL)
 def test_shapes_without_storage_count_the_same(name: str) -> None:
+    state = torch.get_rng_state()
     with torch.device("meta"):
         made = SelfAttention(24, 4, ALL[name], **OPTIONS)
+    with FakeTensorMode():
+        SelfAttention(24, 4, ALL[name], **OPTIONS)
+    assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn
     real = SelfAttention(24, 4, ALL[name], **OPTIONS)
     assert {p.device.type for p in made.parameters()} == {"meta"}
     shapes = {k: v.shape for k, v in made.named_parameters()}
