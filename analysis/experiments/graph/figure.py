@@ -1,7 +1,9 @@
-"""The figure of the graph experiments: the graph, what was learned of it, at which norm and temperature."""
+"""The figure of the graph experiments: the graph, what was learned of it, at which norm and
+temperature.
+"""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -10,65 +12,60 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from analysis.draw.figures import STYLE, draw_band, draw_points, left_out, new_figure
+from analysis.draw.figures import draw_band, draw_points, left_out, new_figure, style
+from analysis.experiments.graph.train import GraphConfig, others, with_temperatures
+from ssa_theory.mechanism import VANILLA
 
 _LONGEST_NAME = 20  # characters of a node's name
 _NAMED_NODES = 30  # above this the node labels of matrices would overlap
 _ARROWS = 120  # above this number of edges arrow heads and loops hide each other
 
 
-def draw(config: Any, dataset: xr.Dataset) -> Figure:
+def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    variants = [str(v) for v in dataset["variant"].values]
+    mechanisms = [str(m) for m in dataset["mechanism"].values]
     seed = dataset.sel(seed=dataset["shown_seed"])
     figure = new_figure(14.0, 7.0)
     axes = figure.subplots(2, 4)
     figure.suptitle(_caption(dataset, config))
     _draw_graph(axes[0, 0], seed)
 
-    peer = "ssa" if "ssa" in variants else variants[-1]
-    shown = [v for v in dict.fromkeys(("vanilla", peer)) if v in variants]
     matrices = [("true P*", seed["transition_matrix"])]
-    for v in shown:
-        one = seed.sel(variant=v)
+    for name in [m for m in mechanisms if m == VANILLA] + others(dataset)[:1]:
+        one = seed.sel(mechanism=name)
         gap, error = float(one["cross_entropy_gap"][-1]), float(one["l1_error"])
-        matrices.append(
-            (
-                f"{v}, seed {int(dataset['shown_seed'])}\ngap {gap:.3f} nats, L1 {error:.3f}",
-                one["learned_transition_matrix"],
-            )
-        )
+        title = f"{name}, seed {int(dataset['shown_seed'])}\ngap {gap:.3f} nats, L1 {error:.3f}"
+        matrices.append((title, one["learned_transition_matrix"]))
     for ax, (title, matrix) in zip(axes[0, 1:], matrices, strict=False):
-        image = ax.imshow(
-            matrix.values, cmap="viridis", norm=PowerNorm(0.5, 0, 1), aspect="equal", interpolation="nearest"
-        )
+        norm = PowerNorm(0.5, 0, 1)
+        image = ax.imshow(matrix.values, cmap="viridis", norm=norm, interpolation="nearest")
         ax.set_title(title)
         _label_nodes(ax, _short(seed["node"].values))
     figure.colorbar(image, ax=axes[0, 1:].tolist(), label="transition probability", shrink=0.85)
     for ax in axes[0, 1 + len(matrices) :]:
         ax.set_visible(False)
 
-    _draw_curves(axes[1, 0], dataset, variants, "cross_entropy_gap_band", "step")
+    _draw_curves(axes[1, 0], dataset, "cross_entropy_gap_band", "step")
     axes[1, 0].set(title=f"d = {config.dim}: learning", ylabel="cross-entropy gap to Bayes (nats)")
     axes[1, 0].legend(fontsize=8)  # the curves of the last panel look the same
-    _draw_temperature(axes[1, 1], dataset, [v for v in variants if v != "vanilla"])
-    _draw_norms(axes[1, 2], dataset, variants, config)
+    _draw_temperature(axes[1, 1], dataset)
+    _draw_norms(axes[1, 2], dataset, config)
     if config.control_steps:
-        _draw_curves(axes[1, 3], dataset, variants, "control_l1_by_step_band", "control_step", log=True)
+        _draw_curves(axes[1, 3], dataset, "control_l1_by_step_band", "control_step", log=True)
         title = f"control: d = K = {dataset.sizes['node']}, trained long"
-        axes[1, 3].set(title=title, ylabel="mean row L1 error")
     else:
-        _draw_curves(axes[1, 3], dataset, variants, "l1_by_step_band", "step")
-        axes[1, 3].set(title=f"d = {config.dim}: L1 error", ylabel="mean row L1 error")
+        _draw_curves(axes[1, 3], dataset, "l1_by_step_band", "step")
+        title = f"d = {config.dim}: L1 error"
+    axes[1, 3].set(title=title, ylabel="mean row L1 error")
     return figure
 
 
-def _caption(dataset: xr.Dataset, config: Any) -> str:
+def _caption(dataset: xr.Dataset, config: GraphConfig) -> str:
     source = Path(config.text_file or config.graph_file or config.family).name
     text = (
         f"{source}: {dataset.sizes['node']} nodes, {config.context} context, {config.loss} loss, "
-        f"{config.optimizer} {config.learning_rate:g}, {config.steps} steps; means and 95 % intervals over "
-        f"{config.seeds} seeds"
+        f"{config.optimizer} {config.learning_rate:g}, {config.steps} steps; means and 95 % "
+        f"intervals over {config.seeds} seeds"
     )
     return text + left_out(dataset)
 
@@ -77,15 +74,15 @@ def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
     matrix, labels = seed["transition_matrix"].values, _short(seed["node"].values)
     graph = nx.from_numpy_array(matrix, create_using=nx.DiGraph)
     named = len(labels) <= _NAMED_NODES
-    place = nx.circular_layout(graph) if named else nx.kamada_kawai_layout(graph.to_undirected(), weight=None)
+    if named:
+        place = nx.circular_layout(graph)
+    else:
+        place = nx.kamada_kawai_layout(graph.to_undirected(), weight=None)
     if graph.number_of_edges() > _ARROWS:
         graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     weight = np.array([d["weight"] for *_, d in graph.edges(data=True)])
-    arrows = (
-        {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"}
-        if graph.number_of_edges() <= _ARROWS
-        else {"arrows": False}
-    )
+    few = graph.number_of_edges() <= _ARROWS
+    arrows = {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"} if few else {"arrows": False}
     size = 150 if named else 18
     nx.draw_networkx_edges(
         graph,
@@ -111,17 +108,19 @@ def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
     )
     if named:
         nx.draw_networkx_labels(graph, place, dict(enumerate(labels)), font_size=7, ax=ax)
-    bar = ax.figure.colorbar(nodes, ax=ax, label="row entropy (nats)", location="bottom", shrink=0.7, pad=0.02)
+    bar = ax.figure.colorbar(
+        nodes, ax=ax, label="row entropy (nats)", location="bottom", shrink=0.7, pad=0.02
+    )
     bar.ax.set_xlim(tone.min(), max(tone.max(), tone.min() + 1e-9))
     ax.set_title("graph")
     ax.axis("off")
     ax.margins(0.1)
 
 
-def _short(labels: np.ndarray) -> list[str]:
+def _short(labels: Iterable[object]) -> list[str]:
     """Names of nodes as a figure has room for them: a file may hold any."""
     return [
-        label if len(label) <= _LONGEST_NAME else f"{label[: _LONGEST_NAME - 1]}\u2026" for label in map(str, labels)
+        f"{n[: _LONGEST_NAME - 1]}\u2026" if len(n) > _LONGEST_NAME else n for n in map(str, labels)
     ]
 
 
@@ -135,9 +134,9 @@ def _label_nodes(ax: Axes, labels: list[str]) -> None:
         ax.set_yticks(range(len(labels)), labels, fontsize=size)
 
 
-def _draw_curves(ax: Axes, dataset: xr.Dataset, variants: list[str], name: str, step: str, log: bool = False) -> None:
-    for v in variants:
-        draw_band(ax, dataset[step].values, dataset[name].sel(variant=v), v)
+def _draw_curves(ax: Axes, dataset: xr.Dataset, band: str, step: str, log: bool = False) -> None:
+    for name in dataset["mechanism"].values:
+        draw_band(ax, dataset[step].values, dataset[band].sel(mechanism=name), str(name))
     ax.set(xlabel="training step")
     if log:
         ax.set_yscale("log")
@@ -145,15 +144,17 @@ def _draw_curves(ax: Axes, dataset: xr.Dataset, variants: list[str], name: str, 
         ax.set_ylim(bottom=0)
 
 
-def _draw_temperature(ax: Axes, dataset: xr.Dataset, variants: list[str]) -> None:
-    """Learned temperature against the number of neighbours, or, for a few named nodes of uneven rows, node by node."""
+def _draw_temperature(ax: Axes, dataset: xr.Dataset) -> None:
+    """Learned temperature against the number of neighbours, or, for a few named nodes of uneven
+    rows, node by node.
+    """
     levels = dataset["neighbours"].values
     uniform = np.allclose(levels, np.rint(levels))
     by_name = not uniform and len(levels) == dataset.sizes["node"] <= _NAMED_NODES
     place = np.arange(len(levels)) if by_name else levels
-    for v in variants:
-        draw_points(ax, place, dataset["temperature_by_neighbours"].sel(variant=v), v)
-    ax.axhline(1, color=STYLE["vanilla"]["color"], linewidth=1, label="vanilla (fixed)")
+    for name in with_temperatures(dataset):
+        draw_points(ax, place, dataset["temperature_by_neighbours"].sel(mechanism=name), name)
+    ax.axhline(1, color=style(VANILLA)["color"], linewidth=1, label="vanilla (fixed)")
     ax.set(yscale="log", ylabel="learned temperature 1/tau")
     if by_name:
         entropy = dataset["row_entropy"].isel(seed=0)
@@ -165,7 +166,11 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset, variants: list[str]) -> Non
         side.set(ylabel="row entropy (nats), grey line", ylim=(0, None))
         side.spines["right"].set_visible(True)
     else:
-        label = "number of neighbours" if uniform else "effective number of neighbours, exp(row entropy)"
+        label = (
+            "number of neighbours"
+            if uniform
+            else "effective number of neighbours, exp(row entropy)"
+        )
         ax.set(xscale="log", xlabel=label, title="temperature by number of neighbours")
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
@@ -174,14 +179,16 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset, variants: list[str]) -> Non
     ax.legend(loc="upper left")
 
 
-def _draw_norms(ax: Axes, dataset: xr.Dataset, variants: list[str], config: Any) -> None:
-    places = np.arange(len(variants))
-    data = [dataset["weight_norm"].sel(variant=v).dropna("seed").values for v in variants]
-    for place, v, values in zip(places, variants, data, strict=True):
-        if len(values) > 1 and np.ptp(values) > 0:
-            body = ax.violinplot([values], [place], widths=0.8, showextrema=False)["bodies"][0]
-            body.set(facecolor=STYLE[v]["color"], alpha=0.25, edgecolor=STYLE[v]["color"])
-        draw_points(ax, places[[place]], dataset["weight_norm_band"].sel(variant=[v]), v)
-    ax.set_xticks(places, variants, rotation=20 if len(variants) > 3 else 0)
+def _draw_norms(ax: Axes, dataset: xr.Dataset, config: GraphConfig) -> None:
+    mechanisms = [str(m) for m in dataset["mechanism"].values]
+    for place, name in enumerate(mechanisms):
+        norms = dataset["weight_norm"].sel(mechanism=name).dropna("seed").values
+        if len(norms) > 1 and np.ptp(norms) > 0:
+            body = ax.violinplot([norms], [place], widths=0.8, showextrema=False)["bodies"][0]
+            color = style(name)["color"]
+            body.set(facecolor=color, alpha=0.25, edgecolor=color)
+        band = dataset["weight_norm_band"].sel(mechanism=[name])
+        draw_points(ax, np.array([place]), band, name)
+    ax.set_xticks(range(len(mechanisms)), mechanisms, rotation=20 if len(mechanisms) > 3 else 0)
     ax.set(ylabel="spectral norm of W", title=f"norm after {config.steps} steps")
     ax.set_ylim(bottom=0)
