@@ -73,13 +73,18 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw_band(axes: Axes, x: np.ndarray, band: xr.DataArray, mechanism: str, **extra: Any) -> None:
-    """A mean curve and its 95 % interval; `band` has the dimension `estimate` and one more."""
+def draw_band(
+    axes: Axes, x: np.ndarray, band: xr.DataArray, mechanism: str, fill: float = 0.2, **extra: Any
+) -> None:
+    """A mean curve and its 95 % interval; `band` has the dimension `estimate` and one more.
+
+    fill: opacity of the interval.
+    """
     value, low, high = interval(band)
     look = style(mechanism)
     look = {k: look[k] for k in ("color", "linestyle")} | {"label": mechanism} | extra
     axes.plot(x, value, **look)
-    axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    axes.fill_between(x, low, high, color=look["color"], alpha=fill, linewidth=0)
 
 
 def draw_points(

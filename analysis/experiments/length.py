@@ -2,6 +2,8 @@
 training.
 """
 
+from dataclasses import fields
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -37,9 +39,7 @@ class LengthConfig(TrainingConfig):
     dim: int = Field(
         4, ge=1, le=1024, description="dimension d of keys and query, on the unit sphere"
     )
-    length_scale: float = Field(
-        1.0, gt=0, description="length scale l of the Gaussian process"
-    )
+    length_scale: float = Field(1.0, gt=0, description="length scale l of the Gaussian process")
     noise: float = Field(
         0.3, gt=0, description="standard deviation sigma of the noise of the values"
     )
@@ -60,9 +60,7 @@ class LengthConfig(TrainingConfig):
     )
     batch_size: int = Field(32, ge=1, le=65536, description="queries a step")
     learning_rate: float = Field(0.1, gt=0, description="step size of Adam")
-    steps: int = Field(
-        200, ge=1, le=1_000_000, description="training steps at the full step size"
-    )
+    steps: int = Field(200, ge=1, le=1_000_000, description="training steps at the full step size")
     cooldown_steps: int = Field(
         50, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
     )
@@ -79,27 +77,14 @@ class LengthConfig(TrainingConfig):
     @property
     def problem(self) -> KernelRegressionProblem:
         """What is trained on."""
-        return KernelRegressionProblem(
-            self.dim,
-            self.length_scale,
-            self.noise,
-            self.train_lengths,
-            self.test_lengths,
-            self.contexts,
-            self.batch_size,
-            self.held_out,
-        )
+        names = [field.name for field in fields(KernelRegressionProblem)]
+        return KernelRegressionProblem(**{name: getattr(self, name) for name in names})
 
     @property
     def training(self) -> Training:
         """How every model is trained."""
-        return Training(
-            self.steps,
-            self.learning_rate,
-            self.cooldown_steps,
-            dtype=self.dtype,
-            compile=self.compile,
-        )
+        precision = {"dtype": self.dtype, "compile": self.compile}
+        return Training(self.steps, self.learning_rate, self.cooldown_steps, **precision)
 
 
 def seeds_per_block(config: LengthConfig) -> int:
@@ -162,9 +147,7 @@ def judge(config: LengthConfig, dataset: xr.Dataset) -> list[Claim]:
                 f"length, {where}"
             )
             pair = {m: errors[m], "oracle": at["oracle"].values}
-            lines.ratio(
-                EXTRAPOLATION, f"oracle-{m}", sentence, what, pair, "<", NEAR_ORACLE
-            )
+            lines.ratio(EXTRAPOLATION, f"oracle-{m}", sentence, what, pair, "<", NEAR_ORACLE)
 
     beyond = dataset.sel(length=dataset["length"] >= trained).sortby("length")
     if VANILLA in names and beyond.sizes["length"] >= 2:
@@ -185,20 +168,10 @@ def judge(config: LengthConfig, dataset: xr.Dataset) -> list[Claim]:
 
 
 _BASELINE = {
-    "naive": {
-        "label": "uniform attention (τ = 0)",
-        "color": "#aaaaaa",
-        "linestyle": (0, (1, 3)),
-        "linewidth": 3,
-    },
-    "best_vanilla": {
-        "label": "best single τ",
-        "color": "#555555",
-        "linestyle": (0, (6, 4)),
-        "linewidth": 1.2,
-    },
-    "oracle": {"label": "best τ per n", "color": "#bbbbbb", "linewidth": 5},
-    "bayes": {"label": "exact Bayes (GP posterior)", "color": "#e0b000", "linewidth": 3},
+    "naive": {"label": "uniform attention (τ = 0)", "c": "#aaaaaa", "ls": (0, (1, 3)), "lw": 3},
+    "best_vanilla": {"label": "best single τ", "c": "#555555", "ls": (0, (6, 4)), "lw": 1.2},
+    "oracle": {"label": "best τ per n", "c": "#bbbbbb", "lw": 5},
+    "bayes": {"label": "exact Bayes (GP posterior)", "c": "#e0b000", "lw": 3},
 }
 _PANELS = {
     "mse": ("mean squared error of f(q)", "error"),
@@ -225,7 +198,7 @@ def draw(config: LengthConfig, dataset: xr.Dataset) -> Figure:
         for place, m in enumerate(map(str, dataset["mechanism"].values)):
             # Markers start at different points, so that equal curves stay readable.
             mark = {"marker": style(m)["marker"], "markersize": 4.5, "markevery": (place % 2, 2)}
-            draw_band(ax, length, dataset[f"{name}_band"].sel(mechanism=m), m, **mark)
+            draw_band(ax, length, dataset[f"{name}_band"].sel(mechanism=m), m, 0.15, **mark)
         ax.set(xscale="log", yscale="log", xlabel="context length n", ylabel=label, title=title)
         ax.set_xticks(length, [str(n) for n in length], fontsize=8)
         ax.minorticks_off()
@@ -247,8 +220,8 @@ LENGTH = Experiment(
     caption=(
         "Left: mean squared error of trained position schedules by context length, trained in the "
         "grey range, between uniform attention and the exact posterior mean. Middle: the learned "
-        "tau(n) beside the best temperature of each length. Right: effective support of the attention "
-        "row. Means and 95 % intervals over seeds."
+        "tau(n) beside the best temperature of each length. Right: effective support of the "
+        "attention row. Means and 95 % intervals over seeds."
     ),
     config=LengthConfig,
     train=train,

@@ -1,5 +1,5 @@
-"""Is the learned query temperature the posterior's 1 / s^2? Noisy retrieval, where Bayes is attention
-with that temperature.
+"""Is the learned query temperature the posterior's 1 / s^2? Noisy retrieval, where Bayes is
+attention with that temperature.
 """
 
 import numpy as np
@@ -45,9 +45,7 @@ class RetrievalConfig(TrainingConfig):
     )
     batch_size: int = Field(32, ge=1, le=65536, description="fresh problems a step")
     learning_rate: float = Field(0.3, gt=0, description="step size of Adam")
-    steps: int = Field(
-        400, ge=1, le=1_000_000, description="training steps at the full step size"
-    )
+    steps: int = Field(400, ge=1, le=1_000_000, description="training steps at the full step size")
     cooldown_steps: int = Field(
         100, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
     )
@@ -65,25 +63,14 @@ class RetrievalConfig(TrainingConfig):
     @property
     def problem(self) -> RetrievalProblem:
         """What is trained on."""
-        return RetrievalProblem(
-            self.dim,
-            self.keys,
-            self.noise_levels,
-            self.batch_size,
-            self.held_out,
-            self.tested_keys,
-        )
+        sizes = self.batch_size, self.held_out, self.tested_keys
+        return RetrievalProblem(self.dim, self.keys, self.noise_levels, *sizes)
 
     @property
     def training(self) -> Training:
         """How every model is trained."""
-        return Training(
-            self.steps,
-            self.learning_rate,
-            self.cooldown_steps,
-            dtype=self.dtype,
-            compile=self.compile,
-        )
+        precision = {"dtype": self.dtype, "compile": self.compile}
+        return Training(self.steps, self.learning_rate, self.cooldown_steps, **precision)
 
 
 def seeds_per_block(config: RetrievalConfig) -> int:
@@ -147,7 +134,8 @@ def judge(config: RetrievalConfig, dataset: xr.Dataset) -> list[Claim]:
         far = one.sel(keys=largest)
         pair = {m: far["cross_entropy_by_keys"].values, "bayes": far["bayes_by_keys"].values}
         sentence = (
-            f"{m}: within 0.03 nats of exact Bayes also with {largest} keys, without further training"
+            f"{m}: within 0.03 nats of exact Bayes also with {largest} keys, without further "
+            "training"
         )
         statistic = "mean over seeds of cross_entropy_by_keys - bayes_by_keys (nats)"
         lines.difference(TOPIC, f"keys-{m}", sentence, statistic, pair, "<", 0.03)
@@ -215,13 +203,13 @@ def _draw_mechanisms(ax: Axes, x: np.ndarray, bands: xr.DataArray) -> None:
 
 RETRIEVAL = Experiment(
     name="retrieval",
-    question="Is the query temperature that SSA learns the posterior's 1 / s^2, and how near does it "
-    "come to exact Bayes?",
+    question="Is the query temperature that SSA learns the posterior's 1 / s^2, and how near does "
+    "it come to exact Bayes?",
     caption=(
         "Left: cross-entropy by the noise level of the query, against the exact posterior and the "
         "best single temperature. Middle: the learned inverse temperature, in the units of the "
-        "posterior's 1 / s². Right: cross-entropy above exact Bayes at other numbers of keys, without "
-        "further training. Means and 95 % intervals over seeds."
+        "posterior's 1 / s². Right: cross-entropy above exact Bayes at other numbers of keys, "
+        "without further training. Means and 95 % intervals over seeds."
     ),
     config=RetrievalConfig,
     train=train,

@@ -58,7 +58,7 @@ class KernelRegressionProblem(Problem):
     measures: ClassVar[Mapping[str, Measure]] = {
         "mse": Measure(
             ("length",),
-            "expected squared error of f(q), exact given keys and queries, averaged over the queries",
+            "expected squared error of f(q), exact given keys and queries, mean over the queries",
         ),
         "learned_inverse_temperature": Measure(
             ("length",), "the factor c tau(n) on q . k that was learned"
@@ -75,14 +75,14 @@ class KernelRegressionProblem(Problem):
             distinct = len(set(lengths)) == len(lengths) > 0
             if not (distinct and 1 <= min(lengths) <= max(lengths) <= LARGEST_LENGTH):
                 raise ValueError(
-                    f"{name} must be different lengths in [1, {LARGEST_LENGTH}], got {lengths}: list "
-                    "each once"
+                    f"{name} must be different lengths in [1, {LARGEST_LENGTH}], got {lengths}: "
+                    "list each once"
                 )
         queries = self.contexts * POOL_QUERIES
         if queries % self.batch_size:
             raise ValueError(
-                f"batch_size must divide the {queries} training queries ({POOL_QUERIES} a context), "
-                f"got {self.batch_size}: change batch_size or contexts"
+                f"batch_size must divide the {queries} training queries ({POOL_QUERIES} a "
+                f"context), got {self.batch_size}: change batch_size or contexts"
             )
 
     @property
@@ -127,13 +127,13 @@ class KernelRegressionProblem(Problem):
             bayes[i] = task.bayes_variance(context, covariance)[0].mean(0)[np.array(lengths) - 1]
             for j, n in enumerate(lengths):
                 risk[i, j] = self._softmax_risk(context, n, np.append(grid, 0.0), covariance)
-        found = {
+        values = {
             "bayes": (_BY_LENGTH, bayes),
             "naive": (_BY_LENGTH, risk[..., -1]),
             "softmax_risk": ((*_BY_LENGTH, "tau"), risk[..., :-1]),
         }
         coords = {"seed": list(seeds), "length": lengths, "tau": grid}
-        return _described(xr.Dataset(found, coords=coords))
+        return _described(xr.Dataset(values, coords=coords))
 
     def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
         """The errors of softmax at the temperatures that are best for all seeds together."""
@@ -255,10 +255,10 @@ class KernelRegressionBlock(Block):
 
 _BY_LENGTH = ("seed", "length")
 _ABOUT = {
-    "bayes": "posterior variance of f(q), the squared error of the Gaussian process's posterior mean",
+    "bayes": "posterior variance of f(q), the squared error of the posterior mean",
     "naive": "squared error of the mean of the values, attention with tau = 0",
     "softmax_risk": "squared error of softmax attention at each constant inverse temperature tau",
-    "oracle": "squared error of attention with the best constant inverse temperature of each length",
+    "oracle": "squared error of attention with the best inverse temperature of each length",
     "best_vanilla": "squared error of attention with the one inverse temperature of the least mean "
     "error over the test lengths",
     "best_inverse_temperature": "the best constant inverse temperature of each length, over all "

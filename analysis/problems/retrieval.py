@@ -1,4 +1,6 @@
-"""The problem of noisy retrieval: which key does a query stem from? Bayes is attention with 1 / s^2."""
+"""The problem of noisy retrieval: which key does a query stem from? Bayes is attention with 1 /
+s^2.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,19 +28,45 @@ posterior (query, key, member).
 """
 LARGEST_KEYS = 4096
 
+_CROSS_ENTROPY = (
+    "expected -log P_hat(target) of held-out problems (nats), the target integrated out by the "
+    "posterior"
+)
+_BRIER_GAP = "mean squared distance of the row from the posterior, the Brier score above its own"
+_ACCURACY = "expected share of held-out problems in which the largest P_hat is the target's"
+_INVERSE_TEMPERATURE = (
+    "learned tau(s) tr(W) / d, comparable with 1 / s^2: c I is nearest to W for c = tr(W) / d; NaN "
+    "where keys have a map of their own"
+)
+_BY_NOISE = ("seed", "noise")
+_COMMON = (
+    "{unit} of the best single inverse temperature for all noise levels, chosen on the same "
+    "problems (those of all seeds, where the score is brier)"
+)
+_BASELINES: dict[str, tuple[tuple[str, ...], str]] = {
+    "bayes": (_BY_NOISE, "{unit} of the exact posterior on the same problems"),
+    "bayes_error": (_BY_NOISE, "standard error of bayes over the held-out problems of a seed"),
+    "bayes_accuracy": (_BY_NOISE, "accuracy of the exact posterior on the same problems"),
+    "common": (_BY_NOISE, _COMMON),
+    "common_inverse_temperature": (("seed",), "that single inverse temperature"),
+    "naive": ((), "{unit} of a uniform guess"),
+    "bayes_by_keys": (("seed", "keys"), "{unit} of the exact posterior, by the number of keys"),
+}
+
 
 @dataclass(frozen=True)
 class RetrievalProblem(Problem):
     """Find the key that a noisy query stems from; the noise level s of every query is visible.
 
     The query token is [q, log s] and its given scalar log s: every mechanism has the information,
-    as far as its score can use it. The row is the prediction; that of Bayes is softmax_i(q . k_i / s^2).
+    as far as its score can use it. The row is the prediction; that of Bayes is softmax_i(q . k_i /
+    s^2).
 
-    keys: n in training and in the main evaluation. batch_size: fresh problems a step. held_out: test
-    problems a seed and noise level. tested_keys: numbers of keys at which the trained models are
-    evaluated as well. score: of the loss, -log P_hat of a sampled target, or the squared distance
-    from the exact posterior, which exact zeros do not make infinite. Raises ValueError for settings
-    out of range.
+    keys: n in training and in the main evaluation. batch_size: fresh problems a step. held_out:
+    test problems a seed and noise level. tested_keys: numbers of keys at which the trained models
+    are evaluated as well. score: of the loss, -log P_hat of a sampled target, or the squared
+    distance from the exact posterior, which exact zeros do not make infinite. Raises ValueError for
+    settings out of range.
     """
 
     dim: int = 8
@@ -50,33 +78,14 @@ class RetrievalProblem(Problem):
     score: LossScore = "log"
 
     name: ClassVar[str] = "retrieval"
+
     measures: ClassVar[Mapping[str, Measure]] = {
-        "cross_entropy": Measure(
-            ("noise",),
-            "expected -log P_hat(target) of held-out problems (nats), the target integrated out by "
-            "the posterior",
-        ),
-        "brier_gap": Measure(
-            ("noise",),
-            "expected Brier score of held-out problems above that of the exact posterior, which is "
-            "the mean squared distance of the row from it",
-        ),
-        "accuracy": Measure(
-            ("noise",),
-            "expected share of held-out problems in which the largest P_hat is the target's",
-        ),
-        "inverse_temperature": Measure(
-            ("noise",),
-            "learned tau(s) tr(W) / d, comparable with 1 / s^2: c I is nearest to W for c = tr(W) / d; "
-            "NaN where keys have a map of their own",
-        ),
-        "cross_entropy_by_keys": Measure(
-            ("keys",),
-            "expected cross-entropy over all noise levels (nats), by the number of keys in the test",
-        ),
-        "brier_gap_by_keys": Measure(
-            ("keys",), "brier_gap over all noise levels, by the number of keys in the test"
-        ),
+        "cross_entropy": Measure(("noise",), _CROSS_ENTROPY),
+        "brier_gap": Measure(("noise",), _BRIER_GAP),
+        "accuracy": Measure(("noise",), _ACCURACY),
+        "inverse_temperature": Measure(("noise",), _INVERSE_TEMPERATURE),
+        "cross_entropy_by_keys": Measure(("keys",), f"{_CROSS_ENTROPY}; over all noise levels"),
+        "brier_gap_by_keys": Measure(("keys",), f"{_BRIER_GAP}; over all noise levels"),
     }
 
     def __post_init__(self) -> None:
@@ -84,8 +93,8 @@ class RetrievalProblem(Problem):
         wrong = [n for n in self.tested_keys if not 2 <= n <= LARGEST_KEYS]
         if wrong:
             raise ValueError(
-                f"tested_keys must lie in [2, {LARGEST_KEYS}], got {wrong[0]}: choose values in that "
-                "range"
+                f"tested_keys must lie in [2, {LARGEST_KEYS}], got {wrong[0]}: choose values in "
+                "that range"
             )
 
     @property
@@ -128,19 +137,13 @@ class RetrievalProblem(Problem):
 
     def describe(self, seeds: Sequence[int]) -> xr.Dataset:
         rows = [self._baselines(*self.test_problems(s)) for s in seeds]
-        log = self.score == "log"
-        dataset = xr.Dataset(
-            {
-                name: (_BASELINES[name][0], np.stack([row[name] for row in rows]))
-                for name in rows[0]
-            },
-            coords={"seed": list(seeds)} | self._labels,
-        )
-        dataset["naive"] = ((), np.log(self.keys) if log else 1 - 1 / self.keys)
+        values = {n: (_BASELINES[n][0], np.stack([row[n] for row in rows])) for n in rows[0]}
+        dataset = xr.Dataset(values, coords={"seed": list(seeds)} | self._labels)
+        dataset["naive"] = ((), np.log(self.keys) if self.score == "log" else 1 - 1 / self.keys)
         return self._described(dataset)
 
     def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
-        """Of score brier: the one inverse temperature that is best for all seeds and noise levels."""
+        """Of score brier: the one inverse temperature best for all seeds and noise levels."""
         if self.score == "log":
             return dataset
         problems = [p for s in dataset["seed"].values for p in self.test_problems(int(s))[0]]
@@ -155,9 +158,7 @@ class RetrievalProblem(Problem):
         grid = np.geomspace(wanted.min(), wanted.max(), 25) if len(wanted) > 1 else wanted
         best = best_inverse_temperature(grid, np.array([gap(c).mean() for c in grid]))
         common = (("seed", "noise"), dataset["bayes"].values + gap(best))
-        return self._described(
-            dataset.assign(common=common, common_inverse_temperature=((), best))
-        )
+        return self._described(dataset.assign(common=common, common_inverse_temperature=((), best)))
 
     def coordinates(self, training: Training) -> dict[str, Any]:
         return self._labels
@@ -172,28 +173,28 @@ class RetrievalProblem(Problem):
     ) -> dict[str, np.ndarray]:
         """Of one seed."""
         log_p = np.stack([self.task.log_posterior(p) for p in by_noise])
-        p = np.exp(log_p)
-        found = {"bayes_accuracy": p.max(2).mean(1)}
-        if self.score == "log":
-            score = np.stack([posterior_entropy(one) for one in log_p])
-            names = ("keys", "query", "noise", "target")
-            pooled = [np.concatenate([getattr(one, name) for one in by_noise]) for name in names]
-            common = self.task.best_common_inverse_temperature(Retrievals(*pooled))
-            dots = np.stack([_dots(one) for one in by_noise])
-            found |= {
-                "bayes_error": score.std(1, ddof=1) / np.sqrt(self.held_out),
-                "common": -(p * log_softmax(common * dots, axis=2)).sum(2).mean(1),
-                "common_inverse_temperature": np.float64(common),
-            }
-        else:
-            score = 1 - (p**2).sum(2)
-        found["bayes"] = score.mean(1)
+        score = np.stack([self._bayes(one) for one in log_p])
+        exact = {"bayes": score.mean(1), "bayes_accuracy": np.exp(log_p.max(2)).mean(1)}
         if by_keys:
-            others = [self.task.log_posterior(one) for one in by_keys]
-            log = self.score == "log"
-            scores = [posterior_entropy(q) if log else 1 - (np.exp(q) ** 2).sum(1) for q in others]
-            found["bayes_by_keys"] = np.array([one.mean() for one in scores])
-        return found
+            others = [self._bayes(self.task.log_posterior(p)).mean() for p in by_keys]
+            exact["bayes_by_keys"] = np.array(others)
+        if self.score == "brier":
+            return exact
+        names = ("keys", "query", "noise", "target")
+        pooled = [np.concatenate([getattr(one, name) for one in by_noise]) for name in names]
+        common = self.task.best_common_inverse_temperature(Retrievals(*pooled))
+        rows = log_softmax(common * np.stack([_dots(one) for one in by_noise]), axis=2)
+        return exact | {
+            "bayes_error": score.std(1, ddof=1) / np.sqrt(self.held_out),
+            "common": -(np.exp(log_p) * rows).sum(2).mean(1),
+            "common_inverse_temperature": np.float64(common),
+        }
+
+    def _bayes(self, log_posterior: np.ndarray) -> np.ndarray:
+        """The expected score of each exact posterior."""
+        if self.score == "log":
+            return posterior_entropy(log_posterior)
+        return 1 - (np.exp(log_posterior) ** 2).sum(1)
 
     def _described(self, dataset: xr.Dataset) -> xr.Dataset:
         unit = "cross-entropy (nats)" if self.score == "log" else "Brier score"
@@ -232,7 +233,7 @@ class RetrievalBlock(Block):
         return measured
 
     def rows(self, layer: Layer, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """The rows of all held-out problems and those of the exact posterior (query, key, member)."""
+        """Of all held-out problems, and the exact posterior's (query, key, member)."""
         inputs, target = zip(*self._held_out[0], strict=True)
         return torch.cat([layer.rows(parameters, one) for one in inputs]), torch.cat(target)
 
@@ -270,12 +271,12 @@ class RetrievalBlock(Block):
         return [self._tested(p) for p in by_noise], [self._tested(p) for p in by_keys]
 
     def _batch(self, parts: Sequence[Retrievals]) -> Batch:
-        kind = self.training.kind
+        dtype = self.training.kind
         if self.problem.score == "log":
             wanted = stack_members([p.target for p in parts], self.device)
         else:
-            wanted = self._posterior(parts).to(kind)
-        return self._inputs(parts, kind), wanted
+            wanted = self._posterior(parts).to(dtype)
+        return self._inputs(parts, dtype), wanted
 
     def _tested(self, parts: Sequence[Retrievals]) -> Batch:
         return self._inputs(parts, torch.float64), self._posterior(parts)
@@ -283,38 +284,14 @@ class RetrievalBlock(Block):
     def _posterior(self, parts: Sequence[Retrievals]) -> Tensor:
         return stack_members([self.problem.task.posterior(p) for p in parts], self.device)
 
-    def _inputs(self, parts: Sequence[Retrievals], kind: torch.dtype) -> Inputs:
+    def _inputs(self, parts: Sequence[Retrievals], dtype: torch.dtype) -> Inputs:
         keys, query, noise = (
-            stack_members([getattr(p, name) for p in parts], self.device).to(kind)
+            stack_members([getattr(p, name) for p in parts], self.device).to(dtype)
             for name in ("keys", "query", "noise")
         )
         feature = noise.log()
         token = torch.cat([query, feature.unsqueeze(1)], 1)
         return Inputs(Tokens(token, feature), Tokens(keys), count=float(keys.shape[1]))
-
-
-_BASELINES: dict[str, tuple[tuple[str, ...], str]] = {
-    "bayes": (("seed", "noise"), "{unit} of the exact posterior on the same problems"),
-    "bayes_error": (
-        ("seed", "noise"),
-        "standard error of bayes over the held-out problems of a seed",
-    ),
-    "bayes_accuracy": (
-        ("seed", "noise"),
-        "accuracy of the exact posterior on the same problems",
-    ),
-    "common": (
-        ("seed", "noise"),
-        "{unit} at the best single inverse temperature for all noise levels, W the identity, chosen "
-        "on the same problems (score log: on those of a seed; brier: on those of all seeds)",
-    ),
-    "common_inverse_temperature": (("seed",), "that single inverse temperature"),
-    "naive": ((), "{unit} of a uniform guess"),
-    "bayes_by_keys": (
-        ("seed", "keys"),
-        "{unit} of the exact posterior on the same problems, by the number of keys",
-    ),
-}
 
 
 def _dots(problems: Retrievals) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""Are sparse normalisers a substitute for temperature? Softmax and its rivals with and without SSA on
-three tasks, each trained on a proper score that exact zeros do not make infinite.
+"""Are sparse normalisers a substitute for temperature? Softmax and its rivals with and without SSA
+on three tasks, each trained on a proper score that exact zeros do not make infinite.
 """
 
 import numpy as np
@@ -24,57 +24,33 @@ from ssa_theory.mechanism.parts import own
 
 _MODEL = ("normalizer", "temperature", "seed")
 _BY_TASK = {
-    "score": "graph, retrieval: expected Brier score of the row; length: squared error of f(q) at the "
-    "longest test length",
-    "error": "score less the Bayes score; graph, retrieval: the mean squared distance of the row from "
-    "the true one",
-    "l1_error": "mean over rows of the L1 distance from the true row, P* or the posterior; NaN for "
-    "length",
-    "effective_support": "exp(entropy) of the rows with a key left, mean (keys): how spiky; length: "
-    "longest context",
+    "score": "Brier score of the row; length: squared error of f(q) at the longest test length",
+    "error": "score above that of Bayes; of rows, the mean squared distance from the true ones",
+    "l1_error": "mean L1 distance of the rows from P* or the posterior; NaN for length",
+    "effective_support": "exp(entropy) of rows with a key left (keys); length: longest context",
     "largest_weight": "largest weight of the rows with a key left, mean: how spiky",
     "zero_fraction": "share of exact zeros in the rows: how sparse",
     "dead_rows": "share of rows with at most one key left, whose weights have no gradient",
-    "stuck_rows": "share of dead rows with most of their mass misplaced (L1 distance above 1); NaN for "
-    "length",
+    "stuck_rows": "share of rows that are dead and misplaced (L1 distance above 1); NaN for length",
     "alpha": "learned alpha of entmax; NaN for the other normalisers",
     "unmoved": "whether training changed no parameter at all, as none ever had a gradient",
     "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
 }
 _BASELINES = {
-    "bayes": "Bayes score: expected Brier score of the true row, squared error of the Gaussian "
-    "process's posterior mean",
+    "bayes": "score of the true row, or of the Gaussian process's posterior mean",
     "uniform": "what uniform attention adds to the Bayes score",
-    "best_softmax": "what softmax at its one best temperature (of the longest length; for all noise "
-    "levels, W the identity) adds to the Bayes score; NaN for graph",
+    "best_softmax": "what softmax at its best temperature, of the longest length or of all noise "
+    "levels, adds to the Bayes score; NaN for graph",
 }
-_LENGTH, _BY_LENGTH = (*_MODEL, "length"), ("seed", "length")
+_LENGTH, _EXACT = (*_MODEL, "length"), ("seed", "length")
 _SINGLE = {
-    "accuracy": (
-        _MODEL,
-        "retrieval: expected share of test problems in which the largest weight is the target's",
-    ),
-    "bayes_accuracy": (
-        ("seed",),
-        "retrieval: accuracy of the exact posterior on the same problems",
-    ),
-    "mse_by_length": (
-        _LENGTH,
-        "length: squared error of f(q), exact given keys and queries",
-    ),
-    "effective_support_by_length": (
-        _LENGTH,
-        "length: exp(entropy) of the rows with a key left, mean (keys)",
-    ),
-    "bayes_by_length": (
-        _BY_LENGTH,
-        "length: squared error of the Gaussian process's posterior mean",
-    ),
-    "uniform_by_length": (_BY_LENGTH, "length: squared error of the mean of the values"),
-    "best_softmax_by_length": (
-        _BY_LENGTH,
-        "length: squared error of softmax at the best temperature of each length",
-    ),
+    "accuracy": (_MODEL, "retrieval: share of test problems where the target weighs most"),
+    "bayes_accuracy": (("seed",), "retrieval: that of the exact posterior"),
+    "mse_by_length": (_LENGTH, "length: squared error of f(q), exact given keys and queries"),
+    "effective_support_by_length": (_LENGTH, "length: effective_support of each length"),
+    "bayes_by_length": (_EXACT, "length: squared error of the posterior mean"),
+    "uniform_by_length": (_EXACT, "length: squared error of the mean of the values"),
+    "best_softmax_by_length": (_EXACT, "length: squared error of softmax at its best temperature"),
 }
 Values = dict[str, np.ndarray]
 
@@ -169,27 +145,27 @@ def _baselines(config: NormalizersConfig, progress: Progress) -> dict[str, Value
         described[name] = task.problem.summarise(task.problem.describe(config.seed_range))
         advance(1)
     rows, length = described["graph"]["transition_matrix"], described["length"]
-    squares = (rows**2).sum("next").mean("node")
+    squares, uniform = (rows**2).sum("next").mean("node"), 1 / rows.sizes["next"]
     retrieval, longest = described["retrieval"].mean("noise"), length.isel(length=-1)
-    named = {"uniform": "naive", "bayes": "bayes", "best_softmax": "oracle"}
-    return {
-        "graph": {
-            "bayes": (1 - squares).values,
-            "uniform": (squares - 1 / rows.sizes["next"]).values,
-        },
+    bayes, least = retrieval["bayes"], longest["bayes"]
+    exact = {
+        "graph": {"bayes": 1 - squares, "uniform": squares - uniform},
         "retrieval": {
-            "bayes": retrieval["bayes"].values,
-            "bayes_accuracy": retrieval["bayes_accuracy"].values,
-            "uniform": (retrieval["naive"] - retrieval["bayes"]).values,
-            "best_softmax": (retrieval["common"] - retrieval["bayes"]).values,
+            "bayes": bayes,
+            "bayes_accuracy": retrieval["bayes_accuracy"],
+            "uniform": retrieval["naive"] - bayes,
+            "best_softmax": retrieval["common"] - bayes,
         },
-        "length": {f"{name}_by_length": length[of].values for name, of in named.items()}
-        | {
-            "bayes": longest["bayes"].values,
-            "uniform": (longest["naive"] - longest["bayes"]).values,
-            "best_softmax": (longest["oracle"] - longest["bayes"]).values,
+        "length": {
+            "bayes": least,
+            "uniform": longest["naive"] - least,
+            "best_softmax": longest["oracle"] - least,
+            "bayes_by_length": length["bayes"],
+            "uniform_by_length": length["naive"],
+            "best_softmax_by_length": length["oracle"],
         },
     }
+    return {task: {name: v.values for name, v in part.items()} for task, part in exact.items()}
 
 
 def summarise(config: NormalizersConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
@@ -222,11 +198,11 @@ NORMALIZERS = Experiment(
     caption=(
         "Upper row: error above the Bayes score of each normaliser without (open marks) and with "
         "(filled marks) an SSA temperature, all trained on the same proper score, beside exact "
-        "baselines (lines); last panel: squared error at growing context lengths (trained in the grey "
-        "range) without a temperature, and of softmax with one, over that of softmax at the best "
-        "temperature of each length. Lower row: how spiky (effective support, in keys) and how sparse "
-        "(share of exact zeros) the same rows are; last panel: effective support at growing lengths. "
-        "Means and 95 % intervals over seeds."
+        "baselines (lines); last panel: squared error at growing context lengths (trained in the "
+        "grey range) without a temperature, and of softmax with one, over that of softmax at the "
+        "best temperature of each length. Lower row: how spiky (effective support, in keys) and "
+        "how sparse (share of exact zeros) the same rows are; last panel: effective support at "
+        "growing lengths. Means and 95 % intervals over seeds."
     ),
     config=NormalizersConfig,
     train=train,

@@ -24,7 +24,6 @@ GAIN = 0.95
 """A temperature "gains" where it removes at least a twentieth of the error."""
 DILUTED = 0.9
 """An exponent below it: the effective support grows clearly slower than the context."""
-_PEER = "softmax with a temperature"
 _RELATED = "paper, related work: sparse normalisers"
 _ALPHA = {Sparsemax: 2.0, Entmax15: 1.5, Entmax: None}
 """alpha of the normalisers of the entmax family; None where it is learned."""
@@ -35,43 +34,42 @@ def judge(config: NormalizersConfig, dataset: xr.Dataset) -> list[Claim]:
     names = [str(n) for n in dataset["normalizer"].values]
     tasks, sparse = [str(t) for t in dataset["task"].values], [n for n in names if is_sparse(n)]
     error = dataset["error"].transpose("task", "normalizer", "temperature", "seed")
-    asked = dataset.sizes["seed"]
-    lines = Lines("normalizers", asked, "this project: normalisers with and without temperature")
+    seeds = dataset.sizes["seed"]
+    lines = Lines("normalizers", seeds, "this project: normalisers with and without temperature")
 
     peer = error.sel(normalizer=SOFTMAX, temperature="with").values
     without = error.sel(normalizer=sparse, temperature="without").values
     if sparse:
-        lines.add(
-            TOPIC,
-            "substitute",
-            "every sparse normaliser without a temperature has a larger error than softmax with SSA's "
-            "on at least one task",
-            "least over sparse normalisers of the largest over tasks of the ratio of mean errors, "
-            "without / softmax with",
-            ">",
-            1.0,
-            _best_substitute(without, peer),
-            source=_RELATED,
+        sentence = (
+            "every sparse normaliser without a temperature has a larger error than softmax with "
+            "SSA's on at least one task"
         )
+        statistic = (
+            "least over sparse normalisers of the largest over tasks of the ratio of mean errors, "
+            "without / softmax with"
+        )
+        best = _best_substitute(without, peer)
+        lines.add(TOPIC, "substitute", sentence, statistic, ">", 1.0, best, source=_RELATED)
     for i, task in enumerate(tasks):
         for j, n in enumerate(sparse):
-            sentence = f"{task}: {n} without a temperature has a larger error than softmax with SSA's"
+            sentence = (
+                f"{task}: {n} without a temperature has a larger error than softmax with SSA's"
+            )
             statistic = (
                 f"ratio of means over seeds, {n} without / softmax with, of the error above Bayes"
             )
             x, y = without[i, j], peer[i]
-            parts = {f"{n} without": mean(x), _PEER: mean(y)}
-            larger = ratio(x, y)
-            key = f"{task}-{n}"
+            parts = {f"{n} without": mean(x), "softmax with a temperature": mean(y)}
+            key, larger = f"{task}-{n}", ratio(x, y)
             lines.add(TOPIC, key, sentence, statistic, ">", 1.0, larger, parts, _RELATED)
 
+    statistic = (
+        "geometric mean over tasks of the ratio of means over seeds, with / without, of the error "
+        "above Bayes"
+    )
     for n in names:
         x, y = (error.sel(normalizer=n, temperature=t).values for t in ("with", "without"))
         sentence = f"{n}: a temperature lowers the error by a twentieth or more, all tasks together"
-        statistic = (
-            "geometric mean over tasks of the ratio of means over seeds, with / without, of the error "
-            "above Bayes"
-        )
         parts = {task: ratio(a, b) for task, a, b in zip(tasks, x, y, strict=True)}
         lines.add(TOPIC, f"gain-{n}", sentence, statistic, "<", GAIN, _mean_ratio(x, y), parts)
 
@@ -82,24 +80,25 @@ def judge(config: NormalizersConfig, dataset: xr.Dataset) -> list[Claim]:
     lines.add(
         TOPIC,
         "zeros",
-        "exact zeros are what the sparse normalisers add: every model of theirs has some, and none of "
-        "softmax has",
+        "exact zeros are what the sparse normalisers add: every model of theirs has some, and none "
+        "of softmax has",
         "number of trained models against the rule, all tasks, with and without temperature",
         "<",
         1.0,
-        Estimate(against, against, against, asked, "exact count"),
+        Estimate(against, against, against, seeds, "exact count"),
         {n: mean(shares.sel(normalizer=n).values) for n in names},
     )
 
+    statistic = (
+        "mean over seeds of the slope of log effective support on log n, n at least that of "
+        "training"
+    )
     for n in (n for n in names if type(mechanism_of(n).normalizer) in _ALPHA):
         slope = _support_slope(config, dataset, n)
         if slope is not None:
             sentence = (
-                f"{n} resists dilution without a temperature: its support grows slower than the context"
-            )
-            statistic = (
-                "mean over seeds of the slope of log effective support on log n, n at least that of "
-                "training"
+                f"{n} resists dilution without a temperature: its support grows slower than the "
+                "context"
             )
             parts, grows = _exponents(config, dataset, n), mean(slope)
             lines.add(TOPIC, f"dilution-{n}", sentence, statistic, "<", DILUTED, grows, parts)

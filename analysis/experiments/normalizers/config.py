@@ -65,37 +65,33 @@ class NormalizersConfig(TrainingConfig):
     graph_top: int = Field(4, ge=1, description="graph: keys that top-k keeps")
     graph_learning_rate: float = Field(0.1, gt=0, description="graph: step size of Adam")
     graph_steps: int = Field(200, ge=1, le=1_000_000, description="graph: training steps")
-    retrieval_dim: int = Field(
-        8, ge=1, le=64, description="retrieval: dimension d of keys and query"
-    )
+    retrieval_dim: int = Field(8, ge=1, le=64, description="retrieval: dimension d")
     retrieval_keys: int = Field(16, ge=2, le=512, description="retrieval: number of keys n")
     retrieval_noise: tuple[float, ...] = Field(
-        (0.1, 0.2, 0.4, 0.8),
-        description="retrieval: noise levels s, equally likely in training and test",
+        (0.1, 0.2, 0.4, 0.8), description="retrieval: noise levels s, equally likely"
     )
     retrieval_top: int = Field(4, ge=1, description="retrieval: keys that top-k keeps")
     retrieval_learning_rate: float = Field(0.1, gt=0, description="retrieval: step size of Adam")
     retrieval_steps: int = Field(200, ge=1, le=1_000_000, description="retrieval: training steps")
     retrieval_batch: int = Field(16, ge=1, le=65536, description="retrieval: fresh problems a step")
     retrieval_held_out: int = Field(
-        64, ge=1, le=100_000, description="retrieval: test problems a seed and noise level"
+        64, ge=1, le=100_000, description="retrieval: test problems by noise level"
     )
     length_train: tuple[int, ...] = Field(
-        (8, 32, 128),
-        description="length: context lengths of training, all in every step, equally weighted",
+        (8, 32, 128), description="length: context lengths of training, all in every step"
     )
     length_test: tuple[int, ...] = Field(
         (8, 32, 128, 256, 512, 1024),
-        description="length: context lengths of the test; errors are those of the longest",
+        description="length: those of the test; errors are of the longest",
     )
     length_top: int = Field(8, ge=1, description="length: keys that top-k keeps")
     length_learning_rate: float = Field(0.1, gt=0, description="length: step size of Adam")
     length_steps: int = Field(64, ge=1, le=1_000_000, description="length: training steps")
     length_batch: int = Field(
-        8, ge=1, le=65536, description="length: queries a step, from a pool of 256"
+        8, ge=1, le=65536, description="length: queries a step, of a pool of 256"
     )
     length_held_out: int = Field(
-        4, ge=1, le=4096, description="length: queries to the test context of each seed"
+        4, ge=1, le=4096, description="length: queries to each test context"
     )
 
     @model_validator(mode="after")

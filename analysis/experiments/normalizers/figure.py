@@ -24,26 +24,12 @@ _ERROR = {
     "retrieval": "squared distance of the row from the posterior",
     "length": "squared error above the GP posterior's",
 }
+_DOTS, _DASHES = (0, (1, 3)), (0, (4, 2))
 _BASELINE = {
-    "uniform": {
-        "label": "uniform attention",
-        "color": "#aaaaaa",
-        "linestyle": (0, (1, 3)),
-        "linewidth": 3,
-    },
-    "best_softmax": {
-        "label": "softmax at its best temperature",
-        "color": "#bbbbbb",
-        "linestyle": "-",
-        "linewidth": 4,
-    },
+    "uniform": {"label": "uniform attention", "color": "#aaaaaa", "linestyle": _DOTS, "lw": 3},
+    "best_softmax": {"label": "softmax at its best temperature", "color": "#bbbbbb", "lw": 4},
 }
-_PEER = {
-    "label": "softmax with SSA temperature",
-    "color": "#222222",
-    "linestyle": (0, (4, 2)),
-    "linewidth": 1,
-}
+_PEER = {"label": "softmax with SSA temperature", "color": "#222222", "linestyle": _DASHES, "lw": 1}
 
 
 def draw(config: NormalizersConfig, dataset: xr.Dataset) -> Figure:
@@ -125,7 +111,7 @@ def _draw_growth(
         line = _PEER if t == "with" else {"linestyle": _look(n)["linestyle"]}
         look = _mark(n, t) | {"markersize": 4} | line
         band = dataset[variable].sel(normalizer=n, temperature=t)
-        draw_band(ax, length, band, mechanism_of(n).name, **look)
+        draw_band(ax, length, band, mechanism_of(n).name, 0.12, **look)
     ax.set(xscale="log", yscale="log", xlabel="context length n")
     ax.set_xticks(length, [str(n) for n in length], fontsize=8)
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
