@@ -101,7 +101,8 @@ def _draw_sweep(ax: Axes, dataset: xr.Dataset, no_information: float) -> None:
         band = dataset["mse_band"].sel(mechanism=name)
         shown = np.isfinite(interval(band)[0])
         if shown.sum() > 1:  # trained over the sweep
-            look = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6}
+            look = {"markersize": 7, "elinewidth": 1.5, "markeredgecolor": "white"}
+            look |= {"markeredgewidth": 0.6}
             label = f"{name}, learned"
             draw_points(ax, noise[shown], band[shown], name, label=label, **look)
     ax.axvline(no_information, color="#bbbbbb", linewidth=1, zorder=0)
