@@ -116,31 +116,18 @@ class Layer:
 
         Of given scores it is the whole factor c tau.
         """
-        tau = self._tau(role, parameters, inputs)
+        tau = self._scaled(role, parameters, self._tau(role, parameters, inputs))
         if tau is not None:
             return tau
         tokens = inputs.query if role == "query" else inputs.keys
         if tokens is None:
-            return torch.ones_like(parameters["weight"][0])
+            some = next(iter(parameters.values()))
+            return some.new_ones(some.shape[-1:])
         return torch.ones_like(tokens.vector[..., 0, :])
 
     def scores(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """z."""
-        score, form = self.mechanism.score, self.form
-        if form.given_scores:
-            tau = _there(self._tau("query", parameters, inputs), "a scale")
-            tau = tau.unsqueeze(1) if tau.ndim > 1 else tau
-            return score.given(own(parameters, "score"), _there(inputs.given, "given scores"), tau)
-        keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
-        if score.maps_keys:
-            keys = project(keys, parameters["key_map"])
-        if not form.constant_query:
-            query = matmul(_there(inputs.query, "query tokens").vector, query)
-        tau_query = self._tau("query", parameters, inputs, query)
-        tau_key = self._tau("key", parameters, inputs)
-        if form.over_root_dim:
-            query = query * (1 / math.sqrt(form.dim))
-        z = score(own(parameters, "score"), query, keys, tau_query, tau_key)
+        z, tau_query, tau_key = self._scored(parameters, inputs)
         if self.mechanism.shift is not None:
             shift = parameters["shift.offset"]
             if tau_query is not None:
@@ -150,6 +137,27 @@ class Layer:
             view = self._view("key", parameters, inputs)
             z = z + self.mechanism.bias(own(parameters, "bias"), view)
         return z
+
+    def _scored(
+        self, parameters: Parameters, inputs: Inputs
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """z before shift and bias, and the temperatures in it."""
+        score, form = self.mechanism.score, self.form
+        if form.given_scores:
+            given, tau = _there(inputs.given, "given scores"), self._tau("query", parameters, inputs)
+            factor = _there(self._scaled("query", parameters, tau), "a scale")
+            factor = factor.unsqueeze(1) if factor.ndim > 1 else factor
+            return score.given(own(parameters, "score"), given, factor), tau, None
+        keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
+        if score.maps_keys:
+            keys = project(keys, parameters["key_map"])
+        if not form.constant_query:
+            query = matmul(_there(inputs.query, "query tokens").vector, query)
+        tau_query = self._tau("query", parameters, inputs, query)
+        tau_key = self._tau("key", parameters, inputs)
+        if form.over_root_dim:
+            query = query * (1 / math.sqrt(form.dim))
+        return score(own(parameters, "score"), query, keys, tau_query, tau_key), tau_query, tau_key
 
     def rows(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """p, over the keys."""
@@ -208,14 +216,18 @@ class Layer:
     def _tau(
         self, role: Role, parameters: Parameters, inputs: Inputs, projection: Tensor | None = None
     ) -> Tensor | None:
-        """tau of a role, with the scale of given scores; None for 1. projection: as in `_view`."""
-        part, tau = self._temperature(role), None
-        if part is not None:
-            tau = part(own(parameters, role), self._view(role, parameters, inputs, projection))
-        if role == "query" and self._learns_scale:
-            scale = parameters["log_scale"].exp()
-            tau = scale if tau is None else scale * tau
-        return tau
+        """tau of a role; None for 1. projection: as in `_view`."""
+        part = self._temperature(role)
+        if part is None:
+            return None
+        return part(own(parameters, role), self._view(role, parameters, inputs, projection))
+
+    def _scaled(self, role: Role, parameters: Parameters, tau: Tensor | None) -> Tensor | None:
+        """c tau, with the learned scale c of given scores; None for 1."""
+        if role != "query" or not self._learns_scale:
+            return tau
+        scale = parameters["log_scale"].exp()
+        return scale if tau is None else scale * tau
 
     def _view(
         self, role: Role, parameters: Parameters, inputs: Inputs, projection: Tensor | None = None
@@ -223,9 +235,11 @@ class Layer:
         """What a part sees of the tokens in a role. projection: of the tokens, where it is known
         already.
         """
-        tokens = inputs.query if role == "query" else inputs.keys
+        tokens, count = inputs.query if role == "query" else inputs.keys, inputs.count
+        if role != "query" and isinstance(count, Tensor) and count.ndim > 1:
+            count = count.unsqueeze(1)  # one for each query, whatever the key
         if tokens is None:
-            return View(count=inputs.count)
+            return View(count=count)
 
         def projected() -> Tensor:
             if projection is not None:
@@ -233,7 +247,7 @@ class Layer:
             weight = parameters["value" if role == "value" else "weight"]
             return project(tokens.vector, weight.transpose(0, 1) if role == "key" else weight)
 
-        return View(tokens.vector, projected, tokens.feature, tokens.labels, inputs.count)
+        return View(tokens.vector, projected, tokens.feature, tokens.labels, count)
 
 
 def _there(value: There | None, what: str) -> There:

@@ -92,8 +92,8 @@ class Mechanism:
         """The mechanism as a layer of this form wears it.
 
         Without a value map value temperatures are left out, position terms where all queries see
-        the same n, token terms where tokens are not seen. Raises Misfit where nothing is left of it
-        then, or another part does not fit.
+        the same n, token terms where tokens are not seen, a shift that only a softmax sees. Raises
+        Misfit where nothing is left of it then, or another part does not fit.
         """
         worn: dict[str, Part | None] = {}
         missing: list[str] = []
@@ -106,6 +106,9 @@ class Mechanism:
                 if not isinstance(part, Temperature):
                     raise Misfit(f"mechanism {self.name} needs {reason}") from None
         fitted = replace(self, **worn)
+        if fitted.shift is not None and fitted.key is None and fitted.normalizer == Softmax():
+            missing.append("a key temperature or rows that feel a shift of all scores")
+            fitted = replace(fitted, shift=None)
         if fitted.is_vanilla and not self.is_vanilla:
             raise Misfit(f"mechanism {self.name} needs {' or '.join(dict.fromkeys(missing))}")
         return fitted
