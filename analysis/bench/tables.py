@@ -1,5 +1,6 @@
 """The benchmark's report as tables: on the terminal, and in the report."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.table import Table
