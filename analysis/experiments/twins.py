@@ -215,7 +215,7 @@ def judge(config: TwinsConfig, dataset: xr.Dataset) -> list[Claim]:
         "largest lower bound / norm over all seeds, angles, closed forms and trained models",
         "<",
         1 + 1e-6,
-        np.nanmax(worst),
+        float(np.nanmax(worst)),
         "exact inequality, worst case",
         int(np.isfinite(worst).all(0).sum()),
     )
