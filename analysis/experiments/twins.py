@@ -1,6 +1,5 @@
 """What norm does each need as twin tokens approach each other?"""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,17 +12,15 @@ from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, mean_band, slopes
 from analysis.claims.topics import PAPER
-from analysis.draw.figures import draw_band, draw_points, left_out, new_figure
+from analysis.draw.figures import draw_band, draw_each, draw_points, left_out, new_figure
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.problems.base import DIVERGED, Measure, Training, fit, record_steps
-from analysis.problems.rows import RowBlock
+from analysis.problems.base import DIVERGED, Training, fit, record_steps
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.twins import THEORIES, TwinsProblem
 from analysis.store.config import TrainingConfig
 from ssa_theory.ensemble import resolve_device
-from ssa_theory.mechanism import VANILLA, Layer
-from ssa_theory.theory import norm_lower_bound
+from ssa_theory.mechanism import VANILLA
 
 
 class TwinsConfig(TrainingConfig):
@@ -67,11 +64,7 @@ class TwinsConfig(TrainingConfig):
                 f"angles must lie in (0, pi/2] radians, got {wrong or 'none'}: choose values in "
                 "that range"
             )
-        if self.shown_angle not in self.angles:
-            raise ValueError(
-                f"shown_angle must be one of the angles {self.angles}, got {self.shown_angle}: "
-                "choose one of them"
-            )
+        self.require_listed("shown_angle", "angles")
         if self.dim < 2 * self.pairs:
             raise ValueError(
                 "dim must be at least twice the pairs for every map to be realisable, got "
@@ -100,8 +93,6 @@ class TwinsConfig(TrainingConfig):
         return Training(self.steps, self.learning_rate, dtype=self.dtype, compile=self.compile)
 
 
-_LEAST_TAU = 1e-6
-"""Below this a row is uniform to rounding and log A / tau is noise: no bound is computed."""
 _BANDS = (
     "minimal_norm",
     "norm_lower_bound",
@@ -109,8 +100,6 @@ _BANDS = (
     "capped_weight_norm",
     "cross_entropy_gap",
 )
-_BOUND = "least spectral norm of any W that gives the learned attention at the learned tau"
-_CAPPED = "||W||_2 after scaling W up and tau down until the largest tau is max_inverse_temperature"
 
 
 def seeds_per_block(config: TwinsConfig) -> int:
@@ -139,34 +128,14 @@ def train(config: TwinsConfig, progress: Progress) -> xr.Dataset:
     for layer in map(problem.layer, models):
         fitted = fit(block, layer, training, record=record, progress=advance)
         final = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
-        row = fitted.by_member(final)
-        rows.append(row | {"learned_norm_lower_bound": _bounds(block, layer, row)})
+        rows.append(fitted.by_member(final))
     dataset = dataset.assign_coords(mechanism=[m.name for m in models], step=record)
-    bound = {"learned_norm_lower_bound": Measure((), _BOUND)}
-    for name, measure in (problem.measures | DIVERGED | bound).items():
+    for name, measure in (problem.measures | DIVERGED).items():
         values = np.stack([row[name] for row in rows])
         values = values.reshape(len(models), len(seeds), -1, *values.shape[2:])
         dims = ("mechanism", "seed", "angle", *measure.dims)
         dataset[name] = (dims, values, {"description": measure.about})
-    # (W, tau) and (s W, tau / s) give the same attention: norms are compared at one largest tau.
-    largest = dataset["inverse_temperature"].max("node")
-    capped = dataset["weight_norm"] * largest / config.max_inverse_temperature
-    return dataset.assign(capped_weight_norm=capped.assign_attrs(description=_CAPPED))
-
-
-def _bounds(block: RowBlock, layer: Layer, learned: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Of each member; NaN where more than a query temperature is learned."""
-    members = len(block.seeds)
-    if not replace(layer.mechanism, query=None).is_vanilla:
-        return np.full(members, np.nan)
-    embeddings = np.moveaxis(block.inputs.keys.vector.cpu().numpy(), -1, 0)
-    rows, tau = learned["learned_transition_matrix"], learned["inverse_temperature"]
-    sound = (tau > _LEAST_TAU).all(-1) & (rows > 0).all((-2, -1))
-    bounds = [
-        norm_lower_bound(embeddings[i], rows[i], tau[i]) if sound[i] else np.nan
-        for i in range(members)
-    ]
-    return np.array(bounds)
+    return dataset
 
 
 def summarise(config: TwinsConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
@@ -187,8 +156,8 @@ def draw(config: TwinsConfig, dataset: xr.Dataset) -> Figure:
     for name in dataset["mechanism"].values.tolist():
         band = dataset["capped_weight_norm_band"].sel(mechanism=name)
         draw_points(left, angle, band, name, label=f"{name}, trained")
-        band = dataset["cross_entropy_gap_band"].sel(mechanism=name, angle=config.shown_angle)
-        draw_band(right, dataset["step"].values, band, name)
+    gap = dataset["cross_entropy_gap_band"].sel(angle=config.shown_angle)
+    draw_each(draw_band, right, dataset["step"].values, gap)
     left.set(
         xscale="log",
         yscale="log",
@@ -246,7 +215,7 @@ def judge(config: TwinsConfig, dataset: xr.Dataset) -> list[Claim]:
         "largest lower bound / norm over all seeds, angles, closed forms and trained models",
         "<",
         1 + 1e-6,
-        np.nanmax(worst),
+        float(np.nanmax(worst)),
         "exact inequality, worst case",
         int(np.isfinite(worst).all(0).sum()),
     )

@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
-from analysis.problems.base import Problem, Training, stack_members
+from analysis.problems.base import Fitted, Measure, Problem, Training, stack_members
 from analysis.problems.rows import ROW_MEASURES, RowBlock, require_exponential
 from ssa_theory.losses import Queries
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
@@ -17,6 +18,44 @@ from ssa_theory.theory import minimal_norm, norm_lower_bound
 from tasks import TwinTokenTask
 
 THEORIES = ("vanilla", "selective")
+_LEAST_TAU = 1e-6
+"""Below this a row is uniform to rounding and log A / tau is noise: no bound is computed."""
+_MEASURES = ROW_MEASURES | {
+    "learned_norm_lower_bound": Measure(
+        (),
+        "least spectral norm of any W that gives the learned attention at the learned tau; NaN "
+        "where more than a query temperature is learned",
+    ),
+    "capped_weight_norm": Measure(
+        (),
+        "||W||_2 after scaling W up and tau down until the largest tau is max_inverse_temperature",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TwinsBlock(RowBlock):
+    """Rows of twins, with the norm that the learned ones need.
+
+    max_inverse_temperature: (W, tau) and (s W, tau / s) give the same attention, so that norms are
+    compared at one largest tau.
+    """
+
+    max_inverse_temperature: float = 2.0
+
+    def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
+        measured = super().evaluate(layer, fitted)
+        tau = measured["inverse_temperature"]
+        bounds = torch.full_like(measured["weight_norm"], torch.nan)
+        if replace(layer.mechanism, query=None).is_vanilla:
+            rows = measured["learned_transition_matrix"]
+            sound = (tau > _LEAST_TAU).all(0) & (rows > 0).all(0).all(0) & ~fitted.diverged
+            numbers = [x.cpu().numpy() for x in (self.inputs.keys.vector, rows, tau)]
+            for i in torch.nonzero(sound).flatten().tolist():
+                bounds[i] = norm_lower_bound(*(x[..., i] for x in numbers))
+        capped = measured["weight_norm"] * tau.amax(0) / self.max_inverse_temperature
+        own = {"learned_norm_lower_bound": bounds, "capped_weight_norm": capped}
+        return measured | own
 
 
 @dataclass(frozen=True)
@@ -36,7 +75,7 @@ class TwinsProblem(Problem):
     max_inverse_temperature: float = 2.0
 
     name: ClassVar[str] = "twins"
-    measures = ROW_MEASURES
+    measures = _MEASURES
 
     @property
     def size(self) -> int:
@@ -78,7 +117,15 @@ class TwinsProblem(Problem):
         target = stack_members([t.target for t in tasks], device)
         exact = Queries(target, torch.full_like(target[:, 0], 1 / self.size))
         inputs = Inputs(tokens, tokens, count=float(self.size))
-        return RowBlock([s for s, _ in members], device, inputs, target, exact, training)
+        return TwinsBlock(
+            [s for s, _ in members],
+            device,
+            inputs,
+            target,
+            exact,
+            training,
+            max_inverse_temperature=self.max_inverse_temperature,
+        )
 
     def describe(self, seeds: Sequence[int]) -> xr.Dataset:
         """Targets, and the norms that they need in closed form."""

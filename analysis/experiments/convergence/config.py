@@ -49,11 +49,7 @@ class ConvergenceConfig(ChainsConfig):
             raise ValueError(
                 f"levels must lie in (0, 1), got {wrong}: each is a share of the initial gap"
             )
-        if self.shown_level not in self.levels:
-            raise ValueError(
-                f"shown_level must be one of the levels {self.levels}, got {self.shown_level}: "
-                "choose one of them"
-            )
+        self.require_listed("shown_level", "levels")
         return self
 
     @property

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.draw.figures import draw_band, draw_points, label_log, new_figure, style
+from analysis.draw.figures import draw_band, draw_each, draw_points, label_log, new_figure, style
 from analysis.experiments.convergence.config import ConvergenceConfig
 from ssa_theory.mechanism import VANILLA
 
@@ -61,24 +61,19 @@ def _headline(config: ConvergenceConfig, dataset: xr.Dataset) -> str:
 
 
 def _draw_curves(ax: Axes, at: xr.Dataset, level: float) -> None:
-    shown, labels = np.isfinite(at["curve_step"].values), []
-    for name in at["mechanism"].values.tolist():
-        rate = float(at["best_learning_rate"].sel(mechanism=name, level=level))
-        band = at["gap_curve_band"].sel(mechanism=name).isel(point=shown)
-        draw_band(ax, at["curve_step"].values[shown], band, name)
-        labels.append(f"{name}, rate {rate:g}")
+    at = at.isel(point=np.isfinite(at["curve_step"].values))
+    draw_each(draw_band, ax, at["curve_step"].values, at["gap_curve_band"])
+    rates = at["best_learning_rate"].sel(level=level).to_series()
+    labels = [f"{name}, rate {rate:g}" for name, rate in rates.items()]
     ax.legend(ax.get_lines(), labels, fontsize=8, loc="lower left")
     ax.axhline(level * float(at["initial_gap"].mean()), **_DOTTED)
     ax.set(xscale="log", yscale="log", xlabel="training step")
-    label_log(ax.xaxis)
-    label_log(ax.yaxis)
+    label_log(ax.xaxis, ax.yaxis)
 
 
 def _draw_rates(ax: Axes, at: xr.Dataset) -> None:
     rates, band = at["learning_rate"].values, at["steps_by_rate_band"]
-    for name in at["mechanism"].values.tolist():
-        line = style(name)["linestyle"]
-        draw_points(ax, rates, band.sel(mechanism=name), name, linestyle=line)
+    draw_each(draw_points, ax, rates, band, joined=True)
     ax.axhline(float(at["budget"]), label="budget", **_DOTTED)
     ax.set(xscale="log", yscale="log", xlabel="learning rate of Adam")
     ax.set_xticks(rates, [f"{r:g}" for r in rates])

@@ -49,7 +49,7 @@ def judge(config: NormsConfig, dataset: xr.Dataset) -> list[Claim]:
         "loss",
         "<",
         1.0,
-        (dataset["zero_share"] > 0).sum(),
+        float((dataset["zero_share"] > 0).sum()),
         seeds=int((~dataset["diverged"]).any(("mechanism", "setting")).sum()),
         source=PROJECT,
     )

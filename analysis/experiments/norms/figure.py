@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.draw.distributions import draw_distributions, log_bins
-from analysis.draw.figures import draw_points, label_log, left_out, new_figure, style
+from analysis.draw.figures import draw_each, draw_points, label_log, left_out, new_figure
 from analysis.experiments.norms.train import COMPARISONS, NormsConfig
 
 _COLUMNS = {
@@ -60,22 +60,17 @@ def _draw_support(ax: Axes, at: xr.Dataset) -> None:
     x, band = at["target_support"].values, at["effective_support_band"]
     ends = [np.nanmin(x), np.nanmax(x)]
     ax.plot(ends, ends, color="#999999", linewidth=1, label="learned = target")
-    for name in at["mechanism"].values.tolist():
-        draw_points(ax, x, band.sel(mechanism=name), name, markeredgewidth=0.5)
+    draw_each(draw_points, ax, x, band, markeredgewidth=0.5)
     ax.set(xscale="log", yscale="log", ylabel="learned row")
-    label_log(ax.xaxis)
-    label_log(ax.yaxis)
+    label_log(ax.xaxis, ax.yaxis)
 
 
 def _draw_progress(ax: Axes, at: xr.Dataset) -> None:
     """The norm of W where the slowest model has made a given share of its progress."""
     shares, band = at["progress"].values, at["weight_norm_by_progress_band"]
     place = np.arange(len(shares))
-    for name in at["mechanism"].values.tolist():
-        line = style(name)["linestyle"]
-        draw_points(ax, place, band.sel(mechanism=name), name, linestyle=line)
-    ax.set(
-        yscale="log", xlabel="slowest model's progress", ylabel="spectral norm ||W||₂ at that loss"
-    )
+    draw_each(draw_points, ax, place, band, joined=True)
+    ax.set(yscale="log", xlabel="slowest model's progress")
+    ax.set_ylabel("spectral norm ||W||₂ at that loss")
     ax.set_xticks(place, [f"{100 * s:g} %" for s in shares], fontsize=8)
     label_log(ax.yaxis)
