@@ -123,7 +123,8 @@ class Layer:
         if tokens is None:
             some = next(iter(parameters.values()))
             return some.new_ones(some.shape[-1:])
-        return torch.ones_like(tokens.vector[..., 0, :])
+        vector = tokens.vector
+        return vector.new_ones((*vector.shape[:-2], vector.shape[-1]))
 
     def scores(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """z."""

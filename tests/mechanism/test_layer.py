@@ -1,22 +1,13 @@
 """Every mechanism in every form of layer: against loops, member by member, its gradients."""
 
 import numpy as np
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
-from ssa_theory.mechanism import Inputs, Layer, Parameters, Tokens, parts
 from tests.mechanism.cases import (
-    ALL,
-    DIM,
-    FORMS,
-    KEYS,
     MEMBERS,
     by_case,
     by_wider_case,
-    generators,
     inputs_of,
     layer_of,
     mapped,
@@ -50,7 +41,9 @@ def test_no_member_feels_another(name: str, form: str) -> None:
     before = results(layer, parameters, whole)
 
     def broken(tensor: Tensor) -> Tensor:
-        return tensor.index_fill(-1, torch.tensor(0), torch.nan if tensor.is_floating_point() else 1)
+        return tensor.index_fill(
+            -1, torch.tensor(0), torch.nan if tensor.is_floating_point() else 1
+        )
 
     after = results(layer, {k: broken(v) for k, v in parameters.items()}, mapped(whole, broken))
     for what, value in after.items():
