@@ -5,7 +5,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,37 +67,60 @@ class BenchConfig(TrainingConfig):
 
 
 Advance = Callable[[int], None]
+Tell = Callable[[str], None]
+_STOPPED, _UNMEASURED = "stopped.json", "stopped before it was measured"
 
 
-def bench(config: BenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
-    """Measure everything and store the report as out/bench/bench.json, whole."""
+def _unheard(line: str) -> None:
+    """Nobody listens."""
+
+
+def bench(config: BenchConfig, out: Path, progress: Progress, tell: Tell = _unheard) -> dict[str, Any]:
+    """Measure everything and store the report as out/bench/bench.json, whole. tell(line) is told of each measurement at once.
+
+    Ctrl-C ends the measuring: the report then says `stopped`, holds what was measured by then, and is stored as stopped.json
+    beside an earlier whole one.
+    """
     device, start = resolve_device(config.device), time.perf_counter()
     folder = out / "bench"
     prepare_folder(folder)
-    with _fresh_compilations():
-        report = {
-            "machine": {"processor": _processor(), "cores": len(cores())},
-            "idle_peak_bytes": _idle(config, device, progress),
-            "workloads": {name: _compare(config, name, device, progress) for name in config.workloads},
-            "ensembles": {
-                name: {
-                    "cores": _two_cores(config, name, device, progress),
-                    "sizes": _sizes(config, name, device, progress),
-                    "large": _large(config, name, device, progress),
-                }
-                for name in config.workloads
-                if name in GRAPH_VARIANTS  # heavier ones would take too long
-            },
-        }
+    about = provenance("bench", config, device, code_digest(bench, BenchConfig))
+    report = {"machine": {"processor": _processor(), "cores": len(cores())}, "workloads": {}, "ensembles": {}}
+    try:
+        with _fresh_compilations():
+            _measure_all(config, device, report, progress, tell)
+    except KeyboardInterrupt:
+        report["stopped"] = True
     _add_memory(report)
-    report |= provenance("bench", config, device, code_digest(bench, BenchConfig)) | {
-        "wall_seconds": round(time.perf_counter() - start, 2)
-    }
-    write_whole(
-        folder / "bench.json",
-        lambda path: path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"),
-    )
+    report |= about | {"wall_seconds": round(time.perf_counter() - start, 2)}
+    path = stored_at(report, out)
+    write_whole(path, lambda path: path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"))
+    if "stopped" not in report:
+        path.with_name(_STOPPED).unlink(missing_ok=True)
     return report
+
+
+def _measure_all(
+    config: BenchConfig, device: torch.device, report: dict[str, Any], progress: Progress, tell: Tell
+) -> None:
+    """Fill the report part by part, so that it holds what was measured if KeyboardInterrupt ends it."""
+    report["idle_peak_bytes"] = _idle(config, device, progress)
+    for name in config.workloads:
+        report["workloads"][name], stopped = _compare(config, name, device, progress, tell)
+        if stopped:
+            raise KeyboardInterrupt
+    for name in (n for n in config.workloads if n in GRAPH_VARIANTS):  # heavier ones would take too long
+        sizes = {"trainer": _trainer(config), "block": _block(config, name, device), "rows": []}
+        parts = {"cores": {"missing": _UNMEASURED}, "sizes": sizes, "large": None}
+        report["ensembles"][name] = parts
+        parts["cores"] = _two_cores(config, name, device, progress, tell)
+        _sizes(config, name, device, progress, tell, sizes)
+        parts["large"] = _large(config, name, device, progress, tell)
+
+
+def stored_at(report: Mapping[str, Any], out: Path) -> Path:
+    """The file of a report: one that was stopped does not take the place of a whole one."""
+    return out / "bench" / (_STOPPED if "stopped" in report else "bench.json")
 
 
 def load_report(out: Path) -> dict[str, Any]:
@@ -158,8 +181,13 @@ def _contenders(config: BenchConfig) -> list:
     return [c for c in CONTENDERS.values() if config.compile or c.name != COMPILED]
 
 
-def _compare(config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress) -> dict[str, Any]:
-    """All contenders on one workload, in rounds: each measures in turn, so that a change of the machine's speed meets all."""
+def _compare(
+    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, tell: Tell
+) -> tuple[dict[str, Any], bool]:
+    """All contenders on one workload, in rounds: each measures in turn, so that a change of the machine's speed meets all.
+
+    Also whether Ctrl-C ended the rounds; then those that were measured have their speed from the rounds before, and no memory.
+    """
     work = workload(name)
     models, steps = min(config.seeds, _block(config, name, device)), min(config.steps, work.steps)
     contenders = _contenders(config)
@@ -173,31 +201,42 @@ def _compare(config: BenchConfig, name: WorkloadName, device: torch.device, prog
         jobs["multiply-add"] = _job(config, device, "multiply-add")
     advance = progress(f"bench: {name}", len(jobs) * (1 + config.repeats))
     rows: dict[str, dict[str, Any]] = {c.name: {"missing": c.missing} for c in contenders if c.missing}
+    for key, row in rows.items():
+        tell(f"bench: {name}: {key}: {row['missing']}")
+    stopped = False
     with _children(jobs, advance) as children:
         found: dict[str, list[dict[str, Any]]] = {key: [] for key in jobs}
-        for _ in range(config.repeats):
-            for key, child in children.items():
-                if "missing" not in child.ready:
-                    found[key].append(child.measure())
-                advance(1)
+        try:
+            for turn in range(config.repeats):
+                for key, child in children.items():
+                    if "missing" not in child.ready:
+                        found[key].append(child.measure())
+                    if turn == 0 and key != "multiply-add":
+                        last = found[key][-1] if found[key] else child.ready
+                        speed = None if "missing" in last else _speed(sizes[key], steps, child.ready, [last])
+                        said = last["missing"] if speed is None else f"{speed:,.0f} models x steps / s"
+                        tell(f"bench: {name}: {key}: {said}, round 1 of {config.repeats}")
+                    advance(1)
+        except KeyboardInterrupt:
+            stopped = True
         for key in jobs:
             ready = children[key].ready
             gone = next((m["missing"] for m in (ready, *found[key]) if "missing" in m), None)
             if key == "multiply-add":
                 continue
-            if gone is not None:
-                rows[key] = {"missing": gone}
+            if gone is not None or not found[key]:
+                rows[key] = {"missing": gone or _UNMEASURED}
                 continue
-            seconds = [m["seconds"] for m in found[key]]
             rows[key] = {
                 "models": sizes[key],
                 "trainings": ready["trainings"],
-                "seconds": seconds,
-                "models_steps_per_second": sizes[key] * steps * ready["trainings"] / min(seconds),
+                "seconds": [m["seconds"] for m in found[key]],
+                "models_steps_per_second": _speed(sizes[key], steps, ready, found[key]),
                 "compile_seconds": ready["compile_seconds"] if CONTENDERS[key].compiles else None,
                 "losses": ready["losses"],
-                "peak_bytes": children[key].finish(),
             }
+            if not stopped:  # else the process is in the middle of its work, or Ctrl-C has ended it too
+                rows[key]["peak_bytes"] = children[key].finish()
     ceiling = None
     rates = [m["operations_per_second"] for m in found.get("multiply-add", []) if "missing" not in m]
     if rates:
@@ -208,9 +247,18 @@ def _compare(config: BenchConfig, name: WorkloadName, device: torch.device, prog
             "operations_per_function": FUNCTION_OPERATIONS,
             "operations_per_second": max(rates),
         }
-    _relate(rows, ceiling, _trainer(config))
+    if stopped and "missing" in rows[EAGER]:  # nothing to compare with yet
+        for row in rows.values():
+            row.pop("losses", None)
+    else:
+        _relate(rows, ceiling, _trainer(config))
     rows = {c.name: rows[c.name] for c in contenders}
-    return {"about": work.about, "steps": steps, "ceiling": ceiling, "contenders": rows}
+    return {"about": work.about, "steps": steps, "ceiling": ceiling, "contenders": rows}, stopped
+
+
+def _speed(models: int, steps: int, ready: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> float:
+    """Models x steps per second in the fastest of the rounds."""
+    return models * steps * ready["trainings"] / min(m["seconds"] for m in found)
 
 
 def _relate(rows: dict[str, dict[str, Any]], ceiling: dict[str, Any] | None, trainer: str) -> None:
@@ -240,7 +288,9 @@ def _relate(rows: dict[str, dict[str, Any]], ceiling: dict[str, Any] | None, tra
             row["fraction_of_ceiling"] = speed * ceiling["operations_per_model_step"] / ceiling["operations_per_second"]
 
 
-def _two_cores(config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress) -> dict[str, Any]:
+def _two_cores(
+    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, tell: Tell
+) -> dict[str, Any]:
     """A block in one process, and in two at once, each on a core of its own with models of its own."""
     if device.type != "cpu":
         return {"missing": "one process drives the GPU"}
@@ -274,40 +324,50 @@ def _two_cores(config: BenchConfig, name: WorkloadName, device: torch.device, pr
                 child.go()
             together.append(sum(work[child] / child.result()["seconds"] for child in (first, second)))
             advance(1)
-    return {
-        "one": max(alone),
-        "two": max(together),
-        "ratio": max(together) / max(alone),
-        "models": block,
-    }
+    one, two = max(alone), max(together)
+    tell(f"bench: {name} on two cores: {two:,.0f} models x steps / s, {two / one:.2f} times those of one")
+    return {"one": one, "two": two, "ratio": two / one, "models": block}
 
 
-def _sizes(config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress) -> dict[str, Any]:
-    """Ensembles of growing size in one process, block by block: what memory a smaller one needed is no part of a larger one's."""
-    block = _block(config, name, device)
-    job = _job(config, device, "blocks", contender=_trainer(config), workload=name, block=block, sizes=config.scaling)
-    rows: list[dict[str, Any]] = []
-    if config.scaling:
-        advance = progress(f"bench: {name}, growing ensembles", 1 + len(config.scaling))
-        with _children({"": job}, advance) as children:
-            child = children[""]
-            if "missing" in child.ready:
-                return child.ready
-            for size in config.scaling:
-                found = child.measure()
-                if "missing" in found:
-                    return found
-                work = size * config.steps * found["trainings"]
-                speeds = {
-                    "models_steps_per_second": work / found["training_seconds"],
-                    "with_data": work / found["seconds"],
-                }
-                rows.append({"models": size} | found | speeds)
-                advance(1)
-    return {"trainer": _trainer(config), "block": block, "rows": rows}
+def _sizes(
+    config: BenchConfig,
+    name: WorkloadName,
+    device: torch.device,
+    progress: Progress,
+    tell: Tell,
+    into: dict[str, Any],
+) -> None:
+    """Ensembles of growing size in one process, block by block: what memory a smaller one needed is no part of a larger one's.
+
+    Adds to the rows of `into` as they are measured, or says there what is missing.
+    """
+    if not config.scaling:
+        return
+    trainer, block = into["trainer"], into["block"]
+    job = _job(config, device, "blocks", contender=trainer, workload=name, block=block, sizes=config.scaling)
+    advance = progress(f"bench: {name}, growing ensembles", 1 + len(config.scaling))
+    with _children({"": job}, advance) as children:
+        child = children[""]
+        for size in config.scaling:
+            found = child.ready if "missing" in child.ready else child.measure()
+            if "missing" in found:
+                into.update(missing=found["missing"], rows=[])
+                return
+            work = size * config.steps * found["trainings"]
+            speeds = {
+                "models_steps_per_second": work / found["training_seconds"],
+                "with_data": work / found["seconds"],
+            }
+            into["rows"].append({"models": size} | found | speeds)
+            tell(
+                f"bench: {name}, {size:,} models in blocks: {speeds['models_steps_per_second']:,.0f} models x steps / s"
+            )
+            advance(1)
 
 
-def _large(config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress) -> dict[str, Any] | None:
+def _large(
+    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, tell: Tell
+) -> dict[str, Any] | None:
     """One ensemble of `models` models in blocks over all cores: the seconds from the common start to the last end."""
     if not config.models:
         return None
@@ -344,6 +404,7 @@ def _large(config: BenchConfig, name: WorkloadName, device: torch.device, progre
         seconds = time.perf_counter() - start
     if gone := next((f["missing"] for f in found if "missing" in f), None):
         return {"missing": gone}
+    tell(f"bench: {name}, {config.models:,} models over all cores: {seconds:.0f} s")
     return {
         "models": config.models,
         "steps": config.steps,
@@ -358,7 +419,7 @@ def _large(config: BenchConfig, name: WorkloadName, device: torch.device, progre
 
 def _add_memory(report: dict[str, Any]) -> None:
     """Beside each peak, what of it the training needed: the peak above that of the idle process."""
-    idle = report["idle_peak_bytes"]
+    idle = report.get("idle_peak_bytes", {})
     for work in report["workloads"].values():
         for name, row in work["contenders"].items():
             if "peak_bytes" in row:

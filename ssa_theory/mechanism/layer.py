@@ -116,7 +116,10 @@ class Layer:
 
         Of given scores it is the whole factor c tau.
         """
-        tau = self._scaled(role, parameters, self._tau(role, parameters, inputs))
+        tau = self._tau(role, parameters, inputs)
+        if role == "query" and self._learns_scale:
+            scale = parameters["log_scale"].exp()
+            tau = scale if tau is None else scale * tau
         if tau is not None:
             return tau
         tokens = inputs.query if role == "query" else inputs.keys
@@ -128,29 +131,16 @@ class Layer:
 
     def scores(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """z."""
-        z, tau_query, tau_key = self._scored(parameters, inputs)
-        if self.mechanism.shift is not None:
-            shift = parameters["shift.offset"]
-            if tau_query is not None:
-                shift = shift * (tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query)
-            z = z + (shift if tau_key is None else shift * tau_key)
-        if self.mechanism.bias is not None:
+        mechanism, form = self.mechanism, self.form
+        bias = None
+        if mechanism.bias is not None:
             view = self._view("key", parameters, inputs)
-            z = z + self.mechanism.bias(own(parameters, "bias"), view)
-        return z
-
-    def _scored(
-        self, parameters: Parameters, inputs: Inputs
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """z before shift and bias, and the temperatures in it."""
-        score, form = self.mechanism.score, self.form
+            bias = mechanism.bias(own(parameters, "bias"), view)
         if form.given_scores:
-            given, tau = _there(inputs.given, "given scores"), self._tau("query", parameters, inputs)
-            factor = _there(self._scaled("query", parameters, tau), "a scale")
-            factor = factor.unsqueeze(1) if factor.ndim > 1 else factor
-            return score.given(own(parameters, "score"), given, factor), tau, None
+            given, tau = _there(inputs.given, "given scores"), self._given_factor(parameters, inputs)
+            return mechanism.given_scores(parameters, given, tau, bias)
         keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
-        if score.maps_keys:
+        if mechanism.score.maps_keys:
             keys = project(keys, parameters["key_map"])
         if not form.constant_query:
             query = matmul(_there(inputs.query, "query tokens").vector, query)
@@ -158,7 +148,15 @@ class Layer:
         tau_key = self._tau("key", parameters, inputs)
         if form.over_root_dim:
             query = query * (1 / math.sqrt(form.dim))
-        return score(own(parameters, "score"), query, keys, tau_query, tau_key), tau_query, tau_key
+        return mechanism.scores(parameters, query, keys, tau_query, tau_key, bias)
+
+    def _given_factor(self, parameters: Parameters, inputs: Inputs) -> Tensor:
+        """What given scores are multiplied by, c tau: of all keys, which are not seen."""
+        taus = [self._tau(role, parameters, inputs) for role in ("query", "key")]
+        scale = parameters["log_scale"].exp() if self._learns_scale else None
+        factors = [f for f in (scale, *taus) if f is not None]
+        tau = math.prod(factors[1:], start=factors[0])
+        return tau.unsqueeze(1) if tau.ndim > 1 else tau
 
     def rows(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """p, over the keys."""
@@ -222,13 +220,6 @@ class Layer:
         if part is None:
             return None
         return part(own(parameters, role), self._view(role, parameters, inputs, projection))
-
-    def _scaled(self, role: Role, parameters: Parameters, tau: Tensor | None) -> Tensor | None:
-        """c tau, with the learned scale c of given scores; None for 1."""
-        if role != "query" or not self._learns_scale:
-            return tau
-        scale = parameters["log_scale"].exp()
-        return scale if tau is None else scale * tau
 
     def _view(
         self, role: Role, parameters: Parameters, inputs: Inputs, projection: Tensor | None = None

@@ -200,7 +200,7 @@ def test_presets_are_valid(name: str) -> None:
         ({"lengths": (3, 10)}, "fewer than the shortest length 3"),
         ({"needles": (0,)}, "needles must be at least 1"),
         ({"gap": 0.0}, "greater than 0"),
-        ({"dtype": "float32"}, "float64"),
+        ({"dtype": "float64"}, "dtype"),
         ({"surprise": 1}, "surprise"),
     ],
 )
