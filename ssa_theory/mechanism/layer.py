@@ -137,7 +137,10 @@ class Layer:
             view = self._view("key", parameters, inputs)
             bias = mechanism.bias(own(parameters, "bias"), view)
         if form.given_scores:
-            given, tau = _there(inputs.given, "given scores"), self._given_factor(parameters, inputs)
+            given, tau = (
+                _there(inputs.given, "given scores"),
+                self._given_factor(parameters, inputs),
+            )
             return mechanism.given_scores(parameters, given, tau, bias)
         keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
         if mechanism.score.maps_keys:
