@@ -1,5 +1,6 @@
 """The registry, and mechanisms by what a user writes."""
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_names_and_looks_are_distinct() -> None:
     assert not twice, "drawn alike"
 
 
-def test_two_entries_that_learn_the_same_have_two_reasons() -> None:
+def test_no_two_entries_are_the_same() -> None:
     """No mechanism is another by a second name."""
     kinds = [
         (m.query, m.key, m.value, m.score, m.shift, m.bias, m.normalizer, m.gate)
@@ -132,7 +133,7 @@ def test_what_is_no_mechanism_is_said_in_one_sentence(name: str, message: str) -
         ("raise SystemExit(3)", "fails with SystemExit: 3: mend the file"),
         (
             "raise ValueError('a\\n b' + 'x' * 999)",
-            "fails with ValueError: a b x{195,196}: mend|a bx",
+            "fails with ValueError: a bx{197}: mend",
         ),
     ],
 )
@@ -162,8 +163,6 @@ def test_a_mechanism_from_a_file_is_found_by_its_name_and_read_anew(tmp_path: Pa
     assert found.look == Look()
     path.write_text(f"{HEAD}MINE = Mechanism('from-a-file', formula='two')\n")
     stamp = path.stat().st_mtime_ns + 10**9
-    import os
-
     os.utime(path, ns=(stamp, stamp))
     assert mechanism(name).formula == "two"
     assert known("from-a-file").formula == "two"
@@ -174,7 +173,7 @@ def test_a_mechanism_from_a_file_is_found_by_its_name_and_read_anew(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["", "a b", "a\tb", "a\nb", "a/b", "a\\b"])
 def test_names_that_cannot_stand_in_a_file_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="must have no spaces or slashes, got .*: rename it"):
+    with pytest.raises(ValueError, match=r"must have no spaces or slashes, got .*: rename it"):
         Mechanism(name)
 
 
