@@ -126,7 +126,8 @@ class Layer:
         if tokens is None:
             some = next(iter(parameters.values()))
             return some.new_ones(some.shape[-1:])
-        return torch.ones_like(tokens.vector[..., 0, :])
+        vector = tokens.vector
+        return vector.new_ones((*vector.shape[:-2], vector.shape[-1]))
 
     def scores(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """z."""
@@ -136,7 +137,10 @@ class Layer:
             view = self._view("key", parameters, inputs)
             bias = mechanism.bias(own(parameters, "bias"), view)
         if form.given_scores:
-            given, tau = _there(inputs.given, "given scores"), self._given_factor(parameters, inputs)
+            given, tau = (
+                _there(inputs.given, "given scores"),
+                self._given_factor(parameters, inputs),
+            )
             return mechanism.given_scores(parameters, given, tau, bias)
         keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
         if mechanism.score.maps_keys:

@@ -12,6 +12,9 @@ from ssa_theory.mechanism.score_maps import Bilinear, ScoreMap
 from ssa_theory.mechanism.scores import Score
 from ssa_theory.mechanism.temperature import Temperature
 
+VANILLA = "vanilla"
+"""The peer of all comparisons."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -204,4 +207,4 @@ _ROLE: dict[str, Role] = {
     "normalizer": "key",
     "gate": "query",
 }
-_VANILLA = Mechanism("vanilla")
+_VANILLA = Mechanism(VANILLA)

@@ -191,7 +191,9 @@ def mlp_score(
     # Batched products, member first: the hidden layer is the widest tensor here, and is never
     # copied.
     x = tokens.permute(2, 0, 1).contiguous()
-    inner = torch.baddbmm(bias.T.unsqueeze(1), x, hidden.permute(2, 0, 1))
+    members = max(x.shape[0], hidden.shape[-1], bias.shape[-1])
+    x, weight = x.expand(members, -1, -1), hidden.permute(2, 0, 1).expand(members, -1, -1)
+    inner = torch.baddbmm(bias.T.unsqueeze(1), x, weight)
     return (F.gelu(inner) @ vector.T.unsqueeze(2)).squeeze(2).T
 
 

@@ -105,10 +105,8 @@ class Member:
 
     def vectors(self, query: Token, key: Token) -> tuple[Array, Array]:
         """q and k."""
-        if self.form.constant_query:
-            q = self.p["weight"]
-        else:
-            q = self.p["weight"].T @ query.vector
+        weight = self.p["weight"]
+        q = weight if self.form.constant_query else weight.T @ query.vector
         k = self.p["key_map"].T @ key.vector if "key_map" in self.p else key.vector
         return q, k
 
