@@ -45,7 +45,7 @@ from analysis.claims.claim import Claim
 from analysis.store.config import SeededConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.draw.figures import draw_points, left_out, new_figure
-from analysis.fitting import stack_members
+from analysis.problems.base import stack_members
 from analysis.run.runner import execute
 from analysis.claims.statistics import mean, mean_band, ratio
 from ssa_theory import Stream, inverse_temperature, member_generator, resolve_device, train

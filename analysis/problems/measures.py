@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssa_theory.single_layer import matmul
+from ssa_theory.mechanism.parts import matmul
 from ssa_theory.theory import entropy
 
 SMALLEST_TAU = 1e-6  # below this a row is uniform to rounding; keeps log tau finite
