@@ -16,7 +16,7 @@ class DilutionProbe:
 
     kind: the distractors' logits are `equal` (all 0), `bounded` (uniform on [-spread, spread]) or `gaussian` (standard
     deviation `spread`). needles: m. gap: g, the needles' logit above the mean distractor. spread: in logits, 0 for equal.
-    A task without a label: the closed forms of `ssa_theory.dilution` play the part of the Bayes baseline.
+    A task without a label: the closed forms of `ssa_theory.theory.dilution` play the part of the Bayes baseline.
 
     Raises ValueError for an unknown kind, m < 1, a gap that is not finite, or a spread that does not fit the kind.
 

@@ -17,7 +17,7 @@ from analysis.experiments.dilution_figure import draw
 from analysis.fitting import stack_members
 from analysis.claims.statistics import mean_band
 from ssa_theory import Stream, member_generator, resolve_device
-from ssa_theory import dilution as theory
+from ssa_theory.theory import dilution as theory
 from ssa_theory.schedules import SCHEDULES, PositionSchedule, ScheduleName
 from tasks.dilution import PROBE_KINDS, DilutionProbe, ProbeKind
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from analysis.properties.base import EPS, Integer, Number, Row, at_most, collect, equal, exact, states
-from ssa_theory import dilution as theory
+from ssa_theory.theory import dilution as theory
 
 _SOURCE = "SSA paper: dilution; random-energy model (Derrida 1981)"
 _NEEDLES, _GAP = Integer(1, 5), Number(-3.0, 8.0, 1.0)

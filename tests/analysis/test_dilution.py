@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from analysis.experiments.dilution import DILUTION, DilutionConfig, schedule_temperatures, stream_partition
 from ssa_theory import Stream, member_generator
-from ssa_theory import dilution as theory
+from ssa_theory.theory import dilution as theory
 from tasks.dilution import DilutionProbe
 
 SMALL = {"seeds": 5, "lengths": (8, 60, 900), "needles": (1, 3), "freezing_lengths": (50, 800), "device": "cpu"}
