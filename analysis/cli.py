@@ -22,18 +22,20 @@ from rich.text import Text
 from analysis.bench.bench import BenchConfig, bench
 from analysis.bench.tables import notes, tables
 from analysis.claims.claim import Claim
-from analysis.run.cluster import run_jobs
-from analysis.store.config import ExperimentConfig
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
 from analysis.experiments.base import PRESETS, Progress
-from analysis.report.report import read_stored, write_report
-from analysis.run.runner import execute, is_unchanged, present
 from analysis.properties.verify import Outcome, VerifyConfig, verify
+from analysis.report.report import read_stored, write_report
+from analysis.run.cluster import run_jobs
+from analysis.run.runner import execute, is_unchanged, present
+from analysis.store.config import ExperimentConfig
+from ssa_theory.mechanism import MECHANISMS
 
 USAGE = """\
 usage: ssa-theory COMMAND ...
 
   list                        the experiments and their questions
+  mechanisms                  what attention can wear: formulas, sources, parameters
   run NAME ... | all          run, store, draw, test the claims; `run NAME --help` lists every setting
   plot NAME ... | all         redraw figures and claims from stored results, without training
   claims                      the ledger: every claim with its verdict, from what is stored
@@ -44,6 +46,7 @@ usage: ssa-theory COMMAND ...
   ssa-theory run graph --preset smoke --seeds 16 --device cpu --out results
   ssa-theory run graph --dim 4 --steps 200 --family erdos-renyi
   ssa-theory run graph --family letters --text-file my_novel.txt
+  ssa-theory run graph --mechanisms vanilla ssa ./mine.py:MINE
 
 `run` and `plot` end with the report, index.html in the folder of the results.
 """
@@ -125,6 +128,20 @@ def _list(arguments: Sequence[str]) -> None:
     for experiment in EXPERIMENTS.values():
         table.add_row(experiment.name, experiment.question)
     _print(table)
+
+
+def _mechanisms(arguments: Sequence[str]) -> None:
+    tyro.cli(
+        make_dataclass("Mechanisms", []),
+        args=list(arguments),
+        prog="ssa-theory mechanisms",
+        description="What attention can wear. s is the score q . k of vanilla attention, n the number of keys.",
+    )
+    table = Table("mechanism", "formula", "source", box=None, pad_edge=False)
+    for one in MECHANISMS.values():
+        table.add_row(one.name, Text(one.formula), Text(one.source))
+    _print(table)
+    print("joined by +, as in sparsemax+ssa-query; one of your own: PATH.py:NAME, as in ./mine.py:MINE")
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -336,6 +353,7 @@ def _progress() -> Iterator[Progress]:
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "list": _list,
+    "mechanisms": _mechanisms,
     "run": _run,
     "plot": _plot,
     "claims": _claims,

@@ -113,7 +113,9 @@ def _step(
     member_loss = loss(state.parameters, batch)
     leaves = list(state.parameters.values())
     # Contiguous, as the fused kernel pairs gradient and parameter by place in memory.
-    slopes = [slope.contiguous() for slope in torch.autograd.grad(member_loss.sum(), leaves)]
+    # A parameter that the loss does not feel, as a sink's logit where its mass is given back, has the gradient 0.
+    felt = torch.autograd.grad(member_loss.sum(), leaves, allow_unused=True, materialize_grads=True)
+    slopes = [slope.contiguous() for slope in felt]
     with torch.no_grad():
         if optimizer == "sgd":
             for leaf, slope in zip(leaves, slopes, strict=True):

@@ -96,5 +96,5 @@ def no_host(monkeypatch: pytest.MonkeyPatch) -> TorchDispatchMode:
     """
     monkeypatch.setattr(torch.Tensor, "__invert__", lambda tensor: torch.bitwise_not(tensor))
     monkeypatch.setattr(torch.Tensor, "contiguous", lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
-    monkeypatch.setattr(torch.autograd, "grad", lambda loss, leaves: [torch.zeros_like(leaf) for leaf in leaves])
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, leaves, **_: [torch.zeros_like(leaf) for leaf in leaves])
     return _NoHost()

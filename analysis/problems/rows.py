@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from analysis.problems.measures import effective_support, row_l1, singular_values, token_norm
 from analysis.problems.base import Block, Fitted, Measure, Training
+from analysis.problems.measures import effective_support, row_l1, singular_values, token_norm
 from ssa_theory.losses import Queries, cross_entropy, squared_distance
 from ssa_theory.mechanism import Inputs, Layer, Misfit, Parameters, Tokens
 
