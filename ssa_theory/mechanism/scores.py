@@ -99,7 +99,13 @@ class WeightShared(TokenScore):
     """
 
     def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
-        return {"vector": (form.dim,)}
+        width = form.width("query") if role == "key" else form.dim  # of W^T x_j, and of W x_i
+        return {"vector": (width,)}
+
+    def fitted(self, role: Role, form: Form) -> "Score":
+        if role == "key" and form.constant_query:
+            raise Misfit("query tokens, whose map W it shares on keys")
+        return super().fitted(role, form)
 
     def __call__(self, parameters: Parameters, view: View) -> Tensor:
         projection = _given(view.projection, "the layer's projection")
