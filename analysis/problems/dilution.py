@@ -20,9 +20,7 @@ from analysis.problems.partition import stream_partition
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Misfit, Parameters
 from ssa_theory.seeds import Stream, member_generator
 from ssa_theory.theory import dilution as theory
-from tasks.dilution import PROBE_KINDS as LAWS
-from tasks.dilution import DilutionProbe
-from tasks.dilution import ProbeKind as Law
+from tasks.dilution import LAWS, DilutionProbe, Law
 
 SCALED_TAU = np.arange(0, 2.01, 0.25)
 """tau / tau_c at which the freezing transition is measured; 0.5, 1 and 2 are among them."""
