@@ -1,8 +1,8 @@
 """Selective Self-Attention (arXiv 2411.12892): the mechanism, its closed-form theory, and ensemble training."""
 
-from ssa_theory.attention import SelectiveSelfAttention, Temperature, attention_weights
 from ssa_theory.denoising_models import DENOISING_VARIANTS, DenoisingAttention
 from ssa_theory.ensemble import Trained, block_members, resolve_device, train
+from ssa_theory.module import SelfAttention
 from ssa_theory.retrieval_models import RETRIEVAL_VARIANTS, RetrievalAttention
 from ssa_theory.schedules import SCHEDULES, PositionSchedule
 from ssa_theory.seeds import Stream, member_generator
@@ -35,14 +35,12 @@ __all__ = [
     "PositionSchedule",
     "Queries",
     "RetrievalAttention",
-    "SelectiveSelfAttention",
+    "SelfAttention",
     "SingleLayerAttention",
     "Stream",
-    "Temperature",
     "Tokens",
     "Trained",
     "Variant",
-    "attention_weights",
     "block_members",
     "cross_entropy",
     "entropy",

@@ -7,13 +7,16 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from analysis.bench.compare import compared, idle_peaks
 from analysis.bench.config import BenchConfig
+from analysis.bench.jobs import UNMEASURED, Tell, block_of, trainer
 from analysis.bench.process import cores
 from analysis.bench.scaling import large, sizes, two_cores
 from analysis.bench.workloads import GRAPHS
@@ -22,38 +25,74 @@ from analysis.store.dependencies import code_digest
 from analysis.store.results import prepare_folder, provenance, write_whole
 from ssa_theory.ensemble import resolve_device
 
+_STOPPED = "stopped.json"
 
-def bench(config: BenchConfig, out: Path, progress: Progress) -> dict[str, Any]:
-    """Measure everything and store the report as out/bench/bench.json, whole."""
+
+def _unheard(line: str) -> None:
+    """Nobody listens."""
+
+
+def bench(
+    config: BenchConfig, out: Path, progress: Progress, tell: Tell = _unheard
+) -> dict[str, Any]:
+    """Measure everything and store the report as out/bench/bench.json, whole. tell(line) is told of
+    each measurement at once.
+
+    Ctrl-C ends the measuring: the report then says `stopped`, holds what was measured by then, and
+    is stored as stopped.json beside an earlier whole one.
+    """
     device, start = resolve_device(config.device), time.perf_counter()
     folder = out / "bench"
     prepare_folder(folder)
-    with _fresh_compilations():
-        report = {
-            "machine": {"processor": _processor(), "cores": len(cores())},
-            "idle_peak_bytes": idle_peaks(config, device, progress),
-            "workloads": {
-                name: compared(config, name, device, progress) for name in config.workloads
-            },
-            "ensembles": {
-                name: {
-                    "cores": two_cores(config, name, device, progress),
-                    "sizes": sizes(config, name, device, progress),
-                    "large": large(config, name, device, progress),
-                }
-                for name in config.workloads
-                if name in GRAPHS  # heavier ones would take too long
-            },
-        }
-    _add_memory(report)
-    report |= provenance("bench", config, device, code_digest(bench, BenchConfig)) | {
-        "wall_seconds": round(time.perf_counter() - start, 2)
+    about = provenance("bench", config, device, code_digest(bench, BenchConfig))
+    report = {
+        "machine": {"processor": _processor(), "cores": len(cores())},
+        "workloads": {},
+        "ensembles": {},
     }
+    try:
+        with _fresh_compilations():
+            _measure_all(config, device, report, progress, tell)
+    except KeyboardInterrupt:
+        report["stopped"] = True
+    _add_memory(report)
+    report |= about | {"wall_seconds": round(time.perf_counter() - start, 2)}
+    path = stored_at(report, out)
     write_whole(
-        folder / "bench.json",
-        lambda path: path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8"),
+        path, lambda path: path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     )
+    if "stopped" not in report:
+        path.with_name(_STOPPED).unlink(missing_ok=True)
     return report
+
+
+def _measure_all(
+    config: BenchConfig,
+    device: torch.device,
+    report: dict[str, Any],
+    progress: Progress,
+    tell: Tell,
+) -> None:
+    """Fill the report part by part, so that it holds what was measured if KeyboardInterrupt ends
+    it.
+    """
+    report["idle_peak_bytes"] = idle_peaks(config, device, progress)
+    for name in config.workloads:
+        report["workloads"][name], stopped = compared(config, name, device, progress, tell)
+        if stopped:
+            raise KeyboardInterrupt
+    for name in (n for n in config.workloads if n in GRAPHS):  # heavier ones would take too long
+        grown = {"trainer": trainer(config), "block": block_of(config, name, device), "rows": []}
+        parts = {"cores": {"missing": UNMEASURED}, "sizes": grown, "large": None}
+        report["ensembles"][name] = parts
+        parts["cores"] = two_cores(config, name, device, progress, tell)
+        sizes(config, name, device, progress, tell, grown)
+        parts["large"] = large(config, name, device, progress, tell)
+
+
+def stored_at(report: Mapping[str, Any], out: Path) -> Path:
+    """The file of a report: one that was stopped does not take the place of a whole one."""
+    return out / "bench" / (_STOPPED if "stopped" in report else "bench.json")
 
 
 def load_report(out: Path) -> dict[str, Any]:
@@ -77,7 +116,7 @@ def load_report(out: Path) -> dict[str, Any]:
 
 def _add_memory(report: dict[str, Any]) -> None:
     """Beside each peak, what of it the training needed: the peak above that of the idle process."""
-    idle = report["idle_peak_bytes"]
+    idle = report.get("idle_peak_bytes", {})
     for work in report["workloads"].values():
         for name, row in work["contenders"].items():
             if "peak_bytes" in row:

@@ -1,12 +1,13 @@
 """All contenders on one workload: speed in rounds, memory, and whether they learn the same."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from analysis.bench.config import BenchConfig
-from analysis.bench.jobs import block_of, children, job, trainer
+from analysis.bench.jobs import UNMEASURED, Tell, block_of, children, job, trainer
 from analysis.bench.peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME, Contender
 from analysis.bench.workloads import GRAPHS, WorkloadName, graph_operations, workload
 from analysis.experiments.base import Progress
@@ -31,10 +32,13 @@ def idle_peaks(config: BenchConfig, device: torch.device, progress: Progress) ->
 
 
 def compared(
-    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress
-) -> dict[str, Any]:
+    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, tell: Tell
+) -> tuple[dict[str, Any], bool]:
     """All contenders on one workload, in rounds: each measures in turn, so that a change of the
     machine's speed meets all.
+
+    Also whether Ctrl-C ended the rounds; then those that were measured have their speed from the
+    rounds before, and no memory.
     """
     work = workload(name)
     models, steps = min(config.seeds, block_of(config, name, device)), min(config.steps, work.steps)
@@ -57,31 +61,50 @@ def compared(
         jobs["multiply-add"] = job(config, device, "multiply-add")
     advance = progress(f"bench: {name}", len(jobs) * (1 + config.repeats))
     rows: dict[str, dict[str, Any]] = {c.name: {"missing": c.missing} for c in rivals if c.missing}
+    for key, row in rows.items():
+        tell(f"bench: {name}: {key}: {row['missing']}")
+    stopped = False
     with children(jobs, advance) as running:
         found: dict[str, list[dict[str, Any]]] = {key: [] for key in jobs}
-        for _ in range(config.repeats):
-            for key, child in running.items():
-                if "missing" not in child.ready:
-                    found[key].append(child.measure())
-                advance(1)
+        try:
+            for turn in range(config.repeats):
+                for key, child in running.items():
+                    if "missing" not in child.ready:
+                        found[key].append(child.measure())
+                    if turn == 0 and key != "multiply-add":
+                        last = found[key][-1] if found[key] else child.ready
+                        speed = (
+                            None
+                            if "missing" in last
+                            else _speed(members[key], steps, child.ready, [last])
+                        )
+                        said = (
+                            last["missing"] if speed is None else f"{speed:,.0f} models x steps / s"
+                        )
+                        tell(f"bench: {name}: {key}: {said}, round 1 of {config.repeats}")
+                    advance(1)
+        except KeyboardInterrupt:
+            stopped = True
         for key in jobs:
             ready = running[key].ready
             gone = next((m["missing"] for m in (ready, *found[key]) if "missing" in m), None)
             if key == "multiply-add":
                 continue
-            if gone is not None:
-                rows[key] = {"missing": gone}
+            if gone is not None or not found[key]:
+                rows[key] = {"missing": gone or UNMEASURED}
                 continue
-            seconds = [m["seconds"] for m in found[key]]
             rows[key] = {
                 "models": members[key],
                 "trainings": ready["trainings"],
-                "seconds": seconds,
-                "models_steps_per_second": members[key] * steps * ready["trainings"] / min(seconds),
+                "seconds": [m["seconds"] for m in found[key]],
+                "models_steps_per_second": _speed(members[key], steps, ready, found[key]),
                 "compile_seconds": ready["compile_seconds"] if CONTENDERS[key].compiles else None,
                 "losses": ready["losses"],
-                "peak_bytes": running[key].finish(),
             }
+            if (
+                not stopped
+            ):  # else the process is in the middle of its work, or Ctrl-C has ended it too
+                rows[key]["peak_bytes"] = running[key].finish()
     ceiling = None
     rates = [
         m["operations_per_second"] for m in found.get("multiply-add", []) if "missing" not in m
@@ -94,9 +117,20 @@ def compared(
             "operations_per_function": FUNCTION_OPERATIONS,
             "operations_per_second": max(rates),
         }
-    _relate(rows, ceiling, trainer(config))
+    if stopped and "missing" in rows[EAGER]:  # nothing to compare with yet
+        for row in rows.values():
+            row.pop("losses", None)
+    else:
+        _relate(rows, ceiling, trainer(config))
     rows = {c.name: rows[c.name] for c in rivals}
-    return {"about": work.about, "steps": steps, "ceiling": ceiling, "contenders": rows}
+    return {"about": work.about, "steps": steps, "ceiling": ceiling, "contenders": rows}, stopped
+
+
+def _speed(
+    models: int, steps: int, ready: Mapping[str, Any], found: Sequence[Mapping[str, Any]]
+) -> float:
+    """Models x steps per second in the fastest of the rounds."""
+    return models * steps * ready["trainings"] / min(m["seconds"] for m in found)
 
 
 def _relate(rows: dict[str, dict[str, Any]], ceiling: dict[str, Any] | None, trainer: str) -> None:

@@ -13,6 +13,9 @@ from analysis.bench.workloads import WorkloadName, workload
 from ssa_theory.ensemble import block_members
 
 Advance = Callable[[int], None]
+Tell = Callable[[str], None]
+"""Is told of each measurement, in a line."""
+UNMEASURED = "stopped before it was measured"
 
 
 def trainer(config: BenchConfig) -> str:

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from analysis.bench.config import BenchConfig
-from analysis.bench.jobs import block_of, children, cores, job, trainer
+from analysis.bench.jobs import Tell, block_of, children, cores, job, trainer
 from analysis.bench.workloads import WorkloadName
 from analysis.experiments.base import Progress
 
 
 def two_cores(
-    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress
+    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, tell: Tell
 ) -> dict[str, Any]:
     """A block in one process, and in two at once, each with a core and models of its own."""
     if device.type != "cpu":
@@ -54,53 +54,62 @@ def two_cores(
                 sum(work[child] / child.result()["seconds"] for child in (first, second))
             )
             advance(1)
-    return {
-        "one": max(alone),
-        "two": max(together),
-        "ratio": max(together) / max(alone),
-        "models": block,
-    }
+    one, two = max(alone), max(together)
+    tell(
+        f"bench: {name} on two cores: {two:,.0f} models x steps / s, {two / one:.2f} times those "
+        "of one"
+    )
+    return {"one": one, "two": two, "ratio": two / one, "models": block}
 
 
 def sizes(
-    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress
-) -> dict[str, Any]:
+    config: BenchConfig,
+    name: WorkloadName,
+    device: torch.device,
+    progress: Progress,
+    tell: Tell,
+    into: dict[str, Any],
+) -> None:
     """Ensembles of growing size in one process, block by block: what memory a smaller one needed is
     no part of a larger one's.
+
+    Adds to the rows of `into` as they are measured, or says there what is missing.
     """
-    block = block_of(config, name, device)
+    if not config.scaling:
+        return
+    name_of_trainer, block = into["trainer"], into["block"]
     work = job(
         config,
         device,
         "blocks",
-        contender=trainer(config),
+        contender=name_of_trainer,
         workload=name,
         block=block,
         sizes=config.scaling,
     )
-    rows: list[dict[str, Any]] = []
-    if config.scaling:
-        advance = progress(f"bench: {name}, growing ensembles", 1 + len(config.scaling))
-        with children({"": work}, advance) as running:
-            child = running[""]
-            if "missing" in child.ready:
-                return child.ready
-            for size in config.scaling:
-                found = child.measure()
-                if "missing" in found:
-                    return found
-                done = size * config.steps * found["trainings"]
-                speeds = {
-                    "models_steps_per_second": done / found["training_seconds"],
-                    "with_data": done / found["seconds"],
-                }
-                rows.append({"models": size} | found | speeds)
-                advance(1)
-    return {"trainer": trainer(config), "block": block, "rows": rows}
+    advance = progress(f"bench: {name}, growing ensembles", 1 + len(config.scaling))
+    with children({"": work}, advance) as running:
+        child = running[""]
+        for size in config.scaling:
+            found = child.ready if "missing" in child.ready else child.measure()
+            if "missing" in found:
+                into.update(missing=found["missing"], rows=[])
+                return
+            done = size * config.steps * found["trainings"]
+            speeds = {
+                "models_steps_per_second": done / found["training_seconds"],
+                "with_data": done / found["seconds"],
+            }
+            into["rows"].append({"models": size} | found | speeds)
+            tell(
+                f"bench: {name}, {size:,} models in blocks: "
+                f"{speeds['models_steps_per_second']:,.0f} models x steps / s"
+            )
+            advance(1)
 
 
 def large(
-    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress
+    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, tell: Tell
 ) -> dict[str, Any] | None:
     """One ensemble of `models` models in blocks over all cores: the seconds from the common start
     to the last end.
@@ -142,6 +151,7 @@ def large(
         seconds = time.perf_counter() - start
     if gone := next((f["missing"] for f in found if "missing" in f), None):
         return {"missing": gone}
+    tell(f"bench: {name}, {config.models:,} models over all cores: {seconds:.0f} s")
     return {
         "models": config.models,
         "steps": config.steps,

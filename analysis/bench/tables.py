@@ -1,4 +1,4 @@
-"""The benchmark's report as tables: on the terminal, and in the README."""
+"""The benchmark's report as tables: on the terminal, and in the report."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -33,15 +33,6 @@ def tables(report: dict[str, Any]) -> list[Table]:
     return found
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """For the README: both tables and the notes."""
-    parts = [
-        _markdown_table(SPEED, speed_rows(report)),
-        _markdown_table(SCALING, scaling_rows(report)),
-    ]
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(report))])
-
-
 def speed_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """One row a contender, by `SPEED`; one that could not run says why."""
     rows = []
@@ -50,13 +41,18 @@ def speed_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
             if "missing" in row:
                 rows.append((name, contender, row["missing"], *[_NONE] * (len(SPEED) - 3)))
                 continue
-            learned = row["learned"]
-            median, largest = learned["median_difference"], learned["largest_difference"]
             difference = (
-                "(compared with)" if contender == EAGER else f"{median:.0e} (largest {largest:.0e})"
+                _NONE  # where the benchmark was stopped before there was something to compare with
             )
-            if not row["learned_the_same"]:
-                difference = f"{median:.0e}: learned something else"
+            if learned := row.get("learned"):
+                median, largest = learned["median_difference"], learned["largest_difference"]
+                difference = (
+                    "(compared with)"
+                    if contender == EAGER
+                    else f"{median:.0e} (largest {largest:.0e})"
+                )
+                if not row["learned_the_same"]:
+                    difference = f"{median:.0e}: learned something else"
             rows.append(
                 (
                     name,
@@ -67,7 +63,7 @@ def speed_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
                     _NONE
                     if row.get("fraction_of_ceiling") is None
                     else f"{row['fraction_of_ceiling']:.2%}",
-                    _megabytes(row["training_bytes"]),
+                    _megabytes(row.get("training_bytes")),
                     _NONE if row["compile_seconds"] is None else f"{row['compile_seconds']:.0f} s",
                     difference,
                 )
@@ -149,18 +145,11 @@ def notes(report: dict[str, Any]) -> list[str]:
     return found
 
 
-def _markdown_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
-
-
 def _times(ratio: float | None) -> str:
     if ratio is None:
         return _NONE
     return f"{ratio:,.0f} x" if ratio >= 100 else f"{ratio:.3g} x"
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 2**20:,.0f} MB"
+def _megabytes(count: int | None) -> str:
+    return _NONE if count is None else f"{count / 2**20:,.0f} MB"

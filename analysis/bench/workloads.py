@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from analysis.problems.base import Training
+from analysis.problems.denoise import DenoiseProblem
 from analysis.problems.graph import GraphProblem
 from analysis.problems.rows import RowBlock
 from ssa_theory.losses import Queries, squared_error
-from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Tokens
+from ssa_theory.mechanism import MECHANISMS, Inputs, Layer, Tokens
 from ssa_theory.seeds import Stream, member_generator
-from tasks import DenoisingTask, MarkovGraphTask
+from tasks import MarkovGraphTask
 
 NODES, DIM = 8, 4  # of the graph, in the vocabulary and the prompt context
 PROMPTS, PROMPT_LENGTH = 64, 16  # a step, as in the graph experiment
@@ -241,9 +242,8 @@ def _prompt() -> Workload:
 
 
 def _denoise() -> Workload:
-    task = DenoisingTask()
-    form = Form(task.dim, constant_query=True, values=True, over_root_dim=True, position=True)
-    layer = Layer(MECHANISMS["ssa-mlp-value"], form)
+    problem = DenoiseProblem(batch_size=SAMPLES)
+    task, layer = problem.task, problem.layer(MECHANISMS["ssa-mlp-value"])
     root, log_length = math.sqrt(task.dim), math.log(task.length)
 
     def make(seeds: Sequence[int], device: torch.device, dtype: torch.dtype) -> Start:
@@ -255,8 +255,7 @@ def _denoise() -> Workload:
         return Start(_initial(layer, seeds, device, dtype), own, {})
 
     def ensemble_loss(start: Start) -> Callable[[Arrays, Any], Tensor]:
-        inputs = Inputs(keys=Tokens(start.own["tokens"]), count=float(task.length))
-        target = start.own["target"]
+        inputs, target = problem.inputs(start.own["tokens"]), start.own["target"]
         return lambda parameters, _: squared_error(layer.output(parameters, inputs), target)
 
     def torch_loss(parameters: Arrays, data: Arrays) -> Tensor:

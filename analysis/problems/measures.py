@@ -43,6 +43,23 @@ def zero_fraction(row: Tensor, dim: int = -1) -> Tensor:
     return (row == 0).to(row.dtype).mean(dim)
 
 
+def row_shape(rows: Float[Tensor, "row key member"]) -> dict[str, Float[Tensor, " member"]]:
+    """Means over the rows of each member: how spiky, how sparse, how many dead.
+
+    Effective support and largest weight are over the rows with a key left. A dead row has at most
+    one key left, so that its weights do not move with its scores: it has no gradient.
+    """
+    left = (rows > 0).sum(1)
+    some = left > 0
+    spread = torch.where(some, torch.special.entr(rows).sum(1).exp(), 0.0)
+    return {
+        "effective_support": spread.sum(0) / some.sum(0),
+        "largest_weight": rows.amax(1).sum(0) / some.sum(0),
+        "zero_fraction": zero_fraction(rows, 1).mean(0),
+        "dead_rows": (left <= 1).double().mean(0),
+    }
+
+
 def singular_values(weight: Float[Tensor, "row column member"]) -> Float[Tensor, "value member"]:
     """The singular values of each member's matrix, descending; their maximum is the spectral norm ||W||_2."""
     return torch.linalg.svdvals(weight.movedim(-1, 0)).movedim(0, -1)

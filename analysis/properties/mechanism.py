@@ -7,13 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from analysis.properties.base import EPS, Choice, Integer, Number, collect, equal, exact, states
-from ssa_theory.attention import SelectiveSelfAttention, Temperature
-from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Tokens
+from analysis.properties.base import (
+    EPS,
+    Choice,
+    Integer,
+    Number,
+    collect,
+    equal,
+    exact,
+    states,
+)
+from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Mechanism, Tokens
+from ssa_theory.mechanism.scores import MLP, Feature, WeightShared
+from ssa_theory.mechanism.temperature import Selective
+from ssa_theory.module import SelfAttention
 
 _SOURCE = "SSA paper: attention with query, key and value temperatures"
 _ROLES = ("query", "key", "value")
-_OFF = dict.fromkeys(_ROLES)
 _SIZES = {"length": Integer(1, 6), "heads": Choice((1, 2)), "width": Integer(1, 4)}
 _LAYER = _SIZES | {"causal": Choice((False, True)), "bias": Choice((False, True))}
 _TOKEN = Choice((None, "shared", "mlp", "feature"))
@@ -23,17 +33,41 @@ def _normal(generator: np.random.Generator, *shape: int) -> Tensor:
     return torch.from_numpy(generator.standard_normal(shape))
 
 
+def _term(token: str | None, position: bool) -> Selective | None:
+    """A temperature with a token term, a position term, or both; None for neither."""
+    score = {None: None, "shared": WeightShared(), "mlp": MLP(width=3), "feature": Feature()}[token]
+    return Selective(score, position=position) if token or position else None
+
+
 def _layer(
-    generator: np.random.Generator, dim: int, heads: int, **arguments: object
-) -> SelectiveSelfAttention:
+    generator: np.random.Generator,
+    dim: int,
+    heads: int,
+    temperatures: dict[str, Selective | None],
+    **arguments: bool,
+) -> SelfAttention:
     """A float64 layer whose parameters are all random, the temperatures' included."""
-    made = SelectiveSelfAttention(dim, heads, **arguments).double().requires_grad_(False)
+    worn = Mechanism("worn", **temperatures)
+    made = SelfAttention(dim, heads, worn, **arguments).double().requires_grad_(False)
     for parameter in made.parameters():
         parameter.copy_(0.7 * _normal(generator, *parameter.shape))
     return made
 
 
-def _output_slack(made: SelectiveSelfAttention, scaled: dict[str, Tensor]) -> float:
+def _scaled(
+    made: SelfAttention, x: Tensor, features: Tensor | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The projections, each scaled by its tau, and the taus."""
+    taus = {role: made.inverse_temperature(role, x, features) for role in _ROLES}
+    split = (*x.shape[:2], made.heads, -1)
+    scaled = {
+        role: getattr(made, role)(x).view(split).transpose(1, 2) * tau.unsqueeze(-1)
+        for role, tau in taus.items()
+    }
+    return scaled, taus
+
+
+def _output_slack(made: SelfAttention, scaled: dict[str, Tensor]) -> float:
     """Rounding of a layer's output: a logit sums width products of sums of dim, and moves a weight
     by twice its error.
     """
@@ -52,7 +86,7 @@ def no_temperature_is_plain_attention(
     """
     dim = heads * width
     x = _normal(generator, 2, length, dim)
-    made = _layer(generator, dim, heads, causal=causal, bias=bias, **_OFF)
+    made = _layer(generator, dim, heads, {}, causal=causal, bias=bias)
     q, k, v = (
         getattr(made, name)(x).view(2, length, heads, width).transpose(1, 2) for name in _ROLES
     )
@@ -80,18 +114,16 @@ def unit_temperature_is_vanilla(
     """
     dim = heads * width
     x = _normal(generator, 2, length, dim)
-    vanilla = _layer(generator, dim, heads, causal=causal, bias=bias, **_OFF)
-    term = Temperature(token, position=False)
-    start = _layer(generator, dim, heads, causal=causal, bias=bias, **_OFF | {role: term})
+    vanilla = _layer(generator, dim, heads, {}, causal=causal, bias=bias)
+    worn = {role: _term(token, position=False)}
+    start = _layer(generator, dim, heads, worn, causal=causal, bias=bias)
     start.load_state_dict(vanilla.state_dict(), strict=False)
-    if token == "shared":
-        start.temperatures[role].vector.zero_()
-    elif token is not None:
-        start.temperatures[role].score[-1].weight.zero_()
-        start.temperatures[role].score[-1].bias.zero_()
-    features = _normal(generator, 2, length, 1) if token == "feature" else None
-    scaled, taus = start.scaled_projections(x, features)
-    plain, _ = vanilla.scaled_projections(x)
+    for name, parameter in start.parts.named_parameters():
+        if name.rpartition(".")[2] in ("vector", "slope", "offset"):
+            parameter.zero_()
+    features = _normal(generator, 2, length) if token == "feature" else None
+    scaled, taus = _scaled(start, x, features)
+    plain, _ = _scaled(vanilla, x)
     exact((taus[role] == 1).all(), "every tau is one")
     exact(
         all(torch.equal(scaled[name], plain[name]) for name in _ROLES),
@@ -114,12 +146,11 @@ def masked_is_truncated(
     temperature on.
     """
     dim = heads * width
-    term = Temperature(token, position=position, width=3)
-    made = _layer(generator, dim, heads, query=term, key=term, value=term)
+    made = _layer(generator, dim, heads, dict.fromkeys(_ROLES, _term(token, position)))
     x = _normal(generator, 1, length, dim)
-    features = _normal(generator, 1, length, 1) if token == "feature" else None
+    features = _normal(generator, 1, length) if token == "feature" else None
     whole, rows = made(x, features), made.attention(x, features)
-    slack = _output_slack(made, made.scaled_projections(x, features)[0])
+    slack = _output_slack(made, _scaled(made, x, features)[0])
     for n in range(1, length + 1):
         part = (x[:, :n], None if features is None else features[:, :n])
         equal(made(*part), whole[:, :n], slack, f"output of the first {n} tokens")
@@ -155,22 +186,19 @@ def value_gate(
     it gets.
     """
     dim, place = heads * width + heads, place % length
-    value = Temperature("feature", position=False)
-    made = _layer(
-        generator, dim, heads, causal=causal, bias=bias, query=Temperature("feature"), value=value
-    )
+    worn = {"query": _term("feature", position=True), "value": _term("feature", position=False)}
+    made = _layer(generator, dim, heads, worn, causal=causal, bias=bias)
     for name in ("query", "key"):
         getattr(made, name).weight[:, -1] = (
             0  # the last coordinate of a token speaks through its value alone
         )
-    last = made.temperatures["value"].score[0]
-    last.weight.fill_(-1)
-    last.bias.zero_()
-    x, features = _normal(generator, 1, length, dim), _normal(generator, 1, length, 1)
+    made.parts["value"]["slope"].fill_(-1)
+    made.parts["value"]["offset"].zero_()
+    x, features = _normal(generator, 1, length, dim), _normal(generator, 1, length)
     features[0, place] = score  # tau_v = 1 - tanh(score), which is 0 to the bit from 20 on
     changed = x.clone()
     changed[0, place, -1] += change
-    _, taus = made.scaled_projections(x, features)
+    _, taus = _scaled(made, x, features)
     exact((taus["value"][0, :, place] == 0).all(), "tau_v is zero")
     exact((made.attention(x, features)[0, :, place:, place] > 0).all(), "the token is attended to")
     exact(torch.equal(made(changed, features), made(x, features)), "the output does not change")
@@ -178,7 +206,7 @@ def value_gate(
 
 @states(
     _SOURCE,
-    mechanism=Choice(("vanilla", "ssa", "ssa-mlp")),
+    mechanism=Choice(("vanilla", "ssa-query", "ssa-mlp-query")),
     position=Choice((False, True)),
     nodes=Integer(2, 6),
 )
@@ -195,25 +223,15 @@ def ensemble_member_is_the_module(
     start = layer.initial_parameters([generator] * members)
     parameters = {name: v + 0.6 * _normal(generator, *v.shape) for name, v in start.items()}
     logits = layer.scores(parameters, inputs)
-    taus = layer.inverse_temperature("query", parameters, inputs).expand(nodes, members)
-    token = {"vanilla": None, "ssa": "shared", "ssa-mlp": "mlp"}[mechanism]
-    term = Temperature(token, position=position, width=2 * dim) if token else None
-    module = SelectiveSelfAttention(dim, causal=False, query=term, value=None).double()
-    module.requires_grad_(False)
+    taus = layer.inverse_temperature("query", parameters, inputs)
+    selective = layer.mechanism.query is not None
+    module = SelfAttention(dim, 1, layer.mechanism, causal=False).double().requires_grad_(False)
     for m in range(members):
         single = {name.removeprefix("query."): v[..., m] for name, v in parameters.items()}
         module.query.weight.copy_(single["weight"].T)
         module.key.weight.copy_(math.sqrt(dim) * torch.eye(dim))
-        if token == "shared":
-            module.temperatures["query"].vector.copy_(single["vector"])
-        elif token == "mlp":
-            first, _, last = module.temperatures["query"].score
-            first.weight.copy_(single["hidden"].T)
-            first.bias.copy_(single["bias"])
-            last.weight.copy_(single["vector"])
-            last.bias.copy_(single["offset"])
-        if "alpha" in single:
-            module.temperatures["query"].alpha.copy_(single["alpha"])
+        for name, value in module.parts["query"].items() if selective else ():
+            value.copy_(single[name].unsqueeze(-1))
         x = tokens.vector[None, ..., m]
         # A score f is a sum of dim products of sums of dim products, and moves a logit in
         # proportion.
@@ -223,10 +241,10 @@ def ensemble_member_is_the_module(
         slack = 32 * dim * EPS * (1 + size) * spread
         row = module.attention(x)[0, 0]
         equal(row, logits[..., m].softmax(1), slack, "attention row of the module")
-        if term:
-            tau = module.scaled_projections(x)[1]["query"][0, 0]
+        if selective:
+            tau = module.inverse_temperature("query", x)[0, 0]
             equal(tau, taus[:, m], slack, "tau of the module")
-    if token is None:
+    if not selective:
         exact((taus == 1).all(), "every tau is one")
 
 

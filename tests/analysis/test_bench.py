@@ -42,6 +42,12 @@ TINY = BenchConfig(
 )
 
 
+QUICK = (
+    "--seeds 3 --steps 2 --repeats 1 --min-seconds 0 --no-compile --block-seeds 3 "
+    "--workloads graph-ssa"
+)
+
+
 class Inside:
     """Stands in for `Child`: the same work without a process, which takes seconds to start."""
 
@@ -79,14 +85,18 @@ def inside(monkeypatch):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A report, the folder it was stored in, and the progress that was told."""
+    """A report, the folder it was stored in, the progress that was told, and the lines."""
     folder, told = tmp_path_factory.mktemp("bench"), []
     with pytest.MonkeyPatch.context() as patch:
         stay_inside(patch)
+        lines = []
         report = bench(
-            TINY, folder, lambda about, total: told.append((about, total)) or (lambda n: None)
+            TINY,
+            folder,
+            lambda about, total: told.append((about, total)) or (lambda n: None),
+            lines.append,
         )
-    return report, folder, told
+    return report, folder, told, lines
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -158,7 +168,7 @@ def test_bytes_grow_with_precision_and_batch():
 
 
 def test_report_is_consistent_and_stored_whole(measured):
-    report, out, told = measured
+    report, out, told, _ = measured
     assert load_report(out) == report
     assert json.loads(report["config"])["steps"] == 10
     assert [p.name for p in (out / "bench").iterdir()] == ["bench.json"]
@@ -210,6 +220,121 @@ def test_report_is_consistent_and_stored_whole(measured):
     assert {told_of for told_of, _ in told} >= about | {"bench: graph-ssa, 9 models"}
 
 
+def test_a_line_tells_of_each_measurement(measured):
+    report, _, _, lines = measured
+    rows = report["workloads"]["graph-ssa"]["contenders"]
+    begins = [f"bench: graph-ssa: {name}: " for name in rows]
+    begins += ["bench: graph-ssa on two cores: ", "bench: graph-ssa, 3 models in blocks: "]
+    begins += [
+        "bench: graph-ssa, 10 models in blocks: ",
+        "bench: graph-ssa, 9 models over all cores: ",
+    ]
+    assert all(any(line.startswith(begin) for line in lines) for begin in begins)
+    assert len(lines) == len(begins)
+    for name, row in rows.items():
+        (line,) = (line for line in lines if line.startswith(f"bench: graph-ssa: {name}: "))
+        work = row.get("models", 0) * 10 * row.get("trainings", 0)
+        said = row.get("missing") or f": {work / row['seconds'][0]:,.0f} models x steps / s"
+        assert said in line
+
+
+class Stopping(Inside):
+    """Ctrl-C comes at the measurement of that number."""
+
+    left = 0
+
+    def result(self) -> dict:
+        Stopping.left -= 1
+        if Stopping.left < 0:
+            raise KeyboardInterrupt
+        return super().result()
+
+    measure = result
+
+    def finish(self) -> int:
+        assert Stopping.left >= 0  # Ctrl-C has ended it, or it is in the middle of its work
+        return super().finish()
+
+
+# The workload has one measurement a contender and one of the ceiling, two cores three, growing
+# ensembles two, the large one two.
+@pytest.mark.parametrize(
+    "done", [0, 1, 2, len(HERE), len(HERE) + 1, len(HERE) + 4, len(HERE) + 5, len(HERE) + 7]
+)
+def test_ctrl_c_keeps_what_was_measured(inside, monkeypatch, capsys, tmp_path, done):
+    monkeypatch.setattr("analysis.bench.jobs.Child", Stopping)
+    whole = tmp_path / "bench" / "bench.json"
+    whole.parent.mkdir()
+    whole.write_text("an earlier one")
+    Stopping.left = done
+    flags = QUICK
+    command = [
+        "bench",
+        *flags.split(),
+        "--scaling",
+        "3",
+        "6",
+        "--models",
+        "6",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(command) == 130
+    said = capsys.readouterr()
+    stored = tmp_path / "bench" / "stopped.json"
+    assert said.err.splitlines()[-1] == (
+        f"ssa-theory: stopped; what was measured is kept in {stored}, the same command measures it "
+        "all anew"
+    )
+    assert whole.read_text() == "an earlier one"
+    report = json.loads(stored.read_text())
+    rows = report["workloads"]["graph-ssa"]["contenders"]
+    measured = [name for name in HERE if "missing" not in rows[name]]
+    assert measured == HERE[:done]
+    for name in HERE[done:]:
+        assert rows[name] == {"missing": "stopped before it was measured"}
+    assert said.err.count(" models x steps / s, round 1 of 1") == len(measured)
+    for name in measured:
+        assert f"{rows[name]['models_steps_per_second']:,.0f}" in said.out
+        assert ("learned" in rows[name]) == (EAGER in measured)
+        assert ("training_bytes" in rows[name]) == (done > len(HERE))
+    assert (report["ensembles"] != {}) == (done > len(HERE))
+    if report["ensembles"]:
+        parts = report["ensembles"]["graph-ssa"]
+        assert (parts["cores"] == {"missing": "stopped before it was measured"}) == (
+            done < len(HERE) + 4
+        )
+        assert [row["models"] for row in parts["sizes"]["rows"]] == [3, 6][
+            : max(0, done - len(HERE) - 4)
+        ]
+        assert parts["large"] is None
+    Stopping.left = 100
+    assert main(command) == 0
+    assert not stored.exists()
+    assert load_report(tmp_path)["ensembles"]["graph-ssa"]["large"]["models"] == 6
+
+
+def test_ctrl_c_before_anything_is_ready_is_told(inside, monkeypatch, capsys, tmp_path):
+    def interrupt(job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.bench.jobs.Child", interrupt)
+    assert main(["bench", "--workloads", "graph", "--out", str(tmp_path)]) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert json.loads((tmp_path / "bench" / "stopped.json").read_text())["workloads"] == {}
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_lines_are_for_those_without_a_display(inside, monkeypatch, capsys, tmp_path, terminal):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    flags = f"{QUICK} --scaling 3"
+    assert main(["bench", *flags.split(), "--device", "cpu", "--out", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "models x steps / s" in line]
+    assert len(lines) == (0 if terminal else len(HERE) + 2)
+
+
 def test_a_block_of_the_benchmark_suits_every_machine(machine):
     """The smallest models, and those whose data alone fill a block."""
     config = TINY.model_copy(update={"block_seeds": None})
@@ -227,7 +352,7 @@ def test_one_core_is_enough(inside, tmp_path, monkeypatch):
 
 
 def test_tables_show_the_report(measured):
-    report, out, _ = measured
+    report, out, *_ = measured
     speed, scaling = speed_rows(report), scaling_rows(report)
     assert {len(row) for row in speed} == {len(SPEED)}
     assert {len(row) for row in scaling} == {len(SCALING)}
@@ -281,10 +406,7 @@ def test_without_jax_its_row_says_how_to_install_it(inside, tmp_path, monkeypatc
 
 
 def test_command_prints_both_tables(inside, tmp_path, capsys):
-    flags = (
-        "--seeds 3 --steps 2 --repeats 1 --min-seconds 0 --no-compile --block-seeds 3 "
-        "--workloads graph-ssa --scaling 3"
-    )
+    flags = f"{QUICK} --scaling 3"
     assert main(["bench", *flags.split(), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "models x steps / s" in printed

@@ -260,7 +260,7 @@ def test_presets_are_valid(name: str) -> None:
         ({"lengths": (3, 10)}, "fewer than the shortest length 3"),
         ({"needles": (0,)}, "needles must be at least 1"),
         ({"gap": 0.0}, "greater than 0"),
-        ({"dtype": "float32"}, "dtype"),
+        ({"dtype": "float64"}, "dtype"),
         ({"mechanisms": ("vanilla", "sparsemax")}, "sparsemax needs more than a query temperature"),
         ({"mechanisms": ("ssa-free",)}, "ssa-free needs the token of every query token"),
         ({"mechanisms": ("sssmax",)}, "did you mean ssmax"),

@@ -468,9 +468,9 @@ def test_a_block_fits_four_second_level_caches_within_bounds(machine: Any) -> No
 @pytest.mark.parametrize(
     ("text", "room"),
     [
-        ("1024K\n", 2**22),
-        ("1048576", 2**22),
-        ("1m", 2**22),
+        ("1280K\n", 5 * 2**20),
+        ("1310720", 5 * 2**20),
+        ("2m", 2**23),
         ("1536K", 6 * 2**20),
         ("1G", 2**23),
         ("0K", 2**21),
