@@ -19,7 +19,8 @@ from rich.progress import Progress as Display
 from rich.table import Table
 from rich.text import Text
 
-from analysis.bench.bench import BenchConfig, bench, stored_at
+from analysis.bench.bench import bench, stored_at
+from analysis.bench.config import BenchConfig
 from analysis.bench.tables import notes, tables
 from analysis.claims.claim import Claim
 from analysis.experiments import EXPERIMENTS, Experiment, Preset

@@ -52,7 +52,7 @@ DILUTION = Topic(
     "dilution",
     "A position temperature stops attention from diluting as the context grows.",
     f"{PAPER}, dilution argument",
-    "dilution-ssa-bounded",
+    "dilution-ssa-position-bounded",
 )
 EXTRAPOLATION = Topic(
     "extrapolation",
