@@ -1,4 +1,6 @@
-"""The denoising experiment: what a run stores, that it is paired and reproducible, and what its claims and figure say."""
+"""The denoising experiment: what a run stores, that it is paired and reproducible, and what its
+claims and figure say.
+"""
 
 import json
 
@@ -89,7 +91,9 @@ def test_baselines_are_the_tasks_and_paired_with_the_models(result):
 
 
 def test_untrained_readout_is_near_the_mean_token():
-    """Before training, the vanilla model attends almost uniformly and passes values on: its risk is that of the mean."""
+    """Before training, the vanilla model attends almost uniformly and passes values on: its risk is
+    that of the mean.
+    """
     config = DenoiseConfig(**SMALL | FEW | {"steps": 1, "cooldown_steps": 0, "learning_rate": 1e-6})
     dataset = DENOISE.run(config, silent)
     mse = dataset["mse"].sel(mechanism=["vanilla", "value-sigmoid"], setting="default")
@@ -123,7 +127,9 @@ def test_diverged_models_are_marked_and_left_out():
 
 @pytest.mark.parametrize("query", ["readout", "last"])
 def test_training_finds_the_gate(query):
-    """A short training at a small size already separates gated from vanilla, in the order of the baselines."""
+    """A short training at a small size already separates gated from vanilla, in the order of the
+    baselines.
+    """
     config = DenoiseConfig(
         **SMALL
         | {
@@ -253,7 +259,9 @@ def test_paper_preset_has_at_least_64_seeds():
 
 
 def test_a_saturated_gate_is_marked_and_named_in_the_caption(monkeypatch):
-    """From a small W_v and with large steps the gate runs to its upper bound: the trap that must not stay silent."""
+    """From a small W_v and with large steps the gate runs to its upper bound: the trap that must
+    not stay silent.
+    """
     usual = Layer.initial_parameters
 
     def small_values(layer, generators):
