@@ -2,7 +2,7 @@
 
 import xarray as xr
 
-from analysis.claims.builder import Lines
+from analysis.claims.builder import Lines, Values
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import ratio
 from analysis.claims.topics import (
@@ -45,7 +45,7 @@ def judge(config: AblationConfig, dataset: xr.Dataset) -> list[Claim]:
     lines = Lines("ablation", config.seeds)
     trained = set(dataset["mechanism"].values.tolist())
 
-    def pair(variable: str, part: str, *names: str) -> dict[str, xr.DataArray]:
+    def pair(variable: str, part: str, *names: str) -> dict[str, Values]:
         at = dataset[variable]
         return {name: at.sel(mechanism=f"{part}-{name}").values for name in names}
 
