@@ -1,5 +1,4 @@
-"""Are norms smaller, and rows spikier, with a query temperature, at equal steps and at equal loss?
-"""
+"""Are norms smaller, and rows spikier, with a query temperature, at equal steps and equal loss?"""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.norms import claims, figure, train
