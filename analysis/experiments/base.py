@@ -30,7 +30,7 @@ def join_blocks(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """The blocks of a result as one, along `seed`. Raises ValueError where what does not depend on seeds differs."""
     if len(parts) == 1:
         return parts[0]
-    return xr.concat(
+    joined = xr.concat(
         parts,
         "seed",
         data_vars="minimal",
@@ -39,6 +39,9 @@ def join_blocks(parts: Sequence[xr.Dataset]) -> xr.Dataset:
         join="exact",
         combine_attrs="drop",
     )
+    for name, variable in joined.variables.items():  # what a variable is does not depend on seeds
+        variable.attrs.update(parts[0][name].attrs)
+    return joined
 
 
 @dataclass(frozen=True)
