@@ -195,5 +195,5 @@ def others(dataset: xr.Dataset) -> list[str]:
 def with_temperatures(dataset: xr.Dataset) -> list[str]:
     """Those of them whose query temperature is not the same for all nodes."""
     tau = dataset["inverse_temperature"]
-    same = (tau == tau.isel(node=0)).all(("seed", "node"))
+    same = ((tau == tau.isel(node=0)) | tau.isnull()).all(("seed", "node"))  # NaN: all diverged
     return [m for m in others(dataset) if not same.sel(mechanism=m)]
