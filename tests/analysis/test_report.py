@@ -134,7 +134,7 @@ def test_the_report_is_self_contained_and_the_same_every_time(stored):
 
 
 def test_the_command_of_a_section_makes_the_same_config():
-    config = {"position": True, "variants": ("vanilla", "ssa"), "steps": 7, "seeds": 3}
+    config = {"position": True, "mechanisms": ("vanilla", "ssa"), "steps": 7, "seeds": 3}
     graph = EXPERIMENTS["graph"]
     wanted = graph.config(**config)
     flags = _flags(graph, json.loads(wanted.model_dump_json())).split()
