@@ -888,3 +888,15 @@ def test_bad_inputs() -> None:
         for call in (made, made.attention, partial(made.inverse_temperature, "query")):
             with pytest.raises(ValueError, match=message):
                 call(**{"x": x} | inputs)
+
+
+def test_a_layer_of_given_scores_has_its_shift() -> None:
+    """tau (s + b), with the layer's scale in tau: `rela` would otherwise have a b that nobody
+    reads.
+    """
+    made = Layer(MECHANISMS["rela"], Form(4, given_scores=True))
+    scores = random(3, 5, 2)
+    scale, offset = random(2, seed=1), random(2, seed=2)
+    parameters = {"log_scale": scale, "shift.offset": offset}
+    assert set(parameters) == set(made.initial_parameters([np.random.default_rng(0)]))
+    close(made.scores(parameters, Inputs(given=scores)), scale.exp() * (scores + offset))
