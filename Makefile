@@ -31,7 +31,7 @@ notebooks: $(VENV)/installed
 readme: figures
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,jax]'
 	$(BIN)/ssa-theory bench --models 1000000 --out results
-	$(BIN)/python -m analysis.readme results
+	$(BIN)/python -m analysis.report.readme results
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ssa_theory needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12"; exit 2; }

@@ -19,21 +19,24 @@ from rich.progress import Progress as Display
 from rich.table import Table
 from rich.text import Text
 
-from analysis.bench import BenchConfig, bench
-from analysis.bench_tables import notes, tables
-from analysis.claims import Claim
-from analysis.cluster import run_jobs
-from analysis.config import ExperimentConfig
+from analysis.bench.bench import bench, stored_at
+from analysis.bench.config import BenchConfig
+from analysis.bench.tables import notes, tables
+from analysis.claims.claim import Claim
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
 from analysis.experiments.base import PRESETS, Progress
-from analysis.report import read_stored, write_report
-from analysis.runner import execute, is_unchanged, present
-from analysis.verify import Outcome, VerifyConfig, verify
+from analysis.properties.verify import Outcome, VerifyConfig, verify
+from analysis.report.report import read_stored, write_report
+from analysis.run.cluster import run_jobs
+from analysis.run.runner import execute, is_unchanged, present
+from analysis.store.config import ExperimentConfig, TrainingConfig
+from ssa_theory.mechanism import MECHANISMS
 
 USAGE = """\
 usage: ssa-theory COMMAND ...
 
   list                        the experiments and their questions
+  mechanisms                  what attention can wear: formulas, sources, parameters
   run NAME ... | all          run, store, draw, test the claims; `run NAME --help` lists every setting
   plot NAME ... | all         redraw figures and claims from stored results, without training
   claims                      the ledger: every claim with its verdict, from what is stored
@@ -44,6 +47,7 @@ usage: ssa-theory COMMAND ...
   ssa-theory run graph --preset smoke --seeds 16 --device cpu --out results
   ssa-theory run graph --dim 4 --steps 200 --family erdos-renyi
   ssa-theory run graph --family letters --text-file my_novel.txt
+  ssa-theory run graph --mechanisms vanilla ssa ./mine.py:MINE
 
 `run` and `plot` end with the report, index.html in the folder of the results.
 """
@@ -127,13 +131,29 @@ def _list(arguments: Sequence[str]) -> None:
     _print(table)
 
 
+def _mechanisms(arguments: Sequence[str]) -> None:
+    tyro.cli(
+        make_dataclass("Mechanisms", []),
+        args=list(arguments),
+        prog="ssa-theory mechanisms",
+        description="What attention can wear. s is the score q . k of vanilla attention, n the number of keys.",
+    )
+    table = Table("mechanism", "formula", "source", box=None, pad_edge=False)
+    for one in MECHANISMS.values():
+        table.add_row(one.name, Text(one.formula), Text(one.source))
+    _print(table)
+    print("joined by +, as in sparsemax+ssa-query; one of your own: PATH.py:NAME, as in ./mine.py:MINE")
+
+
 def _run(arguments: Sequence[str]) -> None:
     experiments, flags = _names(arguments)
     if not experiments:
         print(USAGE)
         return
     # Every experiment's flags are checked before the first one trains.
-    plans = [(experiment, _parse_run(experiment, flags)) for experiment in experiments]
+    plans = [
+        (experiment, _parse_run(experiment, _flags_of(experiment, experiments, flags))) for experiment in experiments
+    ]
     common = plans[0][1]
     jobs = [(experiment, options.config, options.out.absolute(), options.fresh) for experiment, options in plans]
     # No worker is started for what is stored already.
@@ -170,6 +190,25 @@ def _run_one(
         experiment, config, out, fresh, lambda about, total: progress(f"{name}: {about}", total), workers, scheduler
     )
     return name, time.perf_counter() - start, claims, trained
+
+
+def _flags_of(experiment: Experiment, experiments: Sequence[Experiment], flags: Sequence[str]) -> list[str]:
+    """The flags without those that only others of the named experiments have, of the ones that most have in common.
+
+    So `run all --device cpu` runs what has no device, too; a flag that no experiment named has is refused as any unknown one.
+    """
+    elsewhere = {
+        name for other in experiments for name in other.config.model_fields if name in TrainingConfig.model_fields
+    }
+    theirs = elsewhere - set(experiment.config.model_fields)
+    kept, own = [], True
+    for word in flags:
+        if word.startswith("--"):
+            name = word.split("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+            own = name not in theirs
+        if own:
+            kept.append(word)
+    return kept
 
 
 def _parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
@@ -278,7 +317,7 @@ def _verify(arguments: Sequence[str]) -> int:
     return 1 if violated else 0
 
 
-def _bench(arguments: Sequence[str]) -> None:
+def _bench(arguments: Sequence[str]) -> int:
     options = make_dataclass(
         "Bench",
         [
@@ -289,13 +328,24 @@ def _bench(arguments: Sequence[str]) -> None:
     options = tyro.cli(
         options, args=list(arguments), prog="ssa-theory bench", description=BenchConfig.__doc__, config=_FLAGS
     )
+
+    def tell(line: str) -> None:
+        if not sys.stderr.isatty():  # where there is a display, it says so
+            print(line, file=sys.stderr, flush=True)
+
     with _progress() as progress:
-        report = bench(options.config, options.out, progress)
+        report = bench(options.config, options.out, progress, tell)
     for table in tables(report):
         _print(table)
         print()
     for note in notes(report):
         print(note)
+    if "stopped" in report:
+        _fail(
+            f"stopped; what was measured is kept in {stored_at(report, options.out)}, the same command measures it all anew"
+        )
+        return 130
+    return 0
 
 
 def _print_claims(claims: Sequence[Claim], title: str) -> None:
@@ -336,6 +386,7 @@ def _progress() -> Iterator[Progress]:
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "list": _list,
+    "mechanisms": _mechanisms,
     "run": _run,
     "plot": _plot,
     "claims": _claims,

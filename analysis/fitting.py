@@ -1,6 +1,6 @@
 """Train an ensemble of single-layer models on a Markov target and measure it: the step between tasks and results."""
 
-import os
+
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,23 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.config import ExperimentConfig
-from analysis.measures import effective_support, row_l1, singular_values, token_norm
+from analysis.problems.sizes import block_size, check_result_fits  # noqa: F401
+from analysis.problems.measures import effective_support, row_l1, singular_values, token_norm
 from ssa_theory import (
     Queries,
     SingleLayerAttention,
     Stream,
     Tokens,
     Trained,
-    block_members,
     cross_entropy,
     member_generator,
-    resolve_device,
     train,
 )
 from tasks import MarkovGraphTask, unit_embeddings
 
-_BLOCK_BYTES = 2**31
 COOLDOWN = 0.1  # the factor on the step size in the last steps of `train_with_cooldown`
 
 FITTED: dict[str, tuple[tuple[str, ...], str]] = {
@@ -48,36 +45,6 @@ FITTED: dict[str, tuple[tuple[str, ...], str]] = {
 def record_steps(steps: int) -> np.ndarray:
     """At most 41 evenly spaced steps, the initialisation (0) and the last among them."""
     return np.unique(np.rint(np.linspace(0, steps, 41)).astype(int))
-
-
-def block_size(config: ExperimentConfig, bytes_per_seed: int) -> int:
-    """How many seeds to train at a time: what is asked for, or suits the device's caches, within a fixed bound on memory.
-
-    bytes_per_seed: everything that is held of one seed while it trains. A multiple of 64 seeds, if there is room: vector units
-    take models in groups, and a seed's numbers are then the same bit for bit at any place in a block. Raises ValueError where a
-    single seed is too large.
-    """
-    if bytes_per_seed > _BLOCK_BYTES:
-        raise ValueError(
-            f"one seed needs about {bytes_per_seed / 2**30:.1f} GiB, above the limit of {_BLOCK_BYTES / 2**30:.0f} GiB "
-            "a block: use fewer nodes, a smaller batch or fewer settings"
-        )
-    most = _BLOCK_BYTES // bytes_per_seed
-    if config.block_seeds is not None:
-        return min(config.block_seeds, most)
-    size = min(block_members(bytes_per_seed, resolve_device(config.device)), most)
-    return size // 64 * 64 or size
-
-
-def check_result_fits(numbers: int) -> None:
-    """Refuse a run whose result, `numbers` floats and their copies, would not fit this machine. Raises ValueError."""
-    needed = 3 * 8 * numbers
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory / 2:
-        raise ValueError(
-            f"the result of this run needs about {needed / 2**30:.0f} GiB, more than half of this machine's "
-            f"{memory / 2**30:.0f} GiB: use fewer seeds, variants or settings, or run them in parts with first_seed"
-        )
 
 
 def stack_members(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:

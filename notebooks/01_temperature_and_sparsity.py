@@ -27,8 +27,8 @@ import torch
 from IPython.display import SVG
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, new_figure
-from analysis.measures import effective_support, gini, hoyer, participation, zero_fraction
+from analysis.draw.figures import STYLE, new_figure
+from analysis.problems.measures import effective_support, gini, hoyer, participation, zero_fraction
 from ssa_theory import (
     SelfAttention,
     entropy,

@@ -26,7 +26,7 @@ import numpy as np
 from IPython.display import SVG
 
 from analysis.experiments import EXPERIMENTS
-from analysis.runner import execute
+from analysis.run.runner import execute
 from ssa_theory import minimal_norm, norm_lower_bound
 from tasks import MarkovGraphTask, unit_embeddings
 

@@ -28,8 +28,8 @@ import pandas as pd
 from IPython.display import SVG
 
 from analysis.experiments import EXPERIMENTS
-from analysis.figures import new_figure
-from analysis.runner import execute
+from analysis.draw.figures import new_figure
+from analysis.run.runner import execute
 from tasks import DenoisingTask
 
 pd.options.display.float_format = "{:.3f}".format

@@ -28,10 +28,10 @@ from IPython.display import SVG
 
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.dilution import DilutionConfig, schedule_temperatures
-from analysis.figures import SCHEDULE_STYLE, new_figure
-from analysis.measures import effective_support
-from analysis.runner import execute
-from ssa_theory import dilution as theory
+from analysis.draw.figures import SCHEDULE_STYLE, new_figure
+from analysis.problems.measures import effective_support
+from analysis.run.runner import execute
+from ssa_theory.theory import dilution as theory
 from tasks import DilutionProbe
 
 pd.options.display.float_format = "{:.3g}".format

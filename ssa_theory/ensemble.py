@@ -1,5 +1,6 @@
 """Ensemble training: many independent models as one tensor program, the model axis `member` last in every tensor."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +16,12 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 Parameters = dict[str, Tensor]
-_CACHE_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")  # of the last level, such as 8192K
+_CACHE_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # of the second level, a core's own, such as 1024K
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_ROOM = (2**21, 2**23)  # bytes: the least and the most that a block on a CPU may take, whatever its cache
+_LEAST_MEMBERS = 64  # of a block, below which the vector units idle
+# Compiled graph models are fastest at 2,048 to 8,192 a block and a third slower at 32,768; on a GPU 32,768 amortise the launches.
+_MOST_MEMBERS = {"cpu": 2**13, "cuda": 2**15}
 Optimizer = Literal["adam", "sgd"]
 
 
@@ -45,19 +51,28 @@ def block_members(bytes_per_member: int, device: torch.device) -> int:
     """How many models to train as one tensor program: as many as the caches hold, for larger ensembles wait for memory.
 
     bytes_per_member: what a training step reads and writes of one model: parameters, optimiser state, data, activations. On a
-    CPU their sum is kept within the last-level cache, on a GPU within a sixteenth of its memory, where a larger block only
-    amortises the launches. Never fewer than 64, below which the vector units idle. Raises ValueError for bytes < 1.
+    CPU their sum is kept within four times a core's second-level cache, but never below 2 nor above 8 MiB: the last level is
+    shared, and what a virtual machine reports of it may be the whole host's. On a GPU it is kept within a sixteenth of the
+    memory. Never fewer than 64 models, and never more than 8,192 (a GPU: 32,768), so that a long run has many blocks on any
+    machine. Raises ValueError for bytes < 1.
     """
     if bytes_per_member < 1:
         raise ValueError(f"a model needs at least 1 byte, got {bytes_per_member}: count its tensors")
     if device.type == "cuda":
         room = torch.cuda.get_device_properties(device).total_memory // 16
     else:
-        try:
-            room = 1024 * int(_CACHE_SIZE.read_text().strip().removesuffix("K"))
-        except (OSError, ValueError):  # not known to this system
-            room = 2**23
-    return max(64, room // bytes_per_member)
+        least, most = _ROOM
+        room = min(most, max(least, 4 * _core_cache()))
+    return min(_MOST_MEMBERS[device.type], max(_LEAST_MEMBERS, room // bytes_per_member))
+
+
+def _core_cache() -> int:
+    """Bytes of a core's second-level cache; 1 MiB where the system does not say, or says what nobody understands."""
+    try:
+        found = re.fullmatch(r"(\d+)([KMG]?)", _CACHE_SIZE.read_text(encoding="ascii").strip().upper())
+    except (OSError, ValueError):
+        found = None
+    return int(found[1]) * _UNITS[found[2]] if found else 2**20
 
 
 Loss = Callable[[Parameters, Any], Tensor]
@@ -98,7 +113,9 @@ def _step(
     member_loss = loss(state.parameters, batch)
     leaves = list(state.parameters.values())
     # Contiguous, as the fused kernel pairs gradient and parameter by place in memory.
-    slopes = [slope.contiguous() for slope in torch.autograd.grad(member_loss.sum(), leaves)]
+    # A parameter that the loss does not feel, as a sink's logit where its mass is given back, has the gradient 0.
+    felt = torch.autograd.grad(member_loss.sum(), leaves, allow_unused=True, materialize_grads=True)
+    slopes = [slope.contiguous() for slope in felt]
     with torch.no_grad():
         if optimizer == "sgd":
             for leaf, slope in zip(leaves, slopes, strict=True):
@@ -176,6 +193,8 @@ def train(
     measure: Callable[[Parameters], dict[str, Tensor]] | None = None,
     record: Sequence[int] = (),
     progress: Callable[[int], None] | None = None,
+    rates: Sequence[float] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Trained:
     """Minimise every member's loss for `steps` steps.
 
@@ -186,6 +205,10 @@ def train(
     loss and its gradient into few kernels, which takes seconds for each new loss and shape and pays for long trainings of
     many models; the numbers agree to rounding. Where that is impossible training goes on without, with one RuntimeWarning.
 
+    rates: a factor on the learning rate for each member. Adam's step does not depend on the scale of the
+    gradient, so a parameter written as s phi, phi trained at the rate r, moves as it would at the rate s r (but for Adam's
+    epsilon, 1e-8); plain gradient descent moves as at s^2 r. dtype: precision of training, by default the parameters'.
+
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate that is not positive
     and finite, an unknown optimiser, or too few batches.
     """
@@ -195,6 +218,25 @@ def train(
         raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}: choose one above 0")
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f"unknown optimizer {optimizer!r}: choose adam or sgd")
+    if rates is not None:
+        relative = torch.tensor(rates, dtype=torch.float64, device=next(iter(parameters.values())).device)
+        learning_rate = learning_rate * max(rates)
+        scale = relative / max(rates)
+        scale = scale.sqrt() if optimizer == "sgd" else scale
+        working = scale.to(dtype or scale.dtype)
+        plain, plain_measure = loss, measure
+        parameters = {k: v / scale for k, v in parameters.items()}
+
+        def loss(scaled: Parameters, batch: Any) -> Tensor:
+            return plain({k: v * working for k, v in scaled.items()}, batch)
+
+        if plain_measure is not None:
+
+            def measure(scaled: Parameters) -> dict[str, Tensor]:
+                return plain_measure({k: v * working for k, v in scaled.items()})
+
+    if dtype is not None:
+        parameters = {k: v.to(dtype) for k, v in parameters.items()}
     state = _State.of(parameters, compile)
     # As a number it would be a constant of the compiled graph, and each learning rate a compilation of its own.
     rate = torch.full((), learning_rate, dtype=torch.float64, device=state.diverged.device)
@@ -221,6 +263,8 @@ def train(
                 progress(1)
 
     trained = {name: p.detach() for name, p in state.parameters.items()}
+    if rates is not None:
+        trained = {name: p * working for name, p in trained.items()}
     finite = [torch.isfinite(p).reshape(-1, p.shape[-1]).all(0) for p in trained.values()]
     history = {name: torch.stack([entry[name] for entry in recorded]) for name in (recorded[0] if recorded else {})}
     return Trained(trained, history, state.diverged | ~torch.stack(finite).all(0))

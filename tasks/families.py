@@ -8,7 +8,7 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float
 
-RandomFamily = Literal["ring", "erdos-renyi", "barabasi-albert", "small-world", "stochastic-blocks"]
+RandomFamily = Literal["graded", "erdos-renyi", "barabasi-albert", "small-world", "stochastic-blocks"]
 RealFamily = Literal["karate-club", "les-miserables"]
 FAMILIES: tuple[str, ...] = get_args(RandomFamily) + get_args(RealFamily)
 
@@ -21,7 +21,7 @@ def graph_from_family(
 ) -> nx.Graph:
     """A graph of a named family.
 
-    - `ring`: node i leads to the next k_i nodes of a directed ring; k_i = round(nodes^(i / (nodes - 1))) runs from
+    - `graded`: node i leads to the next k_i nodes of a directed ring; k_i = round(nodes^(i / (nodes - 1))) runs from
       1 to all, so that a few nodes are far more specific than the others. Not random.
     - `erdos-renyi`: directed, each edge present with probability mean_degree / (nodes - 1).
     - `barabasi-albert`: undirected, each new node brings mean_degree / 2 edges.
@@ -31,18 +31,18 @@ def graph_from_family(
 
     A node that a random family leaves without out-neighbours gets one uniformly random out-neighbour. Random
     families default to 8 nodes of mean degree 3 (rounded to an even number where the family asks for it) and need
-    a generator; real graphs take neither nodes nor mean_degree, the ring no mean_degree.
+    a generator; real graphs take neither nodes nor mean_degree, graded no mean_degree.
 
     Raises ValueError for an unknown family, an argument that the family does not take, or sizes out of range.
 
-    >>> [d for _, d in graph_from_family("ring").out_degree()]
+    >>> [d for _, d in graph_from_family("graded").out_degree()]
     [1, 1, 2, 2, 3, 4, 6, 8]
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown graph family {family!r}: choose one of {', '.join(FAMILIES)}")
     if family in get_args(RealFamily) and nodes is not None:
         raise ValueError(f"the graph {family} has a fixed number of nodes, got nodes={nodes}: leave nodes out")
-    if family in (*get_args(RealFamily), "ring") and mean_degree is not None:
+    if family in (*get_args(RealFamily), "graded") and mean_degree is not None:
         raise ValueError(f"the graph {family} has fixed degrees, got mean_degree={mean_degree}: leave it out")
     if family == "karate-club":
         return nx.karate_club_graph()
@@ -51,8 +51,8 @@ def graph_from_family(
     nodes = 8 if nodes is None else nodes
     if nodes < 2:
         raise ValueError(f"a graph needs at least 2 nodes to have transitions, got {nodes}: choose nodes >= 2")
-    if family == "ring":
-        return _mixed_degree_ring(nodes)
+    if family == "graded":
+        return _graded(nodes)
     mean_degree = 3.0 if mean_degree is None else mean_degree
     if not 0 < mean_degree <= nodes - 1:
         raise ValueError(
@@ -75,7 +75,7 @@ def graph_from_family(
     return graph
 
 
-def _mixed_degree_ring(nodes: int) -> nx.DiGraph:
+def _graded(nodes: int) -> nx.DiGraph:
     degrees = np.rint(nodes ** np.linspace(0, 1, nodes)).astype(int)
     return nx.DiGraph((i, (i + step) % nodes) for i in range(nodes) for step in range(1, degrees[i] + 1))
 

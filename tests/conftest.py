@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -38,14 +40,40 @@ def unchecked() -> Iterator[None]:
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files in place of figures, larger than a small result and sooner done, for tests of what is stored when."""
     # Imported before the tests, the packages would escape the runtime type checker.
-    from analysis.figures import FORMATS
-    from analysis.results import write_whole
+    from analysis.draw.figures import FORMATS
+    from analysis.store.results import write_whole
 
     def save_figure(figure: object, folder: Path) -> None:
         for kind in FORMATS:
             write_whole(folder / f"figure.{kind}", lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>"))
 
-    monkeypatch.setattr("analysis.runner.save_figure", save_figure)
+    monkeypatch.setattr("analysis.run.runner.save_figure", save_figure)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A pretended machine. l2: bytes of a core's second-level cache. memory: bytes."""
+
+    l2: int
+    cores: int
+    memory: int
+
+
+@pytest.fixture(
+    params=[(size, cores) for size in ("256K", "8192K", "1G") for cores in (1, 4)],
+    ids=lambda param: f"{param[0]}-{param[1]}",
+)
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Machine:
+    """What a test says of blocks, cores and memory has to hold on each of these machines, whatever it runs on."""
+    size, cores = request.param
+    cache = tmp_path_factory.mktemp("cache") / "size"
+    cache.write_text(f"{size}\n")
+    pretended = Machine({"256K": 2**18, "8192K": 2**23, "1G": 2**30}[size], cores, cores * 2**32)
+    page = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": pretended.memory // 2**12}
+    monkeypatch.setattr("ssa_theory.ensemble._CACHE_SIZE", cache)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("os.sysconf", lambda name, real=os.sysconf: page[name] if name in page else real(name))
+    return pretended
 
 
 class _NoHost(TorchDispatchMode):
@@ -68,5 +96,5 @@ def no_host(monkeypatch: pytest.MonkeyPatch) -> TorchDispatchMode:
     """
     monkeypatch.setattr(torch.Tensor, "__invert__", lambda tensor: torch.bitwise_not(tensor))
     monkeypatch.setattr(torch.Tensor, "contiguous", lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
-    monkeypatch.setattr(torch.autograd, "grad", lambda loss, leaves: [torch.zeros_like(leaf) for leaf in leaves])
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, leaves, **_: [torch.zeros_like(leaf) for leaf in leaves])
     return _NoHost()

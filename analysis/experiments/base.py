@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.claims import Claim
-from analysis.config import ExperimentConfig
+from analysis.claims.claim import Claim
+from analysis.store.config import ExperimentConfig
+from analysis.store.dependencies import Definition
 
 Preset = Literal["smoke", "paper", "large"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -21,12 +22,23 @@ def silent(description: str, total: int) -> Callable[[int], None]:
     return lambda finished: None
 
 
-def _all_seeds(config: ExperimentConfig) -> int:
-    return config.seeds
-
-
 def _as_trained(config: ExperimentConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
     return dataset
+
+
+def join_blocks(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The blocks of a result as one, along `seed`. Raises ValueError where what does not depend on seeds differs."""
+    if len(parts) == 1:
+        return parts[0]
+    return xr.concat(
+        parts,
+        "seed",
+        data_vars="minimal",
+        coords="minimal",
+        compat="equals",
+        join="exact",
+        combine_attrs="drop",
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class Experiment:
     train: Callable[[Any, Progress], xr.Dataset]
     draw: Callable[[Any, xr.Dataset], Figure]
     judge: Callable[[Any, xr.Dataset], list[Claim]]
-    seeds_per_block: Callable[[Any], int] = _all_seeds
+    seeds_per_block: Callable[[Any], int] | None = None
     summarise: Callable[[Any, xr.Dataset, Progress], xr.Dataset] = _as_trained
     presets: Mapping[Preset, Mapping[str, object]] = field(default_factory=dict)
 
@@ -62,28 +74,26 @@ class Experiment:
         """The config of each block. Raises ValueError where a single seed is too large for this machine, or blocks are asked
         for where there are none.
         """
-        if config.block_seeds and self.seeds_per_block is _all_seeds:
-            raise ValueError(
-                f"{self.name} takes all seeds together, got block_seeds={config.block_seeds}: drop block_seeds"
-            )
+        if self.seeds_per_block is None:
+            if asked := getattr(config, "block_seeds", None):
+                raise ValueError(f"{self.name} takes all seeds together, got block_seeds={asked}: drop block_seeds")
+            return [config]
         size = self.seeds_per_block(config)
         seeds = config.seed_range
         return [config.of_seeds(seeds[start : start + size]) for start in range(0, len(seeds), size)]
 
     def join(self, config: ExperimentConfig, parts: Sequence[xr.Dataset], progress: Progress = silent) -> xr.Dataset:
         """The result of all blocks. What does not depend on seeds must be the same in all of them."""
-        dataset = parts[0]
-        if len(parts) > 1:
-            dataset = xr.concat(
-                parts,
-                "seed",
-                data_vars="minimal",
-                coords="minimal",
-                compat="equals",
-                join="exact",
-                combine_attrs="drop",
-            )
-        return self.summarise(config, dataset, progress)
+        return self.summarise(config, join_blocks(parts), progress)
+
+    def data_code(self) -> tuple[object, ...]:
+        """What a result depends on, for `code_digest` and `definitions`: its training, summary, blocks, config and format."""
+        functions = (self.train, self.summarise, self.seeds_per_block, join_blocks)
+        return (*(f for f in functions if f is not None), self.config, Definition("analysis.store.results", "FORMAT"))
+
+    def presentation_code(self) -> tuple[object, ...]:
+        """What figure and claims depend on: the same, `draw`, `judge`, and how a figure is written."""
+        return (*self.data_code(), self.draw, self.judge, Definition("analysis.draw.figures", "save_figure"))
 
     def config_of(self, dataset: xr.Dataset) -> ExperimentConfig:
         """The config inside a result. Raises ValueError where it is not one that this version writes for this experiment."""

@@ -1,7 +1,5 @@
 """How many parameters does selective attention add to real architectures? Counted on published shapes; no training."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 import xarray as xr
@@ -9,11 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from analysis.claims import Claim
-from analysis.config import ExperimentConfig
+from analysis.claims.builder import Lines
+from analysis.claims.claim import Claim
+from analysis.claims.topics import OVERHEAD as TOPIC
+from analysis.draw.figures import new_figure
 from analysis.experiments.base import Experiment, Progress
-from analysis.figures import new_figure
-from analysis.statistics import Estimate
+from analysis.store.config import ExperimentConfig
 from ssa_theory import SelfAttention
 from ssa_theory.mechanism import MECHANISMS, Mechanism
 from ssa_theory.mechanism.scores import MLP
@@ -37,12 +36,6 @@ _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 class OverheadConfig(ExperimentConfig):
     """Count the parameters that query and value temperatures add to published models; nothing is random or trained."""
 
-    seeds: Literal[1] = Field(1, description="counts are exact: there is one")
-    first_seed: Literal[0] = Field(0, description="counts are exact: no seed has a say")
-    device: Literal["cpu"] = Field(
-        "cpu", description="shapes are counted without storage on any device"
-    )
-    dtype: Literal["float64"] = Field("float64", description="of the stored percentages")
     width: int = Field(
         16, ge=1, le=1_000_000, description="hidden units of the own MLP of each temperature"
     )
@@ -133,34 +126,31 @@ def _added_by_layer(architecture: Architecture, form: Mechanism) -> float:
 
 def judge(config: OverheadConfig, dataset: xr.Dataset) -> list[Claim]:
     """One line a model and form, and the agreement of the formula with the built layers."""
-    source = "paper, section on parameter-efficient temperatures"
-    lines = []
-
-    def add(key: str, sentence: str, statistic: str, threshold: float, value: float) -> None:
-        exact = Estimate(value, value, value, 1, "exact count")
-        lines.append(
-            Claim(f"overhead-{key}", sentence, source, statistic, "<", threshold, exact, asked=1)
-        )
-
+    lines = Lines("overhead", 1, "paper, section on parameter-efficient temperatures")
     for form in FORMS:
         for name in map(str, dataset["model"].values):
             one = dataset.sel(model=name, form=form)
-            how = f"each with an MLP of {int(one['hidden_width'])} hidden units of its own,"
-            add(
+            width, added, total = (int(one[k]) for k in ("hidden_width", "added_parameters", "parameters"))
+            how = f"each with an MLP of {width} hidden units of its own," if width else "with shared weights"
+            lines.exact(
+                TOPIC,
                 f"{form}-{name.split()[0].lower()}",
-                f"{name}: temperatures {'with shared weights' if form == 'shared' else how} add less than {LIMIT:g} % parameters",
-                f"{int(one['added_parameters']):,} added to {int(one['parameters']):,}, query and value temperatures, in percent",
+                f"{name}: temperatures {how} add less than {LIMIT:g} % parameters",
+                f"{added:,} added to {total:,}, query and value temperatures, in percent",
+                "<",
                 LIMIT,
                 float(one["percent"]),
             )
-    add(
+    lines.exact(
+        TOPIC,
         "formula",
         "the counts by formula are those of the built layers, wherever the layer fits the model",
         "largest difference in parameters over models and forms",
+        "<",
         1.0,
         float(abs(dataset["added_parameters"] - dataset["added_by_layer"]).max()),
     )
-    return lines
+    return lines.claims
 
 
 def draw(config: OverheadConfig, dataset: xr.Dataset) -> Figure:

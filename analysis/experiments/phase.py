@@ -9,14 +9,14 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from scipy.stats import false_discovery_control
 
-from analysis.claims import FALSE_DISCOVERY_RATE
-from analysis.config import ExperimentConfig
+from analysis.claims.claim import FALSE_DISCOVERY_RATE
+from analysis.store.config import TrainingConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.phase_claims import judge
 from analysis.experiments.phase_figure import draw
 from analysis.fitting import FITTED, block_size, check_result_fits, fit, stack_members
-from analysis.guards import GUARDS
-from analysis.statistics import SIGN_FLIPS
+from analysis.store.guards import GUARDS
+from analysis.claims.statistics import SIGN_FLIPS
 from ssa_theory import (
     Queries,
     SingleLayerAttention,
@@ -33,7 +33,7 @@ ALL = "all families"
 FAMILY_WISE_RATE = 0.05
 
 
-class PhaseConfig(ExperimentConfig):
+class PhaseConfig(TrainingConfig):
     """Train P_hat = softmax(diag(tau) E W E^T) on the exact loss of many graphs, in every cell of a grid of settings."""
 
     seeds: int = Field(
@@ -76,7 +76,8 @@ def seeds_per_block(config: PhaseConfig) -> int:
     # Target and logits with gradients and the exponential; embeddings and queries; W with its gradient and Adam's moments.
     nodes, dim = config.nodes, config.dims[-1]
     numbers = nodes * (4 * nodes + 3 * dim) + 4 * dim**2
-    return block_size(config, 4 * numbers * len(config.families) * len(config.similarities))
+    models = len(config.families) * len(config.similarities)
+    return block_size(config, 4 * numbers * models, models)
 
 
 def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:

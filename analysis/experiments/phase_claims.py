@@ -5,8 +5,8 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from analysis.claims import Claim
-from analysis.statistics import Estimate, difference, mean
+from analysis.claims.claim import Claim
+from analysis.claims.statistics import Estimate, difference, mean
 
 _PAPER = "paper, theory section: transition matrices of Markov graphs"
 _OURS = "this project: phase maps"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.figures import left_out, new_figure
+from analysis.draw.figures import left_out, new_figure
 
 _LABEL = {"l1_error": "L1 error", "cross_entropy_gap": "cross-entropy"}
 

@@ -36,6 +36,17 @@ def mechanism(name: str) -> Mechanism:
     return joined
 
 
+def known(name: str) -> Mechanism:
+    """The mechanism that calls itself so: of the registry, joined of it, or read from a file before.
+
+    Raises ValueError where there is none.
+    """
+    return _FROM_FILES[name] if name in _FROM_FILES else mechanism(name)
+
+
+_FROM_FILES: dict[str, Mechanism] = {}
+
+
 def file_of(name: str) -> Path | None:
     """The Python file that a mechanism comes from, of `PATH.py:NAME`; None for a name."""
     path, colon, _ = name.rpartition(":")
@@ -53,7 +64,7 @@ def _from_file(name: str, path: Path, changed: int) -> Mechanism:
         )
     try:
         module = runpy.run_path(str(path), run_name=f"mechanism_{path.stem}")
-    except Exception as error:  # the user's code may fail in any way
+    except (Exception, SystemExit) as error:  # the user's code may fail in any way
         raise ValueError(
             f"the mechanism file {path} fails with {type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}: mend the file"
@@ -66,4 +77,9 @@ def _from_file(name: str, path: Path, changed: int) -> Mechanism:
             f"the file {path} has no Mechanism named {variable!r} ({has}): name one, or "
             f"write {variable} = Mechanism(...)"
         )
+    if found.name in MECHANISMS:
+        raise ValueError(
+            f"the mechanism {variable} of {path} has a name of the registry, {found.name!r}: rename it"
+        )
+    _FROM_FILES[found.name] = found
     return found

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.claims import FALSE_DISCOVERY_RATE, Claim, correct
-from analysis.statistics import Estimate, mean
+from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, correct
+from analysis.claims.statistics import Estimate, mean
 
 BASE = Claim("id", "sentence", "source", "statistic", "<", 1.0, Estimate(0.5, 0.4, 0.6, 64, "BCa bootstrap"), 64)
 

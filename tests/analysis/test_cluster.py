@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from analysis.cluster import run_jobs
+from analysis.run.cluster import run_jobs
 from analysis.experiments.base import silent
 
 
@@ -18,8 +18,10 @@ def test_jobs_in_this_process_come_in_order():
     assert list(run_jobs(job, [(3,)], 2, None, silent)) == [(3, os.getpid())]  # one job needs no cluster
 
 
-def test_a_killed_worker_does_not_lose_its_job(tmp_path):
-    """Job 0 kills its worker at the first attempt, half-way."""
+@pytest.mark.parametrize("cores", [1, 4])
+def test_a_killed_worker_does_not_lose_its_job(tmp_path, monkeypatch, cores):
+    """Job 0 kills its worker at the first attempt, half-way. Two workers share the cores out."""
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
 
     def job(number, folder, progress):
         import torch
@@ -43,7 +45,7 @@ def test_a_killed_worker_does_not_lose_its_job(tmp_path):
     assert [number for number, *_ in done] == [0, 1, 2, 3]
     assert (tmp_path / "killed").exists()
     assert os.getpid() not in {pid for _, pid, _ in done}
-    assert {threads for *_, threads in done} == {max(1, (os.cpu_count() or 1) // 2)}
+    assert {threads for *_, threads in done} == {{1: 1, 4: 2}[cores]}
     assert set(bars) == {f"job {i}" for i in range(4)}
     for total, *steps in bars.values():
         assert sum(steps) == total == 4
@@ -62,7 +64,7 @@ def test_an_error_of_a_job_is_raised_here():
 
 @pytest.mark.parametrize("scheduler", ["nonsense://", "tcp://127.0.0.1:1"])
 def test_a_scheduler_that_does_not_answer_is_named(scheduler, monkeypatch):
-    monkeypatch.setattr("analysis.cluster.ANSWER_TIMEOUT", "1s")
+    monkeypatch.setattr("analysis.run.cluster.ANSWER_TIMEOUT", "1s")
     with pytest.raises(ValueError, match=f"no Dask scheduler answers at '{scheduler}'"):
         list(run_jobs(lambda progress: None, [()], 1, scheduler, silent))
 
@@ -77,9 +79,16 @@ def test_workers_leave_ctrl_c_to_this_process():
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-@pytest.mark.parametrize("workers", [-1, 0, 5000])
-def test_a_senseless_number_of_workers_is_refused(workers):
-    with pytest.raises(
-        ValueError, match=rf"the number of workers must lie between 1 and \d+, .* got {workers}: choose"
-    ):
+@pytest.mark.parametrize("workers", [-1, 0, 33, 5000])
+def test_a_senseless_number_of_workers_is_refused(workers, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    with pytest.raises(ValueError, match=rf"the number of workers must lie between 1 and 32, .* got {workers}: choose"):
         list(run_jobs(print, [(0,), (1,)], workers, None, silent))
+
+
+@pytest.mark.parametrize(("cores", "most"), [(None, 16), (1, 16), (4, 16), (128, 512)])
+def test_as_many_workers_as_make_sense_are_allowed(cores, most, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert list(run_jobs(print, [], most, None, silent)) == []
+    with pytest.raises(ValueError, match=f"between 1 and {most}, "):
+        list(run_jobs(print, [], most + 1, None, silent))

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
-from analysis.figures import STYLE, save_figure
+from analysis.draw.figures import STYLE, save_figure
 
 
 @pytest.mark.parametrize("name", ["graph", "twins"])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.measures import (
+from analysis.problems.measures import (
     effective_support,
     gini,
     hoyer,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from analysis.experiments.base import silent
 from analysis.experiments.overhead import FORMS, LIMIT, OVERHEAD, OverheadConfig, own_mlps
-from analysis.runner import execute
+from analysis.run.runner import execute
 from ssa_theory.parameters import ARCHITECTURES, added_parameters
 
 
@@ -105,7 +105,7 @@ def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"seeds": 64}, {"first_seed": 1}, {"device": "cuda"}, {"dtype": "float32"}, {"width": 0}],
+    [{"seeds": 1}, {"first_seed": 0}, {"device": "cpu"}, {"dtype": "float64"}, {"compile": True}, {"width": 0}],
 )
 def test_settings_that_would_be_ignored_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(change))):

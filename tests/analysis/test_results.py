@@ -9,20 +9,21 @@ import pytest
 import torch
 import xarray as xr
 
-import analysis.results as results
-from analysis.blocks import made_and_stored
+import analysis.store.results as results
+from analysis.run.blocks import made_and_stored
+from analysis.store.dependencies import code_digest
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.results import _closure, load, load_current, prepare_folder, provenance, save, source_digest, write_whole
-from analysis.runner import execute
+from analysis.store.results import load, load_current, prepare_folder, provenance, save, write_whole
+from analysis.run.runner import execute
 
-MODULE = "analysis.experiments.graph"
+SOURCE = "0123456789abcdef"
 
 
 @pytest.fixture
 def dataset():
     data = xr.Dataset({"x": ("seed", [1.0, 2.0])})
-    return data.assign_attrs(provenance("graph", GraphConfig(seeds=2), torch.device("cpu"), MODULE))
+    return data.assign_attrs(provenance("graph", GraphConfig(seeds=2), torch.device("cpu"), SOURCE))
 
 
 def test_round_trip_and_reuse(tmp_path, dataset):
@@ -33,16 +34,16 @@ def test_round_trip_and_reuse(tmp_path, dataset):
     assert xr.open_dataset(path).attrs["experiment"] == "graph"
     assert json.loads(again.attrs["config"])["seeds"] == 2
     assert set(json.loads(again.attrs["versions"])) >= {"python", "torch", "numpy", "ssa-theory"}
-    assert load_current(path, GraphConfig(seeds=2), MODULE).identical(dataset)
-    assert load_current(path, GraphConfig(seeds=3), MODULE) is None
-    assert load_current(tmp_path / "none.nc", GraphConfig(seeds=2), MODULE) is None
+    assert load_current(path, GraphConfig(seeds=2), SOURCE).identical(dataset)
+    assert load_current(path, GraphConfig(seeds=3), SOURCE) is None
+    assert load_current(tmp_path / "none.nc", GraphConfig(seeds=2), SOURCE) is None
 
 
 @pytest.mark.parametrize("odd", ["0" * 16, "{}", np.arange(3)])
 @pytest.mark.parametrize("part", ["config", "versions", "source"])
 def test_a_result_of_other_config_versions_or_source_is_not_reused(tmp_path, dataset, part, odd):
     save(dataset.assign_attrs({part: odd}), tmp_path / "result.nc")
-    assert load_current(tmp_path / "result.nc", GraphConfig(seeds=2), MODULE) is None
+    assert load_current(tmp_path / "result.nc", GraphConfig(seeds=2), SOURCE) is None
 
 
 def test_a_result_of_a_file_that_has_changed_is_not_reused(tmp_path):
@@ -50,13 +51,14 @@ def test_a_result_of_a_file_that_has_changed_is_not_reused(tmp_path):
     text.write_text("It was the best of times, it was the worst of times.")
     config = GraphConfig(seeds=2, steps=2, control_steps=0, dim=4, family="letters", text_file=text)
     made_and_stored(GRAPH, config, path, lambda: GRAPH.train(config, silent))
-    assert load_current(path, config, MODULE) is not None
+    source = code_digest(*GRAPH.data_code())
+    assert load_current(path, config, source) is not None
     text.write_text("It was the age of wisdom, it was the age of foolishness.")
-    assert load_current(path, config, MODULE) is None
+    assert load_current(path, config, source) is None
     text.write_text("It was the best of times, it was the worst of times.")
-    assert load_current(path, config, MODULE) is not None
+    assert load_current(path, config, source) is not None
     text.unlink()
-    assert load_current(path, config, MODULE) is None
+    assert load_current(path, config, source) is None
 
 
 def test_a_file_that_changes_during_the_training_is_not_that_of_the_result(tmp_path):
@@ -70,57 +72,7 @@ def test_a_file_that_changes_during_the_training_is_not_that_of_the_result(tmp_p
         return dataset
 
     made_and_stored(GRAPH, config, path, train)
-    assert load_current(path, config, MODULE) is None
-
-
-def test_a_digest_follows_the_imports(tmp_path, monkeypatch):
-    """A changed figure is drawn again, but nothing is trained again; a changed model is; another experiment does not matter."""
-    files = {
-        "analysis/__init__.py": "",
-        "analysis/results.py": "",
-        "analysis/experiments/graph.py": "from analysis.experiments.graph_figure import draw\nfrom ssa_theory import train",
-        "analysis/experiments/graph_figure.py": "import matplotlib",
-        "analysis/experiments/twins.py": "import ssa_theory.ensemble",
-        "ssa_theory/__init__.py": "from ssa_theory.ensemble import train",
-        "ssa_theory/ensemble.py": "def train(): pass",
-        "tasks/__init__.py": "",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr("analysis.results.__file__", str(tmp_path / "analysis" / "results.py"))
-
-    def digests():
-        return [source_digest.__wrapped__(MODULE, presentation) for presentation in (False, True)] + [
-            source_digest.__wrapped__("__main__")
-        ]
-
-    def changed(name):
-        before = digests()
-        (tmp_path / name).write_text(files[name] + "\n# changed")
-        return [a != b for a, b in zip(before, digests(), strict=True)]
-
-    assert digests() == digests()
-    assert changed("ssa_theory/ensemble.py") == [True, True, True]
-    assert changed("analysis/experiments/graph.py") == [True, True, True]
-    assert changed("analysis/experiments/graph_figure.py") == [False, True, True]
-    assert changed("analysis/experiments/twins.py") == [False, False, True]
-    assert changed("tasks/__init__.py") == [False, False, True]
-
-
-def test_the_digest_of_a_real_experiment_covers_its_task_model_and_training():
-    root = Path(__file__).parents[2]
-    covered = {path.relative_to(root).as_posix() for path in _closure(MODULE)}
-    assert {f"ssa_theory/{name}.py" for name in ("single_layer", "ensemble", "seeds")} <= covered
-    assert {
-        "tasks/markov.py",
-        "analysis/fitting.py",
-        "analysis/statistics.py",
-        "analysis/experiments/graph.py",
-    } <= covered
-    assert not {f"analysis/experiments/graph_{name}.py" for name in ("figure", "claims")} & covered
-    assert not {"analysis/experiments/twins.py", "analysis/experiments/__init__.py", "analysis/report.py"} & covered
-    assert "analysis/experiments/graph_figure.py" in {p.relative_to(root).as_posix() for p in _closure(MODULE, True)}
+    assert load_current(path, config, code_digest(*GRAPH.data_code())) is None
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -145,7 +97,7 @@ def test_a_truncated_result_is_one_clear_sentence(tmp_path, dataset, share):
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match=r"damaged or truncated .* run the experiment again with --fresh"):
         load(path)
-    assert load_current(path, GraphConfig(seeds=2), MODULE) is None
+    assert load_current(path, GraphConfig(seeds=2), SOURCE) is None
 
 
 def test_missing_and_foreign_results(tmp_path, dataset):

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from analysis.statistics import difference, estimate, mean, mean_band, rank_correlation, ratio
+from analysis.claims.statistics import difference, estimate, mean, mean_band, rank_correlation, ratio
 
 
 @pytest.mark.parametrize(("n", "draw"), [(6, "normal"), (24, "normal"), (48, "exponential")])

@@ -22,7 +22,7 @@ from analysis.properties.base import (
     exact,
     states,
 )
-from analysis.verify import Counterexample, Trial, VerifyConfig, smallest, verify
+from analysis.properties.verify import Counterexample, Trial, VerifyConfig, smallest, verify
 
 SEED = 20_241_119
 SLOW = {"risks-are-ordered": 6, "norms-without-information": 6}  # two quadratures a case

@@ -51,11 +51,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import analysis.cli
-import analysis.cluster
-import analysis.runner
+import analysis.run.cluster
+import analysis.run.runner
 from analysis.experiments import EXPERIMENTS
 from analysis.properties import PROPERTIES
-from analysis.results import load, save
+from analysis.store.results import load, save
 
 LIMIT = 10.0  # seconds of computing that a command may take
 _WAIT = 30.0  # seconds that it may take with waiting, for other processes among others
@@ -68,7 +68,7 @@ TINY = {
     "graph": "--seeds 2 --steps 6 --control-steps 4 --variants vanilla ssa",
     "letters": "--preset smoke --seeds 2 --steps 4 --variants vanilla ssa",
     "les-miserables": "--preset smoke --seeds 2 --steps 2 --variants vanilla ssa",
-    "twins": "--seeds 3 --steps 8 --variants vanilla ssa",
+    "twins": "--seeds 3 --steps 8 --mechanisms vanilla ssa",
     "retrieval": "--seeds 2 --steps 6 --cooldown-steps 3 --held-out 4 --batch-size 4 --keys 6 --tested-keys 4 8",
     "length": "--seeds 2 --steps 6 --cooldown-steps 3 --held-out 2 --contexts 4 --batch-size 8 --train-lengths 4 8 "
     "--test-lengths 4 8 16",
@@ -139,7 +139,7 @@ def main(
 ) -> int:
     """Fuzz; returns the exit code. The damaged results' numbers follow the configurations'."""
     torch.set_num_threads(1)
-    analysis.cluster.ANSWER_TIMEOUT = "1s"  # else a scheduler that does not answer takes the whole limit
+    analysis.run.cluster.ANSWER_TIMEOUT = "1s"  # else a scheduler that does not answer takes the whole limit
     start, found = time.monotonic(), []
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -342,10 +342,10 @@ def _prepare(really: bool, pictured: bool) -> None:
             raise CutOff
         return _VERIFY(seconds, *arguments)
 
-    analysis.runner.save_figure = draw
+    analysis.run.runner.save_figure = draw
     analysis.cli.verify = try_properties
     if not really:
-        analysis.cluster._client = stop
+        analysis.run.cluster._client = stop
     for name, experiment in _EXPERIMENTS.items():
         cut = replace(experiment)
         if not really:
@@ -354,6 +354,7 @@ def _prepare(really: bool, pictured: bool) -> None:
                 raise CutOff
 
             train.__module__ = experiment.train.__module__
+            train.__qualname__ = experiment.train.__qualname__  # stands for it: the same source
             cut = replace(experiment, train=train)
         EXPERIMENTS[name] = cut
 

@@ -42,9 +42,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-import analysis.runner
+import analysis.run.runner
 from analysis.cli import main as ssa_theory
-from analysis.results import load
+from analysis.store.results import load
 
 COMMANDS = {
     "graph": "graph --seeds 6 --steps 30 --control-steps 30 --variants vanilla ssa --block-seeds 2",
@@ -135,7 +135,7 @@ def undisturbed(name: str, folder: Path) -> Case:
     folder.mkdir(parents=True)
 
     def keep_blocks() -> None:
-        analysis.runner.forget_blocks = lambda blocks: None
+        analysis.run.runner.forget_blocks = lambda blocks: None
 
     start = time.monotonic()
     run = Run([*alone, "--out", str(folder)], folder.with_suffix(".log"), keep_blocks)

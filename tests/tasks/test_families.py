@@ -29,7 +29,7 @@ def edges(graph: nx.Graph) -> set[tuple[int, int]]:
 
 @given(st.integers(2, 40))
 def test_the_ring_runs_from_one_neighbour_to_all(nodes: int) -> None:
-    graph = graph_from_family("ring", nodes)
+    graph = graph_from_family("graded", nodes)
     degrees = [graph.out_degree(i) for i in range(nodes)]
     assert list(graph) == list(range(nodes))
     assert degrees == sorted(degrees)
@@ -41,7 +41,7 @@ def test_the_ring_runs_from_one_neighbour_to_all(nodes: int) -> None:
 
 
 def test_the_default_ring_is_that_of_the_design() -> None:
-    assert [d for _, d in graph_from_family("ring").out_degree()] == [1, 1, 2, 2, 3, 4, 6, 8]
+    assert [d for _, d in graph_from_family("graded").out_degree()] == [1, 1, 2, 2, 3, 4, 6, 8]
 
 
 @given(
@@ -156,11 +156,11 @@ def test_every_family_has_a_default() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"family": "torus"}, "unknown graph family 'torus': choose one of ring, erdos-renyi"),
+        ({"family": "torus"}, "unknown graph family 'torus': choose one of graded, erdos-renyi"),
         ({"family": "karate-club", "nodes": 34}, "karate-club has a fixed number of nodes, got nodes=34: leave"),
         ({"family": "les-miserables", "mean_degree": 3.0}, "les-miserables has fixed degrees, got mean_degree=3.0"),
-        ({"family": "ring", "mean_degree": 2.0}, "ring has fixed degrees, got mean_degree=2.0: leave it out"),
-        ({"family": "ring", "nodes": 1}, "at least 2 nodes to have transitions, got 1: choose nodes >= 2"),
+        ({"family": "graded", "mean_degree": 2.0}, "graded has fixed degrees, got mean_degree=2.0: leave it out"),
+        ({"family": "graded", "nodes": 1}, "at least 2 nodes to have transitions, got 1: choose nodes >= 2"),
         ({"family": "small-world", "nodes": 8, "mean_degree": 8.0}, r"\(0, nodes - 1\] = \(0, 7\], got 8.0: choose"),
         ({"family": "erdos-renyi", "nodes": 8, "mean_degree": 0.0}, r"\(0, nodes - 1\] = \(0, 7\], got 0.0"),
         ({"family": "erdos-renyi", "mean_degree": float("nan")}, r"mean_degree must lie in .* got nan"),

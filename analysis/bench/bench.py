@@ -1,0 +1,154 @@
+"""How fast an ensemble trains, beside its peers on the same work in the same run, and how that
+scales: `ssa-theory bench`.
+"""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analysis.bench.compare import compared, idle_peaks
+from analysis.bench.config import BenchConfig
+from analysis.bench.jobs import UNMEASURED, Tell, block_of, trainer
+from analysis.bench.process import cores
+from analysis.bench.scaling import large, sizes, two_cores
+from analysis.bench.workloads import GRAPHS
+from analysis.experiments.base import Progress
+from analysis.store.dependencies import code_digest
+from analysis.store.results import prepare_folder, provenance, write_whole
+from ssa_theory.ensemble import resolve_device
+
+_STOPPED = "stopped.json"
+
+
+def _unheard(line: str) -> None:
+    """Nobody listens."""
+
+
+def bench(
+    config: BenchConfig, out: Path, progress: Progress, tell: Tell = _unheard
+) -> dict[str, Any]:
+    """Measure everything and store the report as out/bench/bench.json, whole. tell(line) is told of
+    each measurement at once.
+
+    Ctrl-C ends the measuring: the report then says `stopped`, holds what was measured by then, and
+    is stored as stopped.json beside an earlier whole one.
+    """
+    device, start = resolve_device(config.device), time.perf_counter()
+    folder = out / "bench"
+    prepare_folder(folder)
+    about = provenance("bench", config, device, code_digest(bench, BenchConfig))
+    report = {
+        "machine": {"processor": _processor(), "cores": len(cores())},
+        "workloads": {},
+        "ensembles": {},
+    }
+    try:
+        with _fresh_compilations():
+            _measure_all(config, device, report, progress, tell)
+    except KeyboardInterrupt:
+        report["stopped"] = True
+    _add_memory(report)
+    report |= about | {"wall_seconds": round(time.perf_counter() - start, 2)}
+    path = stored_at(report, out)
+    write_whole(
+        path, lambda path: path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    )
+    if "stopped" not in report:
+        path.with_name(_STOPPED).unlink(missing_ok=True)
+    return report
+
+
+def _measure_all(
+    config: BenchConfig,
+    device: torch.device,
+    report: dict[str, Any],
+    progress: Progress,
+    tell: Tell,
+) -> None:
+    """Fill the report part by part, so that it holds what was measured if KeyboardInterrupt ends
+    it.
+    """
+    report["idle_peak_bytes"] = idle_peaks(config, device, progress)
+    for name in config.workloads:
+        report["workloads"][name], stopped = compared(config, name, device, progress, tell)
+        if stopped:
+            raise KeyboardInterrupt
+    for name in (n for n in config.workloads if n in GRAPHS):  # heavier ones would take too long
+        grown = {"trainer": trainer(config), "block": block_of(config, name, device), "rows": []}
+        parts = {"cores": {"missing": UNMEASURED}, "sizes": grown, "large": None}
+        report["ensembles"][name] = parts
+        parts["cores"] = two_cores(config, name, device, progress, tell)
+        sizes(config, name, device, progress, tell, grown)
+        parts["large"] = large(config, name, device, progress, tell)
+
+
+def stored_at(report: Mapping[str, Any], out: Path) -> Path:
+    """The file of a report: one that was stopped does not take the place of a whole one."""
+    return out / "bench" / (_STOPPED if "stopped" in report else "bench.json")
+
+
+def load_report(out: Path) -> dict[str, Any]:
+    """The stored report. Raises ValueError where there is none, or a damaged one."""
+    path = out / "bench" / "bench.json"
+    if not path.is_file():
+        raise ValueError(
+            f"there is no stored benchmark at {path}: run `ssa-theory bench`, or choose its folder "
+            "with --out"
+        )
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if missing := {"workloads", "ensembles", "versions"} - set(report):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"the stored benchmark {path} is damaged ({error}): run `ssa-theory bench` again"
+        ) from error
+    return report
+
+
+def _add_memory(report: dict[str, Any]) -> None:
+    """Beside each peak, what of it the training needed: the peak above that of the idle process."""
+    idle = report.get("idle_peak_bytes", {})
+    for work in report["workloads"].values():
+        for name, row in work["contenders"].items():
+            if "peak_bytes" in row:
+                row["training_bytes"] = max(0, row["peak_bytes"] - idle[name])
+    for grown in (e["sizes"] for e in report["ensembles"].values()):
+        for row in grown.get("rows", []):
+            row["training_bytes"] = max(0, row["peak_bytes"] - idle[grown["trainer"]])
+
+
+@contextmanager
+def _fresh_compilations() -> Iterator[None]:
+    """A cache of compiled code of this run's own, so that it compiles from scratch."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    before = os.environ.get(name)
+    with tempfile.TemporaryDirectory(prefix="ssa-bench-", ignore_cleanup_errors=True) as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(name)
+            if before is not None:
+                os.environ[name] = before
+
+
+def _processor() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
+    return (
+        names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+    )

@@ -1,0 +1,120 @@
+"""A claim: a sentence, a statistic, a threshold fixed beforehand, and a verdict that is computed, never written."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from scipy.stats import false_discovery_control
+
+from analysis.claims.statistics import Estimate
+
+Verdict = Literal["supported", "not supported", "inconclusive"]
+Relation = Literal["<", ">"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+FALSE_DISCOVERY_RATE = 0.05
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the ledger.
+
+    id: stable name. sentence: what is claimed, in our words. source: where the claim comes from. statistic: what the
+    estimate measures. relation and threshold: the claim holds where `estimate relation threshold`. estimate: with
+    interval. asked: the number of seeds of the run. parts: the estimates the statistic is made of, by name.
+    p_value: two-sided, of the statistic being at the threshold; None for an exact count or a worst case, which no chance is in.
+    corrected_p_value: adjusted for all claims of the ledger; None before that. topic: the name of the topic it belongs to.
+    """
+
+    id: str
+    sentence: str
+    source: str
+    statistic: str
+    relation: Relation
+    threshold: float
+    estimate: Estimate
+    asked: int
+    parts: dict[str, Estimate] = field(default_factory=dict)
+    p_value: float | None = None
+    corrected_p_value: float | None = None
+    topic: str = ""
+
+    def __post_init__(self) -> None:
+        if self.estimate.pseudo is not None:
+            object.__setattr__(self, "p_value", self.estimate.p_value(self.threshold))
+
+    @property
+    def verdict(self) -> Verdict:
+        """Supported (not supported) where the whole interval lies on the claim's (the other) side of the threshold.
+
+        Within a ledger the corrected p-value has to agree: above the false discovery rate of 5 % the claim is inconclusive.
+        """
+        low, high = self.estimate.low, self.estimate.high
+        if math.isnan(low) or math.isnan(high):
+            return "inconclusive"
+        if self.corrected_p_value is not None and self.corrected_p_value > FALSE_DISCOVERY_RATE:
+            return "inconclusive"
+        if self.relation == ">":
+            low, high, threshold = -high, -low, -self.threshold
+        else:
+            threshold = self.threshold
+        return (
+            "supported"
+            if high < threshold
+            else "not supported"
+            if low >= threshold
+            else "inconclusive"
+        )
+
+    @property
+    def note(self) -> str:
+        """What a reader has to know of the seeds: empty where all of them counted."""
+        if self.estimate.seeds < self.asked:
+            return f"computed on {self.estimate.seeds} of the {self.asked} seeds asked for"
+        return ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: numbers that are not finite become null, as JSON has none; single seeds' values are left to the result."""
+
+        def clean(value: object) -> object:
+            if isinstance(value, dict):
+                return {k: clean(v) for k, v in value.items() if k != "pseudo"}
+            return None if isinstance(value, float) and not math.isfinite(value) else value
+
+        return clean(asdict(self)) | {"verdict": self.verdict, "note": self.note}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Claim":
+        """The claim that `to_dict` stored. Raises ValueError for a record that is not one."""
+        try:
+            fields = {k: v for k, v in record.items() if k not in ("verdict", "note")}
+            fields["estimate"] = _estimate(fields["estimate"])
+            fields["parts"] = {k: _estimate(v) for k, v in fields["parts"].items()}
+            return cls(**fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"a stored claim is damaged ({error}): run `ssa-theory plot` for its experiment"
+            ) from error
+
+
+def _estimate(record: Mapping[str, Any]) -> Estimate:
+    finite = {
+        k: math.nan if record[k] is None else float(record[k]) for k in ("value", "low", "high")
+    }
+    return Estimate(**(dict(record) | finite))
+
+
+def count_verdicts(claims: Sequence[Claim]) -> dict[Verdict, int]:
+    """How many of the claims have each verdict."""
+    return {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS}
+
+
+def correct(claims: Sequence[Claim]) -> list[Claim]:
+    """The claims with p-values adjusted for testing all of them: Benjamini and Hochberg's false discovery rate."""
+    tested = [i for i, claim in enumerate(claims) if claim.p_value is not None]
+    corrected = list(claims)
+    if tested:
+        adjusted = false_discovery_control([claims[i].p_value for i in tested], method="bh")
+        for i, p in zip(tested, adjusted, strict=True):
+            corrected[i] = replace(claims[i], corrected_p_value=float(p))
+    return corrected

@@ -1,0 +1,158 @@
+"""Estimates over seeds with 95 % intervals. A seed is the same graph, embeddings and data for every variant: all is paired."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+RESAMPLES = 4999
+SIGN_FLIPS = 9999
+Statistic = Callable[[Int[np.ndarray, "*resample seed"]], Float[np.ndarray, "*resample"]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic over seeds.
+
+    value: the statistic on all usable seeds. low, high: its 95 % interval (NaN for fewer than two seeds). seeds: how many
+    were usable. method: how the interval was computed. pseudo: the jackknife pseudo-value of each usable seed, which is the
+    seed's own value where the statistic is a mean; None for a number that is not an estimate over seeds.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+    method: str
+    pseudo: Float[np.ndarray, " seed"] | None = field(default=None, repr=False, compare=False)
+
+    def p_value(self, threshold: float) -> float | None:
+        """The two-sided p-value of the statistic being `threshold`; None where there is nothing to test.
+
+        Sign-flip permutation test of the mean of the pseudo-values minus the threshold: under the hypothesis each seed is
+        as likely to lie on one side as on the other. Exact up to 13 seeds, beyond by random flips, fixed random state.
+        """
+        if self.pseudo is None:
+            return None
+        shifted = self.pseudo - threshold
+        if not shifted.any():  # every seed exactly at the threshold
+            return 1.0
+        found = stats.permutation_test(
+            (shifted,),
+            lambda x, axis: x.mean(axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=SIGN_FLIPS,
+            batch=1000,
+            rng=np.random.default_rng(0),
+        )
+        return float(found.pvalue)
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def estimate(
+    statistic: Statistic, usable: Bool[np.ndarray, " seed"], smooth: bool = True
+) -> Estimate:
+    """The value of `statistic(index)` with a 95 % interval over seeds.
+
+    statistic takes an integer array (..., seed) of seed positions and reduces its last axis; resampling whole seeds
+    keeps every pairing. usable marks the seeds to use (finite, not diverged). smooth: False for a statistic of ranks,
+    whose resampled values jump; BCa's corrections assume that they do not, so it gets plain percentiles.
+
+    At least 16 seeds: BCa bootstrap, fixed random state. Fewer: Student's t on the jackknife pseudo-values, which is the
+    ordinary t interval where the statistic is a mean. A statistic that does not vary gets a zero-width interval.
+    """
+    seeds = np.flatnonzero(usable)
+    n = len(seeds)
+    if n == 0:
+        return Estimate(np.nan, np.nan, np.nan, 0, "no usable seed")
+    value = float(statistic(seeds))
+    if not np.isfinite(value):
+        return Estimate(np.nan, np.nan, np.nan, n, "undefined")
+    if n == 1:
+        return Estimate(value, np.nan, np.nan, 1, "one seed has no interval")
+    without = seeds[np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)]
+    pseudo = n * value - (n - 1) * statistic(without)
+    if np.ptp(pseudo) <= 1e-12 * max(1.0, abs(value)):
+        return Estimate(value, value, value, n, "constant", pseudo)
+    if n < 16:
+        low, high = stats.t.interval(0.95, n - 1, loc=pseudo.mean(), scale=stats.sem(pseudo))
+        return Estimate(value, float(low), float(high), n, "jackknife t", pseudo)
+    for method in ("BCa", "percentile") if smooth else ("percentile",):
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # degenerate data make BCa NaN; percentiles then take its place
+            interval = stats.bootstrap(
+                (seeds,),
+                lambda index, axis: statistic(np.moveaxis(index, axis, -1)),
+                n_resamples=RESAMPLES,
+                vectorized=True,
+                batch=500,
+                method=method,
+                rng=np.random.default_rng(0),
+            ).confidence_interval
+        if np.isfinite(interval).all():
+            break
+    return Estimate(value, float(interval[0]), float(interval[1]), n, f"{method} bootstrap", pseudo)
+
+
+def mean(x: Float[np.ndarray, " seed"]) -> Estimate:
+    """The mean over seeds; seeds with a non-finite value are left out and not counted."""
+    x = np.asarray(x, dtype=np.float64)
+    return estimate(lambda index: x[index].mean(-1), np.isfinite(x))
+
+
+def ratio(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> Estimate:
+    """mean(x) / mean(y), paired: a seed counts only where both are finite."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a zero denominator makes the estimate undefined
+        return estimate(
+            lambda index: x[index].mean(-1) / y[index].mean(-1), np.isfinite(x) & np.isfinite(y)
+        )
+
+
+def difference(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> Estimate:
+    """mean(x - y), paired."""
+    return mean(np.asarray(x, dtype=np.float64) - np.asarray(y, dtype=np.float64))
+
+
+def rank_correlation(
+    x: Float[np.ndarray, "*seed item"], y: Float[np.ndarray, "*#seed item"]
+) -> Float[np.ndarray, "*seed"]:
+    """Spearman's rank correlation along the last axis (ties share their rank); NaN where either is constant."""
+    a, b = (stats.rankdata(v, axis=-1) for v in np.broadcast_arrays(x, y))
+    a, b = (v - v.mean(-1, keepdims=True) for v in (a, b))
+    scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    return np.divide((a * b).sum(-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+
+
+def slopes(
+    x: Float[np.ndarray, " point"], y: Float[np.ndarray, "seed point"]
+) -> Float[np.ndarray, " seed"]:
+    """The least-squares slope of each seed's y on x; NaN where a point is not finite."""
+    usable = np.isfinite(y).all(1)
+    found = np.full(len(y), np.nan)
+    found[usable] = np.polyfit(x, y[usable].T, 1)[0]
+    return found
+
+
+def mean_band(data: xr.DataArray) -> xr.DataArray:
+    """`mean` over the dimension `seed` at every point of the others: a new last dimension `estimate` of value, low, high."""
+    moved = data.transpose(..., "seed")
+    points = np.asarray(moved, dtype=np.float64).reshape(-1, moved.sizes["seed"])
+    table = [(e.value, e.low, e.high) for e in map(mean, points)]
+    return xr.DataArray(
+        np.reshape(table, (*moved.shape[:-1], 3)),
+        dims=(*moved.dims[:-1], "estimate"),
+        coords={k: v for k, v in data.coords.items() if "seed" not in v.dims}
+        | {"estimate": ["value", "low", "high"]},
+    )

@@ -1,0 +1,195 @@
+"""The topics of the ledger: what the paper claims, or this project, in our words. Claims name theirs."""
+
+from dataclasses import dataclass
+
+PAPER, PROJECT = "paper (arXiv 2411.12892)", "this project"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One claim of the paper, or of this project, in our words.
+
+    decided_by: the id of the one test whose verdict is the topic's, whatever it comes out as.
+    """
+
+    name: str
+    sentence: str
+    source: str
+    decided_by: str
+
+
+ERROR = Topic(
+    "error",
+    "A query temperature lowers loss and error of the learned transition matrix of a graph.",
+    f"{PAPER}, theory",
+    "graph-l1-ssa",
+)
+NORM = Topic(
+    "norm",
+    "The same map is learned with smaller weights.",
+    f"{PAPER}, theory",
+    "norms-spectral-loss-graded-ssa",
+)
+SPIKINESS = Topic(
+    "spikiness",
+    "Attention is spikier where its target is spiky.",
+    f"{PAPER}, theory",
+    "norms-sharp-steps-graded-ssa",
+)
+ORDER = Topic(
+    "order",
+    "The learned temperature rises with the number of neighbours of a node.",
+    f"{PAPER}, theory",
+    "graph-temperature-order-ssa",
+)
+TWINS = Topic(
+    "twins",
+    "Alike tokens of different sharpness need unbounded weights, but not with a query temperature.",
+    f"{PAPER}, expressivity proposition",
+    "twins-slope-selective",
+)
+DILUTION = Topic(
+    "dilution",
+    "A position temperature stops attention from diluting as the context grows.",
+    f"{PAPER}, dilution argument",
+    "dilution-ssa-position-bounded",
+)
+EXTRAPOLATION = Topic(
+    "extrapolation",
+    "A position temperature helps beyond the training length.",
+    f"{PAPER}, position-aware temperature",
+    "length-constant-ssa-position",
+)
+DENOISING = Topic(
+    "denoising",
+    "A value temperature suppresses noisy tokens.",
+    f"{PAPER}, denoising",
+    "denoise-vanilla-above-ssa-mlp-value",
+)
+RETRIEVAL = Topic(
+    "retrieval",
+    "A query temperature reaches the Bayes-optimal predictor on noisy retrieval, which vanilla attention cannot.",
+    PROJECT,
+    "retrieval-bayes-ssa-feature",
+)
+LIMITS = Topic(
+    "limits",
+    "SSA also helps where vanilla attention has what it needs: d = K and long training.",
+    PROJECT,
+    "graph-control-l1-ssa",
+)
+OPTIMISATION = Topic(
+    "optimisation",
+    "Training is faster.",
+    f"{PAPER}, training speed",
+    "convergence-own-graded-0.5-ssa",
+)
+ALTERNATIVES = Topic(
+    "alternatives",
+    "SSA is better than constant, frequency-based and YaRN temperatures.",
+    f"{PAPER}, ablation",
+    "length-ssa-position-yarn",
+)
+SHARING = Topic(
+    "sharing",
+    "An MLP of its own makes a better temperature than weight sharing.",
+    PROJECT,
+    "ablation-denoise-mlp",
+)
+POSITION_TERM = Topic(
+    "position-term",
+    "The position term adds to the token term.",
+    f"{PAPER}, ablation",
+    "ablation-denoise-position-added",
+)
+TOKEN_TERM = Topic(
+    "token-term",
+    "The token term adds to the position term.",
+    f"{PAPER}, ablation",
+    "ablation-denoise-token-added",
+)
+KEY = Topic(
+    "key",
+    "A key temperature adds to the others.",
+    f"{PAPER}, ablation",
+    "ablation-letters-key-added",
+)
+QUERY = Topic(
+    "query",
+    "A query temperature adds to the others.",
+    f"{PAPER}, ablation",
+    "ablation-denoise-query-added",
+)
+DEFAULT = Topic(
+    "default",
+    "Query and value temperature together lower the error.",
+    f"{PAPER}, ablation",
+    "ablation-denoise-default",
+)
+OVERHEAD = Topic(
+    "overhead",
+    "SSA adds less than 0.5 % parameters.",
+    f"{PAPER}, abstract",
+    "overhead-shared-gpt-2",
+)
+NORMALIZERS = Topic(
+    "normalizers",
+    "Sparse normalisers are no substitute for a temperature.",
+    f"{PAPER}, related work",
+    "normalizers-substitute",
+)
+WHERE = Topic(
+    "where",
+    "SSA helps across dimension, similarity, training time and graph family.",
+    PROJECT,
+    "phase-better-ssa",
+)
+FLOOR = Topic(
+    "floor",
+    "The paper's additive value temperature cannot reach zero, and pays for it.",
+    PROJECT,
+    "denoise-ssa-mlp-value-above-value-tanh",
+)
+BEYOND = Topic(
+    "beyond",
+    "A gate inside the softmax with a sink suppresses noise better than a value temperature.",
+    PROJECT,
+    "denoise-gate-and-sink-beyond-additive",
+)
+OTHER_SCHEDULES = Topic(
+    "other-schedules",
+    "Other position schedules stop dilution as well.",
+    PROJECT,
+    "dilution-ssmax-bounded",
+)
+THEORY = Topic(
+    "theory", "Measurement agrees with the closed forms.", PROJECT, "dilution-exact-gaussian"
+)
+TOPICS: tuple[Topic, ...] = (
+    ERROR,
+    NORM,
+    SPIKINESS,
+    ORDER,
+    TWINS,
+    DILUTION,
+    EXTRAPOLATION,
+    DENOISING,
+    RETRIEVAL,
+    LIMITS,
+    OPTIMISATION,
+    ALTERNATIVES,
+    SHARING,
+    POSITION_TERM,
+    TOKEN_TERM,
+    KEY,
+    QUERY,
+    DEFAULT,
+    OVERHEAD,
+    NORMALIZERS,
+    WHERE,
+    FLOOR,
+    BEYOND,
+    OTHER_SCHEDULES,
+    THEORY,
+)
+"""In the order of the ledger."""

@@ -1,0 +1,139 @@
+"""Figure style and saving. A variant keeps its colour, line and marker in all figures; they differ in greyscale too."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from analysis.store.guards import warnings_of
+from analysis.store.results import write_whole
+from ssa_theory.mechanism import known
+
+STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
+    {
+        "vanilla": {"color": "#222222", "linestyle": "-", "marker": "o"},
+        "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
+        "ssa-free": {"color": "#56b4e9", "linestyle": "-.", "marker": "^"},
+        "ssa-mlp": {"color": "#009e73", "linestyle": ":", "marker": "D"},
+        "ssa-degree": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+    }
+)
+SCHEDULE_STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
+    {
+        "constant": {"color": "#222222", "linestyle": "-", "marker": "o"},
+        "yarn": {"color": "#8c6d31", "linestyle": (0, (1, 1)), "marker": "P"},
+        "released": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+        "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
+        "ssmax": {"color": "#0072b2", "linestyle": "-.", "marker": "^"},
+        "asentmax": {"color": "#56b4e9", "linestyle": (0, (8, 2)), "marker": "X"},
+        "power": {"color": "#009e73", "linestyle": ":", "marker": "D"},
+    }
+)
+"""Likewise the position schedules, drawn by more than one experiment."""
+FORMATS: Mapping[str, dict[str, None]] = MappingProxyType(
+    {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+)
+"""The kinds of file that a figure is written as, with the metadata left out, so that the same figure gives the same bytes."""
+_RC = {
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "ssa-theory",  # with no date below, the same figure gives the same bytes
+    "svg.fonttype": "path",
+}
+
+
+def style(mechanism: str) -> dict[str, Any]:
+    """Colour, line and marker of a mechanism, as matplotlib's keywords: the same in every figure."""
+    look = known(mechanism).look
+    return {"color": look.color, "linestyle": look.line, "marker": look.marker}
+
+
+def interval(band: xr.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Value, low and high of an estimate along its last dimension `estimate`."""
+    value, low, high = (band.sel(estimate=e).values for e in ("value", "low", "high"))
+    return value, low, high
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in the project's style (inches), with constrained layout and no global state."""
+    matplotlib.rcParams.update(_RC)
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_band(
+    axes: Axes, x: np.ndarray, band: xr.DataArray, mechanism: str, fill: float = 0.2, **extra: Any
+) -> None:
+    """A mean curve and its 95 % interval; `band` has the dimension `estimate` and one more.
+
+    fill: opacity of the interval.
+    """
+    value, low, high = interval(band)
+    look = style(mechanism)
+    look = {k: look[k] for k in ("color", "linestyle")} | {"label": mechanism} | extra
+    axes.plot(x, value, **look)
+    axes.fill_between(x, low, high, color=look["color"], alpha=fill, linewidth=0)
+
+
+def draw_points(
+    axes: Axes,
+    x: np.ndarray,
+    band: xr.DataArray,
+    mechanism: str,
+    joined: bool = False,
+    **extra: Any,
+) -> None:
+    """Means as markers, their 95 % intervals as bars; joined: by the mechanism's line."""
+    value, low, high = interval(band)
+    look = style(mechanism) | {"label": mechanism}
+    look = look | ({} if joined else {"linestyle": "none"}) | extra
+    spread = np.abs(np.stack([value - low, high - value]))
+    axes.errorbar(x, value, yerr=spread, **{"markersize": 5, "capsize": 2, "elinewidth": 1} | look)
+
+
+def draw_each(
+    draw: Callable[..., None], axes: Axes, x: np.ndarray, bands: xr.DataArray, **extra: Any
+) -> None:
+    """`draw_band` or `draw_points` of every mechanism of `bands` (mechanism, ..., estimate)."""
+    for name in bands["mechanism"].values.tolist():
+        draw(axes, x, bands.sel(mechanism=name), name, **extra)
+
+
+def label_log(*axes: Axis) -> None:
+    """Plain numbers on logarithmic axes, the more of them between the powers of ten the fewer
+    decades an axis shows.
+    """
+    for axis in axes:
+        low, high = axis.get_view_interval()
+        some = (1, 2, 5) if high < 100 * low else (1,)
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8) if high < 5 * low else some))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+
+
+def left_out(dataset: xr.Dataset) -> str:
+    """The last line of a caption: what the guards found, such as diverged models, which are left out; none if all is well."""
+    phrases = warnings_of(dataset)
+    return "\n" + "; ".join(phrases) if phrases else ""
+
+
+def save_figure(figure: Figure, folder: Path) -> None:
+    """Write figure.svg, figure.pdf and figure.png, each whole and without a time stamp."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)  # the layout is done; each format would otherwise do it again
+    for kind, info in FORMATS.items():
+        write_whole(
+            folder / f"figure.{kind}", lambda path, info=info: figure.savefig(path, metadata=info)
+        )

@@ -1,0 +1,268 @@
+"""What a problem is: a task made trainable. Adding one is adding one of these beside its task.
+
+Problem   the task with its settings: the form of its layers, its baselines, its memory
+Block     the data of a block of members on the device: their loss, batches, and exact evaluation
+fit       the one way in which all models are trained
+"""
+
+import abc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, cycle, islice
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ssa_theory.ensemble import train
+from ssa_theory.mechanism import Form, Layer, Mechanism, Parameters
+from ssa_theory.seeds import Stream, member_generator
+
+COOLDOWN = 0.1  # the factor on the step size in the cooldown steps
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a trained model: its dimensions after (mechanism, seed), and what it is."""
+
+    dims: tuple[str, ...]
+    about: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """How every model of a comparison is trained.
+
+    steps at the full learning rate, then cooldown_steps at a tenth of it: at a constant step size
+    Adam leaves the models in the noise of their batches. dtype: precision of training; evaluation
+    is in float64. compile: fuse a step into few kernels.
+    """
+
+    steps: int
+    learning_rate: float
+    cooldown_steps: int = 0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    dtype: Literal["float32", "float64"] = "float32"
+    compile: bool = False
+
+    @property
+    def total_steps(self) -> int:
+        """With the cooldown."""
+        return self.steps + self.cooldown_steps
+
+    @property
+    def kind(self) -> torch.dtype:
+        """The precision of training."""
+        return getattr(torch, self.dtype)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained block of members.
+
+    parameters: in float64, zero where a member diverged (a singular value decomposition refuses
+    NaN). history: what was recorded, (record, ..., member). diverged: members whose loss was ever
+    not finite: their numbers mean nothing. unmoved: members of which no parameter has changed.
+    """
+
+    parameters: Parameters
+    history: dict[str, Tensor]
+    diverged: Tensor
+    unmoved: Tensor
+
+    def by_member(self, found: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """Numbers (..., member) as arrays (member, ...); NaN where a member diverged.
+
+        Truth values stay: they are what guards count.
+        """
+        kept = {
+            name: v if v.dtype == torch.bool else torch.where(self.diverged, torch.nan, v)
+            for name, v in found.items()
+        }
+        return {name: np.moveaxis(v.cpu().numpy(), -1, 0) for name, v in kept.items()}
+
+
+class Block(abc.ABC):
+    """The data of a block of members, on the device. Members are named by their seeds."""
+
+    seeds: Sequence[int]
+    device: torch.device
+
+    @abc.abstractmethod
+    def loss(self, layer: Layer, parameters: Parameters, batch: Any) -> Tensor:
+        """Of every member, in the precision of training."""
+
+    def batches(self, training: Training) -> Iterator[Any] | None:
+        """One a step, the cooldown's included; None for a loss without data."""
+        return None
+
+    def recorded(self, layer: Layer, parameters: Parameters) -> dict[str, Tensor]:
+        """What is measured at the recorded steps, of parameters in float64."""
+        return {}
+
+    @abc.abstractmethod
+    def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
+        """What is measured after training, (..., member)."""
+
+
+class Problem(abc.ABC):
+    """A task with its settings, made trainable.
+
+    name: of the problem. measures: what `recorded` and `evaluate` of its blocks return, by name.
+    """
+
+    name: ClassVar[str]
+    measures: ClassVar[Mapping[str, Measure]]
+
+    @property
+    @abc.abstractmethod
+    def form(self) -> Form:
+        """The form of its layers."""
+
+    @abc.abstractmethod
+    def block(self, seeds: Sequence[int], training: Training, device: torch.device) -> Block:
+        """The data of one member a seed; a seed may stand more than once."""
+
+    @abc.abstractmethod
+    def bytes_per_seed(self, training: Training) -> int:
+        """Everything that is held of one seed while it trains, counted generously."""
+
+    def layer(self, mechanism: Mechanism) -> Layer:
+        """The layer that wears a mechanism. Raises Misfit where the problem cannot wear it."""
+        return Layer(mechanism, self.form)
+
+    def describe(self, seeds: Sequence[int]) -> xr.Dataset:
+        """Task and exact baselines by seed, which need no training."""
+        return xr.Dataset(coords={"seed": list(seeds)})
+
+    def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Add the baselines that all seeds of a dataset decide together; by default there are none.
+
+        dataset: what `train_all` returned, blocks of seeds joined. Not called by `train_all`, as a
+        seed's numbers must not depend on the seeds that are trained beside it.
+        """
+        return dataset
+
+    def coordinates(self, training: Training) -> dict[str, Any]:
+        """The labels of the dimensions of its measures."""
+        return {"step": record_steps(training.steps)}
+
+
+def fit(
+    block: Block,
+    layer: Layer,
+    training: Training,
+    *,
+    rates: Sequence[float] | None = None,
+    record: Sequence[int] = (),
+    measure: Callable[[Parameters], dict[str, Tensor]] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Train one model a member of the block.
+
+    rates: a factor on the learning rate for each member. record: steps, within the first stage, at
+    which the block's `recorded`, or `measure` of parameters in the precision of training, is stored.
+    """
+    generators = [member_generator(s, Stream.PARAMETER) for s in block.seeds]
+    initial = {k: v.to(block.device) for k, v in layer.initial_parameters(generators).items()}
+    start = {k: v.to(training.kind) for k, v in initial.items()}
+
+    def loss(parameters: Parameters, batch: Any) -> Tensor:
+        return block.loss(layer, parameters, batch)
+
+    def recorded(parameters: Parameters) -> dict[str, Tensor]:
+        return block.recorded(layer, {k: v.double() for k, v in parameters.items()})
+
+    batches = block.batches(training)
+    common = {
+        "optimizer": training.optimizer,
+        "compile": training.compile,
+        "batches": batches,
+        "progress": progress,
+        "rates": rates,
+        "dtype": training.kind,
+    }
+    trained = train(
+        loss,
+        initial,
+        steps=training.steps,
+        learning_rate=training.learning_rate,
+        measure=recorded if measure is None else measure,
+        record=record,
+        **common,
+    )
+    parameters, diverged = trained.parameters, trained.diverged
+    if training.cooldown_steps:
+        last = train(
+            loss,
+            parameters,
+            steps=training.cooldown_steps,
+            learning_rate=COOLDOWN * training.learning_rate,
+            **common,
+        )
+        parameters, diverged = last.parameters, diverged | last.diverged
+    same = [(v == start[k]).reshape(-1, v.shape[-1]).all(0) for k, v in parameters.items()]
+    final = {k: torch.where(diverged, 0.0, v.double()) for k, v in parameters.items()}
+    unmoved = torch.stack(same).all(0) if same else torch.ones_like(diverged)
+    return Fitted(final, trained.history, diverged, unmoved)
+
+
+def train_all(
+    problem: Problem,
+    mechanisms: Sequence[Mechanism],
+    seeds: Sequence[int],
+    training: Training,
+    device: torch.device,
+    *,
+    record: Sequence[int] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> xr.Dataset:
+    """Every mechanism on every seed of a problem: its measures (mechanism, seed, ...), labelled.
+
+    record: as in `fit`, by default `record_steps`.
+    """
+    layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
+    block = problem.block(seeds, training, device)
+    steps = record_steps(training.steps).tolist() if record is None else list(record)
+    rows = []
+    for layer in layers:
+        fitted = fit(block, layer, training, record=steps, progress=progress)
+        found = fitted.history | block.evaluate(layer, fitted)
+        rows.append(fitted.by_member(found | {"diverged": fitted.diverged}))
+    dataset = problem.describe(seeds).assign_coords(
+        mechanism=[m.name for m in mechanisms], seed=list(seeds)
+    )
+    labels = problem.coordinates(training) | {"step": steps}
+    for name, measure in (problem.measures | DIVERGED).items():
+        if name in rows[0]:
+            values = np.stack([row[name] for row in rows])
+            dims = ("mechanism", "seed", *measure.dims)
+            coords = {d: labels[d] for d in measure.dims if d in labels}
+            dataset = dataset.assign_coords(coords)
+            dataset[name] = (dims, values, {"description": measure.about})
+    return dataset
+
+
+DIVERGED = {
+    "diverged": Measure(
+        (), "whether the loss was ever not finite; the model's other numbers are NaN"
+    )
+}
+
+
+def record_steps(steps: int) -> np.ndarray:
+    """At most 41 evenly spaced steps, the initialisation (0) and the last among them."""
+    return np.unique(np.rint(np.linspace(0, steps, 41)).astype(int))
+
+
+def stack_members(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """One array per member to one tensor (..., member) on the device."""
+    return torch.from_numpy(np.stack(arrays, axis=-1)).to(device)
+
+
+def restarted(pool: Sequence[Item], training: Training) -> Iterator[Item]:
+    """The items of a pool, over and over, one a step, anew in the cooldown."""
+    return chain(*(islice(cycle(pool), n) for n in (training.steps, training.cooldown_steps)))

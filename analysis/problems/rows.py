@@ -1,0 +1,141 @@
+"""Problems whose answer is the attention row itself: a distribution over the next token.
+
+P_hat = the row of softmax(tau_i e_i W e_j), or of another normaliser, as a distribution
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from analysis.problems.base import Block, Fitted, Measure, Training
+from analysis.problems.measures import effective_support, row_l1, singular_values, token_norm
+from ssa_theory.losses import Queries, cross_entropy, squared_distance
+from ssa_theory.mechanism import Inputs, Layer, Misfit, Parameters, Tokens
+
+LossScore = Literal["log", "brier"]
+ROW_MEASURES = {
+    "learned_transition_matrix": Measure(
+        ("node", "next"), "P_hat, the attention rows as distributions (probability)"
+    ),
+    "cross_entropy_gap": Measure(
+        ("step",), "cross-entropy above that of the Bayes predictor (nats), by step"
+    ),
+    "l1_by_step": Measure(
+        ("step",), "mean over rows of the L1 distance between P_hat and the target, by step"
+    ),
+    "l1_error": Measure(
+        (), "mean over rows of the L1 distance between P_hat and the target after training"
+    ),
+    "weight_norm": Measure((), "spectral norm ||W||_2 of the trained W"),
+    "weight_frobenius_norm": Measure((), "Frobenius norm ||W||_F of the trained W"),
+    "inverse_temperature": Measure(
+        ("node",), "learned tau of each node; the paper's temperature is 1 / tau"
+    ),
+    "token_norm": Measure(("node",), "||W^T e_i||; times tau_i, the effective logit scale"),
+    "effective_support": Measure(
+        ("node",), "exp(entropy) of each learned row: its effective number of next tokens"
+    ),
+    "row_mass": Measure(
+        ("node",), "sum of each attention row: 1 but for what a sink or a dead row withholds"
+    ),
+    "underflow": Measure(
+        (),
+        "whether a learned weight is below the smallest normal number of the training precision",
+    ),
+    "rank_deficient": Measure(
+        (),
+        "whether the embeddings have a lower rank than their number and dimension allow",
+    ),
+}
+"""What is measured of a trained model whose rows are the prediction."""
+
+
+@dataclass(frozen=True)
+class RowBlock(Block):
+    """Members that each predict the rows of a target in the vocabulary context, or of prompts.
+
+    seeds, device: of the block. inputs: the vocabulary as queries and keys, float64. target: the
+    rows P* (node, next, member). evaluation: the exact loss, from which the gap is computed, and
+    which is trained on where there are no batches. training: precision. score: `log`, or `brier`,
+    mean_i sum_j (P_ij - P*_ij)^2, which exact zeros do not make infinite. sampled: the training
+    data of all steps; None for the exact loss.
+    """
+
+    seeds: Sequence[int]
+    device: torch.device
+    inputs: Inputs
+    target: Tensor
+    evaluation: Queries
+    training: Training
+    score: LossScore = "log"
+    sampled: Callable[[], Iterator[Queries]] | None = None
+
+    def __post_init__(self) -> None:
+        kind = self.training.kind
+        tokens = _as(_tokens(self.inputs), kind)
+        object.__setattr__(self, "_working", Inputs(tokens, tokens, count=self.inputs.count))
+        object.__setattr__(self, "_exact", self.evaluation.to(kind))
+        weight, target = self.evaluation.weight, self.evaluation.target
+        bayes = (weight * torch.special.entr(target).sum(1)).sum(0)
+        object.__setattr__(self, "_bayes", bayes)
+
+    def batches(self, training: Training) -> Iterator[Any] | None:
+        return None if self.sampled is None else self.sampled()
+
+    def loss(self, layer: Layer, parameters: Parameters, batch: Queries | None) -> Tensor:
+        working: Inputs = self._working  # type: ignore[attr-defined]
+        queries: Queries = self._exact if batch is None else batch  # type: ignore[attr-defined]
+        if self.score == "brier":
+            return squared_distance(layer.rows(parameters, working), queries.target)
+        return cross_entropy(layer.scores(parameters, working), queries)
+
+    def recorded(self, layer: Layer, parameters: Parameters) -> dict[str, Tensor]:
+        if self.score == "brier":
+            return {}
+        logits = layer.scores(parameters, self.inputs)
+        gap = cross_entropy(logits, self.evaluation) - self._bayes  # type: ignore[attr-defined]
+        return {"cross_entropy_gap": gap, "l1_by_step": row_l1(logits.softmax(1), self.target)}
+
+    def rows(self, layer: Layer, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """The attention rows and those that they should be (node, next, member)."""
+        return layer.rows(parameters, self.inputs), self.target
+
+    def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
+        final, tokens = fitted.parameters, _tokens(self.inputs)
+        learned = layer.prediction(final, self.inputs)
+        nodes, dim, _ = tokens.vector.shape
+        rank = torch.linalg.matrix_rank(tokens.vector.permute(2, 0, 1))
+        return {
+            "learned_transition_matrix": learned,
+            "l1_error": row_l1(learned, self.target),
+            "weight_norm": singular_values(final["weight"])[0],
+            "weight_frobenius_norm": final["weight"].square().sum((0, 1)).sqrt(),
+            "inverse_temperature": layer.inverse_temperature("query", final, self.inputs).expand(
+                nodes, -1
+            ),
+            "token_norm": token_norm(final["weight"], tokens.vector),
+            "effective_support": effective_support(learned, dim=1),
+            "row_mass": layer.rows(final, self.inputs).sum(1),
+            "underflow": (learned < torch.finfo(self.training.kind).tiny).any(0).any(0),
+            "rank_deficient": rank < min(nodes, dim),
+        }
+
+
+def require_exponential(layer: Layer, why: str) -> Layer:
+    """The layer, if its rows are a softmax up to a factor. Raises Misfit, saying why, where not."""
+    if not layer.normalizer.exponential:
+        raise Misfit(f"mechanism {layer.mechanism.name} needs {why}")
+    return layer
+
+
+def _tokens(inputs: Inputs) -> Tokens:
+    assert inputs.query is not None  # of a vocabulary, queries are keys
+    return inputs.query
+
+
+def _as(tokens: Tokens, kind: torch.dtype) -> Tokens:
+    feature = None if tokens.feature is None else tokens.feature.to(kind)
+    return Tokens(tokens.vector.to(kind), feature, tokens.labels)

@@ -1,0 +1,46 @@
+"""How much is trained at a time, and what fits this machine."""
+
+import os
+
+from analysis.store.config import TrainingConfig
+from ssa_theory.ensemble import block_members, resolve_device
+
+LARGEST_BLOCK = 2**31
+"""Bytes of a block of seeds, at most."""
+
+
+def block_size(config: TrainingConfig, bytes_per_seed: int, models: int = 1) -> int:
+    """How many seeds to train at a time: what is asked for, or suits the device's caches.
+
+    bytes_per_seed: everything that is held of one seed while it trains. models: of one seed in one
+    tensor program. A multiple of 64 seeds, if there is room: vector units take models in groups,
+    and a seed's numbers are then the same bit for bit at any place in a block. Raises ValueError
+    where a single seed is too large.
+    """
+    if bytes_per_seed > LARGEST_BLOCK:
+        raise ValueError(
+            f"one seed needs about {bytes_per_seed / 2**30:.1f} GiB, above the limit of "
+            f"{LARGEST_BLOCK / 2**30:.0f} GiB a block: use fewer nodes, a smaller batch or fewer "
+            "settings"
+        )
+    most = LARGEST_BLOCK // bytes_per_seed
+    if config.block_seeds is not None:
+        return min(config.block_seeds, most)
+    members = block_members(max(1, bytes_per_seed // models), resolve_device(config.device))
+    size = min(max(64, members // models), most)
+    return size // 64 * 64 or size
+
+
+def check_result_fits(numbers: int) -> None:
+    """Refuse a run whose result, `numbers` floats and their copies, would not fit this machine.
+
+    Raises ValueError.
+    """
+    needed = 3 * 8 * numbers
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory / 2:
+        raise ValueError(
+            f"the result of this run needs about {needed / 2**30:.0f} GiB, more than half of this "
+            f"machine's {memory / 2**30:.0f} GiB: use fewer seeds, mechanisms or settings, or run "
+            "them in parts with first_seed"
+        )

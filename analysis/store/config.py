@@ -1,0 +1,78 @@
+"""What configs have in common: every one its rules, a random experiment its seeds, and one that trains how it trains."""
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ssa_theory.mechanism import file_of
+
+Config = TypeVar("Config", bound="SeededConfig")
+
+
+class ExperimentConfig(BaseModel):
+    """Frozen, rejects unknown keys, and is stored inside the result that it produced. A field is a flag, and does something."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def files(self) -> dict[str, Path]:
+        """The user's files that the settings name: by field, and mechanisms of the user's own by themselves."""
+        found = {name: value for name, value in self if isinstance(value, Path)}
+        listed = [item for _, value in self if isinstance(value, tuple) for item in value if isinstance(item, str)]
+        return found | {item: path for item in listed if (path := file_of(item)) is not None}
+
+    def require_distinct(self, *names: str) -> None:
+        """Raise ValueError where one of these fields is empty or lists a value twice."""
+        for name in names:
+            values = getattr(self, name)
+            if len(set(values)) != len(values) or not values:
+                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+
+    def require_listed(self, name: str, among: str) -> None:
+        """Raise ValueError where a field's value is not one of those of another."""
+        value, values = getattr(self, name), getattr(self, among)
+        if value not in values:
+            raise ValueError(
+                f"{name} must be one of the {among} {values}, got {value}: choose one of them"
+            )
+
+
+class SeededConfig(ExperimentConfig):
+    """Of what is random, and computed with tensors."""
+
+    seeds: int = Field(
+        64,
+        ge=1,
+        le=10_000_000,
+        description="number of seeds; a seed names task, initialisation and data",
+    )
+    first_seed: int = Field(0, ge=0, lt=2**63, description="the seeds are first_seed, first_seed + 1, ...")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to compute; auto takes CUDA where there is one"
+    )
+
+    def of_seeds(self: Config, seeds: range) -> Config:
+        """The same settings for some of the seeds. What is checked of all seeds need not hold for a few: nothing is checked."""
+        return self.model_copy(update={"first_seed": seeds.start, "seeds": len(seeds)})
+
+    @property
+    def seed_range(self) -> range:
+        """The seeds themselves."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+
+class TrainingConfig(SeededConfig):
+    """Of what trains ensembles of models, block by block."""
+
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="precision of training (evaluation is in float64)"
+    )
+    compile: bool = Field(
+        False,
+        description="compile the training step: seconds for each model and shape, then about twice as fast for small models",
+    )
+    block_seeds: int | None = Field(
+        None,
+        ge=1,
+        description="seeds trained and stored at a time; by default what suits the device's cache and memory",
+    )
