@@ -251,7 +251,8 @@ class DenoiseBlock(Block):
         parts = zip(*(d.split(problem.batch_size) for d in self.data), strict=True)
         for step, (tokens, filler, target) in enumerate(parts):
             n = lengths[step % len(lengths)]
-            scale = torch.where(filler[:, :n], problem.task.filler_noise, 1.0).to(tokens.dtype)
+            noise = tokens.new_full((), problem.task.filler_noise)  # in the precision of training
+            scale = torch.where(filler[:, :n], noise, 1.0)
             yield tokens[:, :n] * scale.unsqueeze(2), target
 
     def loss(self, layer: Layer, parameters: Parameters, batch: tuple[Tensor, Tensor]) -> Tensor:
