@@ -98,6 +98,11 @@ class WeightShared(TokenScore):
     form.
     """
 
+    def fitted(self, role: Role, form: Form) -> Score:
+        if role == "key" and form.constant_query:
+            raise Misfit("a map of the keys to share, which a constant query has not")
+        return super().fitted(role, form)
+
     def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
         return {"vector": (form.dim,)}
 
