@@ -273,7 +273,7 @@ class DenoiseBlock(Block):
                 risk.append(exact[-1])
             else:
                 risk.append(squared_error(estimate, self.target))
-        found = {"excess": sum(excess) / len(excess), "mse": sum(exact) / len(exact)}
+        measured = {"excess": sum(excess) / len(excess), "mse": sum(exact) / len(exact)}
         radii = self.problem.radius.tolist()
         gates = value_gates(layer, fitted.parameters, self.tokens, self.problem.inputs, radii)
-        return found | {"risk": torch.stack(risk)} | gates
+        return measured | {"risk": torch.stack(risk)} | gates

@@ -239,10 +239,10 @@ def _letters(
             )
             kept = kept.drop_vars(["node", "next"], errors="ignore")
             parts.append(_labelled("letters", kept, problem, mechanisms))
-    found = xr.concat(parts, "mechanism", join="exact")
+    joined = xr.concat(parts, "mechanism", join="exact")
     rate = config.letters[0][0].tasks([0])[0].entropy_rate
     names = [f"letters-{m.name}" for m in chosen(config.letters_mechanisms)]
-    return found.sel(mechanism=names).assign(entropy_rate=rate)
+    return joined.sel(mechanism=names).assign(entropy_rate=rate)
 
 
 def _denoise(
