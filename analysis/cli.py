@@ -19,7 +19,8 @@ from rich.progress import Progress as Display
 from rich.table import Table
 from rich.text import Text
 
-from analysis.bench.bench import BenchConfig, bench
+from analysis.bench.bench import bench, stored_at
+from analysis.bench.config import BenchConfig
 from analysis.bench.tables import notes, tables
 from analysis.claims.claim import Claim
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
@@ -28,7 +29,7 @@ from analysis.properties.verify import Outcome, VerifyConfig, verify
 from analysis.report.report import read_stored, write_report
 from analysis.run.cluster import run_jobs
 from analysis.run.runner import execute, is_unchanged, present
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig, TrainingConfig
 from ssa_theory.mechanism import MECHANISMS
 
 USAGE = """\
@@ -150,7 +151,9 @@ def _run(arguments: Sequence[str]) -> None:
         print(USAGE)
         return
     # Every experiment's flags are checked before the first one trains.
-    plans = [(experiment, _parse_run(experiment, flags)) for experiment in experiments]
+    plans = [
+        (experiment, _parse_run(experiment, _flags_of(experiment, experiments, flags))) for experiment in experiments
+    ]
     common = plans[0][1]
     jobs = [(experiment, options.config, options.out.absolute(), options.fresh) for experiment, options in plans]
     # No worker is started for what is stored already.
@@ -187,6 +190,25 @@ def _run_one(
         experiment, config, out, fresh, lambda about, total: progress(f"{name}: {about}", total), workers, scheduler
     )
     return name, time.perf_counter() - start, claims, trained
+
+
+def _flags_of(experiment: Experiment, experiments: Sequence[Experiment], flags: Sequence[str]) -> list[str]:
+    """The flags without those that only others of the named experiments have, of the ones that most have in common.
+
+    So `run all --device cpu` runs what has no device, too; a flag that no experiment named has is refused as any unknown one.
+    """
+    elsewhere = {
+        name for other in experiments for name in other.config.model_fields if name in TrainingConfig.model_fields
+    }
+    theirs = elsewhere - set(experiment.config.model_fields)
+    kept, own = [], True
+    for word in flags:
+        if word.startswith("--"):
+            name = word.split("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+            own = name not in theirs
+        if own:
+            kept.append(word)
+    return kept
 
 
 def _parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
@@ -295,7 +317,7 @@ def _verify(arguments: Sequence[str]) -> int:
     return 1 if violated else 0
 
 
-def _bench(arguments: Sequence[str]) -> None:
+def _bench(arguments: Sequence[str]) -> int:
     options = make_dataclass(
         "Bench",
         [
@@ -306,13 +328,24 @@ def _bench(arguments: Sequence[str]) -> None:
     options = tyro.cli(
         options, args=list(arguments), prog="ssa-theory bench", description=BenchConfig.__doc__, config=_FLAGS
     )
+
+    def tell(line: str) -> None:
+        if not sys.stderr.isatty():  # where there is a display, it says so
+            print(line, file=sys.stderr, flush=True)
+
     with _progress() as progress:
-        report = bench(options.config, options.out, progress)
+        report = bench(options.config, options.out, progress, tell)
     for table in tables(report):
         _print(table)
         print()
     for note in notes(report):
         print(note)
+    if "stopped" in report:
+        _fail(
+            f"stopped; what was measured is kept in {stored_at(report, options.out)}, the same command measures it all anew"
+        )
+        return 130
+    return 0
 
 
 def _print_claims(claims: Sequence[Claim], title: str) -> None:

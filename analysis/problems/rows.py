@@ -99,6 +99,10 @@ class RowBlock(Block):
         gap = cross_entropy(logits, self.evaluation) - self._bayes  # type: ignore[attr-defined]
         return {"cross_entropy_gap": gap, "l1_by_step": row_l1(logits.softmax(1), self.target)}
 
+    def rows(self, layer: Layer, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """The attention rows and those that they should be (node, next, member)."""
+        return layer.rows(parameters, self.inputs), self.target
+
     def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
         final, tokens = fitted.parameters, _tokens(self.inputs)
         learned = layer.prediction(final, self.inputs)

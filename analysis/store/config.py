@@ -28,6 +28,14 @@ class ExperimentConfig(BaseModel):
             if len(set(values)) != len(values) or not values:
                 raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
 
+    def require_listed(self, name: str, among: str) -> None:
+        """Raise ValueError where a field's value is not one of those of another."""
+        value, values = getattr(self, name), getattr(self, among)
+        if value not in values:
+            raise ValueError(
+                f"{name} must be one of the {among} {values}, got {value}: choose one of them"
+            )
+
 
 class SeededConfig(ExperimentConfig):
     """Of what is random, and computed with tensors."""

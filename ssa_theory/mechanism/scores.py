@@ -95,7 +95,7 @@ class Feature(Score):
 @dataclass(frozen=True)
 class WeightShared(TokenScore):
     """f = w . gelu(W x), W x the layer's own projection: arXiv 2411.12892's parameter-efficient
-    form.
+    form. Of keys it is W^T x, to which a constant query has no W.
     """
 
     def fitted(self, role: Role, form: Form) -> Score:
@@ -104,7 +104,12 @@ class WeightShared(TokenScore):
         return super().fitted(role, form)
 
     def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
-        return {"vector": (form.dim,)}
+        return {"vector": (form.width("query") if role == "key" else form.dim,)}
+
+    def fitted(self, role: Role, form: Form) -> "Score":
+        if role == "key" and form.constant_query:
+            raise Misfit("a map of the keys, which a constant query lacks")
+        return super().fitted(role, form)
 
     def __call__(self, parameters: Parameters, view: View) -> Tensor:
         projection = _given(view.projection, "the layer's projection")
@@ -191,7 +196,9 @@ def mlp_score(
     # Batched products, member first: the hidden layer is the widest tensor here, and is never
     # copied.
     x = tokens.permute(2, 0, 1).contiguous()
-    inner = torch.baddbmm(bias.T.unsqueeze(1), x, hidden.permute(2, 0, 1))
+    members = max(x.shape[0], hidden.shape[-1], bias.shape[-1])
+    x, weight = x.expand(members, -1, -1), hidden.permute(2, 0, 1).expand(members, -1, -1)
+    inner = torch.baddbmm(bias.T.unsqueeze(1), x, weight)
     return (F.gelu(inner) @ vector.T.unsqueeze(2)).squeeze(2).T
 
 

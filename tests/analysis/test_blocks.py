@@ -20,11 +20,11 @@ from analysis.cli import main
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment, silent
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.fitting import block_size
+from analysis.problems.sizes import block_size
 from analysis.store.results import UNFINISHED, load, save
 from analysis.run.runner import execute, present, result_path
 
-TINY = GraphConfig(seeds=5, steps=12, control_steps=0, variants=("vanilla", "ssa"), block_seeds=2, device="cpu")
+TINY = GraphConfig(seeds=5, steps=12, control_steps=0, mechanisms=("vanilla", "ssa"), block_seeds=2, device="cpu")
 
 
 def counting(trained: list[range]) -> Experiment:
@@ -106,7 +106,7 @@ def room():
 def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, capsys, quick_figures, room, missing):
     undisturbed, _, _ = execute(GRAPH, TINY, tmp_path / "undisturbed")
     sizes = {p.name: p.stat().st_size for p in (tmp_path / "undisturbed" / "graph").iterdir()}
-    command = ["run", "graph", "--seeds", "5", "--steps", "12", "--control-steps", "0", "--variants", "vanilla", "ssa"]
+    command = ["run", "graph", "--seeds", "5", "--steps", "12", "--control-steps", "0", "--mechanisms", "vanilla", "ssa"]
     command += ["--block-seeds", "2", "--device", "cpu", "--out", str(tmp_path)]
     room(sizes.get(missing, 1000) - 1)
     assert main(command) == 2

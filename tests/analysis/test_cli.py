@@ -98,7 +98,7 @@ def test_every_field_is_a_flag(tmp_path, quick_figures):
     assert "<dt>text_file, content</dt>" in (tmp_path / "index.html").read_text()
     edges = tmp_path / "edges.txt"
     edges.write_text("a b 2\na c\nb a\nc a\n")
-    flags = ["--family", "file", "--graph-file", edges, "--variants", "vanilla", "ssa-degree", "--context", "prompt"]
+    flags = ["--family", "file", "--graph-file", edges, "--mechanisms", "vanilla", "ssa-degree", "--context", "prompt"]
     assert run("run", "graph", *TINY, *flags, *out) == 0
     with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:
         assert result["transition_matrix"].sel(seed=0, node="a", next="b") == pytest.approx(2 / 3)
@@ -123,12 +123,12 @@ BAD = [
     (("run",), "no experiment was named: choose from graph"),
     (("run", "grpah"), "unknown experiment 'grpah': choose from graph"),
     (("run", "graph", "--preset", "huge"), "invalid choice 'huge'"),
-    (("run", "graph", "--variants", "sa"), "invalid choice 'sa'"),
+    (("run", "graph", "--mechanisms", "sa"), "unknown mechanism 'sa'"),
     (("run", "graph", "--sedes", "3"), "Unrecognized options"),
     (("run", "graph", "--dim", "0"), "dim must be greater than or equal to 1, got 0: change --dim"),
     (("run", "graph", "--dim", "four"), "invalid literal for int()"),
     (("run", "graph", "--learning-rate", "nan"), "learning_rate must be a finite number, got nan"),
-    (("run", "graph", "--family", "letters", "--nodes", "4"), "nodes applies only to family ring"),
+    (("run", "graph", "--family", "letters", "--nodes", "4"), "nodes applies only to family graded"),
     (("run", "graph", "--family", "letters", "--text-file", "{tmp}/none.txt"), "cannot read the text file"),
     (
         ("run", "graph", "--family", "letters", "--text-file", "{tmp}/empty.txt"),

@@ -1,0 +1,194 @@
+"""The figure of the graph experiments: the graph, what was learned of it, at which norm and
+temperature.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from analysis.draw.figures import draw_band, draw_points, left_out, new_figure, style
+from analysis.experiments.graph.train import GraphConfig, others, with_temperatures
+from ssa_theory.mechanism import VANILLA
+
+_LONGEST_NAME = 20  # characters of a node's name
+_NAMED_NODES = 30  # above this the node labels of matrices would overlap
+_ARROWS = 120  # above this number of edges arrow heads and loops hide each other
+
+
+def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
+    """Draw a stored result; nothing is trained or estimated here."""
+    mechanisms = [str(m) for m in dataset["mechanism"].values]
+    seed = dataset.sel(seed=dataset["shown_seed"])
+    figure = new_figure(14.0, 7.0)
+    axes = figure.subplots(2, 4)
+    figure.suptitle(_caption(dataset, config))
+    _draw_graph(axes[0, 0], seed)
+
+    matrices = [("true P*", seed["transition_matrix"])]
+    for name in [m for m in mechanisms if m == VANILLA] + others(dataset)[:1]:
+        one = seed.sel(mechanism=name)
+        gap, error = float(one["cross_entropy_gap"][-1]), float(one["l1_error"])
+        title = f"{name}, seed {int(dataset['shown_seed'])}\ngap {gap:.3f} nats, L1 {error:.3f}"
+        matrices.append((title, one["learned_transition_matrix"]))
+    for ax, (title, matrix) in zip(axes[0, 1:], matrices, strict=False):
+        norm = PowerNorm(0.5, 0, 1)
+        image = ax.imshow(matrix.values, cmap="viridis", norm=norm, interpolation="nearest")
+        ax.set_title(title)
+        _label_nodes(ax, _short(seed["node"].values))
+    figure.colorbar(image, ax=axes[0, 1:].tolist(), label="transition probability", shrink=0.85)
+    for ax in axes[0, 1 + len(matrices) :]:
+        ax.set_visible(False)
+
+    _draw_curves(axes[1, 0], dataset, "cross_entropy_gap_band", "step")
+    axes[1, 0].set(title=f"d = {config.dim}: learning", ylabel="cross-entropy gap to Bayes (nats)")
+    axes[1, 0].legend(fontsize=8)  # the curves of the last panel look the same
+    _draw_temperature(axes[1, 1], dataset)
+    _draw_norms(axes[1, 2], dataset, config)
+    if config.control_steps:
+        _draw_curves(axes[1, 3], dataset, "control_l1_by_step_band", "control_step", log=True)
+        title = f"control: d = K = {dataset.sizes['node']}, trained long"
+    else:
+        _draw_curves(axes[1, 3], dataset, "l1_by_step_band", "step")
+        title = f"d = {config.dim}: L1 error"
+    axes[1, 3].set(title=title, ylabel="mean row L1 error")
+    return figure
+
+
+def _caption(dataset: xr.Dataset, config: GraphConfig) -> str:
+    source = Path(config.text_file or config.graph_file or config.family).name
+    text = (
+        f"{source}: {dataset.sizes['node']} nodes, {config.context} context, {config.loss} loss, "
+        f"{config.optimizer} {config.learning_rate:g}, {config.steps} steps; means and 95 % "
+        f"intervals over {config.seeds} seeds"
+    )
+    return text + left_out(dataset)
+
+
+def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
+    matrix, labels = seed["transition_matrix"].values, _short(seed["node"].values)
+    graph = nx.from_numpy_array(matrix, create_using=nx.DiGraph)
+    named = len(labels) <= _NAMED_NODES
+    if named:
+        place = nx.circular_layout(graph)
+    else:
+        place = nx.kamada_kawai_layout(graph.to_undirected(), weight=None)
+    if graph.number_of_edges() > _ARROWS:
+        graph.remove_edges_from(list(nx.selfloop_edges(graph)))
+    weight = np.array([d["weight"] for *_, d in graph.edges(data=True)])
+    few = graph.number_of_edges() <= _ARROWS
+    arrows = {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"} if few else {"arrows": False}
+    size = 150 if named else 18
+    nx.draw_networkx_edges(
+        graph,
+        place,
+        ax=ax,
+        alpha=0.1 + 0.8 * weight,
+        width=0.2 + 2 * weight,
+        edge_color="#444444",
+        node_size=size,
+        **arrows,
+    )
+    tone = seed["row_entropy"].values
+    nodes = nx.draw_networkx_nodes(
+        graph,
+        place,
+        ax=ax,
+        node_size=size,
+        node_color=tone,
+        cmap="YlOrBr",
+        vmax=1.6 * tone.max(),  # keeps the darkest node light enough for its label
+        edgecolors="black",
+        linewidths=0.6,
+    )
+    if named:
+        nx.draw_networkx_labels(graph, place, dict(enumerate(labels)), font_size=7, ax=ax)
+    bar = ax.figure.colorbar(
+        nodes, ax=ax, label="row entropy (nats)", location="bottom", shrink=0.7, pad=0.02
+    )
+    bar.ax.set_xlim(tone.min(), max(tone.max(), tone.min() + 1e-9))
+    ax.set_title("graph")
+    ax.axis("off")
+    ax.margins(0.1)
+
+
+def _short(labels: Iterable[object]) -> list[str]:
+    """Names of nodes as a figure has room for them: a file may hold any."""
+    return [
+        f"{n[: _LONGEST_NAME - 1]}\u2026" if len(n) > _LONGEST_NAME else n for n in map(str, labels)
+    ]
+
+
+def _label_nodes(ax: Axes, labels: list[str]) -> None:
+    ax.set(xlabel="next node", ylabel="current node")
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+    if len(labels) <= _NAMED_NODES:
+        size = 8 if len(labels) <= 12 else 6
+        ax.set_xticks(range(len(labels)), labels, fontsize=size)
+        ax.set_yticks(range(len(labels)), labels, fontsize=size)
+
+
+def _draw_curves(ax: Axes, dataset: xr.Dataset, band: str, step: str, log: bool = False) -> None:
+    for name in dataset["mechanism"].values:
+        draw_band(ax, dataset[step].values, dataset[band].sel(mechanism=name), str(name))
+    ax.set(xlabel="training step")
+    if log:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+
+
+def _draw_temperature(ax: Axes, dataset: xr.Dataset) -> None:
+    """Learned temperature against the number of neighbours, or, for a few named nodes of uneven
+    rows, node by node.
+    """
+    levels = dataset["neighbours"].values
+    uniform = np.allclose(levels, np.rint(levels))
+    by_name = not uniform and len(levels) == dataset.sizes["node"] <= _NAMED_NODES
+    place = np.arange(len(levels)) if by_name else levels
+    for name in with_temperatures(dataset):
+        draw_points(ax, place, dataset["temperature_by_neighbours"].sel(mechanism=name), name)
+    ax.axhline(1, color=style(VANILLA)["color"], linewidth=1, label="vanilla (fixed)")
+    ax.set(yscale="log", ylabel="learned temperature 1/tau")
+    if by_name:
+        entropy = dataset["row_entropy"].isel(seed=0)
+        order = entropy.argsort().values
+        ax.set_xticks(place, _short(dataset["node"].values[order]), fontsize=7)
+        ax.set(xlabel="node, by row entropy", title="temperature beside row entropy")
+        side = ax.twinx()
+        side.step(place, entropy.values[order], where="mid", color="#999999", linewidth=1, zorder=0)
+        side.set(ylabel="row entropy (nats), grey line", ylim=(0, None))
+        side.spines["right"].set_visible(True)
+    else:
+        label = (
+            "number of neighbours"
+            if uniform
+            else "effective number of neighbours, exp(row entropy)"
+        )
+        ax.set(xscale="log", xlabel=label, title="temperature by number of neighbours")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
+        if uniform and len(levels) <= 10:
+            ax.set_xticks(levels)
+    ax.legend(loc="upper left")
+
+
+def _draw_norms(ax: Axes, dataset: xr.Dataset, config: GraphConfig) -> None:
+    mechanisms = [str(m) for m in dataset["mechanism"].values]
+    for place, name in enumerate(mechanisms):
+        norms = dataset["weight_norm"].sel(mechanism=name).dropna("seed").values
+        if len(norms) > 1 and np.ptp(norms) > 0:
+            body = ax.violinplot([norms], [place], widths=0.8, showextrema=False)["bodies"][0]
+            color = style(name)["color"]
+            body.set(facecolor=color, alpha=0.25, edgecolor=color)
+        band = dataset["weight_norm_band"].sel(mechanism=[name])
+        draw_points(ax, np.array([place]), band, name)
+    ax.set_xticks(range(len(mechanisms)), mechanisms, rotation=20 if len(mechanisms) > 3 else 0)
+    ax.set(ylabel="spectral norm of W", title=f"norm after {config.steps} steps")
+    ax.set_ylim(bottom=0)

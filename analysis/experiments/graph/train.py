@@ -1,0 +1,199 @@
+"""Graphs: the setting, the training at dimension d and at d = K, and the numbers of the figure."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import xarray as xr
+from pydantic import Field, model_validator
+
+from analysis.claims.statistics import mean_band
+from analysis.experiments.base import Progress
+from analysis.experiments.mechanisms import Mechanisms, chosen
+from analysis.problems import GraphProblem, Training, train_all
+from analysis.problems.graph import RANDOM_FAMILIES
+from analysis.problems.measures import SMALLEST_TAU
+from analysis.problems.sizes import block_size, check_result_fits
+from analysis.store.config import TrainingConfig
+from ssa_theory.ensemble import resolve_device
+from ssa_theory.mechanism import VANILLA
+from tasks.families import RandomFamily, RealFamily
+from tasks.markov import RowWeights
+
+
+class GraphConfig(TrainingConfig):
+    """Learn the transition matrix P* of a graph as the rows of one attention layer.
+
+    P_hat = softmax(diag(tau) E W E^T), or what another mechanism makes of the scores.
+    """
+
+    family: Literal[RandomFamily, RealFamily, "letters", "file"] = Field(
+        "graded", description="graph family, the letters of a text, or a graph file"
+    )
+    nodes: int | None = Field(
+        None,
+        ge=2,
+        le=4096,
+        description="number of nodes K (graded and random families; default 8)",
+    )
+    mean_degree: float | None = Field(
+        None, gt=0, description="mean number of neighbours (random families; default 3)"
+    )
+    text_file: Path | None = Field(
+        None, description="UTF-8 text for family letters (default: Python's documentation)"
+    )
+    graph_file: Path | None = Field(None, description="GraphML or edge list for family file")
+    context: Literal["vocabulary", "prompt"] = Field(
+        "vocabulary", description="keys are all tokens once, or the tokens of a sampled prompt"
+    )
+    loss: Literal["exact", "sampled"] = Field(
+        "exact", description="expectation over the next token computed, or next tokens sampled"
+    )
+    prompt_length: int | None = Field(
+        None, ge=1, le=4096, description="tokens in a prompt (context prompt; default 16)"
+    )
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="prompts or transitions a step (context prompt or loss sampled; default 64)",
+    )
+    row_weights: RowWeights = Field(
+        "uniform", description="weight of each row in the loss; law of the tokens of a prompt"
+    )
+    dim: int = Field(
+        4, ge=1, le=4096, description="embedding dimension d; below K tokens compete for directions"
+    )
+    similarity: float = Field(
+        0.0, ge=0, le=1, description="strength of the component common to all embeddings"
+    )
+    mechanisms: Mechanisms = Field(
+        ("vanilla", "ssa", "ssa-free"), description="what is trained; vanilla is the peer"
+    )
+    position: bool = Field(
+        False, description="let position terms act (one learned scale: all queries see the same n)"
+    )
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="optimiser")
+    learning_rate: float = Field(0.05, gt=0, description="step size")
+    steps: int = Field(200, ge=1, le=10_000_000, description="training steps")
+    control_steps: int = Field(
+        2000,
+        ge=0,
+        le=10_000_000,
+        description="steps of the control regime d = K, trained long, where vanilla suffices; "
+        "0: skip it",
+    )
+
+    @model_validator(mode="after")
+    def _no_ignored_flag(self) -> "GraphConfig":
+        sized, problem = get_args(RandomFamily), self.problem
+        rules = {
+            "nodes": (self.family in sized, f"family {', '.join(sized)}"),
+            "mean_degree": (problem.random, f"family {', '.join(RANDOM_FAMILIES)}"),
+            "text_file": (self.family == "letters", "family letters"),
+            "graph_file": (self.family == "file", "family file"),
+            "prompt_length": (self.context == "prompt", "context prompt"),
+            "batch_size": (problem.sampled, "context prompt or loss sampled"),
+        }
+        for name, (applies, where) in rules.items():
+            if getattr(self, name) is not None and not applies:
+                raise ValueError(
+                    f"{name} applies only to {where}, got {name}={getattr(self, name)}: drop it, "
+                    "or change the other"
+                )
+        if self.family == "file" and self.graph_file is None:
+            raise ValueError("family file needs a graph file: give graph_file")
+        # What can be worn depends on no graph: a result is drawn without the file of its graph.
+        worn = replace(problem, family="graded", nodes=None, mean_degree=None)
+        for mechanism in chosen(self.mechanisms):
+            worn.layer(mechanism)
+        return self
+
+    @property
+    def problem(self) -> GraphProblem:
+        """The settings of the same names; what is not set is the problem's default."""
+        given = {f.name: getattr(self, f.name, None) for f in fields(GraphProblem)}
+        return GraphProblem(**{name: v for name, v in given.items() if v is not None})
+
+    def training(self, steps: int) -> Training:
+        """Of so many steps."""
+        return Training(
+            steps,
+            self.learning_rate,
+            optimizer=self.optimizer,
+            dtype=self.dtype,
+            compile=self.compile,
+        )
+
+
+def seeds_per_block(config: GraphConfig) -> int:
+    """By the memory of training one model."""
+    problem = config.problem
+    check_result_fits(config.seeds * problem.size**2 * (1 + len(config.mechanisms)))
+    return block_size(config, problem.bytes_per_seed(config.training(config.steps)))
+
+
+def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
+    """Every mechanism on every seed, at dimension d and in the control regime d = K."""
+    device, problem = resolve_device(config.device), config.problem
+    mechanisms = chosen(config.mechanisms)
+    total = (config.steps + config.control_steps) * len(mechanisms)
+    about = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms"
+    advance = progress(about, total)
+
+    def trained(regime: GraphProblem, steps: int) -> xr.Dataset:
+        training = config.training(steps)
+        return train_all(regime, mechanisms, config.seed_range, training, device, progress=advance)
+
+    dataset = trained(problem, config.steps)
+    if config.control_steps:
+        control = trained(replace(problem, dim=problem.size), config.control_steps)
+        control = control[list(_CONTROL)].rename(step="control_step")
+        dataset = dataset.merge(control.rename({name: f"control_{name}" for name in _CONTROL}))
+    return dataset
+
+
+_CONTROL = ("cross_entropy_gap", "l1_by_step", "l1_error", "weight_norm", "diverged")
+"""What is kept of the control regime."""
+
+
+def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add what is drawn: means with 95 % intervals over seeds that did not diverge, and a seed."""
+    for name in ("cross_entropy_gap", "l1_by_step", "weight_norm", "control_l1_by_step"):
+        if name in dataset:
+            dataset[f"{name}_band"] = mean_band(dataset[name].where(~diverged(dataset, name)))
+    # Nodes with the same effective number of neighbours share a point; it equals the degree where
+    # a row is uniform.
+    neighbours = np.exp(dataset["row_entropy"]).round(6)
+    tau = dataset["inverse_temperature"].where(~dataset["diverged"])
+    log_temperature = -np.log(tau.clip(min=SMALLEST_TAU))
+    levels = np.unique(neighbours)
+    by_level = xr.concat(
+        [log_temperature.where(neighbours == level).mean("node") for level in levels],
+        dim="neighbours",
+    ).assign_coords(neighbours=levels)
+    dataset["temperature_by_neighbours"] = np.exp(mean_band(by_level))
+    peer = others(dataset)[:1] or [VANILLA]
+    error = dataset["l1_error"].sel(mechanism=peer[0]).fillna(np.inf)
+    about = {"description": f"the seed of the median L1 error of {peer[0]}, which the figure draws"}
+    shown = dataset["seed"].values[error.argsort()[len(error) // 2]]
+    dataset["shown_seed"] = ((), shown, about)
+    return dataset
+
+
+def diverged(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    """Which models of the regime of a variable diverged."""
+    return dataset["control_diverged" if name.startswith("control") else "diverged"]
+
+
+def others(dataset: xr.Dataset) -> list[str]:
+    """All mechanisms but vanilla."""
+    return [m for m in map(str, dataset["mechanism"].values) if m != VANILLA]
+
+
+def with_temperatures(dataset: xr.Dataset) -> list[str]:
+    """Those of them whose query temperature is not the same for all nodes."""
+    tau = dataset["inverse_temperature"]
+    same = (tau == tau.isel(node=0)).all(("seed", "node"))
+    return [m for m in others(dataset) if not same.sel(mechanism=m)]
