@@ -27,8 +27,7 @@ GATE_MEASURES = {
         "with the link's least value; NaN without a value gate",
     ),
     "gate_by_norm": Measure(
-        ("norm",),
-        "learned tau_v of a token by its norm, over directions; NaN without a value gate",
+        ("norm",), "learned tau_v of a token by its norm, over directions; NaN without a value gate"
     ),
 }
 

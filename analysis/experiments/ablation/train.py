@@ -107,10 +107,7 @@ class AblationConfig(TrainingConfig):
         mechanisms that have no other.
         """
         plain = GraphProblem(
-            family="letters",
-            dim=self.letters_dim,
-            row_weights="stationary",
-            log_frequency=True,
+            family="letters", dim=self.letters_dim, row_weights="stationary", log_frequency=True
         )
         mechanisms = chosen(self.letters_mechanisms)
         by_position = [m for m in mechanisms if not _fits(plain, m)]
@@ -252,13 +249,7 @@ def _denoise(
     problem, mechanisms = config.denoise
     training = config.training("denoise")
     measured = train_all(
-        problem,
-        mechanisms,
-        config.seed_range,
-        training,
-        device,
-        record=(),
-        progress=advance,
+        problem, mechanisms, config.seed_range, training, device, record=(), progress=advance
     )
     kept = measured[["excess", "risk", "diverged", "bayes_by_length"]]
     kept = kept.rename(bayes_by_length="held_out_bayes")
