@@ -98,11 +98,6 @@ class WeightShared(TokenScore):
     form. Of keys it is W^T x, to which a constant query has no W.
     """
 
-    def fitted(self, role: Role, form: Form) -> Score:
-        if role == "key" and form.constant_query:
-            raise Misfit("a map of the keys to share, which a constant query has not")
-        return super().fitted(role, form)
-
     def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
         return {"vector": (form.width("query") if role == "key" else form.dim,)}
 
