@@ -251,7 +251,8 @@ class DenoiseBlock(Block):
         parts = zip(*(d.split(problem.batch_size) for d in self.data), strict=True)
         for step, (tokens, filler, target) in enumerate(parts):
             n = lengths[step % len(lengths)]
-            scale = torch.where(filler[:, :n], problem.task.filler_noise, 1.0).to(tokens.dtype)
+            noise = tokens.new_full((), problem.task.filler_noise)  # in the precision of training
+            scale = torch.where(filler[:, :n], noise, 1.0)
             yield tokens[:, :n] * scale.unsqueeze(2), target
 
     def loss(self, layer: Layer, parameters: Parameters, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -272,7 +273,7 @@ class DenoiseBlock(Block):
                 risk.append(exact[-1])
             else:
                 risk.append(squared_error(estimate, self.target))
-        found = {"excess": sum(excess) / len(excess), "mse": sum(exact) / len(exact)}
+        measured = {"excess": sum(excess) / len(excess), "mse": sum(exact) / len(exact)}
         radii = self.problem.radius.tolist()
         gates = value_gates(layer, fitted.parameters, self.tokens, self.problem.inputs, radii)
-        return found | {"risk": torch.stack(risk)} | gates
+        return measured | {"risk": torch.stack(risk)} | gates
