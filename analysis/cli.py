@@ -99,7 +99,7 @@ def _explain(error: ValidationError) -> str:
     sentences = []
     for found in error.errors():
         name = ".".join(str(part) for part in found["loc"])
-        if found["type"] == "value_error":
+        if found["type"] == "value_error" and "ctx" in found:
             sentences.append(str(found["ctx"]["error"]))
         else:
             rule = found["msg"].replace("Input should", "must").replace("must be", "must be", 1)
@@ -167,8 +167,9 @@ def _run(arguments: Sequence[str]) -> None:
         to_train.reverse()  # those that take longest come last: begun last, one of them would leave a core idle
     with _progress() as progress:
         for part, workers, scheduler in ((here, 1, None), (to_train, common.workers, common.scheduler)):
-            arguments = [(*job, *alone) for job in part]
-            for name, seconds, claims, trained in run_jobs(_run_one, arguments, workers, scheduler, progress):
+            calls = [(*job, *alone) for job in part]
+            done = run_jobs(_run_one, calls, workers, scheduler, progress)
+            for name, seconds, claims, trained in done:
                 how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
                 _print_claims(claims, f"{name}: {how}, in {common.out / name}")
     _print_report(common.out)
@@ -308,10 +309,11 @@ def _verify(arguments: Sequence[str]) -> int:
         for o in outcomes.values():
             table.add_row(f"{o.cases:,}", o.verdict, o.property.name, Text(o.property.sentence))
         _print(table)
-        violated = [o for o in outcomes.values() if o.counterexample is not None]
-        for o in violated:
-            print(f"{o.property.name} is violated: {o.counterexample}")
-            print(f"  again: ssa-theory verify --only {o.property.name} --seed {o.counterexample.seed}")
+        found = ((o.property.name, o.counterexample) for o in outcomes.values())
+        violated = [(name, against) for name, against in found if against is not None]
+        for name, against in violated:
+            print(f"{name} is violated: {against}")
+            print(f"  again: ssa-theory verify --only {name} --seed {against.seed}")
         cases = sum(o.cases for o in outcomes.values())
         print(f"{len(outcomes)} properties, {cases:,} cases, {len(violated)} violated (from seed {seed})")
     return 1 if violated else 0
