@@ -27,6 +27,7 @@ class Claim:
     """
 
     id: str
+    topic: str = field(kw_only=True)
     sentence: str
     source: str
     statistic: str
@@ -37,7 +38,6 @@ class Claim:
     parts: dict[str, Estimate] = field(default_factory=dict)
     p_value: float | None = None
     corrected_p_value: float | None = None
-    topic: str = ""
 
     def __post_init__(self) -> None:
         if self.estimate.pseudo is not None:
