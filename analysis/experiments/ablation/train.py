@@ -216,7 +216,8 @@ def _letters(
     config: AblationConfig, device: torch.device, advance: Callable[[int], None]
 ) -> xr.Dataset:
     """The excess cross-entropy of every mechanism, and its L1 error weighted as the loss is."""
-    training, parts = config.training("letters"), []
+    training = config.training("letters")
+    parts: list[xr.Dataset] = []
     for problem, mechanisms in config.letters:
         if mechanisms:
             measured = train_all(
