@@ -5,6 +5,7 @@ as members.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ class SelfAttention(nn.Module):
         value = self._scaled("value", batch)
         if self.fused:
             query, key = self._scaled("query", batch), self._scaled("key", batch)
-            if padding is None:
+            if batch.blind is None:
                 y = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
             else:
                 y = F.scaled_dot_product_attention(query, key, value, attn_mask=batch.attended)
@@ -205,7 +206,9 @@ class SelfAttention(nn.Module):
 
     def _own(self, name: str) -> Parameters:
         """Of one part, by their short names."""
-        return dict(self.parts[name].items()) if name in self.parts else {}
+        if name not in self.parts:
+            return {}
+        return dict(cast(nn.ParameterDict, self.parts[name]).items())
 
     def _batch(
         self,
@@ -240,7 +243,7 @@ class SelfAttention(nn.Module):
             count = float(max(length, 1))
         if isinstance(count, Tensor):
             count = count.to(_precise(x.dtype))  # float16 counts to 65504
-        projected = {
+        projected: dict[Role, Tensor] = {
             role: getattr(self, role)(x)
             .view(size, length, self.heads, self.form.dim)
             .transpose(1, 2)
@@ -329,7 +332,8 @@ class SelfAttention(nn.Module):
             return per_token.to(precise).unflatten(0, size).movedim(0, -2).flatten(-2)
 
         query, keys = (batch.by_token(r) for r in ("query", "key"))
-        tau = {r: self._tau(r, batch) for r in ("query", "key")}
+        taus = (self._tau(r, batch) for r in ("query", "key"))
+        tau_query, tau_key = (None if tau is None else members(tau) for tau in taus)
         if not worn.score.maps_keys:
             query = query * (1 / math.sqrt(self.form.dim))
         bias = None
@@ -347,7 +351,8 @@ class SelfAttention(nn.Module):
             acting,
             members(query),
             members(keys),
-            *(None if tau[r] is None else members(tau[r]) for r in ("query", "key")),
+            tau_query,
+            tau_key,
             bias,
         )
         z = z.to(precise).unflatten(-1, (batch.size, self.heads))

@@ -12,35 +12,39 @@ class BenchConfig(TrainingConfig):
     """
 
     seeds: int = Field(
-        8192,
+        default=8192,
         ge=1,
         le=10_000_000,
         description="models in one tensor program, at most: no more than a block",
     )
     compile: bool = Field(
-        True,
+        default=True,
         description="include this trainer compiled, and measure its scaling rather than the eager "
         "one's",
     )
     workloads: tuple[WorkloadName, ...] = Field(
-        WORKLOADS,
+        default=WORKLOADS,
         description="what to train: the graph task with vanilla attention and with SSA, its "
         "prompts, denoising",
     )
     steps: int = Field(
-        200, ge=2, description="training steps of each model, at most: heavy workloads take fewer"
+        default=200,
+        ge=2,
+        description="training steps of each model, at most: heavy workloads take fewer",
     )
-    repeats: int = Field(3, ge=1, le=100, description="rounds; the fastest counts")
+    repeats: int = Field(default=3, ge=1, le=100, description="rounds; the fastest counts")
     min_seconds: float = Field(
-        1.0, ge=0, description="least length of one measurement: short trainings are repeated"
+        default=1.0,
+        ge=0,
+        description="least length of one measurement: short trainings are repeated",
     )
     scaling: tuple[int, ...] = Field(
-        (1024, 4096, 16384, 65536),
+        default=(1024, 4096, 16384, 65536),
         description="sizes of the graph ensembles trained block by block, smallest first; none: "
         "skip",
     )
     models: int = Field(
-        0,
+        default=0,
         ge=0,
         le=100_000_000,
         description="train this many models of each graph workload over all cores (1000000 takes "

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.bench.workloads import LEARNING_RATE, Arrays, Start, Workload
+from analysis.bench.workloads import LEARNING_RATE, Arrays, Start, Workload, import_jax
 from ssa_theory.ensemble import train
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, the defaults of PyTorch
@@ -109,9 +109,8 @@ def _jax(workload: Workload, start: Start, steps: int) -> Callable[[], Arrays]:
     """jit(vmap(scan)): the whole training of one model, Adam included, mapped over all and compiled
     as one program.
     """
-    import jax
-    import jax.numpy as jnp
-
+    jax = import_jax()
+    jnp = jax.numpy
     device = next(iter(start.parameters.values())).device
     first, second = BETAS
 
@@ -174,8 +173,7 @@ def _one_compiled_step() -> None:
 
 
 def _one_jax_addition() -> None:
-    import jax
-
+    jax = import_jax()
     jax.jit(lambda x: x + 1)(jax.numpy.zeros(64)).block_until_ready()
 
 

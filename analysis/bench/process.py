@@ -63,7 +63,8 @@ class Child:
     """
 
     def __init__(self, job: Job) -> None:
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        threads: dict[str, str] = dict.fromkeys(names, "1")
         threads["XLA_FLAGS"] = (
             f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
         )
@@ -77,6 +78,10 @@ class Child:
             text=True,
         )
         self.ready: dict[str, Any] = {}
+        assert (
+            self._process.stdin is not None and self._process.stdout is not None
+        )  # both are pipes
+        self._input, self._output = self._process.stdin, self._process.stdout
 
     def wait_ready(self) -> "Child":
         self.ready = self._answer()
@@ -85,7 +90,7 @@ class Child:
     def go(self) -> None:
         """Begin one measurement."""
         with contextlib.suppress(BrokenPipeError):  # it has ended: `result` says so
-            print(file=self._process.stdin, flush=True)
+            print(file=self._input, flush=True)
 
     def result(self) -> dict[str, Any]:
         """What the measurement found; `missing` with a sentence where the process ended instead."""
@@ -104,16 +109,16 @@ class Child:
         """End the process, whatever it does, and release what it holds."""
         self._process.kill()
         self._close_input()
-        self._process.stdout.close()
+        self._output.close()
         self._process.wait()
         self._errors.close()
 
     def _close_input(self) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._input.close()
 
     def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
+        line = self._output.readline()
         if line:
             return json.loads(line)
         code = self._process.wait()

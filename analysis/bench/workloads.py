@@ -31,9 +31,10 @@ LEARNING_RATE = 0.05  # of Adam, in every experiment's default
 
 WorkloadName = Literal["graph", "graph-ssa", "prompt", "denoise"]
 WORKLOADS: tuple[WorkloadName, ...] = get_args(WorkloadName)
-GRAPHS = {"graph": "vanilla", "graph-ssa": "ssa"}
+GRAPHS: dict[WorkloadName, str] = {"graph": "vanilla", "graph-ssa": "ssa"}
 """The mechanism of each workload in the vocabulary context, whose operations are counted."""
 Arrays = dict[str, Tensor]
+Precision = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def _row_loss(
     embeddings = start.own["embeddings"]
     tokens = Tokens(embeddings)
     inputs = Inputs(tokens, tokens, count=float(problem.keys))
-    training = Training(1, LEARNING_RATE, dtype=str(embeddings.dtype).removeprefix("torch."))
+    precision: Precision = "float64" if embeddings.dtype == torch.float64 else "float32"
+    training = Training(1, LEARNING_RATE, dtype=precision)
     members, device = range(start.members), embeddings.device
     block = RowBlock(members, device, inputs, queries.target, queries, training)
     return lambda parameters, batch: block.loss(layer, parameters, batch)
@@ -151,9 +153,15 @@ def _torch_logits(parameters: Arrays, embeddings: Tensor) -> Tensor:
     return query @ embeddings.T
 
 
-def _jax_logits(parameters: dict[str, Any], embeddings: Any) -> Any:
-    import jax
+def import_jax() -> Any:
+    """JAX, a peer that only `make readme` installs."""
+    import jax  # pyright: ignore[reportMissingImports], as nothing else needs it installed
 
+    return jax
+
+
+def _jax_logits(parameters: dict[str, Any], embeddings: Any) -> Any:
+    jax = import_jax()
     query = embeddings @ parameters["weight"]
     if "query.vector" in parameters:
         score = jax.nn.gelu(query, approximate=False) @ parameters["query.vector"]
@@ -180,8 +188,7 @@ def _graph(name: WorkloadName) -> Workload:
         return -(data["target"] * log_p).sum(-1).mean()
 
     def jax_loss(parameters: dict[str, Any], data: dict[str, Any]) -> Any:
-        import jax
-
+        jax = import_jax()
         log_p = jax.nn.log_softmax(_jax_logits(parameters, data["embeddings"]), axis=-1)
         return -(data["target"] * log_p).sum(-1).mean()
 
@@ -226,9 +233,8 @@ def _prompt() -> Workload:
         return -torch.where(data["target"] > 0, data["target"] * log_p, 0.0).sum(-1).mean()
 
     def jax_loss(parameters: dict[str, Any], data: dict[str, Any]) -> Any:
-        import jax
-        import jax.numpy as jnp
-
+        jax = import_jax()
+        jnp = jax.numpy
         logits = _jax_logits(parameters, data["embeddings"])[data["node"]]
         log_p = jax.nn.log_softmax(logits + jnp.log(data["counts"]), axis=-1)
         return -jnp.where(data["target"] > 0, data["target"] * log_p, 0.0).sum(-1).mean()
@@ -268,9 +274,8 @@ def _denoise() -> Workload:
         return (estimate - data["target"]).square().mean()
 
     def jax_loss(parameters: dict[str, Any], data: dict[str, Any]) -> Any:
-        import jax
-        import jax.numpy as jnp
-
+        jax = import_jax()
+        jnp = jax.numpy
         p, tokens = parameters, data["tokens"]
         weight = jax.nn.softmax(tokens @ p["weight"] / root, axis=-1)
         inner = jax.nn.gelu(tokens @ p["value.hidden"] + p["value.bias"], approximate=False)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -11,6 +12,7 @@ from scipy import stats
 
 RESAMPLES = 4999
 SIGN_FLIPS = 9999
+Resampling = Literal["BCa", "percentile"]
 Statistic = Callable[[Int[np.ndarray, "*resample seed"]], Float[np.ndarray, "*resample"]]
 
 
@@ -84,23 +86,30 @@ def estimate(
     if n < 16:
         low, high = stats.t.interval(0.95, n - 1, loc=pseudo.mean(), scale=stats.sem(pseudo))
         return Estimate(value, float(low), float(high), n, "jackknife t", pseudo)
-    for method in ("BCa", "percentile") if smooth else ("percentile",):
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # degenerate data make BCa NaN; percentiles then take its place
-            interval = stats.bootstrap(
-                (seeds,),
-                lambda index, axis: statistic(np.moveaxis(index, axis, -1)),
-                n_resamples=RESAMPLES,
-                vectorized=True,
-                batch=500,
-                method=method,
-                rng=np.random.default_rng(0),
-            ).confidence_interval
-        if np.isfinite(interval).all():
-            break
-    return Estimate(value, float(interval[0]), float(interval[1]), n, f"{method} bootstrap", pseudo)
+    method: Resampling = "BCa" if smooth else "percentile"
+    low, high = _bootstrap(statistic, seeds, method)
+    if smooth and not np.isfinite((low, high)).all():  # degenerate data make BCa NaN
+        method = "percentile"
+        low, high = _bootstrap(statistic, seeds, method)
+    return Estimate(value, low, high, n, f"{method} bootstrap", pseudo)
+
+
+def _bootstrap(
+    statistic: Statistic, seeds: Int[np.ndarray, " seed"], method: Resampling
+) -> tuple[float, float]:
+    """The 95 % interval of a statistic from resampled seeds, with a fixed random state."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        low, high = stats.bootstrap(
+            (seeds,),
+            lambda index, axis: statistic(np.moveaxis(index, axis, -1)),
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            batch=500,
+            method=method,
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    return float(low), float(high)
 
 
 def mean(x: Float[np.ndarray, " seed"]) -> Estimate:
@@ -123,6 +132,33 @@ def ratio(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> Estim
 def difference(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> Estimate:
     """mean(x - y), paired."""
     return mean(np.asarray(x, dtype=np.float64) - np.asarray(y, dtype=np.float64))
+
+
+def sign_flip_tests(
+    difference: Float[np.ndarray, "cell seed"],
+) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
+    """Two-sided p-values of a zero mean in each cell: alone, and family-wise over all cells.
+
+    Under the hypothesis the sign of each seed's difference is arbitrary; a flip turns a seed's
+    differences in all cells at once, which keeps their dependence, and the largest statistic of all
+    cells adjusts each (Westfall and Young 1993). The statistic |sum x| / sqrt(sum x^2) orders flips
+    and cells of as many seeds as |t| does, and needs no variance. Seeds that are NaN in a cell are
+    left out of it. Random flips with a fixed random state; the identity counts as one of them, so
+    no p-value is below 1 / (SIGN_FLIPS + 1).
+    """
+    x = np.nan_to_num(difference)
+    length = np.sqrt((x**2).sum(1, keepdims=True))
+    x = np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+    # A flip back to the observed signs must not lose by rounding.
+    observed = np.abs(x.sum(1)) - 1e-9
+    generator = np.random.default_rng(0)
+    alone, together = np.ones(len(x)), np.ones(len(x))
+    for start in range(0, SIGN_FLIPS, 1000):
+        flips = min(1000, SIGN_FLIPS - start)
+        flipped = np.abs(generator.choice([-1.0, 1.0], (flips, x.shape[1])) @ x.T)
+        alone += (flipped >= observed).sum(0)
+        together += (flipped.max(1, keepdims=True) >= observed).sum(0)
+    return alone / (SIGN_FLIPS + 1), together / (SIGN_FLIPS + 1)
 
 
 def rank_correlation(

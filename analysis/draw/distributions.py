@@ -1,5 +1,7 @@
 """Distributions of a positive number, one a mechanism."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -25,7 +27,7 @@ def draw_distributions(
     above them the means' intervals, of `band` (mechanism, estimate).
     """
     tallest = 0.0
-    above = {"transform": ax.get_xaxis_transform()}
+    above: dict[str, Any] = {"transform": ax.get_xaxis_transform()}
     for place, name in enumerate(values["mechanism"].values.tolist()):
         data = values.sel(mechanism=name).values
         data = np.clip(data[np.isfinite(data)], bins[0], bins[-1])
@@ -36,7 +38,7 @@ def draw_distributions(
         ax.stairs(share, bins, color=color, linestyle=look["linestyle"], linewidth=1.3)
         ax.stairs(share, bins, color=color, fill=True, alpha=0.12)
         mean, low, high = interval(band.sel(mechanism=name))
-        ax.axvline(mean, color=color, linestyle="--", linewidth=1)
+        ax.axvline(float(mean), color=color, linestyle="--", linewidth=1)
         height = 0.97 - 0.08 * place
         ax.plot([low, high], [height, height], color=color, linewidth=1.5, **above)
         ax.plot(mean, height, look["marker"], color=color, markersize=4, **above)

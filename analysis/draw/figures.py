@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -16,6 +16,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 from analysis.store.guards import warnings_of
 from analysis.store.results import write_whole
 from ssa_theory.mechanism import known
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
     {
@@ -42,7 +45,7 @@ FORMATS: Mapping[str, dict[str, None]] = MappingProxyType(
     {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 )
 """The kinds of file that a figure is written as, with the metadata left out, so that the same figure gives the same bytes."""
-_RC = {
+_RC: "dict[RcKeyType, Any]" = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
     "font.size": 9,
@@ -81,8 +84,9 @@ def draw_band(
     fill: opacity of the interval.
     """
     value, low, high = interval(band)
-    look = style(mechanism)
-    look = {k: look[k] for k in ("color", "linestyle")} | {"label": mechanism} | extra
+    whole = style(mechanism)
+    look: dict[str, Any] = {k: whole[k] for k in ("color", "linestyle")}
+    look |= {"label": mechanism} | extra
     axes.plot(x, value, **look)
     axes.fill_between(x, low, high, color=look["color"], alpha=fill, linewidth=0)
 
@@ -97,10 +101,11 @@ def draw_points(
 ) -> None:
     """Means as markers, their 95 % intervals as bars; joined: by the mechanism's line."""
     value, low, high = interval(band)
-    look = style(mechanism) | {"label": mechanism}
-    look = look | ({} if joined else {"linestyle": "none"}) | extra
+    look: dict[str, Any] = {"markersize": 5, "capsize": 2, "elinewidth": 1}
+    look |= style(mechanism) | {"label": mechanism}
+    look |= ({} if joined else {"linestyle": "none"}) | extra
     spread = np.abs(np.stack([value - low, high - value]))
-    axes.errorbar(x, value, yerr=spread, **{"markersize": 5, "capsize": 2, "elinewidth": 1} | look)
+    axes.errorbar(x, value, yerr=spread, **look)
 
 
 def draw_each(

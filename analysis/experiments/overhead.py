@@ -1,5 +1,7 @@
 """How many parameters does selective attention add to real architectures? Counted on published shapes; no training."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import xarray as xr
@@ -24,7 +26,7 @@ WIDTHS = 2 ** np.arange(11)
 """Hidden widths of the figure's curves, 1 to 1024."""
 FORMS = ("shared", "unshared", "head-wide")
 """Weights shared with the layer's projections; an MLP of its own for each temperature; the same, d_k hidden units wide."""
-_STYLE = {
+_STYLE: dict[str, dict[str, Any]] = {
     "shared": {"color": "#d55e00", "marker": "s"},
     "unshared": {"color": "#009e73", "marker": "D"},
     "head-wide": {"color": "#0072b2", "marker": "o"},

@@ -5,7 +5,7 @@ graph, the letters of English, and the control with d = K.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import xarray as xr
@@ -87,5 +87,5 @@ def train_settings(
     advance = progress(f"training {config.seeds} seeds x {len(models)} mechanisms", total)
     parts = [train(config, setting, device, advance) for setting in settings]
     names = xr.DataArray([s.name for s in settings], dims="setting", name="setting")
-    fill = {} if blank is None else {"fill_value": dict(blank)}
+    fill: dict[str, Any] = {} if blank is None else {"fill_value": dict(blank)}
     return xr.concat(parts, dim=names, join="outer", **fill)

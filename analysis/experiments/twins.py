@@ -130,7 +130,7 @@ def train(config: TwinsConfig, progress: Progress) -> xr.Dataset:
         final = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
         rows.append(fitted.by_member(final))
     dataset = dataset.assign_coords(mechanism=[m.name for m in models], step=record)
-    for name, measure in (problem.measures | DIVERGED).items():
+    for name, measure in ({**problem.measures, **DIVERGED}).items():
         values = np.stack([row[name] for row in rows])
         values = values.reshape(len(models), len(seeds), -1, *values.shape[2:])
         dims = ("mechanism", "seed", "angle", *measure.dims)

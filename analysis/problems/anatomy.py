@@ -50,7 +50,7 @@ def anatomy(block: RowBlock, layer: Layer, parameters: Parameters) -> dict[str, 
     gap = block.recorded(layer, current)["cross_entropy_gap"]
     current = {k: torch.where(v.isfinite(), v, 0.0) for k, v in current.items()}
     weight, row = current["weight"], layer.prediction(current, block.inputs)
-    norm = token_norm(weight, block.inputs.query.vector)
+    norm = token_norm(weight, block.tokens.vector)
     tau = layer.inverse_temperature("query", current, block.inputs).expand_as(norm)
     values = singular_values(weight)
     square = values.square().sum(0)

@@ -236,7 +236,7 @@ def train_all(
         mechanism=[m.name for m in mechanisms], seed=list(seeds)
     )
     labels = problem.coordinates(training) | {"step": steps}
-    for name, measure in (problem.measures | DIVERGED).items():
+    for name, measure in {**problem.measures, **DIVERGED}.items():
         if name in rows[0]:
             values = np.stack([row[name] for row in rows])
             dims = ("mechanism", "seed", *measure.dims)

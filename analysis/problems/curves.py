@@ -46,5 +46,5 @@ def first_passage(
     """
     with np.errstate(invalid="ignore"):
         below = gap <= level
-    reached = below.any(0)
+    reached = np.asarray(below.any(0))
     return np.where(reached, below.argmax(0), len(gap) - 1).astype(float), reached

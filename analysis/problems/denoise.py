@@ -186,8 +186,10 @@ class DenoiseProblem(Problem):
                 sample = task.sample(count, member_generator(seed, Stream.DATA))
                 tokens, target = (x.astype(training.dtype) for x in (sample.tokens, sample.target))
                 drawn.append((tokens, ~sample.relevant, target))
-            tokens, filler, target = zip(*drawn, strict=True)
-            return tuple(stack_members(list(x), device) for x in (tokens, filler, target))
+            tokens, filler, target = (
+                stack_members(list(x), device) for x in zip(*drawn, strict=True)
+            )
+            return tokens, filler, target
 
         key = (task, count, tuple(seeds), training.dtype, device)
         return self.memory.get("training", key, draw)
@@ -272,7 +274,10 @@ class DenoiseBlock(Block):
                 risk.append(exact[-1])
             else:
                 risk.append(squared_error(estimate, self.target))
-        found = {"excess": sum(excess) / len(excess), "mse": sum(exact) / len(exact)}
+        measured = {
+            "excess": torch.as_tensor(sum(excess) / len(excess)),
+            "mse": torch.as_tensor(sum(exact) / len(exact)),
+        }
         radii = self.problem.radius.tolist()
         gates = value_gates(layer, fitted.parameters, self.tokens, self.problem.inputs, radii)
-        return found | {"risk": torch.stack(risk)} | gates
+        return measured | {"risk": torch.stack(risk)} | gates

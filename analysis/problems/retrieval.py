@@ -164,9 +164,11 @@ class RetrievalProblem(Problem):
         return self._labels
 
     @property
-    def _labels(self) -> dict[str, list[float]]:
-        keys = {"keys": list(self.tested_keys)} if self.tested_keys else {}
-        return {"noise": list(self.noise_levels)} | keys
+    def _labels(self) -> dict[str, Sequence[float]]:
+        labels: dict[str, Sequence[float]] = {"noise": list(self.noise_levels)}
+        if self.tested_keys:
+            labels["keys"] = list(self.tested_keys)
+        return labels
 
     def _baselines(
         self, by_noise: Sequence[Retrievals], by_keys: Sequence[Retrievals]

@@ -50,7 +50,7 @@ class TwinsBlock(RowBlock):
         if replace(layer.mechanism, query=None).is_vanilla:
             rows = measured["learned_transition_matrix"]
             sound = (tau > _LEAST_TAU).all(0) & (rows > 0).all(0).all(0) & ~fitted.diverged
-            numbers = [x.cpu().numpy() for x in (self.inputs.keys.vector, rows, tau)]
+            numbers = [x.cpu().numpy() for x in (self.tokens.vector, rows, tau)]
             for i in torch.nonzero(sound).flatten().tolist():
                 bounds[i] = norm_lower_bound(*(x[..., i] for x in numbers))
         capped = measured["weight_norm"] * tau.amax(0) / self.max_inverse_temperature

@@ -156,7 +156,7 @@ def states(source: str, **spaces: Space) -> Callable[[Callable[..., None]], Prop
     """
 
     def make(check: Callable[..., None]) -> Property:
-        sentence = " ".join(check.__doc__.split("\n\n")[0].split())
+        sentence = " ".join((check.__doc__ or "").split("\n\n")[0].split())
         return Property(check.__name__.replace("_", "-"), sentence, source, spaces, check)
 
     return make

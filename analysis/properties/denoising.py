@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, xlogy
 
 from analysis.properties.base import EPS, Integer, Number, at_most, collect, equal, exact, states
 from tasks import DenoisingTask
+from tasks.denoising import NoisyTokens
 
 _SOURCE = "denoising with a value temperature; Bayes estimate in a Gaussian mixture"
 _LAW = {
@@ -65,7 +67,7 @@ def _patterns(
 
 
 @states(_SOURCE, **_TASK)
-def bayes_turns_with_the_tokens(generator: np.random.Generator, **law: int | float) -> None:
+def bayes_turns_with_the_tokens(generator: np.random.Generator, **law: Any) -> None:
     """The Bayes estimate is rotation-equivariant: turning every token turns it."""
     task = DenoisingTask(**law)
     x, slack = _drawn(generator, task)
@@ -79,7 +81,7 @@ def bayes_turns_with_the_tokens(generator: np.random.Generator, **law: int | flo
 
 
 @states(_SOURCE, **_TASK)
-def bayes_ignores_the_order(generator: np.random.Generator, **law: int | float) -> None:
+def bayes_ignores_the_order(generator: np.random.Generator, **law: Any) -> None:
     """The Bayes estimate is permutation-invariant: the order of the tokens does not matter."""
     task = DenoisingTask(**law)
     x, slack = _drawn(generator, task)
@@ -90,9 +92,7 @@ def bayes_ignores_the_order(generator: np.random.Generator, **law: int | float) 
 
 
 @states(_SOURCE, **_TASK, log_factor=Number(-5.0, 5.0, 0.0))
-def bayes_follows_the_scale(
-    generator: np.random.Generator, log_factor: float, **law: int | float
-) -> None:
+def bayes_follows_the_scale(generator: np.random.Generator, log_factor: float, **law: Any) -> None:
     """The Bayes estimate is scale-equivariant: tokens and all standard deviations times c make it c
     times as large.
     """
@@ -112,11 +112,11 @@ def bayes_follows_the_scale(
 
 
 @states(_SOURCE, **_TASK)
-def bayes_without_fillers(generator: np.random.Generator, **law: int | float) -> None:
+def bayes_without_fillers(generator: np.random.Generator, **law: Any) -> None:
     """With rho = 1 the Bayes estimate is L s^2 / (a + L s^2) times the mean token, and with rho = 0
     it is zero.
     """
-    task = DenoisingTask(**law | {"relevance": 1.0})
+    task = replace(DenoisingTask(**law), relevance=1.0)
     x, slack = _drawn(generator, task)
     shrink = (
         task.length
@@ -137,7 +137,7 @@ def bayes_without_fillers(generator: np.random.Generator, **law: int | float) ->
 
 
 @states(_SOURCE, dim=_TASK["dim"], **_LAW)
-def bayes_of_a_single_token(generator: np.random.Generator, **law: int | float) -> None:
+def bayes_of_a_single_token(generator: np.random.Generator, **law: Any) -> None:
     """With L = 1 the Bayes estimate is pi(||x||) m x: the shrunk token times the probability that
     it is relevant.
     """
@@ -149,7 +149,7 @@ def bayes_of_a_single_token(generator: np.random.Generator, **law: int | float) 
 
 
 @states(_SOURCE, **_TASK)
-def bayes_norm_bound(generator: np.random.Generator, **law: int | float) -> None:
+def bayes_norm_bound(generator: np.random.Generator, **law: Any) -> None:
     """The Bayes estimate is never longer than L s^2 / (a + L s^2) times the longest token."""
     task = DenoisingTask(**law)
     x, slack = _drawn(generator, task)
@@ -168,9 +168,7 @@ def bayes_norm_bound(generator: np.random.Generator, **law: int | float) -> None
 
 
 @states(_SOURCE, **_TASK | {"length": Integer(1, 5)}, log10_distance=Number(-3.0, 1.0, 0.0))
-def bayes_risk_identity(
-    generator: np.random.Generator, log10_distance: float, **law: int | float
-) -> None:
+def bayes_risk_identity(generator: np.random.Generator, log10_distance: float, **law: Any) -> None:
     """Given the tokens, any estimate h errs by ||h - y_hat||^2 more than the Bayes estimate y_hat,
     whose error is the posterior variance, over an enumeration of all relevance patterns; so no
     estimator beats Bayes.
@@ -198,7 +196,7 @@ def bayes_risk_identity(
 
 
 @states(_SOURCE, **_TASK | {"length": Integer(1, 5)})
-def oracle_below_bayes(generator: np.random.Generator, **law: int | float) -> None:
+def oracle_below_bayes(generator: np.random.Generator, **law: Any) -> None:
     """Given the tokens, knowing which of them are relevant lowers the expected error: E Var(y | X,
     b) <= Var(y | X), with the oracle's own variance in every relevance pattern.
     """
@@ -222,7 +220,7 @@ def oracle_below_bayes(generator: np.random.Generator, **law: int | float) -> No
 
 
 @states(_SOURCE, dim=Integer(1, 3), length=Integer(1, 4), **_LAW)
-def bayes_is_calibrated(generator: np.random.Generator, **law: int | float) -> None:
+def bayes_is_calibrated(generator: np.random.Generator, **law: Any) -> None:
     """E[y . y_hat] = E||y_hat||^2 over the sampled signals and tokens.
 
     Checked on samples with a bound that holds at every sample size: as exp(x - x^2/6) <= 1 + x +
@@ -233,7 +231,7 @@ def bayes_is_calibrated(generator: np.random.Generator, **law: int | float) -> N
     task = DenoisingTask(**law)
     pilot, data = task.sample(200, generator), task.sample(1000, generator)
 
-    def parts(sample: object) -> tuple[np.ndarray, np.ndarray]:
+    def parts(sample: NoisyTokens) -> tuple[np.ndarray, np.ndarray]:
         """D = (y - y_hat) . y_hat, and a bound of E[D^2 | X]: ||y_hat||^2 times the trace of the
         posterior covariance.
         """
@@ -251,7 +249,7 @@ def bayes_is_calibrated(generator: np.random.Generator, **law: int | float) -> N
 
 
 @states(_SOURCE, dim=_TASK["dim"], length=_TASK["length"], **_LAW)
-def risks_are_ordered(generator: np.random.Generator, **law: int | float) -> None:
+def risks_are_ordered(generator: np.random.Generator, **law: Any) -> None:
     """Oracle <= best additive <= norm threshold <= shrunk mean <= min(naive mean, prior variance),
     in risk.
     """
@@ -267,7 +265,7 @@ def risks_are_ordered(generator: np.random.Generator, **law: int | float) -> Non
 
 
 @states(_SOURCE, dim=_TASK["dim"], length=_TASK["length"], **_LAW)
-def norms_without_information(generator: np.random.Generator, **law: int | float) -> None:
+def norms_without_information(generator: np.random.Generator, **law: Any) -> None:
     """Where fillers are as long as relevant tokens, n = s^2 + a, no gate on the norm helps:
     additive = threshold = shrunk.
     """

@@ -1,11 +1,13 @@
 """The module of SSA: its reductions to plain attention, its mask, its gate, and its ensembles."""
 
 import math
+from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from analysis.properties.base import (
     EPS,
@@ -17,13 +19,13 @@ from analysis.properties.base import (
     exact,
     states,
 )
-from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Mechanism, Tokens
+from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Mechanism, Role, Tokens
 from ssa_theory.mechanism.scores import MLP, Feature, WeightShared
 from ssa_theory.mechanism.temperature import Selective
 from ssa_theory.module import SelfAttention
 
 _SOURCE = "SSA paper: attention with query, key and value temperatures"
-_ROLES = ("query", "key", "value")
+_ROLES: tuple[Role, ...] = ("query", "key", "value")
 _SIZES = {"length": Integer(1, 6), "heads": Choice((1, 2)), "width": Integer(1, 4)}
 _LAYER = _SIZES | {"causal": Choice((False, True)), "bias": Choice((False, True))}
 _TOKEN = Choice((None, "shared", "mlp", "feature"))
@@ -43,12 +45,15 @@ def _layer(
     generator: np.random.Generator,
     dim: int,
     heads: int,
-    temperatures: dict[str, Selective | None],
-    **arguments: bool,
+    temperatures: Mapping[Role, Selective | None],
+    causal: bool = True,
+    bias: bool = False,
 ) -> SelfAttention:
     """A float64 layer whose parameters are all random, the temperatures' included."""
-    worn = Mechanism("worn", **temperatures)
-    made = SelfAttention(dim, heads, worn, **arguments).double().requires_grad_(False)
+    query, key, value = (temperatures.get(role) for role in _ROLES)
+    worn = Mechanism("worn", query=query, key=key, value=value)
+    made = SelfAttention(dim, heads, worn, causal=causal, bias=bias)
+    made = made.double().requires_grad_(False)
     for parameter in made.parameters():
         parameter.copy_(0.7 * _normal(generator, *parameter.shape))
     return made
@@ -107,7 +112,7 @@ def unit_temperature_is_vanilla(
     causal: bool,
     bias: bool,
     token: str | None,
-    role: str,
+    role: Role,
 ) -> None:
     """Where every score f is zero every tau is one, and the layer is vanilla attention: its scaled
     projections to the bit, its output to rounding.
@@ -115,7 +120,7 @@ def unit_temperature_is_vanilla(
     dim = heads * width
     x = _normal(generator, 2, length, dim)
     vanilla = _layer(generator, dim, heads, {}, causal=causal, bias=bias)
-    worn = {role: _term(token, position=False)}
+    worn: dict[Role, Selective | None] = {role: _term(token, position=False)}
     start = _layer(generator, dim, heads, worn, causal=causal, bias=bias)
     start.load_state_dict(vanilla.state_dict(), strict=False)
     for name, parameter in start.parts.named_parameters():
@@ -186,14 +191,18 @@ def value_gate(
     it gets.
     """
     dim, place = heads * width + heads, place % length
-    worn = {"query": _term("feature", position=True), "value": _term("feature", position=False)}
+    worn: dict[Role, Selective | None] = {
+        "query": _term("feature", position=True),
+        "value": _term("feature", position=False),
+    }
     made = _layer(generator, dim, heads, worn, causal=causal, bias=bias)
     for name in ("query", "key"):
         getattr(made, name).weight[:, -1] = (
             0  # the last coordinate of a token speaks through its value alone
         )
-    made.parts["value"]["slope"].fill_(-1)
-    made.parts["value"]["offset"].zero_()
+    gate = cast(nn.ParameterDict, made.parts["value"])
+    gate["slope"].fill_(-1)
+    gate["offset"].zero_()
     x, features = _normal(generator, 1, length, dim), _normal(generator, 1, length)
     features[0, place] = score  # tau_v = 1 - tanh(score), which is 0 to the bit from 20 on
     changed = x.clone()
@@ -230,8 +239,8 @@ def ensemble_member_is_the_module(
         single = {name.removeprefix("query."): v[..., m] for name, v in parameters.items()}
         module.query.weight.copy_(single["weight"].T)
         module.key.weight.copy_(math.sqrt(dim) * torch.eye(dim))
-        for name, value in module.parts["query"].items() if selective else ():
-            value.copy_(single[name].unsqueeze(-1))
+        for name, value in module.parts.named_parameters():
+            value.copy_(single[name.removeprefix("query.")].unsqueeze(-1))
         x = tokens.vector[None, ..., m]
         # A score f is a sum of dim products of sums of dim products, and moves a logit in
         # proportion.

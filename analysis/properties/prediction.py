@@ -19,6 +19,7 @@ from analysis.properties.base import (
 from ssa_theory.losses import Queries, cross_entropy, log_predictive
 from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Tokens
 from tasks import KernelRegressionTask, MarkovGraphTask, NoisyRetrievalTask, Prompts
+from tasks.markov import RowWeights
 
 _MARKOV = "Markov chains; self-attention as a context-conditioned chain (2402.13512)"
 _CHAIN = {"nodes": Integer(2, 8), "density": Number(0.1, 1.0)}
@@ -97,7 +98,11 @@ def entropy_rate(generator: np.random.Generator, nodes: int, density: float, len
     log10_scale=Number(-3.0, 1.0, 0.0),
 )
 def gap_is_never_negative(
-    generator: np.random.Generator, nodes: int, density: float, weighting: str, log10_scale: float
+    generator: np.random.Generator,
+    nodes: int,
+    density: float,
+    weighting: RowWeights,
+    log10_scale: float,
 ) -> None:
     """No attention row has a lower cross-entropy than the chain's own row: the gap to H* is the
     mean Kullback-Leibler divergence, zero at the logits log P*.

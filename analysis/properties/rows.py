@@ -10,10 +10,10 @@ from torch import Tensor
 from analysis.properties.base import (
     EPS,
     Choice,
+    Inapplicable,
     Integer,
     Number,
     Row,
-    applies,
     at_most,
     collect,
     equal,
@@ -169,7 +169,7 @@ def _case(
     try:
         layer = Layer(MECHANISMS[mechanism], chosen)
     except Misfit:
-        applies(False)
+        raise Inapplicable from None
 
     def normal(*shape: int) -> Tensor:
         return torch.from_numpy(generator.standard_normal((*shape, _MEMBERS)))
@@ -203,13 +203,16 @@ def mechanism_rows(
     """Every mechanism's rows have weights of at least 0 that sum to one, or less with a sink, or
     zero with no key left; as a prediction they always sum to one, in the same proportions.
     """
-    layer, *case = _case(generator, mechanism, form, dim, keys)
-    rows, predicted, slack = layer.rows(*case), layer.prediction(*case), _slack(layer, *case)
+    layer, parameters, inputs = _case(generator, mechanism, form, dim, keys)
+    rows, predicted = layer.rows(parameters, inputs), layer.prediction(parameters, inputs)
+    slack = _slack(layer, parameters, inputs)
     total = rows.sum(1)
     at_most(0.0, rows, 0.0, "zero below each weight")
     at_most(total, 1.0, slack, "sum of a row")
     if not isinstance(layer.normalizer, SoftmaxSink):
-        dead = (layer.scores(*case) <= 0).all(1) & isinstance(layer.normalizer, Threshold | ReLA)
+        dead = (layer.scores(parameters, inputs) <= 0).all(1) & isinstance(
+            layer.normalizer, Threshold | ReLA
+        )
         equal(total, torch.where(dead, 0.0, 1.0), slack, "sum of a row")
     at_most(0.0, predicted, 0.0, "zero below each predicted probability")
     equal(predicted.sum(1), 1.0, slack, "sum of a prediction")
@@ -238,7 +241,7 @@ def mechanism_follows_the_keys(
     slack = _slack(layer, parameters, inputs)
     rows = layer.rows(parameters, inputs)
     equal(layer.rows(parameters, other), rows[:, mixed], slack, "weight in another order")
-    if layer.form.values:
+    if layer.form.values and inputs.keys is not None:
         output = layer.output(parameters, inputs)
         size = (1 + float(inputs.keys.vector.abs().max())) ** 2
         size *= 1 + sum(float(v.abs().max()) for v in parameters.values())

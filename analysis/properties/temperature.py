@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,16 +61,16 @@ _PAIR = {
 
 
 @states(_SOURCE, **_PAIR)
-def majorisation(generator: np.random.Generator, **case: object) -> None:
+def majorisation(generator: np.random.Generator, **case: Any) -> None:
     """For tau' > tau >= 0, softmax(tau' z) majorises softmax(tau z)."""
     blunt, sharp, slack, _ = _sharpened(**case)
-    sums = (p.double().sort(descending=True).values.cumsum(-1) for p in (blunt, sharp))
-    at_most(*sums, slack, "sum of the k largest weights, at tau and at tau'")
+    less, more = (p.double().sort(descending=True).values.cumsum(-1) for p in (blunt, sharp))
+    at_most(less, more, slack, "sum of the k largest weights, at tau and at tau'")
     exact(majorises(sharp, blunt, slack), "softmax(tau' z) majorises softmax(tau z)")
 
 
 @states(_SOURCE, **_PAIR)
-def concentration(generator: np.random.Generator, **case: object) -> None:
+def concentration(generator: np.random.Generator, **case: Any) -> None:
     """As tau rises, an attention row's entropy falls, and its largest weight, L2 norm, Gini and
     Hoyer index rise.
     """

@@ -2,6 +2,7 @@
 smallest counterexample.
 """
 
+import builtins
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +28,17 @@ class VerifyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seconds: float = Field(
-        60.0, gt=0, description="how long to try, shared evenly among the properties"
+        default=60.0, gt=0, description="how long to try, shared evenly among the properties"
     )
     seed: int | None = Field(
-        None, ge=0, lt=2**32, description="seed of each property's first case; default: a fresh one"
+        default=None,
+        ge=0,
+        lt=2**32,
+        description="seed of each property's first case; default: a fresh one",
     )
-    only: tuple[str, ...] = Field((), description="names of the properties to try; default: all")
+    only: tuple[str, ...] = Field(
+        default=(), description="names of the properties to try; default: all"
+    )
 
     @property
     def properties(self) -> list[Property]:
@@ -78,7 +84,7 @@ class Outcome:
     counterexample: Counterexample | None = None
     seconds: float = 0.0
 
-    @property
+    @builtins.property
     def verdict(self) -> str:
         """`violated`, `holds` on all cases tried, or `not tried`."""
         if self.counterexample is not None:
@@ -104,7 +110,7 @@ class Trial:
         """Try further cases until `seconds` are over, `cases` more have survived, or one does not.
         At least one is tried.
         """
-        start, survived = time.monotonic(), self._cases
+        start, survived, spent = time.monotonic(), self._cases, 0.0
         for seed in self._seeds:
             arguments = self.property.arguments(seed)
             try:

@@ -178,8 +178,12 @@ class Entmax(Sparse):
         return LEAST_ALPHA + (2 - LEAST_ALPHA) * torch.sigmoid(parameters["alpha_score"])
 
     def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        alpha = self.alpha(parameters)
         return entmax_bisect(
-            scores, self.alpha(parameters), dim=dim, n_iter=_BISECTIONS[scores.dtype]
+            scores,
+            alpha,  # pyright: ignore[reportArgumentType], entmax's own hint forgets tensors
+            dim=dim,
+            n_iter=_BISECTIONS[scores.dtype],
         )
 
 

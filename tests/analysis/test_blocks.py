@@ -315,8 +315,8 @@ def test_memory_is_bounded_by_the_block_and_not_by_the_ensemble(tmp_path):
         "from analysis.experiments.base import silent; from analysis.experiments.phase import PHASE, PhaseConfig\n"
         "torch.set_num_threads(1)\n"
         "def peak(seeds, block):\n"
-        "    config = PhaseConfig(seeds=seeds, block_seeds=block, families=('ring',), nodes=16, dims=(16,), steps=(2,),\n"
-        "        variants=('vanilla', 'ssa'), dtype='float64', device='cpu')\n"
+        "    config = PhaseConfig(seeds=seeds, block_seeds=block, families=('graded',), nodes=16, dims=(16,), steps=(2,),\n"
+        "        mechanisms=('vanilla', 'ssa'), dtype='float64', device='cpu')\n"
         f"    run_blocks(PHASE, config, Path({str(tmp_path)!r}) / str(block), 1, None, silent)\n"
         "    status = Path('/proc/self/status').read_text()\n"  # ru_maxrss would start at the parent's peak
         "    return int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) / 1024\n"

@@ -19,7 +19,8 @@ from analysis.store.config import SeededConfig
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
 from analysis.draw.figures import new_figure, save_figure
-from analysis.claims.ledger import TOPICS, ledger, topic_of
+from analysis.claims.ledger import ledger
+from analysis.claims.topics import TOPICS
 from analysis.report.readme import PICTURE, TELLING, blocks, fill
 from analysis.report.report import _flags, inline_svg, read_stored, render, write_report
 from analysis.store.results import load
@@ -29,8 +30,9 @@ from analysis.claims.statistics import mean
 RNG = np.random.default_rng(0)
 
 
-def claim(identity, values, relation="<", threshold=1.0, asked=64):
-    return Claim(identity, f"sentence of {identity} & <b>", "paper", "mean", relation, threshold, mean(values), asked)
+def claim(identity, values, topic="error", asked=64):
+    text = f"sentence of {identity} & <b>"
+    return Claim(identity, text, "paper", "mean", "<", 1.0, mean(values), asked, topic=topic)
 
 
 SURE, AGAINST, OPEN = (centre + 0.1 * RNG.normal(size=64) for centre in (0.5, 1.5, 1.0))
@@ -38,20 +40,24 @@ CLAIMS = [
     claim("graph-l1-ssa", SURE),
     claim("letters-l1-ssa", AGAINST),
     claim("les-miserables-gap-ssa", OPEN),
-    claim("graph-temperature-order-ssa", AGAINST),
-    claim("twins-gap-ssa", np.full(64, np.nan)),
+    claim("graph-temperature-order-ssa", AGAINST, "order"),
+    claim("twins-gap-ssa", np.full(64, np.nan), "twins"),
 ]
 
 
-def test_every_topic_is_decided_by_one_of_its_own_tests():
-    assert len({t.name for t in TOPICS}) == len(TOPICS)
-    for topic in TOPICS:
-        assert topic_of(topic.decided_by) is topic
+def test_topics_have_names_and_deciding_tests_of_their_own():
+    for field in ("name", "sentence", "decided_by"):
+        assert len({getattr(t, field) for t in TOPICS}) == len(TOPICS)
 
 
-def test_a_claim_without_a_topic_is_refused():
-    with pytest.raises(ValueError, match="belongs to no topic: add a pattern"):
-        ledger([claim("unheard-of", SURE)])
+def test_a_claim_names_its_topic_and_one_of_the_users_own_comes_last():
+    with pytest.raises(TypeError, match="topic"):
+        Claim("id", "sentence", "source", "mean", "<", 1.0, mean(SURE), 64)
+    *entries, own = ledger([claim("mine", SURE, topic="votes")])
+    assert [e.topic for e in entries] == list(TOPICS)
+    assert own.topic.name == "votes"
+    assert own.verdict is None
+    assert own.counts["supported"] == 1
 
 
 def test_the_ledger_counts_and_decides():
@@ -128,7 +134,7 @@ def test_the_report_is_self_contained_and_the_same_every_time(stored):
 
 
 def test_the_command_of_a_section_makes_the_same_config():
-    config = {"position": True, "variants": ("vanilla", "ssa"), "steps": 7, "seeds": 3}
+    config = {"position": True, "mechanisms": ("vanilla", "ssa"), "steps": 7, "seeds": 3}
     graph = EXPERIMENTS["graph"]
     wanted = graph.config(**config)
     flags = _flags(graph, json.loads(wanted.model_dump_json())).split()

@@ -2,6 +2,8 @@
 steps to each level.
 """
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -94,7 +96,7 @@ def _draw_ratios(ax: Axes, at: xr.Dataset) -> None:
             censored = reached.min(("mechanism", "seed")).values < 1
             for hollow in (False, True):
                 (place,) = np.nonzero(censored == hollow)
-                face = {"markerfacecolor": "white"} if hollow else {}
+                face: dict[str, Any] = {"markerfacecolor": "white"} if hollow else {}
                 band = cell["ratio"].sel(other=name).isel(level=place)
                 draw_points(ax, place + offset, band, name, **look, **face)
     ax.axhline(1, color=style(VANILLA)["color"], linewidth=1)

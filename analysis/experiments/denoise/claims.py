@@ -22,7 +22,7 @@ def judge(config: DenoiseConfig, dataset: xr.Dataset) -> list[Claim]:
     mechanisms = chosen(config.mechanisms)
     mse = {m.name: at["mse"].sel(mechanism=m.name).values for m in mechanisms}
     mse |= {name: at[f"held_out_{name}"].values for name in ("naive", "bayes", "oracle")}
-    gates = {m.name: m.value for m in mechanisms if _is_value_gate(m)}
+    gates = {m.name: gate for m in mechanisms if (gate := _value_gate(m)) is not None}
     closed = {name: np.full(config.seeds, float(at[name])) for name in ("additive", "shrunk")}
 
     def above(
@@ -146,11 +146,12 @@ def _no_information(lines: Lines, dataset: xr.Dataset, gates: list[str]) -> None
             )
 
 
-def _is_value_gate(mechanism: Mechanism) -> bool:
-    """Whether a value temperature with a token term is all that it has."""
+def _value_gate(mechanism: Mechanism) -> Selective | None:
+    """Its value temperature, if that has a token term and is all that it has."""
     value = mechanism.value
-    has_gate = isinstance(value, Selective) and value.score is not None
-    return has_gate and replace(mechanism, value=None).is_vanilla
+    if not isinstance(value, Selective) or value.score is None:
+        return None
+    return value if replace(mechanism, value=None).is_vanilla else None
 
 
 def _is_inside_the_softmax(mechanism: Mechanism) -> bool:

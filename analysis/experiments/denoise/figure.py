@@ -2,6 +2,8 @@
 s_noise, the learned gate.
 """
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -57,7 +59,9 @@ def _draw_bars(ax: Axes, dataset: xr.Dataset) -> None:
     for place, (value, low, high, _, baseline) in zip(
         reversed(range(len(rows))), rows, strict=True
     ):
-        look = {"facecolor": "white", "hatch": "////"} if baseline else {"facecolor": "#9ecae1"}
+        look: dict[str, Any] = {"facecolor": "#9ecae1"}
+        if baseline:
+            look = {"facecolor": "white", "hatch": "////"}
         label = "baseline, closed form (Bayes: Monte Carlo)" if baseline else "learned"
         ax.barh(
             place,

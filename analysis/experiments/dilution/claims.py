@@ -1,5 +1,7 @@
 """The ledger lines of the dilution experiment. Thresholds are fixed here, before any run."""
 
+from typing import cast
+
 import numpy as np
 import xarray as xr
 from scipy.special import expit
@@ -72,9 +74,8 @@ def _add_theory(lines: Lines, dataset: xr.Dataset) -> None:
         return
     limits = dataset["critical_inverse_temperature_theory"]
     with np.errstate(invalid="ignore"):  # an infinite tau within an infinite bound violates nothing
-        outside = np.maximum(
-            limits.sel(bound="lower") - critical, critical - limits.sel(bound="upper")
-        )
+        apart = (limits.sel(bound="lower") - critical, critical - limits.sel(bound="upper"))
+        outside = cast(xr.DataArray, np.maximum(*apart))  # numpy does not say that labels stay
     for law, what in (
         ("equal", "equals its closed form"),
         ("bounded", "lies within its certified bounds"),

@@ -2,7 +2,7 @@
 and the critical tau.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -66,8 +66,8 @@ def _draw_mass(ax: Axes, dataset: xr.Dataset, law: str) -> None:
         draw_points(ax, n, one["needle_mass_band"], name, label=None, markersize=4)
         ax.plot([], [], label=name, markersize=4.5, **style(name))
         if law == "bounded":
-            limits = (one["needle_mass_bound"].sel(bound=b) for b in ("lower", "upper"))
-            ax.fill_between(n, *limits, color=style(name)["color"], alpha=0.12, linewidth=0)
+            lower, upper = (one["needle_mass_bound"].sel(bound=b) for b in ("lower", "upper"))
+            ax.fill_between(n, lower, upper, color=style(name)["color"], alpha=0.12, linewidth=0)
     note = "shaded: certified bounds" if law == "bounded" else ""
     if law == "gaussian" and (selective := _selective(dataset)):
         for name in selective:
@@ -104,7 +104,8 @@ def _draw_support(ax: Axes, dataset: xr.Dataset) -> None:
     for name in dataset["mechanism"].values:
         one = shown.sel(mechanism=name)
         ax.plot(n, np.exp(one["entropy_theory"]), **_line(name))
-        draw_points(ax, n, np.exp(one["entropy_band"]), name, markersize=4)
+        support = cast(xr.DataArray, np.exp(one["entropy_band"]))  # numpy does not say so
+        draw_points(ax, n, support, name, markersize=4)
     ax.set(
         xscale="log",
         yscale="log",
@@ -123,7 +124,7 @@ def _draw_freezing(ax: Axes, dataset: xr.Dataset) -> None:
     for i, count in enumerate(dataset["freezing_length"].values):
         one, log_count = dataset.sel(freezing_length=count), np.log(count)
         color, line, marker = _COUNTS[i % len(_COUNTS)]
-        look = {"color": color, "linestyle": line}
+        look: dict[str, Any] = {"color": color, "linestyle": line}
         ax.plot(x, one["log_partition_theory"] / log_count, linewidth=1.3, **look)
         points = {"color": color, "marker": marker, "label": None, "markersize": 4}
         draw_points(ax, x, one["log_partition_band"] / log_count, VANILLA, **points)
@@ -146,7 +147,7 @@ def _draw_critical(ax: Axes, dataset: xr.Dataset, config: DilutionConfig) -> Non
     theory = dataset["critical_inverse_temperature_theory"]
     measured = dataset["critical_inverse_temperature_median"]
     for law, (color, line, marker, label) in _LAWS.items():
-        look = {"color": color, "linestyle": line}
+        look: dict[str, Any] = {"color": color, "linestyle": line}
         for j, m in enumerate(needles):
             limits = theory.sel(law=law, needles=m)
             lower, upper = (limits.sel(bound=b).values for b in ("lower", "upper"))
@@ -157,7 +158,12 @@ def _draw_critical(ax: Axes, dataset: xr.Dataset, config: DilutionConfig) -> Non
                 ax.plot(n, shown, linewidth=(1.5, 0.8)[j], **look)
             points = measured.sel(law=law, needles=m).values
             finite, fill = np.isfinite(points), (color, "none")[j]
-            marks = {"marker": marker, "markerfacecolor": fill, "markersize": 4.5, "color": color}
+            marks: dict[str, Any] = {
+                "marker": marker,
+                "markerfacecolor": fill,
+                "markersize": 4.5,
+                "color": color,
+            }
             ax.plot(n[finite], points[finite], linestyle="none", **marks)
         ax.plot([], [], label=label, markersize=4.5, marker=marker, **look)
     names = [str(name) for name in dataset["mechanism"].values]

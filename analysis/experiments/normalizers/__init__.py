@@ -13,8 +13,11 @@ from analysis.experiments.mechanisms import chosen
 from analysis.experiments.normalizers.claims import judge
 from analysis.experiments.normalizers.config import SOFTMAX, TEMPERATURES, NormalizersConfig
 from analysis.experiments.normalizers.figure import draw
-from analysis.problems.base import Block, Fitted, fit
+from analysis.problems.base import Fitted, fit
+from analysis.problems.kernel_regression import KernelRegressionBlock
 from analysis.problems.measures import row_l1, row_shape
+from analysis.problems.retrieval import RetrievalBlock
+from analysis.problems.rows import RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
 from ssa_theory.ensemble import resolve_device
 from ssa_theory.losses import squared_distance
@@ -87,13 +90,15 @@ def train(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
             "normalizer": [SOFTMAX if m.is_vanilla else m.name for m in mechanisms],
             "temperature": list(TEMPERATURES),
             "seed": list(config.seed_range),
-            "length": config.tasks["length"].problem.lengths,
+            "length": config.growing.lengths,
         }
     )
     return _add(dataset, measured, _MODEL, _BY_TASK)
 
 
-def _measure(block: Block, layer: Layer, fitted: Fitted) -> Values:
+def _measure(
+    block: RowBlock | RetrievalBlock | KernelRegressionBlock, layer: Layer, fitted: Fitted
+) -> Values:
     """Of one model on one task, by seed: what `_BY_TASK` and `_SINGLE` name."""
     rows, target = block.rows(layer, fitted.parameters)
     evaluated, measured = block.evaluate(layer, fitted), measure_rows(rows, target)

@@ -94,13 +94,13 @@ def judge(config: NormalizersConfig, dataset: xr.Dataset) -> list[Claim]:
         "training"
     )
     for n in (n for n in names if type(mechanism_of(n).normalizer) in _ALPHA):
-        slope = _support_slope(config, dataset, n)
-        if slope is not None:
+        slope, peer = (_support_slope(config, dataset, m) for m in (n, SOFTMAX))
+        if slope is not None and peer is not None:
             sentence = (
                 f"{n} resists dilution without a temperature: its support grows slower than the "
                 "context"
             )
-            parts, grows = _exponents(config, dataset, n), mean(slope)
+            parts, grows = _exponents(config, dataset, n, peer), mean(slope)
             lines.add(TOPIC, f"dilution-{n}", sentence, statistic, "<", DILUTED, grows, parts)
     return lines.claims
 
@@ -111,7 +111,7 @@ def _best_substitute(
     """min over normalisers of max over tasks of mean(without) / mean(peer); a seed counts where all
     its models do.
     """
-    usable = np.isfinite(without).all((0, 1)) & np.isfinite(peer).all(0)
+    usable = np.asarray(np.isfinite(without).all((0, 1)) & np.isfinite(peer).all(0))
     return estimate(
         lambda i: (without[..., i].mean(-1) / peer[:, None, i].mean(-1)).max(0).min(0),
         usable,
@@ -121,7 +121,7 @@ def _best_substitute(
 
 def _mean_ratio(x: Float[np.ndarray, "task seed"], y: Float[np.ndarray, "task seed"]) -> Estimate:
     """The geometric mean over tasks of mean(x) / mean(y), paired."""
-    usable = np.isfinite(x).all(0) & np.isfinite(y).all(0)
+    usable = np.asarray(np.isfinite(x).all(0) & np.isfinite(y).all(0))
     return estimate(lambda i: np.exp(np.log(x[:, i].mean(-1) / y[:, i].mean(-1)).mean(0)), usable)
 
 
@@ -140,7 +140,10 @@ def _support_slope(
 
 
 def _exponents(
-    config: NormalizersConfig, dataset: xr.Dataset, normalizer: str
+    config: NormalizersConfig,
+    dataset: xr.Dataset,
+    normalizer: str,
+    softmax: Float[np.ndarray, " seed"],
 ) -> dict[str, Estimate]:
     """The exponent of the closed form in the limit of long contexts, and softmax's as measured."""
     dim = config.tasks["length"].problem.form.dim
@@ -150,5 +153,5 @@ def _exponents(
     limit = [support_exponent(float(a), dim) if np.isfinite(a) else np.nan for a in alpha]
     return {
         "limit of long contexts": mean(np.array(limit)),
-        SOFTMAX: mean(_support_slope(config, dataset, SOFTMAX)),
+        SOFTMAX: mean(softmax),
     }

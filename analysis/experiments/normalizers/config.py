@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pydantic import Field, model_validator
 
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.problems.base import Problem, Training
+from analysis.problems.base import Training
 from analysis.problems.graph import GraphProblem
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from analysis.problems.retrieval import RetrievalProblem
@@ -15,6 +15,7 @@ from ssa_theory.mechanism.normalizers import Sparse, TopK
 
 SOFTMAX = "softmax"
 """What vanilla attention is called among normalisers."""
+RowProblem = GraphProblem | RetrievalProblem | KernelRegressionProblem
 TEMPERATURES = ("without", "with")
 _CONTEXTS = 32  # training contexts a seed of task length
 _COOLDOWN_SHARE = 5  # the last fifth of the steps is made at a tenth of the step size
@@ -36,7 +37,7 @@ class Task:
     that top-k keeps.
     """
 
-    problem: Problem
+    problem: RowProblem
     training: Training
     temperature: str
     top: int
@@ -113,20 +114,24 @@ class NormalizersConfig(TrainingConfig):
             self.retrieval_held_out,
             score="brier",
         )
-        length = KernelRegressionProblem(
+        return {
+            "graph": Task(graph, self._training("graph"), "ssa-query", self.graph_top),
+            "retrieval": Task(
+                retrieval, self._training("retrieval"), "ssa-feature", self.retrieval_top
+            ),
+            "length": Task(self.growing, self._training("length"), "ssa-position", self.length_top),
+        }
+
+    @property
+    def growing(self) -> KernelRegressionProblem:
+        """That of task length."""
+        return KernelRegressionProblem(
             train_lengths=self.length_train,
             test_lengths=self.length_test,
             contexts=_CONTEXTS,
             batch_size=self.length_batch,
             held_out=self.length_held_out,
         )
-        return {
-            "graph": Task(graph, self._training("graph"), "ssa-query", self.graph_top),
-            "retrieval": Task(
-                retrieval, self._training("retrieval"), "ssa-feature", self.retrieval_top
-            ),
-            "length": Task(length, self._training("length"), "ssa-position", self.length_top),
-        }
 
     def _training(self, task: str) -> Training:
         steps, rate = getattr(self, f"{task}_steps"), getattr(self, f"{task}_learning_rate")

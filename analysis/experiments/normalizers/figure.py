@@ -152,6 +152,11 @@ def _legend(names: list[str]) -> list[Line2D]:
     handles = [Line2D([], [], label=n, markersize=6, **_look(n)) for n in names]
     faces = {"open: without temperature": "white", "filled: with SSA temperature": "#555555"}
     for label, face in faces.items():
-        mark = {"color": "#555555", "marker": "o", "linestyle": "none", "markerfacecolor": face}
+        mark: dict[str, Any] = {
+            "color": "#555555",
+            "marker": "o",
+            "linestyle": "none",
+            "markerfacecolor": face,
+        }
         handles.append(Line2D([], [], label=label, **mark))
     return handles + [Line2D([], [], **look) for look in (_PEER, *_BASELINE.values())]

@@ -3,8 +3,8 @@
 import xarray as xr
 
 from analysis.claims.builder import Lines
-from analysis.claims.claim import Claim
-from analysis.claims.topics import NORM, PAPER, PROJECT, SPIKINESS
+from analysis.claims.claim import Claim, Relation
+from analysis.claims.topics import NORM, PAPER, PROJECT, SPIKINESS, Topic
 from analysis.experiments.norms.train import COMPARISONS, NormsConfig
 from ssa_theory.mechanism import VANILLA
 
@@ -14,7 +14,7 @@ _AT = {"steps": "after equal steps", "loss": "at equal loss"}
 _SCALE = "smaller effective logit scale tau_i ||W^T e_i|| than vanilla"
 _SHARP = "spikier rows than vanilla (smaller effective support) where the target is sharp"
 _BLUNT = "rows no spikier than vanilla's where the target is blunt"
-_COMPARED = (
+_COMPARED: tuple[tuple[Topic, str, str, str, Relation, float], ...] = (
     (NORM, "spectral", "weight_norm", "smaller spectral norm of W than vanilla", "<", 1.0),
     (NORM, "token", "mean_token_norm", "smaller mean token norm than vanilla", "<", 1.0),
     (NORM, "scale", "mean_logit_scale", _SCALE, "<", 1.0),
