@@ -186,9 +186,11 @@ def mean_band(data: xr.DataArray) -> xr.DataArray:
     moved = data.transpose(..., "seed")
     points = np.asarray(moved, dtype=np.float64).reshape(-1, moved.sizes["seed"])
     table = [(e.value, e.low, e.high) for e in map(mean, points)]
+    what = data.attrs.get("description", data.name)
     return xr.DataArray(
         np.reshape(table, (*moved.shape[:-1], 3)),
         dims=(*moved.dims[:-1], "estimate"),
         coords={k: v for k, v in data.coords.items() if "seed" not in v.dims}
         | {"estimate": ["value", "low", "high"]},
+        attrs={"description": f"mean over seeds, with its 95 % interval: {what}"},
     )
