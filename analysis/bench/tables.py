@@ -24,13 +24,13 @@ _NONE = "-"
 
 def tables(report: dict[str, Any]) -> list[Table]:
     """For the terminal."""
-    found = []
+    drawn = []
     for columns, rows in ((SPEED, speed_rows(report)), (SCALING, scaling_rows(report))):
         table = Table(*columns, box=None, pad_edge=False)
         for row in rows:
             table.add_row(*row)
-        found.append(table)
-    return found
+        drawn.append(table)
+    return drawn
 
 
 def speed_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -116,7 +116,7 @@ def _scaling_rows(
 def notes(report: dict[str, Any]) -> list[str]:
     """What was trained and how it was measured, a sentence or two each."""
     machine = report["machine"]
-    found = [
+    sentences = [
         f"Machine: {machine['processor']}, {machine['cores']} cores, {report['device']}. Each "
         "contender has a process, one core and one thread of its own, trains the same models from "
         "the same start, and measures in rounds with the others; the fastest round counts. "
@@ -130,19 +130,19 @@ def notes(report: dict[str, Any]) -> list[str]:
         rows = [row for row in work["contenders"].values() if "missing" not in row]
         models = max((row["models"] for row in rows), default=0)
         single = work["contenders"].get(ONE_AT_A_TIME, {}).get("models", 0)
-        found.append(
+        sentences.append(
             f"`{name}`: {work['about']}; {models:,} models ({single} one at a time) x "
             f"{work['steps']} steps of Adam."
         )
         if ceiling := work["ceiling"]:
-            found.append(
+            sentences.append(
                 f"Ceiling of `{name}`: {ceiling['operations_per_second'] / 1e9:.0f} G operations "
                 "per second, the rate of this machine's multiply-adds in float32 matrix products "
                 f"within the cache, over the {ceiling['operations_per_model_step']:,} operations "
                 f"of a model's step, of which {ceiling['of_which_functions']} exponentials and the "
                 f"like at {ceiling['operations_per_function']} each."
             )
-    return found
+    return sentences
 
 
 def _times(ratio: float | None) -> str:

@@ -274,10 +274,10 @@ class DenoiseBlock(Block):
                 risk.append(exact[-1])
             else:
                 risk.append(squared_error(estimate, self.target))
-        found = {
+        measured = {
             "excess": torch.as_tensor(sum(excess) / len(excess)),
             "mse": torch.as_tensor(sum(exact) / len(exact)),
         }
         radii = self.problem.radius.tolist()
         gates = value_gates(layer, fitted.parameters, self.tokens, self.problem.inputs, radii)
-        return found | {"risk": torch.stack(risk)} | gates
+        return measured | {"risk": torch.stack(risk)} | gates

@@ -27,8 +27,7 @@ GATE_MEASURES = {
         "with the link's least value; NaN without a value gate",
     ),
     "gate_by_norm": Measure(
-        ("norm",),
-        "learned tau_v of a token by its norm, over directions; NaN without a value gate",
+        ("norm",), "learned tau_v of a token by its norm, over directions; NaN without a value gate"
     ),
 }
 
@@ -48,14 +47,14 @@ def value_gates(
     """
     value, places = layer.mechanism.value, tokens.select(2, 0)
     nothing = torch.full_like(places[0, 0], torch.nan)
-    found = {
+    measured = {
         "gate_saturation": nothing.expand(len(BOUNDS), -1),
         "gate_floor": nothing,
         "gate_by_norm": nothing.expand(len(radii), -1),
     }
     if not isinstance(value, Selective):
-        return found
-    found["gate_floor"] = value.floor(own(parameters, "value"), float(tokens.shape[1]))
+        return measured
+    measured["gate_floor"] = value.floor(own(parameters, "value"), float(tokens.shape[1]))
     some = tokens[:_DIRECTIONS]
     direction = some / some.norm(dim=2, keepdim=True)
 
@@ -63,10 +62,10 @@ def value_gates(
         tau = layer.inverse_temperature("value", parameters, inputs(radius * direction))
         return tau.expand_as(places[:_DIRECTIONS]).mean((0, 1))
 
-    found["gate_by_norm"] = torch.stack([gate(r) for r in radii])
+    measured["gate_by_norm"] = torch.stack([gate(r) for r in radii])
     if value.score is not None:
         f = layer.token_score("value", parameters, inputs(tokens)).expand_as(places)
         still = value.link.slope(f) < VANISHED
         shares = (still & (f < 0), still & (f > 0))
-        found["gate_saturation"] = torch.stack([s.to(f.dtype).mean((0, 1)) for s in shares])
-    return found
+        measured["gate_saturation"] = torch.stack([s.to(f.dtype).mean((0, 1)) for s in shares])
+    return measured

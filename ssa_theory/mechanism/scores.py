@@ -95,11 +95,12 @@ class Feature(Score):
 @dataclass(frozen=True)
 class WeightShared(TokenScore):
     """f = w . gelu(W x), W x the layer's own projection: arXiv 2411.12892's parameter-efficient
-    form. Of keys it is W^T x, to which a constant query has no W.
+    form. Of keys without a map of their own it is W^T x, to which a constant query has no W.
     """
 
     def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
-        return {"vector": (form.width("query") if role == "key" else form.dim,)}
+        own_map = role != "key" or form.key_dim is not None
+        return {"vector": (form.dim if own_map else form.width("query"),)}
 
     def fitted(self, role: Role, form: Form) -> "Score":
         if role == "key" and form.constant_query:

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from analysis.problems import DenoiseProblem, Training, train_all
 from ssa_theory import Stream, member_generator
-from ssa_theory.mechanism import mechanism
+from ssa_theory.mechanism import MECHANISMS, Misfit, mechanism
 from tasks.denoising import DenoisingTask
 
 CPU = torch.device("cpu")
@@ -87,3 +87,22 @@ def test_contexts_without_exact_bayes_are_refused_for_training():
     with pytest.raises(ValueError, match="between 1 and 14"):
         DenoiseProblem(DenoisingTask(length=20))
     assert DenoiseProblem(DenoisingTask(length=20), lengths=(3,)).test_lengths == [3, 20]
+
+
+@pytest.mark.parametrize("query", ["readout", "last"])
+def test_every_mechanism_that_fits_is_trained_and_measured(query):
+    problem = DenoiseProblem(TASK, query, batch_size=4, held_out=8, lengths=(2, 4))
+    fitting, refused = [], set()
+    for name, entry in MECHANISMS.items():
+        try:
+            problem.layer(entry)
+        except Misfit:
+            refused.add(name)
+        else:
+            fitting.append(entry)
+    found = train_all(problem, fitting, [0, 1], TRAINING, CPU)
+    assert np.isfinite(found["mse"]).all()
+    assert (found["excess"] >= 0).all()
+    unfit = {"ssa-feature", "ssa-feature-key", "ssa-feature-exp", "ssa-degree", "ssa-free"}
+    only_last = {"gated", "gated-head"}
+    assert refused == (unfit | only_last if query == "readout" else unfit)

@@ -19,14 +19,14 @@ def test_variables_and_dimensions():
     result = GRAPH.run(GraphConfig(seeds=3, steps=20, control_steps=30), silent)
     dims = {
         "transition_matrix": ("seed", "node", "next"),
-        "learned_transition_matrix": ("variant", "seed", "node", "next"),
-        "cross_entropy_gap": ("variant", "seed", "step"),
-        "l1_error": ("variant", "seed"),
-        "weight_norm": ("variant", "seed"),
-        "inverse_temperature": ("variant", "seed", "node"),
+        "learned_transition_matrix": ("mechanism", "seed", "node", "next"),
+        "cross_entropy_gap": ("mechanism", "seed", "step"),
+        "l1_error": ("mechanism", "seed"),
+        "weight_norm": ("mechanism", "seed"),
+        "inverse_temperature": ("mechanism", "seed", "node"),
         "out_degree": ("seed", "node"),
-        "control_l1_error": ("variant", "seed"),
-        "control_cross_entropy_gap": ("variant", "seed", "control_step"),
+        "control_l1_error": ("mechanism", "seed"),
+        "control_cross_entropy_gap": ("mechanism", "seed", "control_step"),
     }
     assert {name: result[name].dims for name in dims} == dims
     assert result.sizes["step"] == 21
@@ -36,25 +36,46 @@ def test_variables_and_dimensions():
     np.testing.assert_allclose(learned.sum("next"), 1)
     # The stored summaries follow from the stored matrices.
     l1 = np.abs(learned - result["transition_matrix"]).sum("next").mean("node")
-    np.testing.assert_allclose(result["l1_error"], l1.transpose("variant", "seed"))
+    np.testing.assert_allclose(result["l1_error"], l1.transpose("mechanism", "seed"))
     truth = result["transition_matrix"]
     kl = (truth * (np.log(truth.where(truth > 0, 1)) - np.log(learned))).sum("next").mean("node")
-    np.testing.assert_allclose(result["cross_entropy_gap"].isel(step=-1), kl.transpose("variant", "seed"), atol=1e-10)
+    np.testing.assert_allclose(
+        result["cross_entropy_gap"].isel(step=-1), kl.transpose("mechanism", "seed"), atol=1e-10
+    )
     assert (result["cross_entropy_gap"] > 0).all()
-    np.testing.assert_array_equal(result["inverse_temperature"].sel(variant="vanilla"), 1)
+    np.testing.assert_array_equal(result["inverse_temperature"].sel(mechanism="vanilla"), 1)
 
 
-@pytest.mark.parametrize("context", [{}, {"context": "prompt", "loss": "sampled"}, {"loss": "sampled"}])
+@pytest.mark.parametrize(
+    "context", [{}, {"context": "prompt", "loss": "sampled"}, {"loss": "sampled"}]
+)
 def test_a_seed_names_its_model_whatever_is_trained_beside_it(context):
     together = GRAPH.run(GraphConfig(**SMALL, **context, family="erdos-renyi"), silent)
     alone = GRAPH.run(
-        GraphConfig(**SMALL | {"seeds": 1}, **context, first_seed=2, variants=("ssa",), family="erdos-renyi"), silent
+        GraphConfig(
+            **SMALL | {"seeds": 1},
+            **context,
+            first_seed=2,
+            mechanisms=("ssa",),
+            family="erdos-renyi",
+        ),
+        silent,
     )
-    for name in ("transition_matrix", "learned_transition_matrix", "cross_entropy_gap", "inverse_temperature"):
+    for name in (
+        "transition_matrix",
+        "learned_transition_matrix",
+        "cross_entropy_gap",
+        "inverse_temperature",
+    ):
         one = together[name].sel(seed=2)
-        one = one.sel(variant="ssa") if "variant" in one.dims else one
+        one = one.sel(mechanism="ssa") if "mechanism" in one.dims else one
         np.testing.assert_allclose(one, alone[name].sel(seed=2).squeeze(), rtol=1e-4, atol=1e-6)
-    assert abs(together["transition_matrix"].sel(seed=0) - together["transition_matrix"].sel(seed=1)).max() > 0
+    assert (
+        abs(
+            together["transition_matrix"].sel(seed=0) - together["transition_matrix"].sel(seed=1)
+        ).max()
+        > 0
+    )
 
 
 def test_the_same_config_gives_the_same_bits():
@@ -70,7 +91,7 @@ def test_prompt_training_approaches_the_bayes_loss(loss):
         steps=400,
         context="prompt",
         loss=loss,
-        variants=("ssa-free",),
+        mechanisms=("ssa-free",),
         control_steps=0,
         learning_rate=0.05,
     )
@@ -81,42 +102,62 @@ def test_prompt_training_approaches_the_bayes_loss(loss):
 
 def test_sampled_transitions_approach_the_exact_solution():
     config = GraphConfig(
-        seeds=4, dim=8, steps=400, loss="sampled", batch_size=256, variants=("ssa-free",), control_steps=0
+        seeds=4,
+        dim=8,
+        steps=400,
+        loss="sampled",
+        batch_size=256,
+        mechanisms=("ssa-free",),
+        control_steps=0,
     )
     gap = GRAPH.run(config, silent)["cross_entropy_gap"].mean("seed").squeeze()
     assert 0 < gap[-1] < 0.1 * gap[0]
 
 
 def test_stationary_row_weights_weigh_the_loss():
-    result = GRAPH.run(GraphConfig(**SMALL, family="les-miserables", row_weights="stationary"), silent)
+    result = GRAPH.run(
+        GraphConfig(**SMALL, family="les-miserables", row_weights="stationary"), silent
+    )
     np.testing.assert_allclose(result["conditional_entropy"], result["entropy_rate"])
     learned, truth, pi = (
-        result[n] for n in ("learned_transition_matrix", "transition_matrix", "stationary_distribution")
+        result[n]
+        for n in ("learned_transition_matrix", "transition_matrix", "stationary_distribution")
     )
-    kl = (pi * (truth * (np.log(truth.where(truth > 0, 1)) - np.log(learned))).sum("next")).sum("node")
+    kl = (pi * (truth * (np.log(truth.where(truth > 0, 1)) - np.log(learned))).sum("next")).sum(
+        "node"
+    )
     gap = result["cross_entropy_gap"].isel(step=-1)
-    np.testing.assert_allclose(gap, kl.transpose("variant", "seed"), atol=1e-9)
+    np.testing.assert_allclose(gap, kl.transpose("mechanism", "seed"), atol=1e-9)
 
 
-def test_all_variants_and_the_position_term():
-    variants = ("vanilla", "ssa", "ssa-mlp", "ssa-free", "ssa-degree")
-    result = GRAPH.run(GraphConfig(**SMALL, variants=variants, position=True), silent)
+def test_several_mechanisms_and_the_position_term():
+    mechanisms = ("vanilla", "ssa", "ssa-mlp", "ssa-free", "ssa-degree")
+    result = GRAPH.run(GraphConfig(**SMALL, mechanisms=mechanisms, position=True), silent)
     tau = result["inverse_temperature"]
     assert not result["diverged"].any()
-    degree = tau.sel(variant="ssa-degree").isel(seed=0).values
+    degree = tau.sel(mechanism="ssa-degree").isel(seed=0).values
     assert degree[0] == degree[1] != degree[-1]  # nodes 0 and 1 have one neighbour each
-    assert (tau.sel(variant=["ssa", "ssa-mlp"]).mean("node") > 1.2).all()  # 1 + sigmoid(alpha) log 8 + tanh f
+    assert (
+        tau.sel(mechanism=["ssa", "ssa-mlp"]).mean("node") > 1.2
+    ).all()  # 1 + sigmoid(alpha) log 8 + tanh f
 
 
 def test_diverged_models_are_marked_counted_and_left_out():
     config = GraphConfig(
-        seeds=8, steps=30, learning_rate=3e4, optimizer="sgd", variants=("ssa-free", "vanilla"), control_steps=0
+        seeds=8,
+        steps=30,
+        learning_rate=3e4,
+        optimizer="sgd",
+        mechanisms=("ssa-free", "vanilla"),
+        control_steps=0,
     )
     result = GRAPH.run(config, silent)
-    diverged = result["diverged"].sel(variant="ssa-free")
+    diverged = result["diverged"].sel(mechanism="ssa-free")
     assert diverged.any()
-    assert np.isnan(result["weight_norm"].sel(variant="ssa-free").where(diverged, drop=True)).all()
-    kept = int((~result["diverged"]).all("variant").sum())
+    assert np.isnan(
+        result["weight_norm"].sel(mechanism="ssa-free").where(diverged, drop=True)
+    ).all()
+    kept = int((~result["diverged"]).all("mechanism").sum())
     assert kept < 8
     line = next(c for c in GRAPH.claims(result) if c.id == "graph-l1-ssa-free")
     assert (line.estimate.seeds, line.asked) == (kept, 8)
@@ -128,12 +169,12 @@ def test_the_claims_follow_from_the_data():
     result = GRAPH.run(config, silent)
     claims = {c.id: c for c in GRAPH.claims(result)}
     error = result["l1_error"]
-    vanilla, ssa = error.sel(variant="vanilla").values, error.sel(variant="ssa").values
+    vanilla, ssa = error.sel(mechanism="vanilla").values, error.sel(mechanism="ssa").values
     assert claims["graph-l1-ssa"].estimate == ratio(ssa, vanilla)
     assert claims["graph-l1-ssa"].parts == {"ssa": mean(ssa), "vanilla": mean(vanilla)}
     assert claims["graph-l1-ssa"].threshold == 0.7
     assert claims["graph-l1-ssa"].parts["ssa"].high < claims["graph-l1-ssa"].parts["vanilla"].low
-    log_temperature = -np.log(result["inverse_temperature"].sel(variant="ssa").values)
+    log_temperature = -np.log(result["inverse_temperature"].sel(mechanism="ssa").values)
     expected = rank_correlation(log_temperature.mean(0), result["row_entropy"][0].values)
     assert claims["graph-temperature-order-ssa"].estimate.value == pytest.approx(expected)
     assert expected > 0.8
@@ -144,16 +185,26 @@ def test_letters_single_out_q():
     config = EXPERIMENTS["letters"].preset("smoke").model_copy(update={"seeds": 6, "steps": 200})
     result = EXPERIMENTS["letters"].run(config, silent)
     lines = {c.id: c for c in EXPERIMENTS["letters"].claims(result)}
-    tau = result["inverse_temperature"].sel(variant="ssa-free")
+    tau = result["inverse_temperature"].sel(mechanism="ssa-free")
     share = (tau < tau.sel(node="q")).sum("node") / 26
     assert lines["letters-sharpens-q-ssa-free"].estimate.value == pytest.approx(float(share.mean()))
     assert share.mean() > 0.75
-    labels = [t.get_text() for ax in EXPERIMENTS["letters"].plot(result).axes for t in ax.get_xticklabels()]
-    assert labels.count("q") >= 3  # the matrices name the letters, and so does the temperature panel
+    labels = [
+        t.get_text()
+        for ax in EXPERIMENTS["letters"].plot(result).axes
+        for t in ax.get_xticklabels()
+    ]
+    assert (
+        labels.count("q") >= 3
+    )  # the matrices name the letters, and so does the temperature panel
 
 
 def test_long_names_of_nodes_are_cut_in_the_figure():
-    config = EXPERIMENTS["letters"].preset("smoke").model_copy(update={"seeds": 2, "steps": 2, "control_steps": 0})
+    config = (
+        EXPERIMENTS["letters"]
+        .preset("smoke")
+        .model_copy(update={"seeds": 2, "steps": 2, "control_steps": 0})
+    )
     result = EXPERIMENTS["letters"].run(config, silent)
     names = [f"{i:02}{'x' * 1000}" for i in range(result.sizes["node"])]
     figure = EXPERIMENTS["letters"].plot(result.assign_coords(node=names, next=names))
@@ -165,15 +216,20 @@ def test_long_names_of_nodes_are_cut_in_the_figure():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"nodes": 4, "family": "letters"}, "nodes applies only to family ring, erdos-renyi"),
+        ({"nodes": 4, "family": "letters"}, "nodes applies only to family graded, erdos-renyi"),
         ({"mean_degree": 2.0}, "mean_degree applies only to family erdos-renyi"),
         ({"text_file": "a.txt"}, "text_file applies only to family letters"),
         ({"graph_file": "a.graphml"}, "graph_file applies only to family file"),
         ({"prompt_length": 4}, "prompt_length applies only to context prompt"),
         ({"batch_size": 4}, "batch_size applies only to context prompt or loss sampled"),
         ({"family": "file"}, "family file needs a graph file"),
-        ({"variants": ("ssa", "ssa")}, "variants must be different"),
-        ({"variants": ()}, "variants must be different and at least one"),
+        ({"mechanisms": ("ssa", "ssa")}, "mechanisms must be different"),
+        ({"mechanisms": ()}, "mechanisms must be different and at least one"),
+        ({"mechanisms": ("sparsemax",)}, "mechanism sparsemax needs the Brier score"),
+        (
+            {"mechanisms": ("ssa-position",)},
+            "mechanism ssa-position needs queries that see different numbers of keys",
+        ),
         ({"dim": 0}, "greater than or equal to 1"),
         ({"learning_rate": float("inf")}, "finite number"),
         ({"sedes": 3}, "Extra inputs are not permitted"),
@@ -184,9 +240,16 @@ def test_bad_config(fields, message):
         GraphConfig(**fields)
 
 
+def test_a_result_is_read_without_the_file_of_its_graph():
+    config = GraphConfig(family="file", graph_file="gone.graphml")
+    assert GraphConfig.model_validate_json(config.model_dump_json()) == config
+
+
 def test_too_large_a_model_is_refused_before_training(machine):
     with pytest.raises(ValueError, match=r"one seed needs about .* GiB, above the limit"):
-        GRAPH.run(GraphConfig(seeds=1, nodes=2048, context="prompt", batch_size=8192, steps=1), silent)
+        GRAPH.run(
+            GraphConfig(seeds=1, nodes=2048, context="prompt", batch_size=8192, steps=1), silent
+        )
 
 
 def test_a_result_that_does_not_fit_is_refused_before_training(machine):
@@ -198,11 +261,13 @@ def test_a_result_that_does_not_fit_is_refused_before_training(machine):
 def test_every_preset_is_a_valid_config_of_enough_seeds():
     for experiment in EXPERIMENTS.values():
         if experiment.name == "overhead":  # counts: nothing is random
-            assert "seeds" not in experiment.config.model_fields
+            assert not hasattr(experiment.preset("paper"), "seeds")
             continue
         assert experiment.preset("paper").seeds >= 64
         assert experiment.preset("smoke").seeds < 16
         assert experiment.preset("large").seeds > experiment.preset("paper").seeds
         assert json.loads(experiment.preset("paper").model_dump_json())
-    with pytest.raises(ValueError, match="unknown preset 'huge': choose one of smoke, paper, large"):
+    with pytest.raises(
+        ValueError, match="unknown preset 'huge': choose one of smoke, paper, large"
+    ):
         GRAPH.preset("huge")

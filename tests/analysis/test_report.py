@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from analysis.claims.claim import Claim
-from analysis.cli import _parse_run
+from analysis.flags import parse_run
 from analysis.store.config import SeededConfig
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
@@ -134,12 +134,12 @@ def test_the_report_is_self_contained_and_the_same_every_time(stored):
 
 
 def test_the_command_of_a_section_makes_the_same_config():
-    config = {"position": True, "variants": ("vanilla", "ssa"), "steps": 7, "seeds": 3}
+    config = {"position": True, "mechanisms": ("vanilla", "ssa"), "steps": 7, "seeds": 3}
     graph = EXPERIMENTS["graph"]
     wanted = graph.config(**config)
     flags = _flags(graph, json.loads(wanted.model_dump_json())).split()
     assert flags[:2] == ["--preset", "smoke"] or flags[:2] == ["--preset", "paper"]
-    assert _parse_run(graph, flags).config == wanted
+    assert parse_run(graph, flags).config == wanted
 
 
 @pytest.mark.parametrize("name", ["result.nc", "claims.json", "figure.svg"])

@@ -35,7 +35,7 @@ from ssa_theory.mechanism import (
     View,
     mechanism,
 )
-from ssa_theory.mechanism.normalizers import ReLA, Threshold
+from ssa_theory.mechanism.normalizers import ReLA, SoftmaxSink, Threshold
 from ssa_theory.mechanism.parts import own
 from ssa_theory.mechanism.scores import MLP, Constant, Feature, Linear, WeightShared
 from ssa_theory.mechanism.temperature import Exp, Selective
@@ -357,6 +357,28 @@ def test_temperatures_against_a_loop_over_numbers(term: Selective, role: str, ca
     assert (min(spread) > 0.01) if varies else (max(spread) == 0)
 
 
+@pytest.mark.parametrize("roles", [(), ("query",), ("key",), ("query", "key")])
+def test_shift_and_bias_by_the_formula(roles: tuple[str, ...]) -> None:
+    """z = tau_q tau_k (s + shift) + w . x_j, over the keys and a sink."""
+    worn = Mechanism(
+        "formula",
+        **dict.fromkeys(roles, Selective()),
+        shift=Shift(),
+        bias=Linear(),
+        normalizer=SoftmaxSink(),
+    )
+    x, made = random(2, 4, 6), layer(6, 2, worn).requires_grad_(False)
+    query, key = (getattr(made, r)(x).view(2, 4, 2, 3).transpose(1, 2) for r in ("query", "key"))
+    tau_query, tau_key = (made.inverse_temperature(r, x) for r in ("query", "key"))
+    p = {name: made.parts[name] for name in ("shift", "bias", "normalizer")}
+    shift, sink = (v.view(2, 1, 1) for v in (p["shift"]["offset"], p["normalizer"]["sink"]))
+    z = query @ key.transpose(-2, -1) / math.sqrt(3) + shift
+    z = z * tau_query.unsqueeze(-1) * tau_key.unsqueeze(-2)
+    z = z + (x @ p["bias"]["vector"]).transpose(1, 2).unsqueeze(-2)
+    weights = z.exp().tril()
+    close(made.attention(x), weights / (weights.sum(-1, keepdim=True) + sink.exp()))
+
+
 @given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from([1, 2, 4]), st.booleans())
 def test_rows_are_distributions_and_agree_with_the_output(
     seed: int, length: int, heads: int, causal: bool
@@ -418,8 +440,10 @@ def test_parts_start_as_in_an_ensemble_and_by_the_seed_of_torch(name: str) -> No
     again = SelfAttention(6, 2, worn, **OPTIONS)
     for one, other in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+    other = SelfAttention(6, 2, worn, **OPTIONS)
     for part, parameters in first.parts.items():
         for k, v in parameters.items():
+            assert k != "hidden" or not torch.equal(v, other.parts[part][k])
             assert v.shape[-1] == (1 if k in first.mechanism.parts()[part].shared_by_heads else 2)
             if k == "hidden":
                 close(v[..., 0] @ v[..., 0].T, 2 * torch.eye(6), 1e-5)  # a basis, and its negative
@@ -864,3 +888,15 @@ def test_bad_inputs() -> None:
         for call in (made, made.attention, partial(made.inverse_temperature, "query")):
             with pytest.raises(ValueError, match=message):
                 call(**{"x": x} | inputs)
+
+
+def test_a_layer_of_given_scores_has_its_shift() -> None:
+    """tau (s + b), with the layer's scale in tau: `rela` would otherwise have a b that nobody
+    reads.
+    """
+    made = Layer(MECHANISMS["rela"], Form(4, given_scores=True))
+    scores = random(3, 5, 2)
+    scale, offset = random(2, seed=1), random(2, seed=2)
+    parameters = {"log_scale": scale, "shift.offset": offset}
+    assert set(parameters) == set(made.initial_parameters([np.random.default_rng(0)]))
+    close(made.scores(parameters, Inputs(given=scores)), scale.exp() * (scores + offset))

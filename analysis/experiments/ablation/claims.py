@@ -24,10 +24,7 @@ NO_CHANGE = 0.02  # "changes nothing": the error moves by less than 2 %
 _TOPICS = {"query": QUERY, "key": KEY, "value": DEFAULT}
 _OF = {"letters": "cross-entropy above H*", "denoise": "risk above Bayes"}
 _ROLES = {
-    "letters": {
-        "query": ("ssa-query", "ssa-key"),
-        "key": ("ssa-key", "ssa-query"),
-    },
+    "letters": {"query": ("ssa-query", "ssa-key"), "key": ("ssa-key", "ssa-query")},
     "denoise": {
         "query": ("ssa-mlp-query", "ssa-mlp-key-value"),
         "key": ("ssa-mlp-key", "ssa-mlp"),

@@ -107,10 +107,7 @@ class AblationConfig(TrainingConfig):
         mechanisms that have no other.
         """
         plain = GraphProblem(
-            family="letters",
-            dim=self.letters_dim,
-            row_weights="stationary",
-            log_frequency=True,
+            family="letters", dim=self.letters_dim, row_weights="stationary", log_frequency=True
         )
         mechanisms = chosen(self.letters_mechanisms)
         by_position = [m for m in mechanisms if not _fits(plain, m)]
@@ -240,10 +237,10 @@ def _letters(
             )
             kept = kept.drop_vars(["node", "next"], errors="ignore")
             parts.append(_labelled("letters", kept, problem, mechanisms))
-    found = xr.concat(parts, "mechanism", join="exact")
+    joined = xr.concat(parts, "mechanism", join="exact")
     rate = config.letters[0][0].tasks([0])[0].entropy_rate
     names = [f"letters-{m.name}" for m in chosen(config.letters_mechanisms)]
-    return found.sel(mechanism=names).assign(entropy_rate=rate)
+    return joined.sel(mechanism=names).assign(entropy_rate=rate)
 
 
 def _denoise(
@@ -253,13 +250,7 @@ def _denoise(
     problem, mechanisms = config.denoise
     training = config.training("denoise")
     measured = train_all(
-        problem,
-        mechanisms,
-        config.seed_range,
-        training,
-        device,
-        record=(),
-        progress=advance,
+        problem, mechanisms, config.seed_range, training, device, record=(), progress=advance
     )
     kept = measured[["excess", "risk", "diverged", "bayes_by_length"]]
     kept = kept.rename(bayes_by_length="held_out_bayes")
