@@ -130,9 +130,9 @@ def _run(arguments: Sequence[str]) -> None:
             (here, 1, None),
             (to_train, common.workers, common.scheduler),
         ):
-            arguments = [(*job, *alone) for job in part]
+            calls = [(*job, *alone) for job in part]
             for name, seconds, claims, trained in run_jobs(
-                _run_one, arguments, workers, scheduler, progress
+                _run_one, calls, workers, scheduler, progress
             ):
                 how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
                 print_claims(claims, f"{name}: {how}, in {common.out / name}")

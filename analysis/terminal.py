@@ -35,7 +35,7 @@ def explain(error: ValidationError) -> str:
     sentences = []
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"])
-        if one["type"] == "value_error":
+        if one["type"] == "value_error" and "ctx" in one:
             sentences.append(str(one["ctx"]["error"]))
         else:
             rule = one["msg"].replace("Input should", "must")
@@ -104,10 +104,11 @@ def print_outcomes(outcomes: Sequence[Outcome], seed: int) -> int:
     for o in outcomes:
         table.add_row(f"{o.cases:,}", o.verdict, o.property.name, Text(o.property.sentence))
     print_table(table)
-    violated = [o for o in outcomes if o.counterexample is not None]
-    for o in violated:
-        print(f"{o.property.name} is violated: {o.counterexample}")
-        print(f"  again: ssa-theory verify --only {o.property.name} --seed {o.counterexample.seed}")
+    found = ((o.property.name, o.counterexample) for o in outcomes)
+    violated = [(name, against) for name, against in found if against is not None]
+    for name, against in violated:
+        print(f"{name} is violated: {against}")
+        print(f"  again: ssa-theory verify --only {name} --seed {against.seed}")
     cases = sum(o.cases for o in outcomes)
     print(
         f"{len(outcomes)} properties, {cases:,} cases, {len(violated)} violated (from seed {seed})"

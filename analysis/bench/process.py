@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -78,9 +78,6 @@ class Child:
             text=True,
         )
         self.ready: dict[str, Any] = {}
-        assert (
-            self._process.stdin is not None and self._process.stdout is not None
-        )  # both are pipes
         self._input, self._output = self._process.stdin, self._process.stdout
 
     def wait_ready(self) -> "Child":
@@ -109,22 +106,28 @@ class Child:
         """End the process, whatever it does, and release what it holds."""
         self._process.kill()
         self._close_input()
-        self._output.close()
+        _pipe(self._output).close()
         self._process.wait()
         self._errors.close()
 
     def _close_input(self) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._input.close()
+            _pipe(self._input).close()
 
     def _answer(self) -> dict[str, Any]:
-        line = self._output.readline()
+        line = _pipe(self._output).readline()
         if line:
             return json.loads(line)
         code = self._process.wait()
         self._errors.seek(0)
         last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
         return {"missing": " ".join([f"its process ended with code {code}", *last])[:160]}
+
+
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    """A stream of a process that was started with pipes."""
+    assert stream is not None
+    return stream
 
 
 def cores() -> list[int]:

@@ -88,8 +88,8 @@ def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
         graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     weight = np.array([d["weight"] for *_, d in graph.edges(data=True)])
     few = graph.number_of_edges() <= _ARROWS
-    shape: dict[str, Any] = {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"}
-    arrows = shape if few else {"arrows": False}
+    arrows: dict[str, Any] = {"arrows": False}
+    arrows = {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"} if few else arrows
     size = 150 if named else 18
     nx.draw_networkx_edges(
         graph,

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from analysis.claims.builder import Lines
-from analysis.claims.claim import Claim
+from analysis.claims.claim import Claim, Relation
 from analysis.claims.statistics import Estimate
 from analysis.claims.topics import LIMITS, PAPER, WHERE
 from analysis.experiments.phase.train import PhaseConfig
@@ -13,6 +13,11 @@ from ssa_theory.mechanism import VANILLA
 _PAPER = f"{PAPER}, theory"
 _BETTER = 0.5  # SSA has to be significantly better in more than half of the cells
 _WORSE = 0.05  # and significantly worse in fewer than one in twenty
+
+_DIRECTIONS: tuple[tuple[str, Relation, float, str], ...] = (
+    ("better", ">", _BETTER, "more than half"),
+    ("worse", "<", _WORSE, "fewer than one in twenty"),
+)
 
 
 def judge(config: PhaseConfig, dataset: xr.Dataset) -> list[Claim]:
@@ -25,10 +30,7 @@ def judge(config: PhaseConfig, dataset: xr.Dataset) -> list[Claim]:
     lines = Lines("phase", dataset.sizes["seed"])
     for mechanism in map(str, dataset["selective"].values):
         _add_errors(lines, config, dataset, mechanism)
-        for direction, relation, threshold, how in (
-            ("better", ">", _BETTER, "more than half"),
-            ("worse", "<", _WORSE, "fewer than one in twenty"),
-        ):
+        for direction, relation, threshold, how in _DIRECTIONS:
             lines.add(
                 WHERE,
                 f"{direction}-{mechanism}",

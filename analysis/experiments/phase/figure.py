@@ -2,6 +2,8 @@
 family.
 """
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -34,9 +36,10 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
     ]
     largest = max(float(abs(cells["difference"]).max()) for cells in shown)
     norm = FuncNorm((_signed_root, _signed_square), -largest, largest)
+    images = []
     for j, (measure, mechanism, name) in enumerate(columns):
         for ax, step in zip(axes[:, j], dataset["step"].values, strict=True):
-            image = _draw_map(ax, shown[j].sel(step=step), norm)
+            images.append(_draw_map(ax, shown[j].sel(step=step), norm))
         title = f"{name}\n{mechanism}, {_LABEL[measure]}"
         axes[0, j].set_title(title, fontweight="bold" if j < summaries else "normal", fontsize=8.5)
     nodes = config.nodes
@@ -53,7 +56,7 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
         )
         ax.set_ylabel(f"step {step}\nsimilarity")
     label = "mechanism - vanilla (L1 error; cross-entropy: nats)"
-    figure.colorbar(image, ax=axes, label=label, pad=0.01, aspect=40, fraction=0.02)
+    figure.colorbar(images[-1], ax=axes, label=label, pad=0.01, aspect=40, fraction=0.02)
     figure.legend(
         handles=[
             Patch(
@@ -101,17 +104,18 @@ def _draw_map(ax: Axes, cells: xr.Dataset, norm: FuncNorm) -> AxesImage:
     image = ax.imshow(
         value, cmap="RdBu_r", norm=norm, aspect="auto", origin="lower", interpolation="nearest"
     )
-    inside = {
-        "in_layout": False
-    }  # hundreds of small artists within their axes, which the layout need not measure
+    # Hundreds of small artists within their axes, which the layout need not measure.
+    inside: dict[str, Any] = {"in_layout": False}
+    assert norm.vmax is not None  # the norm of all maps has limits
+    strong = 0.36 * norm.vmax  # 0.6 of the colour scale
     for (i, j), x in np.ndenumerate(value):
         if not significant[i, j]:
-            mark = {"hatch": "////", "edgecolor": "#999999", "linewidth": 0}
+            mark: dict[str, Any] = {"hatch": "////", "edgecolor": "#999999", "linewidth": 0}
             ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, **mark, **inside))
         elif x > 0:
             mark = {"edgecolor": "black", "linewidth": 1.8}
             ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, **mark, **inside))
-        dark = significant[i, j] and abs(x) > 0.36 * norm.vmax  # 0.6 of the colour scale
+        dark = significant[i, j] and abs(x) > strong
         colour = "white" if dark else "black"
         box = None if significant[i, j] else {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         text = f"{x:+.2f}".replace("0.", ".", 1)
