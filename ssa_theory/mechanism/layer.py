@@ -66,7 +66,8 @@ class Layer:
     """One attention layer of a form that wears a mechanism; see `Mechanism` for the whole formula.
 
         s(x_i, x_j) = x_i W x_j     over sqrt(d) where the form says so; w . x_j of a constant query
-        s_ij = c z_ij               of given scores z, c > 0; c = 1 if the mechanism has its own
+        s_ij = c z_ij               of given scores z, c > 0; c = 1 if the mechanism has its own;
+                                    of a shift, c (z_ij + shift)
 
     initial_scale: times 1 / sqrt(d) the standard deviation of the initial W. Raises Misfit where
     the mechanism does not fit the form; `mechanism` is then what the layer wears of it.

@@ -114,7 +114,6 @@ class Member:
         """The score of one query and key."""
         mechanism = self.mechanism
         factor = self.tau("query", query, n) * self.tau("key", key, n)
-        own_tau = factor / math.exp(self.p.get("log_scale", 0.0))  # c is a part of the score
         shift = self.p["shift.offset"] if mechanism.shift is not None else 0.0
         over = math.sqrt(self.form.dim) if self.form.over_root_dim else 1.0
         plain = given if given is not None else np.dot(*self.vectors(query, key)) / over
@@ -131,7 +130,7 @@ class Member:
             case other:
                 raise NotImplementedError(f"write the loop of the score map {other} here")
         bias = 0.0 if mechanism.bias is None else self.score(mechanism.bias, "bias", key)
-        return float(z + own_tau * shift + bias)
+        return float(z + factor * shift + bias)
 
     def row(self, z: Array) -> Array:
         """The weights of one query."""

@@ -8,11 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.mechanism.cases import (
     by_case,
+    generators,
     inputs_of,
     layer_of,
     mapped,
     perturbed,
-    results,
 )
 
 
@@ -23,16 +23,17 @@ def there(value: Tensor) -> Tensor:
 @by_case
 def test_everything_stays_on_the_device(name: str, form: str, no_host: TorchDispatchMode) -> None:
     layer, inputs = layer_of(name, form), inputs_of(form)
-    here = perturbed(layer)
-    shapes = {k: v.shape for k, v in results(layer, here, inputs).items()}
+    start = layer.initial_parameters(generators())
     with FakeTensorMode() as fake, torch.no_grad():
-        parameters, seen = {k: there(v) for k, v in here.items()}, mapped(inputs, there)
+        parameters, seen = {k: there(v) for k, v in start.items()}, mapped(inputs, there)
         with no_host:
-            found = results(layer, parameters, seen)
-    for what, value in found.items():
-        assert fake.is_our_fake(value), what
-        assert value.device.type == "cuda", what
-        assert value.shape == shapes[what], what
+            found = [layer.prediction(parameters, seen)]
+            roles = [r for r in ("query", "key", "value") if getattr(layer.mechanism, r) is None]
+            found += [layer.inverse_temperature(r, parameters, seen) for r in roles]
+            found += [layer.output(parameters, seen)] if layer.form.values else []
+    for value in found:
+        assert fake.is_our_fake(value)
+        assert value.device.type == "cuda"
 
 
 @pytest.mark.cuda

@@ -96,6 +96,11 @@ def test_what_fits_is_fitted_once_and_counted(name: str, form: str) -> None:
     fitted = mechanism.fitted(FORMS[form])
     assert fitted == fitted.fitted(FORMS[form]) == layer.mechanism
     assert fitted.name == name
+    for role in ("query", "key", "value"):
+        worn, part = getattr(fitted, role), getattr(mechanism, role)
+        if isinstance(worn, Selective):
+            assert worn.position == (part.position and FORMS[form].position)
+            assert worn.link == part.link
     assert fitted.is_vanilla == (name == VANILLA)
     start = layer.initial_parameters(generators(3))
     assert all(v.dtype == torch.float64 and v.shape[-1] == 3 for v in start.values())
@@ -225,7 +230,7 @@ def test_inputs_that_lack_what_a_layer_needs_are_named() -> None:
         (Layer(ALL[VANILLA], FORMS["regression"]), Inputs(), "this layer needs given scores"),
         (Layer(ALL["ssa-feature"], letters), Inputs(tokens, tokens), "needs a given scalar of"),
         (Layer(Mechanism("m", bias=Feature()), letters), Inputs(tokens, tokens), "given scalar"),
-        (Layer(Mechanism("m", bias=Linear()), graph), Inputs(tokens), "this layer needs keys"),
+        (Layer(Mechanism("m", bias=Linear()), graph), Inputs(tokens), "this score needs tokens"),
     ]
     for layer, inputs, message in cases:
         with pytest.raises(ValueError, match=message):
