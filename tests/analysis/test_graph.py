@@ -7,10 +7,10 @@ import pytest
 from matplotlib.text import Text
 from pydantic import ValidationError
 
+from analysis.claims.statistics import mean, rank_correlation, ratio
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.claims.statistics import mean, rank_correlation, ratio
 
 SMALL = {"seeds": 3, "steps": 20, "control_steps": 0}
 

@@ -1,4 +1,6 @@
-"""The phase experiment: cells against single trainings, blocks, tests against enumeration, claims from known maps, figure."""
+"""The phase experiment: cells against single trainings, blocks, tests against enumeration, claims
+from known maps, figure.
+"""
 
 from functools import cache
 from itertools import product
@@ -14,12 +16,13 @@ from pydantic import ValidationError
 from scipy import stats
 
 from analysis.claims.claim import Claim
+from analysis.claims.statistics import sign_flip_tests
 from analysis.experiments.base import silent
-from analysis.experiments.phase import ALL, PHASE, PhaseConfig, sign_flip_tests
-from analysis.fitting import fit
+from analysis.experiments.phase import PHASE, PhaseConfig
+from analysis.experiments.phase.train import ALL
+from analysis.problems import GraphProblem, Training, train_all
 from analysis.run.runner import execute
-from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, member_generator
-from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
+from ssa_theory.mechanism import MECHANISMS
 
 TINY = {
     "seeds": 3,
@@ -39,7 +42,7 @@ def _result() -> xr.Dataset:
 
 
 @pytest.mark.parametrize(
-    ("variant", "dim", "family", "similarity", "seed"),
+    ("mechanism", "dim", "family", "similarity", "seed"),
     [
         ("vanilla", 2, "graded", 0.7, 1),
         ("ssa", 4, "erdos-renyi", 0.0, 2),
@@ -47,26 +50,24 @@ def _result() -> xr.Dataset:
         ("ssa", 2, "graded", 0.0, 2),
     ],
 )
-def test_a_cell_is_a_training_of_its_own(variant: str, dim: int, family: str, similarity: float, seed: int) -> None:
-    generator = member_generator(seed, Stream.GRAPH)
-    task = MarkovGraphTask.from_graph(graph_from_family(family, 4, generator=None if family == "graded" else generator))
-    embeddings = unit_embeddings(4, dim, member_generator(seed, Stream.EMBEDDING), similarity)
-    target = torch.from_numpy(task.transition_matrix)[..., None]
-    alone = fit(
-        SingleLayerAttention(variant),
-        Tokens(torch.from_numpy(embeddings)[..., None], torch.from_numpy(task.out_degree)[:, None], 4),
-        target,
-        Queries(target, torch.full((4, 1), 0.25, dtype=torch.float64)),
+def test_a_cell_is_a_training_of_its_own(
+    mechanism: str, dim: int, family: str, similarity: float, seed: int
+) -> None:
+    problem = GraphProblem(family=family, nodes=4, dim=dim, similarity=similarity)
+    alone = train_all(
+        problem,
+        [MECHANISMS[mechanism]],
         [seed],
-        dtype="float32",
-        steps=20,
-        learning_rate=0.05,
+        Training(20, 0.05),
+        torch.device("cpu"),
+        record=(1, 5, 20),
+    ).squeeze()
+    cell = _result().sel(
+        mechanism=mechanism, dim=dim, family=family, similarity=similarity, seed=seed
     )
-    cell = _result().sel(variant=variant, dim=dim, family=family, similarity=similarity, seed=seed)
-    np.testing.assert_allclose(cell["l1_error"], alone["l1_by_step"][0, [1, 5, 20]], rtol=2e-5)
-    np.testing.assert_allclose(
-        cell["cross_entropy_gap"], alone["cross_entropy_gap"][0, [1, 5, 20]], rtol=2e-5, atol=1e-6
-    )
+    gap, gap_alone = cell["cross_entropy_gap"], alone["cross_entropy_gap"]
+    np.testing.assert_allclose(cell["l1_error"], alone["l1_by_step"], rtol=2e-5)
+    np.testing.assert_allclose(gap, gap_alone, rtol=2e-5, atol=1e-6)
     assert cell["l1_error"].std() > 1e-3
 
 
@@ -83,7 +84,7 @@ def test_results_do_not_depend_on_the_block(seeds: int) -> None:
     other = PHASE.run(config, silent)
     for name in MEASURED:
         xr.testing.assert_allclose(other[name], _result()[name], rtol=1e-4, atol=1e-6)
-    assert other["l1_error"].dims == ("variant", "dim", "similarity", "step", "family", "seed")
+    assert other["l1_error"].dims == ("mechanism", "dim", "similarity", "step", "family", "seed")
 
 
 def test_a_block_needs_no_more_than_the_config_and_its_seeds() -> None:
@@ -94,32 +95,39 @@ def test_a_block_needs_no_more_than_the_config_and_its_seeds() -> None:
 
 
 def test_progress_ends_at_its_total() -> None:
-    told = {}
+    heard = {}
 
     def progress(description: str, total: int):
-        told.update(total=total, done=0, description=description)
-        return lambda finished: told.update(done=told["done"] + finished)
+        heard.update(total=total, done=0, description=description)
+        return lambda finished: heard.update(done=heard["done"] + finished)
 
     PHASE.run(PhaseConfig(**TINY | {"steps": (3,)}), progress)
-    assert told["done"] == told["total"] == 3 * 2 * 3
-    assert "72 models" in told["description"]
+    assert heard["done"] == heard["total"] == 3 * 2 * 3
+    assert "72 models" in heard["description"]
 
 
 def test_the_result_counts_its_models_and_tests_every_cell() -> None:
     data = _result()
     assert int(data["models"]) == 3 * 2 * 2 * 2 * 3 == data["diverged"].size
     assert data["difference"].dims == ("measure", "selective", "map", "step", "similarity", "dim")
-    by_hand = data["l1_error"].sel(variant="ssa") - data["l1_error"].sel(variant="vanilla")
+    by_hand = data["l1_error"].sel(mechanism="ssa") - data["l1_error"].sel(mechanism="vanilla")
     at = {"dim": 4, "similarity": 0.7, "step": 20}
     shown = data["difference"].sel(measure="l1_error", selective="ssa", **at)
-    assert float(shown.sel(map="graded")) == pytest.approx(float(by_hand.sel(family="graded", **at).mean()))
+    assert float(shown.sel(map="graded")) == pytest.approx(
+        float(by_hand.sel(family="graded", **at).mean())
+    )
     assert float(shown.sel(map=ALL)) == pytest.approx(float(by_hand.sel(**at).mean()))
     gap = data["cross_entropy_gap"].sel(family="graded", **at).mean("seed")
-    shown = data["difference"].sel(measure="cross_entropy_gap", selective="ssa-free", map="graded", **at)
-    assert float(shown) == pytest.approx(float(gap.sel(variant="ssa-free") - gap.sel(variant="vanilla")))
+    shown = data["difference"].sel(
+        measure="cross_entropy_gap", selective="ssa-free", map="graded", **at
+    )
+    assert float(shown) == pytest.approx(
+        float(gap.sel(mechanism="ssa-free") - gap.sel(mechanism="vanilla"))
+    )
     assert not data["significant"].any()  # three seeds have eight sign patterns
     np.testing.assert_allclose(
-        data["adjusted_p_value"].values.ravel(), stats.false_discovery_control(data["p_value"].values.ravel())
+        data["adjusted_p_value"].values.ravel(),
+        stats.false_discovery_control(data["p_value"].values.ravel()),
     )
     assert all(data[name].attrs["description"] for name in data)
 
@@ -156,7 +164,11 @@ def test_sign_flips_agree_with_enumeration() -> None:
         assert (abs(p - q) < 5 * np.sqrt(q * (1 - q) / 9999) + 2e-4).all()
     assert (found[1] >= found[0]).all()
     scipy = stats.permutation_test(
-        (difference[1],), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True, n_resamples=10**5
+        (difference[1],),
+        lambda x, axis: x.mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=10**5,
     )
     assert scipy.pvalue == pytest.approx(exact[0][1])
 
@@ -184,7 +196,7 @@ def test_a_missing_seed_is_left_out() -> None:
 
 
 def test_false_alarms_are_as_rare_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.experiments.phase.SIGN_FLIPS", 199)
+    monkeypatch.setattr("analysis.claims.statistics.SIGN_FLIPS", 199)
     generator = np.random.default_rng(5)
     alone, together = [], []
     for _ in range(400):
@@ -204,23 +216,31 @@ def _stored(dataset: xr.Dataset, config: PhaseConfig) -> xr.Dataset:
     return dataset.assign_attrs(config=config.model_dump_json(), experiment="phase")
 
 
-def _known(gain: dict[str, float], full_rank: float = 0.0, seeds: int = 32, spread: float = 0.02) -> xr.Dataset:
-    """A result in which ssa lowers the L1 error by a known gain a family; at d = K it changes it by `full_rank`."""
+def _known(
+    gain: dict[str, float], full_rank: float = 0.0, seeds: int = 32, spread: float = 0.02
+) -> xr.Dataset:
+    """A result in which ssa lowers the L1 error by a known gain a family; at d = K it changes it by
+    `full_rank`.
+    """
     config = PhaseConfig(
         seeds=seeds,
         families=tuple(gain),
         dims=(2, 4, 8),
         similarities=(0.0, 0.9),
         steps=(50, 200, 1000),
-        variants=("vanilla", "ssa"),
+        mechanisms=("vanilla", "ssa"),
     )
-    generator = np.random.default_rng(1)  # noise in which no cell without a difference stands family-wise
-    dims = ("variant", "dim", "similarity", "step", "family", "seed")
+    generator = np.random.default_rng(
+        1
+    )  # noise in which no cell without a difference stands family-wise
+    dims = ("mechanism", "dim", "similarity", "step", "family", "seed")
     error = xr.DataArray(
-        np.broadcast_to(1 + 0.1 * generator.standard_normal(seeds), (2, 3, 2, 3, len(gain), seeds)).copy(),
+        np.broadcast_to(
+            1 + 0.1 * generator.standard_normal(seeds), (2, 3, 2, 3, len(gain), seeds)
+        ).copy(),
         dims=dims,
         coords={
-            "variant": list(config.variants),
+            "mechanism": list(config.mechanisms),
             "dim": list(config.dims),
             "similarity": list(config.similarities),
             "step": list(config.steps),
@@ -228,13 +248,21 @@ def _known(gain: dict[str, float], full_rank: float = 0.0, seeds: int = 32, spre
             "seed": list(config.seed_range),
         },
     )
-    effect = -xr.DataArray(list(gain.values()), dims="family", coords={"family": list(gain)}) * (error.dim < 8)
+    effect = -xr.DataArray(list(gain.values()), dims="family", coords={"family": list(gain)}) * (
+        error.dim < 8
+    )
     step = xr.DataArray([0.8, 1.0, 1.2], dims="step", coords={"step": list(config.steps)})
-    effect = effect * (1 + (error.similarity > 0)) * step + full_rank * (error.dim == 8) * step / 1.2
-    noise = spread * generator.standard_normal(error.isel(variant=1).shape)
+    effect = (
+        effect * (1 + (error.similarity > 0)) * step + full_rank * (error.dim == 8) * step / 1.2
+    )
+    noise = spread * generator.standard_normal(error.isel(mechanism=1).shape)
     error[1] = error[1] + effect + noise
     data = xr.Dataset(
-        {"l1_error": error, "cross_entropy_gap": error, "diverged": (error.isel(step=0, drop=True)).isnull()}
+        {
+            "l1_error": error,
+            "cross_entropy_gap": error,
+            "diverged": (error.isel(step=0, drop=True)).isnull(),
+        }
     )
     return _stored(PHASE.summarise(config, data, silent), config)
 
@@ -249,26 +277,33 @@ def _by_id(dataset: xr.Dataset) -> dict[str, Claim]:
 def test_claims_find_the_known_gains() -> None:
     found = _by_id(_known({"graded": 0.4, "erdos-renyi": -0.1}, full_rank=0.05))
     assert set(found) == {
-        "phase-l1-ring-ssa",
+        "phase-l1-graded-ssa",
         "phase-l1-erdos-renyi-ssa",
         "phase-full-rank-ssa",
         "phase-similarity-ssa",
         "phase-better-ssa",
         "phase-worse-ssa",
     }
-    ring = found["phase-l1-ring-ssa"]
-    assert ring.estimate.value == pytest.approx(-0.4, abs=0.02)
-    assert (ring.verdict, ring.relation, ring.threshold) == ("supported", "<", 0)
+    graded = found["phase-l1-graded-ssa"]
+    assert graded.estimate.value == pytest.approx(-0.4, abs=0.02)
+    assert (graded.verdict, graded.relation, graded.threshold) == ("supported", "<", 0)
     assert found["phase-l1-erdos-renyi-ssa"].verdict == "not supported"
     assert found["phase-full-rank-ssa"].estimate.value == pytest.approx(0.05, abs=0.005)
     assert found["phase-full-rank-ssa"].verdict == "not supported"
     # The gain, 0.15 a family on average, is twice as large at similarity 0.9.
     assert found["phase-similarity-ssa"].estimate.value == pytest.approx(0.15, abs=0.02)
     assert found["phase-similarity-ssa"].verdict == "supported"
-    # Of 36 cells, ring is better in 2 of 3 dimensions; everything else is worse; all are far beyond chance.
+    # Of 36 cells, graded is better in 2 of 3 dimensions; everything else is worse; all are far
+    # beyond chance.
     better, worse = found["phase-better-ssa"], found["phase-worse-ssa"]
-    assert (better.estimate.value, better.estimate.low, better.estimate.high) == pytest.approx((1 / 3,) * 3)
-    assert (worse.estimate.value, worse.threshold, worse.relation) == (pytest.approx(2 / 3), 0.05, "<")
+    assert (better.estimate.value, better.estimate.low, better.estimate.high) == pytest.approx(
+        (1 / 3,) * 3
+    )
+    assert (worse.estimate.value, worse.threshold, worse.relation) == (
+        pytest.approx(2 / 3),
+        0.05,
+        "<",
+    )
     assert better.verdict == worse.verdict == "not supported"
     assert better.p_value is None
 
@@ -290,7 +325,7 @@ def test_claims_without_numbers_are_inconclusive() -> None:
     known = _known({"graded": 0.4}, seeds=20)
     known["l1_error"] = known["l1_error"] * np.nan
     found = _by_id(known)
-    for key in ("l1-ring", "full-rank", "similarity"):
+    for key in ("l1-graded", "full-rank", "similarity"):
         assert found[f"phase-{key}-ssa"].verdict == "inconclusive"
         assert found[f"phase-{key}-ssa"].estimate.seeds == 0
 
@@ -315,12 +350,12 @@ def test_the_figure_marks_who_wins_without_colour() -> None:
     figure = PHASE.plot(known)
     panels = _panels(figure)
     assert panels.shape == (3, 4)  # L1 and cross-entropy over all families, then two families
-    ring, other = panels[1, 2], panels[1, 3]
-    assert ring.get_title() == ""
+    graded, other = panels[1, 2], panels[1, 3]
+    assert graded.get_title() == ""
     assert panels[0, 2].get_title().startswith("graded")
     cells = known.sel(measure="l1_error", selective="ssa", map="erdos-renyi", step=200)
     np.testing.assert_array_equal(other.images[0].get_array(), cells["difference"].values)
-    assert [t.get_text() for t in ring.texts[:2]] == ["-.40", "-.40"]
+    assert [t.get_text() for t in graded.texts[:2]] == ["-.40", "-.40"]
     expected = [f"{v:+.2f}".replace("0", "", 1) for v in cells["difference"].values[0, :2]]
     assert [t.get_text() for t in other.texts[:2]] == expected
     framed = [p for p in other.patches if not p.get_hatch()]
@@ -357,15 +392,22 @@ def test_presets_train_as_many_models_as_promised() -> None:
 
 
 def test_the_million_models_are_cut_into_blocks_on_every_machine(machine) -> None:
-    """To be shared out and gone on with; each is a minute or so of work, of a multiple of 64 seeds."""
+    """To be shared out and gone on with; each is a minute or so of work, of a multiple of 64 seeds.
+    """
     blocks = PHASE.blocks(PHASE.preset("large"))
     assert len(blocks) == {2**18: 54, 2**23: 27, 2**30: 27}[machine.l2]
     assert {part.seeds % 64 for part in blocks[:-1]} == {0}
 
 
-def test_the_million_models_are_cut_into_blocks_on_a_large_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_million_models_are_cut_into_blocks_on_a_large_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=140 * 2**30))
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_device_properties",
+        lambda device: SimpleNamespace(total_memory=140 * 2**30),
+    )
     assert len(PHASE.blocks(PHASE.preset("large").model_copy(update={"device": "cuda"}))) == 3
 
 
@@ -378,9 +420,12 @@ def test_the_million_models_are_cut_into_blocks_on_a_large_gpu(monkeypatch: pyte
         ({"steps": (5, 5)}, "steps must ascend"),
         ({"steps": (0, 5)}, r"steps must ascend and lie in \[1, "),
         ({"families": ("graded", "graded")}, "families must be different and at least one"),
-        ({"variants": ("ssa", "vanilla")}, "variants must be vanilla and then at least one"),
-        ({"variants": ("vanilla",)}, "variants must be vanilla and then at least one"),
-        ({"variants": ("vanilla", "ssa", "ssa")}, "variants must be different"),
+        (
+            {"mechanisms": ("vanilla",)},
+            "mechanisms must be vanilla, the peer, and at least one other",
+        ),
+        ({"mechanisms": ("vanilla", "ssa-position")}, "mechanism ssa-position needs queries that"),
+        ({"mechanisms": ("vanilla", "ssa", "ssa")}, "mechanisms must be different"),
         ({"families": ("karate-club",)}, "families"),
         ({"nodes": 3}, "greater than or equal to 4"),
         ({"surprise": 1}, "Extra inputs are not permitted"),

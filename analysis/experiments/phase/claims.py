@@ -1,105 +1,108 @@
 """The ledger lines of the phase experiment. Thresholds are fixed here, before any run."""
 
-from typing import Any, Literal
-
 import numpy as np
 import xarray as xr
 
+from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.statistics import Estimate, difference, mean
+from analysis.claims.statistics import Estimate
+from analysis.claims.topics import LIMITS, PAPER, WHERE
+from analysis.experiments.phase.train import PhaseConfig
+from ssa_theory.mechanism import VANILLA
 
-_PAPER = "paper, theory section: transition matrices of Markov graphs"
-_OURS = "this project: phase maps"
+_PAPER = f"{PAPER}, theory"
 _BETTER = 0.5  # SSA has to be significantly better in more than half of the cells
 _WORSE = 0.05  # and significantly worse in fewer than one in twenty
 
 
-def judge(config: Any, dataset: xr.Dataset) -> list[Claim]:
+def judge(config: PhaseConfig, dataset: xr.Dataset) -> list[Claim]:
     """Every claim that the stored cells allow.
 
-    The main setting is d = K / 2, the least similarity and the middle of the recorded steps; the full-rank control is d = K
-    after the longest training, where tokens need not compete for directions.
+    The main setting is d = K / 2, the least similarity and the middle of the recorded steps; the
+    full-rank control is d = K after the longest training, where tokens need not compete for
+    directions.
     """
-    selective = [str(v) for v in dataset["selective"].values]
-    dims, half, full = dataset["dim"].values, config.nodes // 2, config.nodes
-    similarities = dataset["similarity"].values
-    steps = dataset["step"].values
-    middle, last = int(steps[len(steps) // 2]), int(steps[-1])
-    error = dataset["l1_error"]
-    lines = []
-
-    def add(
-        key: str,
-        sentence: str,
-        source: str,
-        statistic: str,
-        relation: Literal["<", ">"],
-        threshold: float,
-        estimate: Estimate,
-        parts: dict[str, Estimate],
-    ) -> None:
-        asked = dataset.sizes["seed"]
-        lines.append(Claim(f"phase-{key}", sentence, source, statistic, relation, threshold, estimate, asked, parts))
-
-    def seeds(of: xr.DataArray, variant: str, **at: object) -> np.ndarray:
-        """One error a seed, averaged over the families that are left; a seed with a diverged model is not usable."""
-        chosen = of.sel(variant=variant, **at)
-        return (chosen.mean("family", skipna=False) if "family" in chosen.dims else chosen).values
-
-    def lower(key: str, sentence: str, source: str, variant: str, **at: object) -> None:
-        x, y = seeds(error, variant, **at), seeds(error, "vanilla", **at)
-        statistic = f"mean over seeds of the L1 error of {variant} - vanilla, paired"
-        add(key, sentence, source, statistic, "<", 0.0, difference(x, y), {variant: mean(x), "vanilla": mean(y)})
-
-    for variant in selective:
-        least = float(similarities[0])
-        if half in dims:
-            at = {"dim": half, "similarity": least, "step": middle}
-            where = f"at d = K / 2 and similarity {least:g} after {middle} steps"
-            for family in map(str, dataset["family"].values):
-                sentence = f"{variant}: lower L1 error than vanilla on {family} graphs, {where}"
-                lower(f"l1-{family}-{variant}", sentence, _PAPER, variant, **at, family=family)
-        if full in dims:
-            sentence = (
-                f"{variant}: lower L1 error than vanilla also at d = K and similarity {least:g}, after {last} steps"
-            )
-            at = {"dim": full, "similarity": least, "step": last}
-            lower(f"full-rank-{variant}", sentence, _OURS, variant, **at)
-        if half in dims and len(similarities) > 1:
-            most = float(similarities[-1])
-            gain = {
-                s: seeds(error, "vanilla", dim=half, similarity=s, step=middle)
-                - seeds(error, variant, dim=half, similarity=s, step=middle)
-                for s in (least, most)
-            }
-            add(
-                f"similarity-{variant}",
-                f"{variant}: the gain in L1 error over vanilla is larger for similar tokens, at d = K / 2 after {middle} steps",
-                _PAPER,
-                f"mean over seeds of the gain at similarity {most:g} minus that at {least:g}, families averaged",
-                ">",
-                0.0,
-                difference(gain[most], gain[least]),
-                {f"gain at similarity {s:g}": mean(values) for s, values in gain.items()},
-            )
+    lines = Lines("phase", dataset.sizes["seed"])
+    for mechanism in map(str, dataset["selective"].values):
+        _add_errors(lines, config, dataset, mechanism)
         for direction, relation, threshold, how in (
             ("better", ">", _BETTER, "more than half"),
             ("worse", "<", _WORSE, "fewer than one in twenty"),
         ):
-            add(
-                f"{direction}-{variant}",
-                f"{variant}: significantly {direction} L1 error than vanilla in {how} of the cells",
-                _OURS,
-                "share of the families' cells, significant after Benjamini and Hochberg; interval: share of cells of that true "
-                "sign, from the cells of either sign at a family-wise error rate of 5 %",
+            lines.add(
+                WHERE,
+                f"{direction}-{mechanism}",
+                f"{mechanism}: significantly {direction} L1 error than vanilla in {how} of the "
+                "cells",
+                "share of the families' cells, significant after Benjamini and Hochberg; interval: "
+                "share of cells of that true sign, from the cells of either sign at a family-wise "
+                "error rate of 5 %",
                 relation,
                 threshold,
-                _share(dataset, "l1_error", variant, direction),
-                {"cross-entropy": _share(dataset, "cross_entropy_gap", variant, direction)},
+                _share(dataset, "l1_error", mechanism, direction),
+                {"cross-entropy": _share(dataset, "cross_entropy_gap", mechanism, direction)},
             )
-    return lines
+    return lines.claims
 
 
-def _share(dataset: xr.Dataset, measure: str, variant: str, direction: str) -> Estimate:
-    value, low, high = map(float, dataset["share"].sel(measure=measure, selective=variant, direction=direction).values)
+def _add_errors(lines: Lines, config: PhaseConfig, dataset: xr.Dataset, mechanism: str) -> None:
+    """Against vanilla in the main setting, at full rank, and at both ends of similarity."""
+    dims, half, full = dataset["dim"].values, config.nodes // 2, config.nodes
+    least, most = map(float, dataset["similarity"].values[[0, -1]])
+    steps = dataset["step"].values
+    middle, last = int(steps[len(steps) // 2]), int(steps[-1])
+
+    def pair(**at: object) -> dict[str, np.ndarray]:
+        """One error a seed, averaged over the families that are left; a seed with a diverged model
+        is not usable.
+        """
+        chosen = dataset["l1_error"].sel(at)
+        if "family" in chosen.dims:
+            chosen = chosen.mean("family", skipna=False)
+        return {m: chosen.sel(mechanism=m).values for m in (mechanism, VANILLA)}
+
+    lower = f"{mechanism}: lower L1 error than vanilla"
+    paired = f"mean over seeds of the L1 error of {mechanism} - vanilla, paired"
+    if half in dims:
+        for family in map(str, dataset["family"].values):
+            lines.difference(
+                WHERE,
+                f"l1-{family}-{mechanism}",
+                f"{lower} on {family} graphs, at d = K / 2 and similarity {least:g} after "
+                f"{middle} steps",
+                paired,
+                pair(dim=half, similarity=least, step=middle, family=family),
+                "<",
+                0.0,
+                source=_PAPER,
+            )
+    if full in dims:
+        lines.difference(
+            LIMITS,
+            f"full-rank-{mechanism}",
+            f"{lower} also at d = K and similarity {least:g}, after {last} steps",
+            paired,
+            pair(dim=full, similarity=least, step=last),
+            "<",
+            0.0,
+        )
+    if half in dims and most > least:
+        errors = {s: pair(dim=half, similarity=s, step=middle) for s in (most, least)}
+        lines.difference(
+            WHERE,
+            f"similarity-{mechanism}",
+            f"{mechanism}: the gain in L1 error over vanilla is larger for similar tokens, at "
+            f"d = K / 2 after {middle} steps",
+            f"mean over seeds of the gain at similarity {most:g} minus that at {least:g}, families "
+            "averaged",
+            {f"gain at similarity {s:g}": e[VANILLA] - e[mechanism] for s, e in errors.items()},
+            ">",
+            0.0,
+            source=_PAPER,
+        )
+
+
+def _share(dataset: xr.Dataset, measure: str, mechanism: str, direction: str) -> Estimate:
+    share = dataset["share"].sel(measure=measure, selective=mechanism, direction=direction)
+    value, low, high = map(float, share.values)
     return Estimate(value, low, high, dataset.sizes["seed"], "family-wise sign-flip tests")

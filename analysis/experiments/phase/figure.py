@@ -1,6 +1,6 @@
-"""The figure of the phase experiment: maps of the paired difference to vanilla, by step and graph family."""
-
-from typing import Any
+"""The figure of the phase experiment: maps of the paired difference to vanilla, by step and graph
+family.
+"""
 
 import numpy as np
 import xarray as xr
@@ -11,50 +11,72 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
 from analysis.draw.figures import left_out, new_figure
+from analysis.experiments.phase.train import PhaseConfig
 
 _LABEL = {"l1_error": "L1 error", "cross_entropy_gap": "cross-entropy"}
 
 
-def draw(config: Any, dataset: xr.Dataset) -> Figure:
+def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or tested here."""
     *families, everything = dataset["map"].values
-    first, *others = (str(v) for v in dataset["selective"].values)
+    first, *others = map(str, dataset["selective"].values)
     columns = [("l1_error", first, everything), ("cross_entropy_gap", first, everything)]
-    columns += [("l1_error", v, everything) for v in others]
+    columns += [("l1_error", mechanism, everything) for mechanism in others]
     summaries = len(columns)
     columns += [("l1_error", first, family) for family in families]
     figure = new_figure(14.0, 1.4 + 1.9 * dataset.sizes["step"])
-    axes = figure.subplots(dataset.sizes["step"], len(columns), squeeze=False, sharex=True, sharey=True)
-    shown = [dataset.sel(measure=measure, selective=variant, map=name) for measure, variant, name in columns]
+    axes = figure.subplots(
+        dataset.sizes["step"], len(columns), squeeze=False, sharex=True, sharey=True
+    )
+    shown = [
+        dataset.sel(measure=measure, selective=mechanism, map=name)
+        for measure, mechanism, name in columns
+    ]
     largest = max(float(abs(cells["difference"]).max()) for cells in shown)
     norm = FuncNorm((_signed_root, _signed_square), -largest, largest)
-    for j, (measure, variant, name) in enumerate(columns):
+    for j, (measure, mechanism, name) in enumerate(columns):
         for ax, step in zip(axes[:, j], dataset["step"].values, strict=True):
             image = _draw_map(ax, shown[j].sel(step=step), norm)
-        title = f"{name}\n{variant}, {_LABEL[measure]}"
+        title = f"{name}\n{mechanism}, {_LABEL[measure]}"
         axes[0, j].set_title(title, fontweight="bold" if j < summaries else "normal", fontsize=8.5)
     nodes = config.nodes
     for ax in axes[-1]:
-        ax.set_xticks(range(dataset.sizes["dim"]), [f"{d}/{nodes}" for d in dataset["dim"].values], fontsize=7)
+        ax.set_xticks(
+            range(dataset.sizes["dim"]), [f"{d}/{nodes}" for d in dataset["dim"].values], fontsize=7
+        )
         ax.set_xlabel("d / K", fontsize=8, labelpad=1)
     for ax, step in zip(axes[:, 0], dataset["step"].values, strict=True):
-        ax.set_yticks(range(dataset.sizes["similarity"]), [f"{s:g}" for s in dataset["similarity"].values], fontsize=8)
+        ax.set_yticks(
+            range(dataset.sizes["similarity"]),
+            [f"{s:g}" for s in dataset["similarity"].values],
+            fontsize=8,
+        )
         ax.set_ylabel(f"step {step}\nsimilarity")
-    label = "variant - vanilla (L1 error; cross-entropy: nats)"
+    label = "mechanism - vanilla (L1 error; cross-entropy: nats)"
     figure.colorbar(image, ax=axes, label=label, pad=0.01, aspect=40, fraction=0.02)
     figure.legend(
         handles=[
-            Patch(facecolor="white", edgecolor="#777777", hatch="////", label="no significant difference"),
-            Patch(facecolor="white", edgecolor="black", linewidth=2, label="vanilla significantly better"),
-            Patch(facecolor="#6a9fca", label="negative (blue): the variant is better"),
+            Patch(
+                facecolor="white",
+                edgecolor="#777777",
+                hatch="////",
+                label="no significant difference",
+            ),
+            Patch(
+                facecolor="white",
+                edgecolor="black",
+                linewidth=2,
+                label="vanilla significantly better",
+            ),
+            Patch(facecolor="#6a9fca", label="negative (blue): the mechanism is better"),
         ],
         loc="outside lower center",
         ncols=3,
         fontsize=9,
     )
     figure.suptitle(
-        f"{int(dataset['models']):,} trained models: {dataset.sizes['variant']} variants, K = {nodes}, exact loss, Adam "
-        f"{config.learning_rate:g}; means over {dataset.sizes['seed']} seeds, error of the variant minus vanilla, paired"
+        f"{int(dataset['models']):,} trained models: {dataset.sizes['mechanism']} mechanisms, K = {nodes}, exact loss, Adam "
+        f"{config.learning_rate:g}; means over {dataset.sizes['seed']} seeds, error of the mechanism minus vanilla, paired"
         f"{left_out(dataset)}",
         fontsize=10.5,
     )
@@ -71,11 +93,17 @@ def _signed_square(x: np.ndarray) -> np.ndarray:
 
 
 def _draw_map(ax: Axes, cells: xr.Dataset, norm: FuncNorm) -> AxesImage:
-    """One map (similarity, dim): a colour and a number a cell; marks say what is significant, for readers without colour."""
+    """One map (similarity, dim): a colour and a number a cell; marks say what is significant, for
+    readers without colour.
+    """
     value = cells["difference"].transpose("similarity", "dim").values
     significant = cells["significant"].transpose("similarity", "dim").values
-    image = ax.imshow(value, cmap="RdBu_r", norm=norm, aspect="auto", origin="lower", interpolation="nearest")
-    inside = {"in_layout": False}  # hundreds of small artists within their axes, which the layout need not measure
+    image = ax.imshow(
+        value, cmap="RdBu_r", norm=norm, aspect="auto", origin="lower", interpolation="nearest"
+    )
+    inside = {
+        "in_layout": False
+    }  # hundreds of small artists within their axes, which the layout need not measure
     for (i, j), x in np.ndenumerate(value):
         if not significant[i, j]:
             mark = {"hatch": "////", "edgecolor": "#999999", "linewidth": 0}
@@ -87,7 +115,9 @@ def _draw_map(ax: Axes, cells: xr.Dataset, norm: FuncNorm) -> AxesImage:
         colour = "white" if dark else "black"
         box = None if significant[i, j] else {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         text = f"{x:+.2f}".replace("0.", ".", 1)
-        ax.text(j, i, text, ha="center", va="center", fontsize=6.5, color=colour, bbox=box, **inside)
+        ax.text(
+            j, i, text, ha="center", va="center", fontsize=6.5, color=colour, bbox=box, **inside
+        )
     for spine in ax.spines.values():
         spine.set_visible(True)
     return image
