@@ -1,6 +1,6 @@
 # Two commands need nothing but Python 3.11+ and make:
 #   make figures   every experiment at its `paper` preset into results/, ending with the report results/index.html
-#   make test      linting and the whole test suite
+#   make test      linting, the type checker and the whole test suite
 # PYTHON chooses the interpreter (make test PYTHON=python3.12); VENV the folder of the virtual environment; WORKERS the
 # number of processes of `make figures` (the number of cores).
 PYTHON ?= python3
@@ -16,6 +16,7 @@ figures: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -n auto --dist loadfile
 
 # Which lines of the mechanism and the tasks their tests run; fewer than 95 % is an error.

@@ -30,9 +30,7 @@ from matplotlib.figure import Figure
 from analysis.draw.figures import STYLE, new_figure
 from analysis.problems.measures import effective_support, gini, hoyer, participation, zero_fraction
 from ssa_theory import (
-    SelectiveSelfAttention,
-    Temperature,
-    attention_weights,
+    SelfAttention,
     entropy,
     entropy_derivative,
     majorises,
@@ -167,9 +165,8 @@ show(figure)
 # without making it spiky. (In floating point a weight below about 1e-323 rounds to zero; its logarithm is still there.)
 
 # %%
-keys = torch.eye(12, dtype=torch.float64)
-visible = torch.arange(12)[None, :] < 6
-masked = attention_weights(torch.zeros(1, 12, dtype=torch.float64), keys, visible)[0]
+visible = torch.arange(12) < 6
+masked = torch.zeros(12, dtype=torch.float64).masked_fill(~visible, -torch.inf).softmax(-1)
 examples = {"softmax, tau = 1": rows[2], "softmax, tau = 16": rows[5], "uniform on 6 unmasked keys": masked}
 table = {
     name: [float(f(row)) for f in (effective_support, zero_fraction, torch.amin)] for name, row in examples.items()
@@ -231,28 +228,30 @@ show(figure)
 
 # %% [markdown]
 # ## The same in the layer
-# `SelectiveSelfAttention` scales queries, keys and values by `tau = 1 + tanh(f(x)) + sigmoid(alpha) log n`. Here one query is
-# asked five times, with a given scalar feature as its f and no position term: one direction, five temperatures. The token term
-# is bounded, so tau stays between 0 and 2 whatever f is: this layer can flatten a row at will, but at most double its logits.
+# `SelfAttention` is multi-head attention that wears a mechanism. With `ssa-feature` it scales each
+# query by `tau = 1 + tanh f`, f a given scalar of its token, times a slope, plus an offset. Here one
+# query is asked five times: one direction, five temperatures. The token term is bounded, so tau
+# stays between 0 and 2 whatever f is: this layer can flatten a row at will, but at most double its
+# logits.
 
 # %%
-layer = SelectiveSelfAttention(8, causal=False, query=Temperature(token="feature", position=False), value=None).double()
-vanilla = SelectiveSelfAttention(8, causal=False, query=None, value=None).double()
+layer = SelfAttention(8, mechanism="ssa-feature", causal=False).double()
+vanilla = SelfAttention(8, mechanism="vanilla", causal=False).double()
 with torch.no_grad():
     for attention in (layer, vanilla):
         for projection in (attention.query, attention.key):
             projection.weight.copy_(3 * torch.eye(8))
-    layer.temperatures["query"].score[0].weight.fill_(1.0)
+    layer.parts["query"]["slope"].fill_(1.0)
     x = torch.from_numpy(np.random.default_rng(1).standard_normal((1, 40, 8)))
     x[0, :5] = x[0, 0]
-    feature = torch.zeros(1, 40, 1, dtype=torch.float64)
-    feature[0, :5, 0] = torch.tensor([-4.0, -1.0, 0.0, 1.0, 4.0])
-    _, found = layer.scaled_projections(x, feature)
+    feature = torch.zeros(1, 40, dtype=torch.float64)
+    feature[0, :5] = torch.tensor([-4.0, -1.0, 0.0, 1.0, 4.0])
+    found = layer.inverse_temperature("query", x, feature)[0, 0]
     selective, plain = layer.attention(x, feature)[0, 0], vanilla.attention(x)[0, 0]
-    by_hand = (found["query"][0, 0, :, None] * plain.log()).softmax(-1)
+    by_hand = (found[:, None] * plain.log()).softmax(-1)
 queries = {
-    "f": feature[0, :5, 0],
-    "tau": found["query"][0, 0, :5],
+    "f": feature[0, :5],
+    "tau": found[:5],
     "effective support": effective_support(selective[:5]),
 }
 print(pd.DataFrame(queries).to_string(index=False), "\n")

@@ -31,7 +31,7 @@ from analysis.experiments.dilution import DilutionConfig, schedule_temperatures
 from analysis.draw.figures import SCHEDULE_STYLE, new_figure
 from analysis.problems.measures import effective_support
 from analysis.run.runner import execute
-from ssa_theory import dilution as theory
+from ssa_theory.theory import dilution as theory
 from tasks import DilutionProbe
 
 pd.options.display.float_format = "{:.3g}".format

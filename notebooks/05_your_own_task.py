@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations_with_replacement, repeat
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -43,10 +42,10 @@ from scipy.stats import multinomial
 from torch import Tensor
 
 from analysis.claims.claim import Claim
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import SeededConfig
 from analysis.experiments.base import Experiment, Progress
 from analysis.draw.figures import draw_points, left_out, new_figure
-from analysis.fitting import stack_members
+from analysis.problems.base import stack_members
 from analysis.run.runner import execute
 from analysis.claims.statistics import mean, mean_band, ratio
 from ssa_theory import Stream, inverse_temperature, member_generator, resolve_device, train
@@ -126,10 +125,9 @@ def cross_entropy(p: dict[str, Tensor], votes: tuple[Tensor, ...], tau: Callable
 
 # %%
 # the experiment
-class VotesConfig(ExperimentConfig):
+class VotesConfig(SeededConfig):
     """Count the votes of voters of known reliability."""
 
-    dtype: Literal["float64"] = Field("float64", description="precision: gaps to Bayes may be tiny")
     least: float = Field(0.5, ge=0.01, le=0.9, description="reliabilities are uniform between this and 0.95")
     steps: int = Field(400, ge=1, description="steps of Adam on the exact loss")
 

@@ -218,22 +218,26 @@ def train(
         raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}: choose one above 0")
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f"unknown optimizer {optimizer!r}: choose adam or sgd")
+    working: Tensor | None = None
     if rates is not None:
         relative = torch.tensor(rates, dtype=torch.float64, device=next(iter(parameters.values())).device)
         learning_rate = learning_rate * max(rates)
         scale = relative / max(rates)
         scale = scale.sqrt() if optimizer == "sgd" else scale
-        working = scale.to(dtype or scale.dtype)
+        factor = working = scale.to(dtype or scale.dtype)
         plain, plain_measure = loss, measure
         parameters = {k: v / scale for k, v in parameters.items()}
 
-        def loss(scaled: Parameters, batch: Any) -> Tensor:
-            return plain({k: v * working for k, v in scaled.items()}, batch)
+        def scaled_loss(scaled: Parameters, batch: Any) -> Tensor:
+            return plain({k: v * factor for k, v in scaled.items()}, batch)
 
+        loss = scaled_loss
         if plain_measure is not None:
 
-            def measure(scaled: Parameters) -> dict[str, Tensor]:
-                return plain_measure({k: v * working for k, v in scaled.items()})
+            def scaled_measure(scaled: Parameters) -> dict[str, Tensor]:
+                return plain_measure({k: v * factor for k, v in scaled.items()})
+
+            measure = scaled_measure
 
     if dtype is not None:
         parameters = {k: v.to(dtype) for k, v in parameters.items()}
@@ -263,7 +267,7 @@ def train(
                 progress(1)
 
     trained = {name: p.detach() for name, p in state.parameters.items()}
-    if rates is not None:
+    if working is not None:
         trained = {name: p * working for name, p in trained.items()}
     finite = [torch.isfinite(p).reshape(-1, p.shape[-1]).all(0) for p in trained.values()]
     history = {name: torch.stack([entry[name] for entry in recorded]) for name in (recorded[0] if recorded else {})}

@@ -1,29 +1,35 @@
-"""Counting parameters: published decoder shapes, their totals, and what selective attention adds to them.
+"""Counting parameters: published decoder shapes, their totals, and what a mechanism adds to them.
 
-Totals are counted on modules of PyTorch's meta device, which have shapes but no storage: nothing is downloaded or allocated.
+Totals are counted on modules of PyTorch's meta device, which have shapes but no storage: nothing is
+downloaded or allocated.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from ssa_theory.attention import Temperature
+from ssa_theory.mechanism import Mechanism
+from ssa_theory.module import form_of_heads
 
 
 @dataclass(frozen=True)
 class Architecture:
     """The shape of a decoder-only transformer.
 
-    layers; dim: model width d; heads H, each of d_k = d / H; kv_heads: heads of keys and values, fewer than H where queries
-    share them; feed_forward: hidden width of the MLP; vocabulary: rows of the embedding as published, padding included;
-    positions: learned position embeddings (0: rotary, no parameters); tied: output embeddings are the input's; bias: of
-    all linear maps but the output embeddings; norm: of a layer (two a block, one at the end), `layer` with scale and shift
-    or `rms` with scale; gated: a third, gating matrix in the MLP. Whether attention and MLP run in parallel (as in Pythia)
-    changes no count.
+    layers; dim: model width d; heads H, each of d_k = d / H; kv_heads: heads of keys and values,
+    fewer than H where queries share them; feed_forward: hidden width of the MLP; vocabulary: rows
+    of the embedding as published, padding included; positions: learned position embeddings (0:
+    rotary, no parameters); tied: output embeddings are the input's; bias: of all linear maps but
+    the output embeddings; norm: of a layer (two a block, one at the end), `layer` with scale and
+    shift or `rms` with scale; gated: a third, gating matrix in the MLP. Whether attention and MLP
+    run in parallel (as in Pythia) changes no count.
 
-    Raises ValueError for sizes < 1, and heads that do not divide dim or are no multiple of kv_heads.
+    Raises ValueError for sizes < 1, and heads that do not divide dim or are no multiple of
+    kv_heads.
     """
 
     layers: int
@@ -41,9 +47,13 @@ class Architecture:
     def __post_init__(self) -> None:
         for name in ("layers", "dim", "heads", "kv_heads", "feed_forward", "vocabulary"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}: choose a positive size")
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}: choose a positive size"
+                )
         if self.positions < 0:
-            raise ValueError(f"positions must be at least 0, got {self.positions}: 0 means none are learned")
+            raise ValueError(
+                f"positions must be at least 0, got {self.positions}: 0 means none are learned"
+            )
         if self.dim % self.heads or self.heads % self.kv_heads:
             raise ValueError(
                 f"heads must divide dim and be a multiple of kv_heads, got dim={self.dim}, heads={self.heads} and "
@@ -78,7 +88,11 @@ class Architecture:
 
     def _block(self) -> nn.Module:
         key_dim = self.kv_heads * self.head_dim
-        maps = {"query": (self.dim, self.dim), "key": (self.dim, key_dim), "value": (self.dim, key_dim)}
+        maps = {
+            "query": (self.dim, self.dim),
+            "key": (self.dim, key_dim),
+            "value": (self.dim, key_dim),
+        }
         maps |= {
             "mix": (self.dim, self.dim),
             "up": (self.dim, self.feed_forward),
@@ -86,7 +100,9 @@ class Architecture:
         }
         if self.gated:
             maps["gate"] = (self.dim, self.feed_forward)
-        block: dict[str, nn.Module] = {name: nn.Linear(*shape, bias=self.bias) for name, shape in maps.items()}
+        block: dict[str, nn.Module] = {
+            name: nn.Linear(*shape, bias=self.bias) for name, shape in maps.items()
+        }
         return nn.ModuleDict(block | {"before_attention": self._norm(), "before_mlp": self._norm()})
 
     def _norm(self) -> nn.Module:
@@ -168,21 +184,26 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def added_parameters(architecture: Architecture, temperature: Temperature) -> int:
-    """How many parameters query and value temperatures, the paper's default, add to a model.
+_OF_KEYS = ("key", "value", "bias")
+"""The parts of a mechanism that are functions of a key or a value, which query heads may share."""
 
-    A query temperature has one value a head, a value temperature one a head of keys and values (h below). Per layer and
-    temperature: `shared` one d_k-vector a head, h d_k; `mlp` a map of its own from the token (d) by `width` hidden units to
-    its heads, (d + 1) width + (width + 1) h; `feature` (features + 1) h; the position term one alpha a head, h.
+
+def added_parameters(
+    architecture: Architecture, mechanism: Mechanism, labels: Mapping[str, int] | None = None
+) -> int:
+    """How many parameters a mechanism adds to all layers of a model.
+
+    A part that acts on queries, scores, rows or outputs has its parameters once a head, one that
+    acts on keys or values once a head of keys and values; what heads share it has once a layer.
+
+    labels: for each kind of label that the mechanism reads, how many there are; there is a `token`
+    label for each row of the embedding. Raises Misfit where the mechanism reads others.
     """
-    dim, width = architecture.dim, temperature.width
+    labels = {"token": architecture.vocabulary} | dict(labels or {})
+    form = form_of_heads(architecture.dim, architecture.heads, labels=labels, trained_length=1)
     total = 0
-    for heads in (architecture.heads, architecture.kv_heads):
-        total += heads * temperature.position
-        if temperature.token == "shared":
-            total += heads * architecture.head_dim
-        elif temperature.token == "mlp":
-            total += (dim + 1) * width + (width + 1) * heads
-        elif temperature.token == "feature":
-            total += (temperature.features + 1) * heads
+    for name, part in mechanism.fitted(form).parts().items():
+        heads = architecture.kv_heads if name in _OF_KEYS else architecture.heads
+        for parameter, shape in part.shapes(mechanism.role(name), form).items():
+            total += math.prod(shape) * (1 if parameter in part.shared_by_heads else heads)
     return architecture.layers * total

@@ -1,6 +1,7 @@
 """What a seed names: a model's graph, embeddings, initialisation and data, whatever else is trained beside it."""
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class _Key(np.random.bit_generator.ISeedSequence):
     def __init__(self, seed: int, stream: Stream) -> None:
         self.key = np.array([seed, int(stream)], dtype=np.uint64)
 
-    def generate_state(self, n_words: int, dtype: type = np.uint64) -> np.ndarray:
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> np.ndarray:
         return self.key
 
 
@@ -38,4 +39,6 @@ def member_generator(seed: int, stream: Stream) -> np.random.Generator:
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"a seed must lie in [0, 2^64), got {seed}: choose a non-negative integer")
-    return np.random.Generator(np.random.Philox(_Key(seed, stream)))
+    key = _Key(seed, stream)
+    # numpy's hints forget that a bit generator takes any ISeedSequence.
+    return np.random.Generator(np.random.Philox(key))  # pyright: ignore[reportArgumentType]

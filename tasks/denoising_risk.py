@@ -1,11 +1,11 @@
 """Risks of the denoising baselines in closed form, and the importance sampler that brackets the Bayes risk."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
-from scipy.optimize import minimize_scalar
+from scipy.optimize import OptimizeResult, minimize_scalar
 from scipy.special import expit, log_softmax, logit, logsumexp, softmax
 
 _TAIL = 9.0  # standard deviations kept of a norm's distribution: what lies beyond is below 1e-15
@@ -115,7 +115,7 @@ def _threshold_risk(law: Law) -> float:
         relevant = central(threshold / v, dim + 2)
         both = s2 * weight @ conditional(threshold / a, dim + 2, noncentral) ** 2
         power = rho * v * relevant + (1 - rho) * n * central(threshold / n, dim + 2) + (length - 1) * rho**2 * both
-        return s2 - length * (rho * s2 * relevant) ** 2 / power if power > 0 else s2
+        return float(s2 - length * (rho * s2 * relevant) ** 2 / power) if power > 0 else s2
 
     # Between these ends the threshold passes from keeping almost nothing to keeping everything.
     low = np.log(min(v, n) * stats.chi2.ppf(1e-4, dim + 2))
@@ -125,10 +125,10 @@ def _threshold_risk(law: Law) -> float:
         grid = np.linspace(low, high, 32)
         risks = [risk(g, above) for g in grid]
         at = int(np.clip(np.argmin(risks), 1, len(grid) - 2))
-        found = minimize_scalar(
-            risk, bounds=(grid[at - 1], grid[at + 1]), args=(above,), method="bounded", options={"xatol": 1e-7}
-        )
-        best = min(best, float(found.fun))
+        bounds = (grid[at - 1], grid[at + 1])
+        accuracy = {"xatol": 1e-7}
+        found = minimize_scalar(risk, bounds=bounds, args=(above,), method="bounded", options=accuracy)
+        best = min(best, float(cast(OptimizeResult, found).fun))
     return best
 
 
@@ -200,6 +200,7 @@ def _proposal(law: Law, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     dim, _, _, s2, a, _ = law
     samples = len(tokens)
     centre = np.concatenate([tokens * (s2 / (s2 + a)), np.zeros((samples, 1, dim))], axis=1)
+    variance = np.empty(centre.shape[:-1])
     for _ in range(20):  # EM: weight each token by its relevance given y, then take the posterior mean of y
         relevance = expit(_log_odds(law, tokens, centre))
         variance = 1 / (1 / s2 + relevance.sum(-1) / a)

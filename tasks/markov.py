@@ -96,8 +96,9 @@ class MarkovGraphTask:
         """
         labels = tuple(str(node) for node in graph)
         try:
+            kind = np.dtype(np.float64)
             weights, least = (
-                nx.to_numpy_array(graph, weight=weight, multigraph_weight=join, dtype=np.float64) for join in (sum, min)
+                nx.to_numpy_array(graph, weight=weight, multigraph_weight=join, dtype=kind) for join in (sum, min)
             )
         except (TypeError, ValueError, nx.NetworkXError) as error:
             raise ValueError(f"edge weights must be numbers ({error}): mend attribute {weight!r}") from error
@@ -236,9 +237,8 @@ class MarkovGraphTask:
         outside = np.cumsum(weights * ~neighbours, 1)
         everything = np.broadcast_to(np.cumsum(weights), inside.shape)
         for place in range(1, length):
-            place_law = np.where(
-                (place > first)[:, None], everything, np.where((place == first)[:, None], inside, outside)
-            )
+            not_after = np.where((first == place)[:, None], inside, outside)
+            place_law = np.where((place > first)[:, None], everything, not_after)
             tokens[:, place - 1] = _invert(place_law, uniform[:, place + 1])
         prompts = Prompts(tokens, np.zeros(count, dtype=np.int64))
         target = _invert(np.cumsum(self.bayes_predictive(prompts), 1), uniform[:, -1])

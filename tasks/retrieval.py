@@ -1,10 +1,11 @@
 """Noisy retrieval: the Bayes predictor is attention with a query-dependent temperature. Design section 3.3."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import minimize_scalar
+from scipy.optimize import OptimizeResult, minimize_scalar
 from scipy.special import log_softmax, ndtr
 
 _BLOCK_BYTES = 2**26  # of keys drawn at once by the Monte Carlo of `bayes_risk`
@@ -115,7 +116,7 @@ class NoisyRetrievalTask:
             method="bounded",
             options={"xatol": 1e-5},
         )
-        return float(np.exp(found.x))
+        return float(np.exp(cast(OptimizeResult, found).x))
 
     def bayes_risk(self, noise: float, count: int, generator: np.random.Generator) -> RetrievalRisk:
         """The Bayes cross-entropy and accuracy at noise level `noise`, with standard errors, from `count` samples.

@@ -1,7 +1,9 @@
-"""Each measurement in a process of its own, so that threads, compiled code and peak memory are its own.
+"""Each measurement in a process of its own, so that threads, compiled code and peak memory are its
+own.
 
-The parent starts `python -m analysis.bench.process JOB`, which prepares, says so in a line of JSON, and then answers each
-line that it reads with the result of one measurement, and the end of its input with its peak memory.
+The parent starts `python -m analysis.bench.process JOB`, which prepares, says so in a line of JSON,
+and then answers each line that it reads with the result of one measurement, and the end of its
+input with its peak memory.
 """
 
 import contextlib
@@ -33,9 +35,10 @@ Measure = Callable[[], dict[str, Any]]
 class Job:
     """What a process measures.
 
-    task: `contender` (train one block of `block` models again and again), `blocks` (ensembles of `sizes` models, one a
-    measurement, block after block, with the data made and dropped), `idle` (only what the contender's tool costs), or
-    `multiply-add` (the machine's rate). core: the core to stay on. trainings: of one measurement; 0: as many as last min_seconds.
+    task: `contender` (train one block of `block` models again and again), `blocks` (ensembles of
+    `sizes` models, one a measurement, block after block, with the data made and dropped), `idle`
+    (only what the contender's tool costs), or `multiply-add` (the machine's rate). core: the core
+    to stay on. trainings: of one measurement; 0: as many as last min_seconds.
     """
 
     task: str
@@ -55,12 +58,16 @@ class Job:
 class Child:
     """A process that measures one job on one core, with one thread.
 
-    `ready` is what it said after preparing: where it holds `missing`, a sentence, there is nothing to measure.
+    `ready` is what it said after preparing: where it holds `missing`, a sentence, there is nothing
+    to measure.
     """
 
     def __init__(self, job: Job) -> None:
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        threads["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        threads: dict[str, str] = dict.fromkeys(names, "1")
+        threads["XLA_FLAGS"] = (
+            f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+        )
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed with the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "analysis.bench.process", json.dumps(asdict(job))],
@@ -71,6 +78,10 @@ class Child:
             text=True,
         )
         self.ready: dict[str, Any] = {}
+        assert (
+            self._process.stdin is not None and self._process.stdout is not None
+        )  # both are pipes
+        self._input, self._output = self._process.stdin, self._process.stdout
 
     def wait_ready(self) -> "Child":
         self.ready = self._answer()
@@ -79,7 +90,7 @@ class Child:
     def go(self) -> None:
         """Begin one measurement."""
         with contextlib.suppress(BrokenPipeError):  # it has ended: `result` says so
-            print(file=self._process.stdin, flush=True)
+            print(file=self._input, flush=True)
 
     def result(self) -> dict[str, Any]:
         """What the measurement found; `missing` with a sentence where the process ended instead."""
@@ -98,16 +109,16 @@ class Child:
         """End the process, whatever it does, and release what it holds."""
         self._process.kill()
         self._close_input()
-        self._process.stdout.close()
+        self._output.close()
         self._process.wait()
         self._errors.close()
 
     def _close_input(self) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._input.close()
 
     def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
+        line = self._output.readline()
         if line:
             return json.loads(line)
         code = self._process.wait()
@@ -118,15 +129,25 @@ class Child:
 
 def cores() -> list[int]:
     """The cores that this process may use; on systems that do not say, as many as there are."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return (
+        sorted(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else list(range(os.cpu_count() or 1))
+    )
 
 
 def prepare(job: Job) -> tuple[dict[str, Any], Measure]:
-    """Make ready to measure: what there is to say of it, and the measurement; `missing` says why there is none.
+    """Make ready to measure: what there is to say of it, and the measurement; `missing` says why
+    there is none.
 
     A trainer that is to be compiled and goes on uncompiled counts as one that cannot run here.
     """
-    tasks = {"contender": _contender, "blocks": _blocks, "idle": _idle, "multiply-add": _multiply_add}
+    tasks = {
+        "contender": _contender,
+        "blocks": _blocks,
+        "idle": _idle,
+        "multiply-add": _multiply_add,
+    }
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "training goes on uncompiled", RuntimeWarning)
@@ -141,7 +162,9 @@ def _idle(job: Job) -> tuple[dict[str, Any], Measure]:
 
 
 def _contender(job: Job) -> tuple[dict[str, Any], Measure]:
-    """Train a block twice, for compilation and to know how long it takes; evaluate what was learned, in float64."""
+    """Train a block twice, for compilation and to know how long it takes; evaluate what was
+    learned, in float64.
+    """
     work, device, kind = workload(job.workload), torch.device(job.device), getattr(torch, job.dtype)
     seeds = range(job.first_seed, job.first_seed + job.block)
     train = CONTENDERS[job.contender].prepare(work, work.make(seeds, device, kind), job.steps)
@@ -168,7 +191,9 @@ def _contender(job: Job) -> tuple[dict[str, Any], Measure]:
 
 
 def _blocks(job: Job) -> tuple[dict[str, Any], Measure]:
-    """Train ensembles in blocks. Every shape is compiled beforehand: that of a block, and that of each size's last one."""
+    """Train ensembles in blocks. Every shape is compiled beforehand: that of a block, and that of
+    each size's last one.
+    """
     work, device = workload(job.workload), torch.device(job.device)
     ensembles = [_parts(job, size) for size in job.sizes]
     for seeds in {len(part): part for parts in ensembles for part in parts}.values():
@@ -193,18 +218,27 @@ def _blocks(job: Job) -> tuple[dict[str, Any], Measure]:
 def _parts(job: Job, size: int) -> list[range]:
     """The seeds of each block of an ensemble."""
     stop = job.first_seed + size
-    return [range(start, min(start + job.block, stop)) for start in range(job.first_seed, stop, job.block)]
+    return [
+        range(start, min(start + job.block, stop))
+        for start in range(job.first_seed, stop, job.block)
+    ]
 
 
-def _train_block(work: Workload, job: Job, seeds: range, device: torch.device, steps: int) -> tuple[float, int]:
-    """Make a block's data, train, and forget both; the seconds of training, and how many losses are not finite."""
-    problem = work.make(seeds, device, getattr(torch, job.dtype))
-    seconds, learned = _timed(CONTENDERS[job.contender].prepare(work, problem, steps), device)
-    return seconds, int((~work.ensemble_loss(problem)(learned, None).isfinite()).sum())
+def _train_block(
+    work: Workload, job: Job, seeds: range, device: torch.device, steps: int
+) -> tuple[float, int]:
+    """Make a block's data, train, and forget both; the seconds of training, and how many losses are
+    not finite.
+    """
+    start = work.make(seeds, device, getattr(torch, job.dtype))
+    seconds, learned = _timed(CONTENDERS[job.contender].prepare(work, start, steps), device)
+    return seconds, int((~work.ensemble_loss(start)(learned, None).isfinite()).sum())
 
 
 def _multiply_add(job: Job) -> tuple[dict[str, Any], Measure]:
-    """The best rate of float32 matrix products that stay in the caches, in operations (2 a multiply-add) per second."""
+    """The best rate of float32 matrix products that stay in the caches, in operations (2 a
+    multiply-add) per second.
+    """
     device = torch.device(job.device)
     sizes = (4096, 8192) if device.type == "cuda" else _MM_SIZES
     factors = {n: torch.rand(n, n, device=device) for n in sizes}
@@ -239,7 +273,9 @@ def _peak_bytes(device: str) -> int:
             return sys.modules["jax"].devices()[0].memory_stats()["peak_bytes_in_use"]
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would begin at what the parent held when it started this process
+    if (
+        status.is_file()
+    ):  # getrusage would begin at what the parent held when it started this process
         return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from analysis.claims.claim import Claim, Relation
-from analysis.claims.statistics import Estimate, difference, mean, ratio
+from analysis.claims.statistics import Estimate, difference, estimate, mean, ratio
 from analysis.claims.topics import Topic
 
 Values = np.ndarray
@@ -87,6 +87,25 @@ class Lines:
         self.add(
             topic, key, sentence, statistic, relation, threshold, difference(x, y), own, source
         )
+
+    def unchanged(
+        self,
+        topic: Topic,
+        key: str,
+        sentence: str,
+        what: str,
+        pair: Mapping[str, Values],
+        threshold: float,
+        source: str | None = None,
+    ) -> None:
+        """How far the ratio of means over seeds of a pair is from 1, below a threshold."""
+        (first, x), (second, y) = ((name, np.asarray(v, np.float64)) for name, v in pair.items())
+        apart = estimate(
+            lambda i: np.abs(x[i].mean(-1) / y[i].mean(-1) - 1), np.isfinite(x) & np.isfinite(y)
+        )
+        statistic = f"|ratio of means over seeds, {first} / {second}, of {what} - 1|"
+        own = {"ratio": ratio(x, y), first: mean(x), second: mean(y)}
+        self.add(topic, key, sentence, statistic, "<", threshold, apart, own, source)
 
     def exact(
         self,

@@ -27,6 +27,7 @@ class Claim:
     """
 
     id: str
+    topic: str = field(kw_only=True)
     sentence: str
     source: str
     statistic: str
@@ -37,7 +38,6 @@ class Claim:
     parts: dict[str, Estimate] = field(default_factory=dict)
     p_value: float | None = None
     corrected_p_value: float | None = None
-    topic: str = ""
 
     def __post_init__(self) -> None:
         if self.estimate.pseudo is not None:
@@ -76,7 +76,7 @@ class Claim:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: numbers that are not finite become null, as JSON has none; single seeds' values are left to the result."""
 
-        def clean(value: object) -> object:
+        def clean(value: Any) -> Any:
             if isinstance(value, dict):
                 return {k: clean(v) for k, v in value.items() if k != "pseudo"}
             return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -101,7 +101,8 @@ def _estimate(record: Mapping[str, Any]) -> Estimate:
     finite = {
         k: math.nan if record[k] is None else float(record[k]) for k in ("value", "low", "high")
     }
-    return Estimate(**(dict(record) | finite))
+    fields: dict[str, Any] = dict(record) | finite
+    return Estimate(**fields)
 
 
 def count_verdicts(claims: Sequence[Claim]) -> dict[Verdict, int]:

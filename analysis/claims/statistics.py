@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -11,6 +12,7 @@ from scipy import stats
 
 RESAMPLES = 4999
 SIGN_FLIPS = 9999
+Resampling = Literal["BCa", "percentile"]
 Statistic = Callable[[Int[np.ndarray, "*resample seed"]], Float[np.ndarray, "*resample"]]
 
 
@@ -84,23 +86,30 @@ def estimate(
     if n < 16:
         low, high = stats.t.interval(0.95, n - 1, loc=pseudo.mean(), scale=stats.sem(pseudo))
         return Estimate(value, float(low), float(high), n, "jackknife t", pseudo)
-    for method in ("BCa", "percentile") if smooth else ("percentile",):
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # degenerate data make BCa NaN; percentiles then take its place
-            interval = stats.bootstrap(
-                (seeds,),
-                lambda index, axis: statistic(np.moveaxis(index, axis, -1)),
-                n_resamples=RESAMPLES,
-                vectorized=True,
-                batch=500,
-                method=method,
-                rng=np.random.default_rng(0),
-            ).confidence_interval
-        if np.isfinite(interval).all():
-            break
-    return Estimate(value, float(interval[0]), float(interval[1]), n, f"{method} bootstrap", pseudo)
+    method: Resampling = "BCa" if smooth else "percentile"
+    low, high = _bootstrap(statistic, seeds, method)
+    if smooth and not np.isfinite((low, high)).all():  # degenerate data make BCa NaN
+        method = "percentile"
+        low, high = _bootstrap(statistic, seeds, method)
+    return Estimate(value, low, high, n, f"{method} bootstrap", pseudo)
+
+
+def _bootstrap(
+    statistic: Statistic, seeds: Int[np.ndarray, " seed"], method: Resampling
+) -> tuple[float, float]:
+    """The 95 % interval of a statistic from resampled seeds, with a fixed random state."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        low, high = stats.bootstrap(
+            (seeds,),
+            lambda index, axis: statistic(np.moveaxis(index, axis, -1)),
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            batch=500,
+            method=method,
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    return float(low), float(high)
 
 
 def mean(x: Float[np.ndarray, " seed"]) -> Estimate:

@@ -52,13 +52,13 @@ DILUTION = Topic(
     "dilution",
     "A position temperature stops attention from diluting as the context grows.",
     f"{PAPER}, dilution argument",
-    "dilution-ssa-bounded",
+    "dilution-ssa-position-bounded",
 )
 EXTRAPOLATION = Topic(
     "extrapolation",
     "A position temperature helps beyond the training length.",
     f"{PAPER}, position-aware temperature",
-    "length-constant-ssa",
+    "length-constant-ssa-position",
 )
 DENOISING = Topic(
     "denoising",
@@ -88,7 +88,7 @@ ALTERNATIVES = Topic(
     "alternatives",
     "SSA is better than constant, frequency-based and YaRN temperatures.",
     f"{PAPER}, ablation",
-    "length-ssa-yarn",
+    "length-ssa-position-yarn",
 )
 SHARING = Topic(
     "sharing",

@@ -1,9 +1,9 @@
 """Figure style and saving. A variant keeps its colour, line and marker in all figures; they differ in greyscale too."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -16,6 +16,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 from analysis.store.guards import warnings_of
 from analysis.store.results import write_whole
 from ssa_theory.mechanism import known
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
     {
@@ -42,7 +45,7 @@ FORMATS: Mapping[str, dict[str, None]] = MappingProxyType(
     {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 )
 """The kinds of file that a figure is written as, with the metadata left out, so that the same figure gives the same bytes."""
-_RC = {
+_RC: "dict[RcKeyType, Any]" = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
     "font.size": 9,
@@ -73,40 +76,56 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw_band(axes: Axes, x: np.ndarray, band: xr.DataArray, mechanism: str, **extra: Any) -> None:
-    """A mean curve and its 95 % interval; `band` has the dimension `estimate` and one more."""
+def draw_band(
+    axes: Axes, x: np.ndarray, band: xr.DataArray, mechanism: str, fill: float = 0.2, **extra: Any
+) -> None:
+    """A mean curve and its 95 % interval; `band` has the dimension `estimate` and one more.
+
+    fill: opacity of the interval.
+    """
     value, low, high = interval(band)
-    look = style(mechanism)
-    look = {k: look[k] for k in ("color", "linestyle")} | {"label": mechanism} | extra
+    whole = style(mechanism)
+    look: dict[str, Any] = {k: whole[k] for k in ("color", "linestyle")}
+    look |= {"label": mechanism} | extra
     axes.plot(x, value, **look)
-    axes.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    axes.fill_between(x, low, high, color=look["color"], alpha=fill, linewidth=0)
 
 
 def draw_points(
-    axes: Axes, x: np.ndarray, band: xr.DataArray, mechanism: str, **extra: Any
+    axes: Axes,
+    x: np.ndarray,
+    band: xr.DataArray,
+    mechanism: str,
+    joined: bool = False,
+    **extra: Any,
 ) -> None:
-    """Means as markers, their 95 % intervals as bars."""
+    """Means as markers, their 95 % intervals as bars; joined: by the mechanism's line."""
     value, low, high = interval(band)
-    look = style(mechanism)
-    look = (
-        {k: look[k] for k in ("color", "marker")}
-        | {"linestyle": "none", "label": mechanism}
-        | extra
-    )
+    look: dict[str, Any] = {"markersize": 5, "capsize": 2, "elinewidth": 1}
+    look |= style(mechanism) | {"label": mechanism}
+    look |= ({} if joined else {"linestyle": "none"}) | extra
     spread = np.abs(np.stack([value - low, high - value]))
-    axes.errorbar(x, value, yerr=spread, **{"markersize": 5, "capsize": 2, "elinewidth": 1} | look)
+    axes.errorbar(x, value, yerr=spread, **look)
 
 
-def label_log(axis: Axis) -> None:
-    """Plain numbers on a logarithmic axis, the more of them between the powers of ten the fewer decades it shows."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(
-        LogLocator(
-            subs=(1, 2, 3, 4, 6, 8) if high < 5 * low else (1, 2, 5) if high < 100 * low else (1,)
-        )
-    )
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(NullLocator())
+def draw_each(
+    draw: Callable[..., None], axes: Axes, x: np.ndarray, bands: xr.DataArray, **extra: Any
+) -> None:
+    """`draw_band` or `draw_points` of every mechanism of `bands` (mechanism, ..., estimate)."""
+    for name in bands["mechanism"].values.tolist():
+        draw(axes, x, bands.sel(mechanism=name), name, **extra)
+
+
+def label_log(*axes: Axis) -> None:
+    """Plain numbers on logarithmic axes, the more of them between the powers of ten the fewer
+    decades an axis shows.
+    """
+    for axis in axes:
+        low, high = axis.get_view_interval()
+        some = (1, 2, 5) if high < 100 * low else (1,)
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8) if high < 5 * low else some))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
 
 
 def left_out(dataset: xr.Dataset) -> str:

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analysis.claims.claim import Claim
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig, seeded_config
 from analysis.store.dependencies import Definition
 
 Preset = Literal["smoke", "paper", "large"]
@@ -79,8 +79,10 @@ class Experiment:
                 raise ValueError(f"{self.name} takes all seeds together, got block_seeds={asked}: drop block_seeds")
             return [config]
         size = self.seeds_per_block(config)
-        seeds = config.seed_range
-        return [config.of_seeds(seeds[start : start + size]) for start in range(0, len(seeds), size)]
+        seeded = seeded_config(config)
+        seeds = seeded.seed_range
+        starts = range(0, len(seeds), size)
+        return [seeded.of_seeds(seeds[start : start + size]) for start in starts]
 
     def join(self, config: ExperimentConfig, parts: Sequence[xr.Dataset], progress: Progress = silent) -> xr.Dataset:
         """The result of all blocks. What does not depend on seeds must be the same in all of them."""
@@ -99,7 +101,7 @@ class Experiment:
         """The config inside a result. Raises ValueError where it is not one that this version writes for this experiment."""
         name, text = (dataset.attrs.get(key) for key in ("experiment", "config"))
         try:
-            config = self.config.model_validate_json(text)
+            config = None if text is None else self.config.model_validate_json(text)
         except ValueError:  # pydantic's, with a paragraph for every field
             config = None
         if str(name) != self.name or config is None or config.model_dump_json() != text:

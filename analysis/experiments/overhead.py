@@ -1,5 +1,6 @@
 """How many parameters does selective attention add to real architectures? Counted on published shapes; no training."""
 
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,12 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.store.config import ExperimentConfig
-from analysis.experiments.base import Experiment, Progress
+from analysis.claims.topics import OVERHEAD as TOPIC
 from analysis.draw.figures import new_figure
-from analysis.claims.statistics import Estimate
-from ssa_theory import SelectiveSelfAttention, Temperature
+from analysis.experiments.base import Experiment, Progress
+from analysis.store.config import ExperimentConfig
+from ssa_theory import SelfAttention
+from ssa_theory.mechanism import MECHANISMS, Mechanism
+from ssa_theory.mechanism.scores import MLP
+from ssa_theory.mechanism.temperature import Selective
 from ssa_theory.parameters import ARCHITECTURES, Architecture, added_parameters
 
 LIMIT = 0.5  # percent: the paper's bound on what weight sharing adds
@@ -21,7 +26,7 @@ WIDTHS = 2 ** np.arange(11)
 """Hidden widths of the figure's curves, 1 to 1024."""
 FORMS = ("shared", "unshared", "head-wide")
 """Weights shared with the layer's projections; an MLP of its own for each temperature; the same, d_k hidden units wide."""
-_STYLE = {
+_STYLE: dict[str, dict[str, Any]] = {
     "shared": {"color": "#d55e00", "marker": "s"},
     "unshared": {"color": "#009e73", "marker": "D"},
     "head-wide": {"color": "#0072b2", "marker": "o"},
@@ -33,7 +38,9 @@ _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 class OverheadConfig(ExperimentConfig):
     """Count the parameters that query and value temperatures add to published models; nothing is random or trained."""
 
-    width: int = Field(16, ge=1, le=1_000_000, description="hidden units of the own MLP of each temperature")
+    width: int = Field(
+        16, ge=1, le=1_000_000, description="hidden units of the own MLP of each temperature"
+    )
 
 
 def train(config: OverheadConfig, progress: Progress) -> xr.Dataset:
@@ -46,25 +53,48 @@ def train(config: OverheadConfig, progress: Progress) -> xr.Dataset:
     model = {"model": list(ARCHITECTURES)}
     dataset = xr.Dataset(coords=model | {"form": list(FORMS), "width": WIDTHS})
     for name, (dims, about) in _COUNTED.items():
-        dataset[name] = (("model", *dims), np.array([row[name] for row in rows]), {"description": about})
+        dataset[name] = (
+            ("model", *dims),
+            np.array([row[name] for row in rows]),
+            {"description": about},
+        )
     for name in ("layers", "dim", "heads", "kv_heads", "feed_forward", "vocabulary"):
         values = [getattr(a, name) for a in ARCHITECTURES.values()]
-        dataset[name] = ("model", values, {"description": f"{name.replace('_', ' ')} of the published model"})
+        dataset[name] = (
+            "model",
+            values,
+            {"description": f"{name.replace('_', ' ')} of the published model"},
+        )
     return dataset
 
 
 _COUNTED = {
     "parameters": ((), "parameters of the published model"),
-    "hidden_width": (("form",), "hidden units of the MLP of each temperature; 0 where there is none"),
-    "added_parameters": (("form",), "parameters that query and value temperatures add to all layers, by formula"),
+    "hidden_width": (
+        ("form",),
+        "hidden units of the MLP of each temperature; 0 where there is none",
+    ),
+    "added_parameters": (
+        ("form",),
+        "parameters that query and value temperatures add to all layers, by formula",
+    ),
     "added_by_layer": (
         ("form",),
         "the same counted on a built layer; NaN where queries share keys and values, which it has no form for",
     ),
     "percent": (("form",), "added_parameters in percent of parameters"),
     "percent_by_width": (("width",), "the same in percent for an own MLP, by its hidden width"),
-    "largest_width": ((), "largest hidden width of an own MLP that stays within 0.5 percent; 0: none does"),
+    "largest_width": (
+        (),
+        "largest hidden width of an own MLP that stays within 0.5 percent; 0: none does",
+    ),
 }
+
+
+def own_mlps(width: int) -> Mechanism:
+    """SSA with an MLP of its own, of that many hidden units, in each of its two temperatures."""
+    temperature = Selective(MLP(width=width))
+    return Mechanism(f"ssa-mlp-{width}", query=temperature, value=temperature)
 
 
 def _count(architecture: Architecture, width: int) -> dict[str, object]:
@@ -72,9 +102,9 @@ def _count(architecture: Architecture, width: int) -> dict[str, object]:
     total = architecture.parameters()
 
     def own(width: int) -> int:
-        return added_parameters(architecture, Temperature("mlp", width=width))
+        return added_parameters(architecture, own_mlps(width))
 
-    forms = [Temperature("shared"), *(Temperature("mlp", width=w) for w in (width, architecture.head_dim))]
+    forms = [MECHANISMS["ssa"], own_mlps(width), own_mlps(architecture.head_dim)]
     added = [added_parameters(architecture, form) for form in forms]
     return {
         "parameters": total,
@@ -88,42 +118,41 @@ def _count(architecture: Architecture, width: int) -> dict[str, object]:
     }
 
 
-def _added_by_layer(architecture: Architecture, form: Temperature) -> float:
+def _added_by_layer(architecture: Architecture, form: Mechanism) -> float:
     if architecture.kv_heads != architecture.heads:
         return np.nan
     with torch.device("meta"):
-        layer = SelectiveSelfAttention(architecture.dim, architecture.heads, query=form, value=form)
+        layer = SelfAttention(architecture.dim, architecture.heads, form)
     return float(architecture.layers * layer.added_parameters())
 
 
 def judge(config: OverheadConfig, dataset: xr.Dataset) -> list[Claim]:
     """One line a model and form, and the agreement of the formula with the built layers."""
-    source = "paper, section on parameter-efficient temperatures"
-    lines = []
-
-    def add(key: str, sentence: str, statistic: str, threshold: float, value: float) -> None:
-        exact = Estimate(value, value, value, 1, "exact count")
-        lines.append(Claim(f"overhead-{key}", sentence, source, statistic, "<", threshold, exact, asked=1))
-
+    lines = Lines("overhead", 1, "paper, section on parameter-efficient temperatures")
     for form in FORMS:
         for name in map(str, dataset["model"].values):
             one = dataset.sel(model=name, form=form)
-            how = f"each with an MLP of {int(one['hidden_width'])} hidden units of its own,"
-            add(
+            width, added, total = (int(one[k]) for k in ("hidden_width", "added_parameters", "parameters"))
+            how = f"each with an MLP of {width} hidden units of its own," if width else "with shared weights"
+            lines.exact(
+                TOPIC,
                 f"{form}-{name.split()[0].lower()}",
-                f"{name}: temperatures {'with shared weights' if form == 'shared' else how} add less than {LIMIT:g} % parameters",
-                f"{int(one['added_parameters']):,} added to {int(one['parameters']):,}, query and value temperatures, in percent",
+                f"{name}: temperatures {how} add less than {LIMIT:g} % parameters",
+                f"{added:,} added to {total:,}, query and value temperatures, in percent",
+                "<",
                 LIMIT,
                 float(one["percent"]),
             )
-    add(
+    lines.exact(
+        TOPIC,
         "formula",
         "the counts by formula are those of the built layers, wherever the layer fits the model",
         "largest difference in parameters over models and forms",
+        "<",
         1.0,
         float(abs(dataset["added_parameters"] - dataset["added_by_layer"]).max()),
     )
-    return lines
+    return lines.claims
 
 
 def draw(config: OverheadConfig, dataset: xr.Dataset) -> Figure:
@@ -146,16 +175,35 @@ def _draw_forms(ax: Axes, dataset: xr.Dataset, width: int) -> None:
         x = dataset["percent"].sel(form=form).values
         ax.plot(x, place, linestyle="none", markersize=8, label=labels[form], **style)
         for value, y in zip(x, place, strict=True):
-            text = ax.annotate(f"{value:.3f}", (value, y), (0, 8), textcoords="offset points", ha="center", fontsize=8)
-            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # over the line of the limit
+            text = ax.annotate(
+                f"{value:.3f}",
+                (value, y),
+                (0, 8),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+            text.set_bbox(
+                {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            )  # over the line of the limit
     totals = dataset["parameters"].values
     names = [f"{n}\n{t / 1e6:,.1f} M" for n, t in zip(dataset["model"].values, totals, strict=True)]
     ax.set_yticks(place, names)
-    ax.set(ylim=(len(place) - 0.5, -0.5), xscale="log", title="query and value temperature in every layer")
+    ax.set(
+        ylim=(len(place) - 0.5, -0.5),
+        xscale="log",
+        title="query and value temperature in every layer",
+    )
     ax.set_xlabel("added parameters (percent of the model)")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.axvline(LIMIT, color="#222222", linewidth=1, linestyle="--")
-    ax.annotate(f"{LIMIT:g} %", (LIMIT, 0), (3, 4), xycoords=("data", "axes fraction"), textcoords="offset points")
+    ax.annotate(
+        f"{LIMIT:g} %",
+        (LIMIT, 0),
+        (3, 4),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+    )
     ax.margins(x=0.1)
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))
 
@@ -167,12 +215,27 @@ def _draw_widths(ax: Axes, dataset: xr.Dataset, width: int) -> None:
         style = {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _LINES[i % len(_LINES)]}
         ax.plot(dataset["width"].values, one["percent_by_width"].values, label=label, **style)
     ax.axhline(LIMIT, color="#222222", linewidth=1, linestyle="--")
-    ax.annotate(f"{LIMIT:g} %", (0, LIMIT), (4, 3), xycoords=("axes fraction", "data"), textcoords="offset points")
+    ax.annotate(
+        f"{LIMIT:g} %",
+        (0, LIMIT),
+        (4, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+    )
     ax.axvline(width, color="#888888", linewidth=0.8)
-    ax.annotate(f"{width} units", (width, 0), (3, 4), xycoords=("data", "axes fraction"), textcoords="offset points")
+    ax.annotate(
+        f"{width} units",
+        (width, 0),
+        (3, 4),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+    )
     ax.set_xscale("log", base=2)
     ax.set(yscale="log", xlabel="hidden units of the own MLP of each temperature")
-    ax.set(ylabel="added parameters (percent of the model)", title="own MLP: parameters by hidden width")
+    ax.set(
+        ylabel="added parameters (percent of the model)",
+        title="own MLP: parameters by hidden width",
+    )
     ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))

@@ -2,14 +2,20 @@
 
 from analysis.problems.base import Block, Fitted, Measure, Problem, Training, fit, train_all
 from analysis.problems.compare import compare
+from analysis.problems.denoise import DenoiseProblem
 from analysis.problems.graph import GraphProblem
+from analysis.problems.kernel_regression import KernelRegressionProblem
+from analysis.problems.retrieval import RetrievalProblem
 
 __all__ = [
     "Block",
+    "DenoiseProblem",
     "Fitted",
     "GraphProblem",
+    "KernelRegressionProblem",
     "Measure",
     "Problem",
+    "RetrievalProblem",
     "Training",
     "compare",
     "fit",

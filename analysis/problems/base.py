@@ -138,6 +138,14 @@ class Problem(abc.ABC):
         """Task and exact baselines by seed, which need no training."""
         return xr.Dataset(coords={"seed": list(seeds)})
 
+    def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Add the baselines that all seeds of a dataset decide together; by default there are none.
+
+        dataset: what `train_all` returned, blocks of seeds joined. Not called by `train_all`, as a
+        seed's numbers must not depend on the seeds that are trained beside it.
+        """
+        return dataset
+
     def coordinates(self, training: Training) -> dict[str, Any]:
         """The labels of the dimensions of its measures."""
         return {"step": record_steps(training.steps)}
@@ -228,7 +236,7 @@ def train_all(
         mechanism=[m.name for m in mechanisms], seed=list(seeds)
     )
     labels = problem.coordinates(training) | {"step": steps}
-    for name, measure in (problem.measures | DIVERGED).items():
+    for name, measure in {**problem.measures, **DIVERGED}.items():
         if name in rows[0]:
             values = np.stack([row[name] for row in rows])
             dims = ("mechanism", "seed", *measure.dims)

@@ -66,6 +66,7 @@ def compare(
     dataset = xr.concat(
         parts, "seed", data_vars="minimal", coords="minimal", compat="equals", join="exact"
     )
+    dataset = problem.summarise(dataset)
     dataset["added_parameters"] = (
         "mechanism",
         added,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
@@ -17,7 +17,13 @@ from analysis.problems.rows import ROW_MEASURES, LossScore, RowBlock, require_ex
 from ssa_theory.losses import Queries
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
 from ssa_theory.seeds import Stream, member_generator
-from tasks import MarkovGraphTask, graph_from_family, graph_from_file, text_from_file, unit_embeddings
+from tasks import (
+    MarkovGraphTask,
+    graph_from_family,
+    graph_from_file,
+    text_from_file,
+    unit_embeddings,
+)
 from tasks.families import RandomFamily, RealFamily
 from tasks.markov import Prompts, RowWeights
 
@@ -112,6 +118,8 @@ class GraphProblem(Problem):
     @cached_property
     def _common(self) -> MarkovGraphTask:
         if self.family == "letters":
+            if self.text_file is None:
+                return _english()
             return MarkovGraphTask.from_text(text_from_file(self.text_file))
         if self.family == "file":
             if self.graph_file is None:
@@ -243,6 +251,12 @@ _TASK = {
     "prompt_acceptance": "probability that independent tokens make a valid prompt; NaN in the "
     "vocabulary context",
 }
+
+
+@cache
+def _english() -> MarkovGraphTask:
+    """The bigrams of the project's own text, which take a while to count."""
+    return MarkovGraphTask.from_text(text_from_file())
 
 
 def _upload(prompts: Sequence[Prompts], device: torch.device) -> tuple[Tensor, Tensor]:

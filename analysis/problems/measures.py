@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssa_theory.single_layer import matmul
+from ssa_theory.mechanism.parts import matmul
 from ssa_theory.theory import entropy
 
 SMALLEST_TAU = 1e-6  # below this a row is uniform to rounding; keeps log tau finite
@@ -41,6 +41,23 @@ def hoyer(row: Tensor, dim: int = -1) -> Tensor:
 def zero_fraction(row: Tensor, dim: int = -1) -> Tensor:
     """The share of exact zeros: sparsity proper."""
     return (row == 0).to(row.dtype).mean(dim)
+
+
+def row_shape(rows: Float[Tensor, "row key member"]) -> dict[str, Float[Tensor, " member"]]:
+    """Means over the rows of each member: how spiky, how sparse, how many dead.
+
+    Effective support and largest weight are over the rows with a key left. A dead row has at most
+    one key left, so that its weights do not move with its scores: it has no gradient.
+    """
+    left = (rows > 0).sum(1)
+    some = left > 0
+    spread = torch.where(some, torch.special.entr(rows).sum(1).exp(), 0.0)
+    return {
+        "effective_support": spread.sum(0) / some.sum(0),
+        "largest_weight": rows.amax(1).sum(0) / some.sum(0),
+        "zero_fraction": zero_fraction(rows, 1).mean(0),
+        "dead_rows": (left <= 1).double().mean(0),
+    }
 
 
 def singular_values(weight: Float[Tensor, "row column member"]) -> Float[Tensor, "value member"]:

@@ -75,7 +75,7 @@ class RowBlock(Block):
 
     def __post_init__(self) -> None:
         kind = self.training.kind
-        tokens = _as(_tokens(self.inputs), kind)
+        tokens = _as(self.tokens, kind)
         object.__setattr__(self, "_working", Inputs(tokens, tokens, count=self.inputs.count))
         object.__setattr__(self, "_exact", self.evaluation.to(kind))
         weight, target = self.evaluation.weight, self.evaluation.target
@@ -99,8 +99,18 @@ class RowBlock(Block):
         gap = cross_entropy(logits, self.evaluation) - self._bayes  # type: ignore[attr-defined]
         return {"cross_entropy_gap": gap, "l1_by_step": row_l1(logits.softmax(1), self.target)}
 
+    @property
+    def tokens(self) -> Tokens:
+        """The vocabulary."""
+        assert self.inputs.query is not None  # of a vocabulary, queries are keys
+        return self.inputs.query
+
+    def rows(self, layer: Layer, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """The attention rows and those that they should be (node, next, member)."""
+        return layer.rows(parameters, self.inputs), self.target
+
     def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
-        final, tokens = fitted.parameters, _tokens(self.inputs)
+        final, tokens = fitted.parameters, self.tokens
         learned = layer.prediction(final, self.inputs)
         nodes, dim, _ = tokens.vector.shape
         rank = torch.linalg.matrix_rank(tokens.vector.permute(2, 0, 1))
@@ -125,11 +135,6 @@ def require_exponential(layer: Layer, why: str) -> Layer:
     if not layer.normalizer.exponential:
         raise Misfit(f"mechanism {layer.mechanism.name} needs {why}")
     return layer
-
-
-def _tokens(inputs: Inputs) -> Tokens:
-    assert inputs.query is not None  # of a vocabulary, queries are keys
-    return inputs.query
 
 
 def _as(tokens: Tokens, kind: torch.dtype) -> Tokens:

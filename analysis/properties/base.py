@@ -1,4 +1,6 @@
-"""What a property is: a claim of the theory, the random arguments it is tried on, and the check of one case."""
+"""What a property is: a claim of the theory, the random arguments it is tried on, and the check of
+one case.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -7,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ssa_theory import Stream, member_generator
+from ssa_theory.seeds import Stream, member_generator
 
 EPS = float(np.finfo(np.float64).eps)
-"""One rounding, relative. Slacks are a number of roundings times how far the checked quantity amplifies one."""
+"""One rounding, relative. Slacks are a number of roundings times how far the checked quantity
+amplifies one.
+"""
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,14 @@ class Integer:
 
     def simpler(self, value: int) -> Iterator[int]:
         middle = (self.low + value) // 2
-        yield from range(self.low, value) if value - self.low <= 16 else (self.low, middle, value - 1)
+        yield from (
+            range(self.low, value) if value - self.low <= 16 else (self.low, middle, value - 1)
+        )
 
 
 @dataclass(frozen=True)
 class Number:
-    """A real number in [low, high], uniform; few digits are simple, and `simplest` is the simplest."""
+    """A real number in [low, high], uniform; few digits are simple, `simplest` is the simplest."""
 
     low: float
     high: float
@@ -41,12 +47,20 @@ class Number:
 
     def simpler(self, value: float) -> Iterator[float]:
         target = self.low if self.simplest is None else self.simplest
-        candidates = [target, *(round(value, digits) + 0.0 for digits in range(3)), round((target + value) / 2, 2)]
+        candidates = [
+            target,
+            *(round(value, digits) + 0.0 for digits in range(3)),
+            round((target + value) / 2, 2),
+        ]
 
         def cost(x: float) -> tuple[bool, int, float]:
             return x != target, len(repr(x)), abs(x - target)
 
-        yield from (x for x in dict.fromkeys(candidates) if self.low <= x <= self.high and cost(x) < cost(value))
+        yield from (
+            x
+            for x in dict.fromkeys(candidates)
+            if self.low <= x <= self.high and cost(x) < cost(value)
+        )
 
 
 @dataclass(frozen=True)
@@ -64,24 +78,32 @@ class Choice:
 
 @dataclass(frozen=True)
 class Row:
-    """least to most numbers in [-1, 1], in half of all rows from a coarse grid with many ties; few numbers are simple."""
+    """least to most numbers in [-1, 1], in half of all rows from a coarse grid with many ties; few
+    numbers are simple.
+    """
 
     least: int
     most: int
 
     def draw(self, generator: np.random.Generator) -> tuple[float, ...]:
         row = generator.uniform(-1, 1, generator.integers(self.least, self.most + 1))
-        return tuple((np.round(2 * row) / 2 + 0.0 if generator.random() < 0.5 else row).tolist())  # no -0
+        return tuple(
+            (np.round(2 * row) / 2 + 0.0 if generator.random() < 0.5 else row).tolist()
+        )  # no -0
 
     def simpler(self, value: tuple[float, ...]) -> Iterator[tuple[float, ...]]:
         if len(value) > self.least:
             yield from (value[:i] + value[i + 1 :] for i in range(len(value)))
         for i, entry in enumerate(value):
-            yield from ((*value[:i], x, *value[i + 1 :]) for x in Number(-1.0, 1.0, 0.0).simpler(entry))
+            yield from (
+                (*value[:i], x, *value[i + 1 :]) for x in Number(-1.0, 1.0, 0.0).simpler(entry)
+            )
 
 
 Space = Integer | Number | Choice | Row
-"""The values of one argument: draw(generator) gives a random one, simpler(value) strictly simpler ones, the simplest first."""
+"""The values of one argument: draw(generator) gives a random one, simpler(value) strictly simpler
+ones, the simplest first.
+"""
 
 
 class Violation(Exception):
@@ -96,9 +118,10 @@ class Inapplicable(Exception):
 class Property:
     """A claim of the theory.
 
-    name; sentence: the claim; source: where it comes from. spaces: the arguments it is tried on, by name. check(generator,
-    **arguments) raises on a case that violates it; whatever random numbers the case needs beyond its arguments come from
-    `generator`, so that arguments and seed are the case.
+    name; sentence: the claim; source: where it comes from. spaces: the arguments it is tried on, by
+    name. check(generator, **arguments) raises on a case that violates it; whatever random numbers
+    the case needs beyond its arguments come from `generator`, so that arguments and seed are the
+    case.
     """
 
     name: str
@@ -120,16 +143,20 @@ class Property:
             raise
         except Violation as violation:
             return str(violation)
-        except Exception as error:  # code that fails on a case of the theory is as wrong as a wrong value
+        except (
+            Exception
+        ) as error:  # code that fails on a case of the theory is as wrong as a wrong value
             return f"{type(error).__name__}: {error}"
         return None
 
 
 def states(source: str, **spaces: Space) -> Callable[[Callable[..., None]], Property]:
-    """Make a property of a check: its name is the function's, its sentence the docstring's first paragraph."""
+    """Make a property of a check: its name is the function's, its sentence the docstring's first
+    paragraph.
+    """
 
     def make(check: Callable[..., None]) -> Property:
-        sentence = " ".join(check.__doc__.split("\n\n")[0].split())
+        sentence = " ".join((check.__doc__ or "").split("\n\n")[0].split())
         return Property(check.__name__.replace("_", "-"), sentence, source, spaces, check)
 
     return make
@@ -152,7 +179,9 @@ def at_most(smaller: Any, larger: Any, slack: Any, what: str) -> None:
     wrong = ~(smaller <= larger + slack)
     if wrong.any():
         excess = np.where(wrong, smaller - larger - slack, -math.inf)
-        place = np.unravel_index(np.argmax(np.where(np.isnan(excess), math.inf, excess)), excess.shape)
+        place = np.unravel_index(
+            np.argmax(np.where(np.isnan(excess), math.inf, excess)), excess.shape
+        )
         a, b, s = (np.broadcast_to(v, excess.shape)[place] for v in (smaller, larger, slack))
         raise Violation(f"{what}: {a:.10g} should be at most {b:.10g}, rounding allows {s:.2g}")
 
@@ -163,7 +192,9 @@ def equal(found: Any, wanted: Any, slack: Any, what: str) -> None:
     wrong = ~(np.abs(found - wanted) <= slack)
     if wrong.any():
         distance = np.where(wrong, np.abs(found - wanted) - slack, -math.inf)
-        place = np.unravel_index(np.argmax(np.where(np.isnan(distance), math.inf, distance)), distance.shape)
+        place = np.unravel_index(
+            np.argmax(np.where(np.isnan(distance), math.inf, distance)), distance.shape
+        )
         a, b, s = (np.broadcast_to(v, distance.shape)[place] for v in (found, wanted, slack))
         raise Violation(f"{what}: {a:.10g} should be {b:.10g}, rounding allows {s:.2g}")
 

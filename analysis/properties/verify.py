@@ -1,5 +1,8 @@
-"""Try the properties of the theory on fresh random cases, and shrink what violates one to the smallest counterexample."""
+"""Try the properties of the theory on fresh random cases, and shrink what violates one to the
+smallest counterexample.
+"""
 
+import builtins
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +27,18 @@ class VerifyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    seconds: float = Field(60.0, gt=0, description="how long to try, shared evenly among the properties")
-    seed: int | None = Field(
-        None, ge=0, lt=2**32, description="seed of each property's first case; default: a fresh one"
+    seconds: float = Field(
+        default=60.0, gt=0, description="how long to try, shared evenly among the properties"
     )
-    only: tuple[str, ...] = Field((), description="names of the properties to try; default: all")
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**32,
+        description="seed of each property's first case; default: a fresh one",
+    )
+    only: tuple[str, ...] = Field(
+        default=(), description="names of the properties to try; default: all"
+    )
 
     @property
     def properties(self) -> list[Property]:
@@ -48,8 +58,8 @@ class VerifyConfig(BaseModel):
 class Counterexample:
     """A case that violates a property: arguments and seed are all of it.
 
-    seed: names the case that was met; `verify --only NAME --seed` begins with it. arguments: the smallest that still violate the
-    property with the random numbers of that seed. violation: how.
+    seed: names the case that was met; `verify --only NAME --seed` begins with it. arguments: the
+    smallest that still violate the property with the random numbers of that seed. violation: how.
     """
 
     seed: int
@@ -65,8 +75,8 @@ class Counterexample:
 class Outcome:
     """What has come of a property so far.
 
-    cases: independent random cases that it survived, without those about which it says nothing. counterexample: None where it
-    survived all. seconds: spent.
+    cases: independent random cases that it survived, without those about which it says nothing.
+    counterexample: None where it survived all. seconds: spent.
     """
 
     property: Property
@@ -74,7 +84,7 @@ class Outcome:
     counterexample: Counterexample | None = None
     seconds: float = 0.0
 
-    @property
+    @builtins.property
     def verdict(self) -> str:
         """`violated`, `holds` on all cases tried, or `not tried`."""
         if self.counterexample is not None:
@@ -83,7 +93,7 @@ class Outcome:
 
 
 class Trial:
-    """One property under trial on the cases of a stream of seeds, which begins with `seed` itself."""
+    """One property under trial on the cases of a stream of seeds; `seed` itself is the first."""
 
     def __init__(self, property: Property, seed: int) -> None:
         self.property = property
@@ -97,8 +107,10 @@ class Trial:
         return Outcome(self.property, self._cases, self._counterexample, self._seconds)
 
     def go_on(self, seconds: float | None = None, cases: int | None = None) -> None:
-        """Try further cases until `seconds` are over, `cases` more have survived, or one does not. At least one is tried."""
-        start, survived = time.monotonic(), self._cases
+        """Try further cases until `seconds` are over, `cases` more have survived, or one does not.
+        At least one is tried.
+        """
+        start, survived, spent = time.monotonic(), self._cases, 0.0
         for seed in self._seeds:
             arguments = self.property.arguments(seed)
             try:
@@ -108,7 +120,9 @@ class Trial:
             else:
                 self._cases += violation is None
             if violation is not None:
-                self._counterexample = smallest(self.property, Counterexample(seed, arguments, violation))
+                self._counterexample = smallest(
+                    self.property, Counterexample(seed, arguments, violation)
+                )
             spent = time.monotonic() - start
             if violation is not None or (seconds is not None and spent >= seconds):
                 break
@@ -117,8 +131,12 @@ class Trial:
         self._seconds += spent
 
 
-def smallest(property: Property, found: Counterexample, seconds: float = _SHRINK_SECONDS) -> Counterexample:
-    """Replace arguments by simpler ones as long as the case violates the property, for `seconds` at most."""
+def smallest(
+    property: Property, found: Counterexample, seconds: float = _SHRINK_SECONDS
+) -> Counterexample:
+    """Replace arguments by simpler ones as long as the case violates the property, for `seconds` at
+    most.
+    """
     end, changed = time.monotonic() + seconds, True
     while changed:
         changed = False
@@ -137,11 +155,15 @@ def smallest(property: Property, found: Counterexample, seconds: float = _SHRINK
     return found
 
 
-def verify(seconds: float, seed: int, properties: Sequence[Property], progress: Progress = silent) -> Iterator[Outcome]:
-    """Try the properties in turns until `seconds` are over, or all are violated; after each turn, what has come of one.
+def verify(
+    seconds: float, seed: int, properties: Sequence[Property], progress: Progress = silent
+) -> Iterator[Outcome]:
+    """Try the properties in turns until `seconds` are over, or all are violated; after each turn,
+    what has come of one.
 
-    Time goes to the property that has had least of it; a violated one needs no more. The same seed gives the same cases in the
-    same order, and the time how many of them. May take one case and one counterexample's shrinking (3 s) longer.
+    Time goes to the property that has had least of it; a violated one needs no more. The same seed
+    gives the same cases in the same order, and the time how many of them. May take one case and one
+    counterexample's shrinking (3 s) longer.
     """
     start, trials = time.monotonic(), [Trial(p, seed) for p in properties]
     turn, told = min(_TURN_SECONDS, seconds / (_TURNS * max(1, len(trials)))), 0

@@ -13,7 +13,9 @@ import jinja2
 from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, count_verdicts
 from analysis.experiments.base import PRESETS, Experiment
 from analysis.store.guards import warnings_of
-from analysis.claims.ledger import Entry, ledger, topic_of
+from analysis.bench.bench import load_report
+from analysis.bench.tables import SCALING, SPEED, notes, scaling_rows, speed_rows
+from analysis.claims.ledger import Entry, ledger
 from analysis.store.results import load, write_whole
 from analysis.run.runner import load_claims, result_path
 
@@ -49,7 +51,7 @@ class Section:
 def write_report(experiments: Mapping[str, Experiment], out: Path) -> Path:
     """Write out/index.html from what is stored below `out`; an experiment without a readable result is said to be missing."""
     path = out / "index.html"
-    page = render(*read_stored(experiments, out))
+    page = render(*read_stored(experiments, out), _speed(out))
     write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
@@ -62,8 +64,18 @@ def read_stored(experiments: Mapping[str, Experiment], out: Path) -> tuple[list[
     return entries, [replace(s, claims=tuple(corrected[c.id] for c in s.claims)) for s in sections]
 
 
-def render(entries: list[Entry], sections: list[Section]) -> str:
-    """The page."""
+def _speed(out: Path) -> dict[str, Any] | None:
+    """Tables and notes of the benchmark that is stored below `out`; None without one that can be read."""
+    try:
+        report = load_report(out)
+        rows = [(SPEED, speed_rows(report)), (SCALING, scaling_rows(report))]
+        return {"tables": rows, "notes": notes(report)}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def render(entries: list[Entry], sections: list[Section], speed: dict[str, Any] | None = None) -> str:
+    """The page. speed: tables and notes of a benchmark."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -76,7 +88,7 @@ def render(entries: list[Entry], sections: list[Section]) -> str:
         entries=entries,
         sections=sections,
         rate=FALSE_DISCOVERY_RATE,
-        topic_of=topic_of,
+        speed=speed,
         deciding={entry.topic.decided_by for entry in entries},
         tests=sum(len(entry.claims) for entry in entries),
     )

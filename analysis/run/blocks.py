@@ -4,11 +4,12 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
 from analysis.run.cluster import run_jobs
-from analysis.store.config import ExperimentConfig
+from analysis.store.config import ExperimentConfig, seeded_config
 from analysis.store.dependencies import code_digest
 from analysis.experiments.base import Experiment, Progress
 from analysis.store.results import load_current, prepare_folder, provenance, save
@@ -33,18 +34,20 @@ def run_blocks(
         return experiment.join(config, [experiment.train(parts[0], progress)], progress)
     prepare_folder(folder)
     source = code_digest(*experiment.data_code())
-    paths = [folder / f"seeds-{p.seed_range[0]}-to-{p.seed_range[-1]}.nc" for p in parts]
+    ranges = [seeded_config(part).seed_range for part in parts]
+    paths = [folder / f"seeds-{seeds[0]}-to-{seeds[-1]}.nc" for seeds in ranges]
     finished = [load_current(path, part, source) for part, path in zip(parts, paths, strict=True)]
     to_do = [(experiment, part, path) for part, path, done in zip(parts, paths, finished, strict=True) if done is None]
-    advance = progress(f"{len(parts)} blocks of up to {parts[0].seeds} seeds", len(parts))
+    advance = progress(f"{len(parts)} blocks of up to {len(ranges[0])} seeds", len(parts))
     advance(len(parts) - len(to_do))
     for _ in run_jobs(_run_block, to_do, workers, scheduler, progress):
         advance(1)
-    datasets = [
+    found = [
         load_current(path, part, source) if done is None else done
         for part, path, done in zip(parts, paths, finished, strict=True)
     ]
-    if any(dataset is None for dataset in datasets):
+    datasets = [dataset for dataset in found if dataset is not None]
+    if len(datasets) < len(found):
         raise ValueError(
             "blocks were trained with another version of this code or of its packages, or from other files, than are here: give "
             "all workers the same, leave files as they are during a run, and run the same command again"
@@ -52,7 +55,7 @@ def run_blocks(
     return experiment.join(config, datasets, progress).assign_attrs(_trained_by(datasets))
 
 
-def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, str | float]:
+def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, Any]:
     """Where the blocks of a result were trained: what they have in common, or all that there is, and the sum of their times."""
     keys = ("revision", "uncommitted_changes", "device", "threads")
     found = {key: list(dict.fromkeys(block.attrs[key] for block in blocks)) for key in keys}
@@ -62,7 +65,7 @@ def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, str | float]:
 
 def _run_block(experiment: Experiment, part: ExperimentConfig, path: Path, progress: Progress) -> None:
     """Train one block and store it as a result of its own seeds."""
-    first = part.seed_range[0]
+    first = seeded_config(part).seed_range[0]
     made_and_stored(
         experiment,
         part,

@@ -75,7 +75,7 @@ def run_jobs(
 @contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """A client of the running scheduler, or of a local cluster that lives as long as the context."""
-    import dask
+    import dask.config
     from distributed import Client, LocalCluster
 
     if scheduler is not None:

@@ -28,19 +28,32 @@ class ExperimentConfig(BaseModel):
             if len(set(values)) != len(values) or not values:
                 raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
 
+    def require_listed(self, name: str, among: str) -> None:
+        """Raise ValueError where a field's value is not one of those of another."""
+        value, values = getattr(self, name), getattr(self, among)
+        if value not in values:
+            raise ValueError(
+                f"{name} must be one of the {among} {values}, got {value}: choose one of them"
+            )
+
 
 class SeededConfig(ExperimentConfig):
     """Of what is random, and computed with tensors."""
 
     seeds: int = Field(
-        64,
+        default=64,
         ge=1,
         le=10_000_000,
         description="number of seeds; a seed names task, initialisation and data",
     )
-    first_seed: int = Field(0, ge=0, lt=2**63, description="the seeds are first_seed, first_seed + 1, ...")
+    first_seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="the seeds are first_seed, first_seed + 1, ...",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where to compute; auto takes CUDA where there is one"
+        default="auto", description="where to compute; auto takes CUDA where there is one"
     )
 
     def of_seeds(self: Config, seeds: range) -> Config:
@@ -53,18 +66,25 @@ class SeededConfig(ExperimentConfig):
         return range(self.first_seed, self.first_seed + self.seeds)
 
 
+def seeded_config(config: ExperimentConfig) -> SeededConfig:
+    """The config itself, of an experiment with seeds. Raises TypeError for one without."""
+    if not isinstance(config, SeededConfig):
+        raise TypeError(f"{type(config).__name__} names no seeds: derive it from SeededConfig")
+    return config
+
+
 class TrainingConfig(SeededConfig):
     """Of what trains ensembles of models, block by block."""
 
     dtype: Literal["float32", "float64"] = Field(
-        "float32", description="precision of training (evaluation is in float64)"
+        default="float32", description="precision of training (evaluation is in float64)"
     )
     compile: bool = Field(
-        False,
+        default=False,
         description="compile the training step: seconds for each model and shape, then about twice as fast for small models",
     )
     block_seeds: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="seeds trained and stored at a time; by default what suits the device's cache and memory",
     )

@@ -209,7 +209,8 @@ def _defined(node: ast.stmt) -> set[str]:
     else:
         return set()
     parts = [part for target in targets for part in _parts(target)]
-    return {part.id for part in parts} if all(isinstance(part, ast.Name) for part in parts) else set()
+    names = [part.id for part in parts if isinstance(part, ast.Name)]
+    return set(names) if len(names) == len(parts) else set()
 
 
 def _parts(target: ast.expr) -> Iterator[ast.expr]:

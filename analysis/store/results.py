@@ -144,7 +144,7 @@ def _content(path: Path) -> str:
 
 def save(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset as netCDF 4, whole, sealed with a checksum at its end, which readers of netCDF pass over."""
-    import dask  # slow to import, which a command that stores nothing need not wait for
+    import dask.config  # slow to import, which a command that stores nothing need not wait for
 
     # Made in memory: the HDF5 library may crash where it writes to a full disk. On a worker xarray would ask the whole cluster
     # for a lock on what it takes for a file.

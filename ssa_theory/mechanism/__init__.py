@@ -4,9 +4,9 @@ registry.
 
 from ssa_theory.mechanism.layer import Inputs, Layer, Tokens
 from ssa_theory.mechanism.load import file_of, known, mechanism
-from ssa_theory.mechanism.mechanism import Look, Mechanism, Shift
+from ssa_theory.mechanism.mechanism import VANILLA, Look, Mechanism, Shift
 from ssa_theory.mechanism.parts import Form, Generators, Misfit, Parameters, Part, Role, View
-from ssa_theory.mechanism.registry import MECHANISMS, VANILLA
+from ssa_theory.mechanism.registry import MECHANISMS
 
 __all__ = [
     "MECHANISMS",

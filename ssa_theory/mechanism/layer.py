@@ -117,22 +117,33 @@ class Layer:
         Of given scores it is the whole factor c tau.
         """
         tau = self._tau(role, parameters, inputs)
+        if role == "query" and self._learns_scale:
+            scale = parameters["log_scale"].exp()
+            tau = scale if tau is None else scale * tau
         if tau is not None:
             return tau
         tokens = inputs.query if role == "query" else inputs.keys
         if tokens is None:
-            return torch.ones_like(parameters["weight"][0])
-        return torch.ones_like(tokens.vector[..., 0, :])
+            some = next(iter(parameters.values()))
+            return some.new_ones(some.shape[-1:])
+        vector = tokens.vector
+        return vector.new_ones((*vector.shape[:-2], vector.shape[-1]))
 
     def scores(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """z."""
-        score, form = self.mechanism.score, self.form
+        mechanism, form = self.mechanism, self.form
+        bias = None
+        if mechanism.bias is not None:
+            view = self._view("key", parameters, inputs)
+            bias = mechanism.bias(own(parameters, "bias"), view)
         if form.given_scores:
-            tau = _there(self._tau("query", parameters, inputs), "a scale")
-            tau = tau.unsqueeze(1) if tau.ndim > 1 else tau
-            return score.given(own(parameters, "score"), _there(inputs.given, "given scores"), tau)
+            given, tau = (
+                _there(inputs.given, "given scores"),
+                self._given_factor(parameters, inputs),
+            )
+            return mechanism.given_scores(parameters, given, tau, bias)
         keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
-        if score.maps_keys:
+        if mechanism.score.maps_keys:
             keys = project(keys, parameters["key_map"])
         if not form.constant_query:
             query = matmul(_there(inputs.query, "query tokens").vector, query)
@@ -140,16 +151,15 @@ class Layer:
         tau_key = self._tau("key", parameters, inputs)
         if form.over_root_dim:
             query = query * (1 / math.sqrt(form.dim))
-        z = score(own(parameters, "score"), query, keys, tau_query, tau_key)
-        if self.mechanism.shift is not None:
-            shift = parameters["shift.offset"]
-            if tau_query is not None:
-                shift = shift * (tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query)
-            z = z + (shift if tau_key is None else shift * tau_key)
-        if self.mechanism.bias is not None:
-            view = self._view("key", parameters, inputs)
-            z = z + self.mechanism.bias(own(parameters, "bias"), view)
-        return z
+        return mechanism.scores(parameters, query, keys, tau_query, tau_key, bias)
+
+    def _given_factor(self, parameters: Parameters, inputs: Inputs) -> Tensor:
+        """What given scores are multiplied by, c tau: of all keys, which are not seen."""
+        taus = [self._tau(role, parameters, inputs) for role in ("query", "key")]
+        scale = parameters["log_scale"].exp() if self._learns_scale else None
+        factors = [f for f in (scale, *taus) if f is not None]
+        tau = math.prod(factors[1:], start=factors[0])
+        return tau.unsqueeze(1) if tau.ndim > 1 else tau
 
     def rows(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """p, over the keys."""
@@ -208,14 +218,11 @@ class Layer:
     def _tau(
         self, role: Role, parameters: Parameters, inputs: Inputs, projection: Tensor | None = None
     ) -> Tensor | None:
-        """tau of a role, with the scale of given scores; None for 1. projection: as in `_view`."""
-        part, tau = self._temperature(role), None
-        if part is not None:
-            tau = part(own(parameters, role), self._view(role, parameters, inputs, projection))
-        if role == "query" and self._learns_scale:
-            scale = parameters["log_scale"].exp()
-            tau = scale if tau is None else scale * tau
-        return tau
+        """tau of a role; None for 1. projection: as in `_view`."""
+        part = self._temperature(role)
+        if part is None:
+            return None
+        return part(own(parameters, role), self._view(role, parameters, inputs, projection))
 
     def _view(
         self, role: Role, parameters: Parameters, inputs: Inputs, projection: Tensor | None = None
@@ -223,9 +230,11 @@ class Layer:
         """What a part sees of the tokens in a role. projection: of the tokens, where it is known
         already.
         """
-        tokens = inputs.query if role == "query" else inputs.keys
+        tokens, count = inputs.query if role == "query" else inputs.keys, inputs.count
+        if role != "query" and isinstance(count, Tensor) and count.ndim > 1:
+            count = count.unsqueeze(1)  # one for each query, whatever the key
         if tokens is None:
-            return View(count=inputs.count)
+            return View(count=count)
 
         def projected() -> Tensor:
             if projection is not None:
@@ -233,7 +242,7 @@ class Layer:
             weight = parameters["value" if role == "value" else "weight"]
             return project(tokens.vector, weight.transpose(0, 1) if role == "key" else weight)
 
-        return View(tokens.vector, projected, tokens.feature, tokens.labels, inputs.count)
+        return View(tokens.vector, projected, tokens.feature, tokens.labels, count)
 
 
 def _there(value: There | None, what: str) -> There:

@@ -64,7 +64,7 @@ def _from_file(name: str, path: Path, changed: int) -> Mechanism:
         )
     try:
         module = runpy.run_path(str(path), run_name=f"mechanism_{path.stem}")
-    except Exception as error:  # the user's code may fail in any way
+    except (Exception, SystemExit) as error:  # the user's code may fail in any way
         raise ValueError(
             f"the mechanism file {path} fails with {type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}: mend the file"

@@ -3,12 +3,17 @@
 import math
 from dataclasses import dataclass, field, fields, replace
 
+from torch import Tensor
+
 from ssa_theory.mechanism.gates import Gate
 from ssa_theory.mechanism.normalizers import Normalizer, Softmax
-from ssa_theory.mechanism.parts import Form, Misfit, Part, Role, Shape
+from ssa_theory.mechanism.parts import Form, Misfit, Parameters, Part, Role, Shape, own
 from ssa_theory.mechanism.score_maps import Bilinear, ScoreMap
 from ssa_theory.mechanism.scores import Score
 from ssa_theory.mechanism.temperature import Temperature
+
+VANILLA = "vanilla"
+"""The peer of all comparisons."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,8 @@ class Mechanism:
         """The mechanism as a layer of this form wears it.
 
         Without a value map value temperatures are left out, position terms where all queries see
-        the same n, token terms where tokens are not seen. Raises Misfit where nothing is left of it
-        then, or another part does not fit.
+        the same n, token terms where tokens are not seen, a shift that only a softmax sees. Raises
+        Misfit where nothing is left of it then, or another part does not fit.
         """
         worn: dict[str, Part | None] = {}
         missing: list[str] = []
@@ -106,6 +111,9 @@ class Mechanism:
                 if not isinstance(part, Temperature):
                     raise Misfit(f"mechanism {self.name} needs {reason}") from None
         fitted = replace(self, **worn)
+        if fitted.shift is not None and fitted.key is None and fitted.normalizer == Softmax():
+            missing.append("a key temperature or rows that feel a shift of all scores")
+            fitted = replace(fitted, shift=None)
         if fitted.is_vanilla and not self.is_vanilla:
             raise Misfit(f"mechanism {self.name} needs {' or '.join(dict.fromkeys(missing))}")
         return fitted
@@ -133,13 +141,44 @@ class Mechanism:
             **changed,
         )
 
+    def scores(
+        self,
+        parameters: Parameters,
+        query: Tensor,
+        keys: Tensor,
+        tau_query: Tensor | None,
+        tau_key: Tensor | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """z (query, key, member) from q, k, their temperatures, and b (..., key, member) of the
+        keys.
+
+        Shapes are those of `ScoreMap`; parameters are named `part.name`.
+        """
+        z = self.score(own(parameters, "score"), query, keys, tau_query, tau_key)
+        if self.shift is not None:
+            shift = parameters["shift.offset"]
+            if tau_query is not None:
+                shift = shift * (tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query)
+            z = z + (shift if tau_key is None else shift * tau_key)
+        return z if bias is None else z + bias
+
+    def given_scores(
+        self, parameters: Parameters, given: Tensor, tau: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """z of given scores: tau (given + shift) + b, tau the whole factor (#query, #key, member)."""
+        z = self.score.given(own(parameters, "score"), given, tau)
+        if self.shift is not None:
+            z = z + tau * parameters["shift.offset"]
+        return z if bias is None else z + bias
+
     def shapes(self, form: Form) -> dict[str, Shape]:
         """The shapes of what its parts learn, `part.name` -> shape; of the parts that fit."""
         fitted = self.fitted(form)
         return {
-            f"{name}.{own}": shape
+            f"{name}.{short}": shape
             for name, part in fitted.parts().items()
-            for own, shape in part.shapes(_ROLE[name], form).items()
+            for short, shape in part.shapes(_ROLE[name], form).items()
         }
 
     def added_parameters(self, form: Form) -> int:
@@ -168,4 +207,4 @@ _ROLE: dict[str, Role] = {
     "normalizer": "key",
     "gate": "query",
 }
-_VANILLA = Mechanism("vanilla")
+_VANILLA = Mechanism(VANILLA)

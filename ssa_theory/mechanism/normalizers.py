@@ -11,8 +11,8 @@
 
 A score of -inf is a masked key and gets no weight. Rows sum to one but for two rules: with a sink
 they sum to less, and a row with no key left (all masked or, for Threshold and ReLA, none positive)
-is zero, as if the query attended to nothing, and so is its gradient. A row with a NaN or +inf score
-is NaN.
+is zero, as if the query attended to nothing, and so is its gradient; but softmax, which asks for no
+second look at every row, then gives NaN. A row with a NaN or +inf score is NaN.
 """
 
 import abc
@@ -178,8 +178,12 @@ class Entmax(Sparse):
         return LEAST_ALPHA + (2 - LEAST_ALPHA) * torch.sigmoid(parameters["alpha_score"])
 
     def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        alpha = self.alpha(parameters)
         return entmax_bisect(
-            scores, self.alpha(parameters), dim=dim, n_iter=_BISECTIONS[scores.dtype]
+            scores,
+            alpha,  # pyright: ignore[reportArgumentType], entmax's own hint forgets tensors
+            dim=dim,
+            n_iter=_BISECTIONS[scores.dtype],
         )
 
 

@@ -33,11 +33,12 @@ class Misfit(ValueError):
 class Form:
     """The form of an attention layer: what it reads, and what it returns.
 
-    dim: width d of the keys. query_dim: width of the query tokens, by default d. constant_query:
-    the query is learned, one vector a model, rather than a token. given_scores: the layer is given
-    q . k and learns one positive constant c in place of W (W = c I); it sees no tokens. values: it
-    has a value map and an output; without, its rows are the prediction. over_root_dim: scores are
-    divided by sqrt(d).
+    dim: width d of the keys. query_dim, key_dim: widths of the query and key tokens, by default d;
+    key tokens of another width need a key and a value map, which a module's heads have.
+    constant_query: the query is learned, one vector a model, rather than a token. given_scores: the
+    layer is given q . k and learns one positive constant c in place of W (W = c I); it sees no
+    tokens. values: it has a value map and an output; without, its rows are the prediction.
+    over_root_dim: scores are divided by sqrt(d).
 
     position: whether position terms act; where every query sees the same number of keys they are
     one learned scale. features: the roles whose tokens carry a given scalar. labels: for each kind
@@ -47,6 +48,7 @@ class Form:
 
     dim: int
     query_dim: int | None = None
+    key_dim: int | None = None
     constant_query: bool = False
     given_scores: bool = False
     values: bool = False
@@ -58,7 +60,7 @@ class Form:
 
     def width(self, role: Role) -> int:
         """Of the tokens in a role."""
-        return self.query_dim or self.dim if role == "query" else self.dim
+        return (self.query_dim if role == "query" else self.key_dim) or self.dim
 
 
 @dataclass(frozen=True)

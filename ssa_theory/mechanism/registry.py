@@ -8,7 +8,7 @@ values), n is the number of keys that the query sees.
 """
 
 from ssa_theory.mechanism.gates import ElementwiseGate, HeadGate
-from ssa_theory.mechanism.mechanism import Look, Mechanism, Shift
+from ssa_theory.mechanism.mechanism import VANILLA, Look, Mechanism, Shift
 from ssa_theory.mechanism.normalizers import (
     Entmax,
     Entmax15,
@@ -32,8 +32,6 @@ def _paper(what: str, score: str = _SHARED) -> str:
     return f"{what} times 1 + tanh f + sigmoid(a) log n, f = {score}"
 
 
-VANILLA = "vanilla"
-"""The peer of all comparisons."""
 shared, mlp = Selective(), Selective(MLP())
 shared_token, mlp_token = Selective(position=False), Selective(MLP(), position=False)
 position = Selective(None)
@@ -211,14 +209,14 @@ _ENTRIES = (
         "values times 1 + tanh f, f = an MLP of its own",
         f"{_OURS}: the paper's without its floor",
         value=mlp_token,
-        look=Look("#cc79a7", "v", _DASH_DOTS),
+        look=Look("#cc79a7", "<", _DASH_DOTS),
     ),
     Mechanism(
         "value-sigmoid",
         "values times 2 sigmoid(f), f = an MLP of its own",
         _OURS,
         value=Selective(MLP(), Sigmoid(), position=False),
-        look=Look("#56b4e9", "^", "-."),
+        look=Look("#56b4e9", ">", "-."),
     ),
     # Temperatures that depend on the number of keys alone.
     Mechanism(
@@ -226,7 +224,7 @@ _ENTRIES = (
         "softmax(c (1 + exp(-exp b) log n) s)",
         f"{_PAPER}, the authors' released code",
         query=Released(),
-        look=Look("#cc79a7", "v", _DASH_DOTS),
+        look=Look("#cc79a7", "s", _DASH_DOTS),
     ),
     Mechanism(
         "ssmax",
@@ -254,7 +252,7 @@ _ENTRIES = (
         "softmax(c n^g s)",
         f"{_OURS}: the optimal bandwidths of kernel regression",
         query=Power(),
-        look=Look("#009e73", "D", ":"),
+        look=Look("#009e73", "h", ":"),
     ),
     # Other scores.
     Mechanism(
@@ -277,28 +275,28 @@ _ENTRIES = (
         "the projection of s on the simplex",
         "arXiv 1602.02068",
         normalizer=Sparsemax(),
-        look=Look("#d55e00", "s", "--"),
+        look=Look("#d55e00", "p", "--"),
     ),
     Mechanism(
         "entmax15",
         "[s / 2 - theta]_+^2",
         "arXiv 1905.05702",
         normalizer=Entmax15(),
-        look=Look("#009e73", "D", ":"),
+        look=Look("#009e73", "d", ":"),
     ),
     Mechanism(
         "entmax",
         "[(alpha - 1) s - theta]_+^(1 / (alpha - 1)), alpha learned",
         "arXiv 1905.05702",
         normalizer=Entmax(),
-        look=Look("#56b4e9", "^", "-."),
+        look=Look("#56b4e9", "D", "-."),
     ),
     Mechanism(
         "top-k",
         "softmax over the k largest scores",
         f"{_OURS}: a control",
         normalizer=TopK(),
-        look=Look("#cc79a7", "v", _DASH_DOTS),
+        look=Look("#cc79a7", "8", _DASH_DOTS),
     ),
     Mechanism(
         "threshold",
@@ -313,7 +311,7 @@ _ENTRIES = (
         "arXiv 2104.07012, with rows that sum to one",
         shift=Shift(),
         normalizer=ReLA(),
-        look=Look("#0072b2", "X", (0, (1, 2))),
+        look=Look("#0072b2", "P", (0, (1, 2))),
     ),
     # Sinks and gates.
     Mechanism(
@@ -336,7 +334,7 @@ _ENTRIES = (
         _OURS,
         bias=MLP(),
         normalizer=SoftmaxSink(),
-        look=Look("#009e73", "D", ":"),
+        look=Look("#009e73", "H", ":"),
     ),
     Mechanism(
         "gated",

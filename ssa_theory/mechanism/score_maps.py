@@ -46,7 +46,7 @@ class ScoreMap(Part):
 
         query: (query, width, member), or (width, member) for a constant query. keys: (key, width,
         member), shared by all queries, or (query, key, width, member). tau_query (query, member) or
-        (member,); tau_key as keys, without width; None for 1.
+        (member,); tau_key as keys, without width, (query, key, member) or (member,); None for 1.
         """
 
     def given(self, parameters: Parameters, scores: Tensor, tau: Tensor) -> Tensor:
@@ -69,15 +69,19 @@ class Bilinear(ScoreMap):
     ) -> Tensor:
         if query.ndim == 2:
             scores = (keys * query).sum(-2)
-            scores = scores if tau_query is None else scores * tau_query
+            if tau_query is not None:
+                scores = scores * (tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query)
             return scores if tau_key is None else scores * tau_key
         # Vectors are scaled where they are fewer than the scores.
         if tau_query is not None:
             query = query * (tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query)
+        if keys.ndim == 3 and tau_key is not None and tau_key.ndim < 3:
+            keys = keys * (tau_key.unsqueeze(1) if tau_key.ndim > 1 else tau_key)
+            tau_key = None
         if keys.ndim == 3:
-            keys = keys if tau_key is None else keys * tau_key.unsqueeze(1)
-            return matmul(query, keys.transpose(0, 1))
-        scores = (keys * query.unsqueeze(1)).sum(2)
+            scores = matmul(query, keys.transpose(0, 1))
+        else:
+            scores = (keys * query.unsqueeze(1)).sum(2)
         return scores if tau_key is None else scores * tau_key
 
 

@@ -95,11 +95,17 @@ class Feature(Score):
 @dataclass(frozen=True)
 class WeightShared(TokenScore):
     """f = w . gelu(W x), W x the layer's own projection: arXiv 2411.12892's parameter-efficient
-    form.
+    form. Of keys without a map of their own it is W^T x, to which a constant query has no W.
     """
 
     def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
-        return {"vector": (form.dim,)}
+        own_map = role != "key" or form.key_dim is not None
+        return {"vector": (form.dim if own_map else form.width("query"),)}
+
+    def fitted(self, role: Role, form: Form) -> "Score":
+        if role == "key" and form.constant_query:
+            raise Misfit("a map of the keys, which a constant query lacks")
+        return super().fitted(role, form)
 
     def __call__(self, parameters: Parameters, view: View) -> Tensor:
         projection = _given(view.projection, "the layer's projection")
@@ -186,7 +192,9 @@ def mlp_score(
     # Batched products, member first: the hidden layer is the widest tensor here, and is never
     # copied.
     x = tokens.permute(2, 0, 1).contiguous()
-    inner = torch.baddbmm(bias.T.unsqueeze(1), x, hidden.permute(2, 0, 1))
+    members = max(x.shape[0], hidden.shape[-1], bias.shape[-1])
+    x, weight = x.expand(members, -1, -1), hidden.permute(2, 0, 1).expand(members, -1, -1)
+    inner = torch.baddbmm(bias.T.unsqueeze(1), x, weight)
     return (F.gelu(inner) @ vector.T.unsqueeze(2)).squeeze(2).T
 
 

@@ -110,6 +110,8 @@ class Temperature(Part):
     def fitted(self, role: Role, form: Form) -> "Temperature":
         if role == "value" and not form.values:
             raise Misfit("a value map")
+        if role == "key" and form.given_scores:
+            raise Misfit("key tokens, of which only the scores are given here")
         return self
 
 
@@ -171,11 +173,12 @@ class Selective(Temperature):
         return self.score(parameters, view)
 
     def floor(self, parameters: Parameters, count: float) -> Tensor:
-        """The infimum of tau over tokens, (member,): that of the link plus sigmoid(alpha) log n."""
+        """The infimum of tau over tokens, (member,): that of the link, or 1 without a token term,
+        plus sigmoid(alpha) log n.
+        """
         some = next(iter(parameters.values()))
-        least = some.new_full(
-            some.shape[-1:], -torch.inf if self.link.floor is None else self.link.floor
-        )
+        bound = 1.0 if self.score is None else self.link.floor
+        least = some.new_full(some.shape[-1:], -torch.inf if bound is None else bound)
         return (
             least + torch.sigmoid(parameters["alpha"]) * log_count(count)
             if self.position

@@ -1,4 +1,6 @@
-"""The ablation: what a run stores, that it is paired and reproducible, and what its claims and figure say."""
+"""The ablation: what a run stores, that it is paired and reproducible, and what its claims and
+figure say.
+"""
 
 import json
 from dataclasses import replace
@@ -10,17 +12,19 @@ import xarray as xr
 from numpy.testing import assert_allclose
 from pydantic import ValidationError
 
-from analysis.experiments import ablation
-from analysis.experiments.ablation import ABLATION, DENOISE, LETTERS, AblationConfig
-from analysis.experiments.ablation_claims import CONTRIBUTES, NO_CHANGE
-from analysis.experiments.base import silent
-from analysis.fitting import fit, stack_members
-from analysis.run.runner import execute
 from analysis.claims.statistics import mean, ratio
-from ssa_theory import Queries, SingleLayerAttention, Stream, Tokens, member_generator
-from ssa_theory.ablation_models import AblationLayer
-from tasks import DenoisingTask, MarkovGraphTask, text_from_file, unit_embeddings
+from analysis.experiments.ablation import ABLATION, AblationConfig
+from analysis.experiments.ablation.claims import CONTRIBUTES, NO_CHANGE
+from analysis.experiments.base import silent
+from analysis.problems import GraphProblem, Training, base, train_all
+from analysis.problems.denoise import DenoiseBlock
+from analysis.run.runner import execute
+from ssa_theory import Stream, member_generator
+from ssa_theory.mechanism import Layer, mechanism
+from tasks import DenoisingTask, MarkovGraphTask, text_from_file
 
+LETTERS = AblationConfig().letters_mechanisms
+DENOISE = AblationConfig().denoise_mechanisms
 SMALL = {
     "seeds": 3,
     "letters_steps": 6,
@@ -32,6 +36,14 @@ SMALL = {
     "batch_size": 8,
     "held_out": 40,
     "device": "cpu",
+}
+FEW = {
+    "letters_mechanisms": ("vanilla", "ssa-feature", "ssa-mlp-query-key"),
+    "denoise_mechanisms": ("vanilla", "ssa-mlp-query-key-value", "ssa"),
+}
+PAIR = {
+    "letters_mechanisms": ("vanilla", "ssa-feature"),
+    "denoise_mechanisms": ("vanilla", "ssa-position"),
 }
 
 
@@ -46,110 +58,130 @@ def result() -> xr.Dataset:
 
 def test_result_has_the_declared_variables(result):
     names = [f"letters-{v}" for v in LETTERS] + [f"denoise-{v}" for v in DENOISE]
-    assert result["variant"].values.tolist() == names
+    assert result["mechanism"].values.tolist() == names
     assert result["length"].values.tolist() == [2, 3, 5]
-    assert result["excess"].dims == result["l1_error"].dims == result["diverged"].dims == ("variant", "seed")
-    assert result["risk"].dims == ("variant", "seed", "length")
+    assert (
+        result["excess"].dims
+        == result["l1_error"].dims
+        == result["diverged"].dims
+        == ("mechanism", "seed")
+    )
+    assert result["risk"].dims == ("mechanism", "seed", "length")
     assert all(result[name].attrs["description"] for name in set(result.data_vars) - {"risk_band"})
     assert not result["diverged"].any()
-    letters, denoise = (result.sel(variant=result["part"] == part) for part in ("letters", "denoise"))
+    letters, denoise = (
+        result.sel(mechanism=result["part"] == part) for part in ("letters", "denoise")
+    )
     assert np.isfinite(letters["l1_error"]).all()
     assert np.isnan(letters["risk"]).all()
     assert np.isfinite(denoise["risk"]).all()
     assert np.isnan(denoise["l1_error"]).all()
-    assert (result["excess"] > 0).all()  # nothing beats Bayes on the samples whose exact posterior it is
+    assert (
+        result["excess"] > 0
+    ).all()  # nothing beats Bayes on the samples whose exact posterior it is
     excess = (denoise["risk"] - result["held_out_bayes"]).isel(length=slice(2)).mean("length")
     assert_allclose(denoise["excess"], excess)
     peer = [f"{part}-vanilla" for part in result["part"].values]
-    expected = result["excess"].mean("seed") / result["excess"].sel(variant=peer).mean("seed").values
+    expected = (
+        result["excess"].mean("seed") / result["excess"].sel(mechanism=peer).mean("seed").values
+    )
     assert_allclose(result["relative_excess"].sel(estimate="value"), expected)
-    assert (result["relative_excess"].sel(variant=["letters-vanilla", "denoise-vanilla"]) == 1).all()
-    assert len(np.unique(result["excess"].isel(seed=0))) > len(names) - 4  # the variants differ
+    assert (
+        result["relative_excess"].sel(mechanism=["letters-vanilla", "denoise-vanilla"]) == 1
+    ).all()
+    assert len(np.unique(result["excess"].isel(seed=0))) > len(names) - 4  # the mechanisms differ
 
 
 def test_added_parameters_are_counted(result):
-    added = dict(zip(result["variant"].values.tolist(), result["added_parameters"].values.tolist(), strict=True))
-    assert {k: added[f"letters-{k}"] for k in ("vanilla", "constant", "position", "query-frequency", "query-key")} == {
+    added = dict(
+        zip(
+            result["mechanism"].values.tolist(),
+            result["added_parameters"].values.tolist(),
+            strict=True,
+        )
+    )
+    letters = {
         "vanilla": 0,
-        "constant": 1,
-        "position": 1,
-        "query-frequency": 2,
-        "query-key": 24,
+        "ssa-constant": 1,
+        "ssa-position": 1,
+        "ssa-feature": 2,
+        "ssa-query-key": 24,
     }
-    assert {k: added[f"denoise-{k}"] for k in ("vanilla", "value", "query-key-value", "query-value-shared")} == {
-        "vanilla": 0,
-        "value": 162,
-        "query-key-value": 3 * 162,
-        "query-value-shared": 18,
-    }
+    denoise = {"vanilla": 0, "ssa-mlp-value": 162, "ssa-mlp-query-key-value": 3 * 162, "ssa": 18}
+    assert {k: added[f"letters-{k}"] for k in letters} == letters
+    assert {k: added[f"denoise-{k}"] for k in denoise} == denoise
 
 
 def test_letters_are_the_graph_models_with_stationary_rows(result):
-    """Vanilla and the shared query temperature, trained and measured by the code of the graph experiments."""
-    task, seeds = MarkovGraphTask.from_text(text_from_file()), [0, 1, 2]
-    embeddings = [unit_embeddings(task.nodes, 12, member_generator(s, Stream.EMBEDDING)) for s in seeds]
-    target, weight = (
-        stack_members([a] * 3, torch.device("cpu")) for a in (task.transition_matrix, task.stationary_distribution)
-    )
-    tokens = Tokens(
-        stack_members(embeddings, torch.device("cpu")),
-        stack_members([task.out_degree] * 3, torch.device("cpu")),
-        task.nodes,
-    )
-    for variant, name in (("vanilla", "letters-vanilla"), ("ssa", "letters-query")):
-        found = fit(
-            SingleLayerAttention(variant),
-            tokens,
-            target,
-            Queries(target, weight),
-            seeds,
-            dtype="float32",
-            steps=6,
-            learning_rate=0.05,
-        )
-        at = result.sel(variant=name)
-        assert_allclose(at["excess"], found["cross_entropy_gap"][:, -1], rtol=1e-5)
-        distance = np.abs(found["learned_transition_matrix"] - task.transition_matrix).sum(2)
-        assert_allclose(at["l1_error"], distance @ task.stationary_distribution, rtol=1e-5)
+    """Vanilla and the shared query temperature, without position term, from their learned rows."""
+    task = MarkovGraphTask.from_text(text_from_file())
+    pi, true = task.stationary_distribution, task.transition_matrix
+    problem = GraphProblem(family="letters", dim=12, row_weights="stationary")
+    names = ("vanilla", "ssa-query")
+    learned = train_all(
+        problem,
+        [mechanism(n) for n in names],
+        [0, 1, 2],
+        Training(6, 0.05),
+        torch.device("cpu"),
+    )["learned_transition_matrix"]
+    for name in names:
+        at, rows = result.sel(mechanism=f"letters-{name}"), learned.sel(mechanism=name).values
+        surprise = -np.where(true > 0, true * np.log(rows), 0).sum(2) @ pi
+        assert_allclose(at["excess"], surprise - task.entropy_rate, rtol=1e-5)
+        assert_allclose(at["l1_error"], np.abs(rows - true).sum(2) @ pi, rtol=1e-5)
     assert_allclose(result["entropy_rate"], task.entropy_rate)
+
+
+def test_position_terms_act_on_letters_only_where_there_is_no_other():
+    (plain, token), (positioned, position) = AblationConfig().letters
+    assert [m.name for m in position] == ["ssa-position"]
+    assert (plain.position, positioned.position) == (False, True)
+    assert len(token) == len(LETTERS) - 1
 
 
 def test_the_feature_of_a_letter_is_its_log_frequency(monkeypatch):
     seen = []
-    usual = AblationLayer.logits
+    usual = Layer.scores
 
-    def logits(self, parameters, tokens, feature=None):
-        seen.append(feature)
-        return usual(self, parameters, tokens, feature)
+    def scores(layer, parameters, inputs):
+        seen.append(inputs.query.feature)
+        return usual(layer, parameters, inputs)
 
-    monkeypatch.setattr(AblationLayer, "logits", logits)
-    monkeypatch.setattr(ablation, "LETTERS", {k: LETTERS[k] for k in ("vanilla", "query-frequency")})
-    monkeypatch.setattr(ablation, "DENOISE", {"vanilla": DENOISE["vanilla"]})
-    result_of(AblationConfig(**SMALL))
+    monkeypatch.setattr(Layer, "scores", scores)
+    result_of(AblationConfig(**SMALL | PAIR))
+    seen = [feature for feature in seen if feature is not None]
     frequency = MarkovGraphTask.from_text(text_from_file()).stationary_distribution
-    assert len(seen) == 2 * 7
+    assert len(seen) >= 2 * 7
     for feature in seen:
         assert_allclose(feature.double().softmax(0), np.tile(frequency[:, None], 3), rtol=1e-5)
         assert_allclose(feature.double().mean(0), 0, atol=1e-6)
 
 
 def test_risks_of_uniform_attention_are_the_closed_form(monkeypatch):
-    """An untrained layer with W = 0 is the mean token: at every length its risk is the closed form of `naive`."""
-    usual = AblationLayer.initial_parameters
-    monkeypatch.setattr(
-        AblationLayer,
-        "initial_parameters",
-        lambda self, dim, generators: (
-            usual(self, dim, generators) | {"weight": torch.zeros(dim, dim, len(generators), dtype=torch.float64)}
-        ),
-    )
-    monkeypatch.setattr(ablation, "LETTERS", {"vanilla": LETTERS["vanilla"]})
-    monkeypatch.setattr(ablation, "DENOISE", {"vanilla": DENOISE["vanilla"]})
+    """An untrained layer with W = 0 is the mean token: at every length its risk is the closed form
+    of `naive`.
+    """
+    usual = Layer.initial_parameters
+
+    def without_scores(layer, generators):
+        start = usual(layer, generators)
+        return start | {"weight": torch.zeros_like(start["weight"])}
+
+    monkeypatch.setattr(Layer, "initial_parameters", without_scores)
     config = AblationConfig(
-        **SMALL | {"seeds": 20, "held_out": 200, "denoise_steps": 1, "cooldown_steps": 0, "denoise_learning_rate": 1e-9}
+        **SMALL
+        | PAIR
+        | {
+            "seeds": 20,
+            "held_out": 200,
+            "denoise_steps": 1,
+            "cooldown_steps": 0,
+            "denoise_learning_rate": 1e-9,
+        }
     )
     result = result_of(config)
-    risk = result["risk"].sel(variant="denoise-vanilla")
+    risk = result["risk"].sel(mechanism="denoise-vanilla")
     naive = np.array([DenoisingTask(length=n).risk("naive") for n in (2, 3, 5)])
     error = risk.std("seed", ddof=1).values / np.sqrt(20)
     assert (error < 0.05 * naive).all()
@@ -157,50 +189,46 @@ def test_risks_of_uniform_attention_are_the_closed_form(monkeypatch):
 
 
 def test_baselines_are_ordered_and_exact(result):
-    # The bound of every value gate is above Bayes, up to the noise of 120 samples; closed forms are the task's own.
+    # The bound of every value gate is above Bayes, up to the noise of 120 samples; closed forms are
+    # the task's own.
     assert (result["bayes_lower"] < result["bayes_upper"]).all()
     assert (result["bayes_lower"] < result["additive"]).all()
     assert (result["additive"] < result["shrunk"]).all()
-    assert_allclose(result["additive"], [DenoisingTask(length=n).risk("additive") for n in (2, 3, 5)])
+    assert_allclose(
+        result["additive"], [DenoisingTask(length=n).risk("additive") for n in (2, 3, 5)]
+    )
     samples = DenoisingTask(length=5).sample(40, member_generator(1, Stream.EVALUATION))
-    exact = [DenoisingTask(length=n).bayes_posterior(samples.tokens[:, :n]).variance.mean() for n in (2, 3)]
+    exact = [
+        DenoisingTask(length=n).bayes_posterior(samples.tokens[:, :n]).variance.mean()
+        for n in (2, 3)
+    ]
     assert_allclose(result["held_out_bayes"].sel(seed=1)[:2], exact)
     bound = result["additive"][:2].mean() - result["held_out_bayes"][:, :2].mean()
-    expected = bound / result["excess"].sel(variant="denoise-vanilla").mean()
+    expected = bound / result["excess"].sel(mechanism="denoise-vanilla").mean()
     assert_allclose(result["additive_relative_excess"], expected)
 
 
 def test_training_contexts_have_the_lengths_in_turn(monkeypatch):
     seen = []
-    usual = AblationLayer.output
+    usual = Layer.output
 
-    def output(self, parameters, tokens):
-        seen.append(tuple(tokens.shape[:2]))
-        return usual(self, parameters, tokens)
+    def output(layer, parameters, inputs):
+        samples, length, _, _ = inputs.keys.vector.shape
+        assert inputs.query.vector.equal(inputs.keys.vector[:, -1])
+        seen.append((samples, length))
+        return usual(layer, parameters, inputs)
 
-    monkeypatch.setattr(AblationLayer, "output", output)
-    monkeypatch.setattr(ablation, "DENOISE", {"vanilla": DENOISE["vanilla"]})
-    result_of(AblationConfig(**SMALL))
-    assert seen == [(8, 3), (8, 2)] * 3 + [(40, 2), (40, 3), (40, 5)]
-
-
-@pytest.fixture
-def few(monkeypatch) -> None:
-    """Three variants of each part, for what does not depend on which they are."""
-    for name, layers, kept in (
-        ("LETTERS", LETTERS, ("vanilla", "query-frequency", "query-key-mlp")),
-        ("DENOISE", DENOISE, ("vanilla", "query-key-value", "query-value-shared")),
-    ):
-        monkeypatch.setattr(ablation, name, {k: layers[k] for k in kept})
+    monkeypatch.setattr(Layer, "output", output)
+    result_of(AblationConfig(**SMALL | PAIR))
+    assert seen == 2 * ([(8, 3), (8, 2)] * 3 + [(40, 2), (40, 3), (40, 5)])
 
 
-@pytest.mark.usefixtures("few")
 def test_a_seed_names_its_models_whatever_is_trained_beside_it(result):
-    whole = result_of(AblationConfig(**SMALL))
-    assert whole.identical(result_of(AblationConfig(**SMALL)))
-    alone = result_of(AblationConfig(**SMALL | {"seeds": 1}, first_seed=2))
-    blocks = ABLATION.run(AblationConfig(**SMALL | {"block_seeds": 2}), silent)
-    among = result.sel(variant=whole["variant"])
+    whole = result_of(AblationConfig(**SMALL | FEW))
+    assert whole.identical(result_of(AblationConfig(**SMALL | FEW)))
+    alone = result_of(AblationConfig(**SMALL | FEW | {"seeds": 1}, first_seed=2))
+    blocks = ABLATION.run(AblationConfig(**SMALL | FEW | {"block_seeds": 2}), silent)
+    among = result.sel(mechanism=whole["mechanism"])
     for name in ("excess", "l1_error", "risk", "held_out_bayes"):
         assert_allclose(alone[name].sel(seed=2), whole[name].sel(seed=2), rtol=1e-4)
         assert_allclose(blocks[name], whole[name], rtol=1e-4)
@@ -210,18 +238,23 @@ def test_a_seed_names_its_models_whatever_is_trained_beside_it(result):
 
 def test_diverged_models_are_marked_and_left_out(result, monkeypatch):
     """Also where the parameters that a diverged model ended with are finite."""
-    usual = ablation.train_with_cooldown
+    usual = base.fit
     one = torch.tensor([False, True, False])
-    monkeypatch.setattr(
-        ablation, "train_with_cooldown", lambda *args, **kwargs: replace(usual(*args, **kwargs), diverged=one)
-    )
+
+    def fit(block, *args, **kwargs):
+        fitted = usual(block, *args, **kwargs)
+        return replace(fitted, diverged=one) if isinstance(block, DenoiseBlock) else fitted
+
+    monkeypatch.setattr(base, "fit", fit)
     found = result_of(AblationConfig(**SMALL))
-    denoise, letters = (found.sel(variant=found["part"] == part) for part in ("denoise", "letters"))
+    denoise, letters = (
+        found.sel(mechanism=found["part"] == part) for part in ("denoise", "letters")
+    )
     assert (denoise["diverged"] == one.numpy()).all()
     assert not letters["diverged"].any()
     for name in ("excess", "risk"):
         assert np.isnan(denoise[name].sel(seed=1)).all()
-        kept = {"variant": denoise["variant"], "seed": [0, 2]}
+        kept = {"mechanism": denoise["mechanism"], "seed": [0, 2]}
         assert_allclose(denoise[name].sel(seed=[0, 2]), result[name].sel(kept))
     line = {c.id: c for c in ABLATION.claims(found)}["ablation-denoise-value"]
     assert (line.estimate.seeds, line.asked) == (2, 3)
@@ -229,7 +262,9 @@ def test_diverged_models_are_marked_and_left_out(result, monkeypatch):
 
 
 def synthetic(changes: dict[str, float], seeds: int = 12, noise: float = 0.01) -> xr.Dataset:
-    """A result in which every model's errors are known: 1 but for the named factors, with a little noise."""
+    """A result in which every model's errors are known: 1 but for the named factors, with a little
+    noise.
+    """
     config = AblationConfig(seeds=seeds)
     generator = np.random.default_rng(0)
     names = [f"letters-{v}" for v in LETTERS] + [f"denoise-{v}" for v in DENOISE]
@@ -238,11 +273,15 @@ def synthetic(changes: dict[str, float], seeds: int = 12, noise: float = 0.01) -
     risk = np.repeat(excess[..., None], 4, axis=2)
     dataset = xr.Dataset(
         {
-            "excess": (("variant", "seed"), excess),
-            "l1_error": (("variant", "seed"), 2 * excess),
-            "risk": (("variant", "seed", "length"), risk),
+            "excess": (("mechanism", "seed"), excess),
+            "l1_error": (("mechanism", "seed"), 2 * excess),
+            "risk": (("mechanism", "seed", "length"), risk),
         },
-        coords={"variant": names, "seed": np.arange(seeds), "length": config.test_lengths},
+        coords={
+            "mechanism": names,
+            "seed": np.arange(seeds),
+            "length": config.denoise[0].test_lengths,
+        },
     )
     return dataset.assign_attrs(experiment="ablation", config=config.model_dump_json())
 
@@ -250,14 +289,14 @@ def synthetic(changes: dict[str, float], seeds: int = 12, noise: float = 0.01) -
 def test_claims_follow_from_the_data():
     dataset = synthetic(
         {
-            "letters-query": 0.41,
-            "letters-query-key": 0.4,
-            "letters-key": 1.5,
-            "letters-query-mlp": 0.4,
-            "denoise-query-value-token": 0.3,
-            "denoise-query-value": 0.5,
-            "denoise-value": CONTRIBUTES,
-            "denoise-query": 0.97,
+            "letters-ssa-query": 0.41,
+            "letters-ssa-query-key": 0.4,
+            "letters-ssa-key": 1.5,
+            "letters-ssa-mlp-query": 0.4,
+            "denoise-ssa-mlp-token": 0.3,
+            "denoise-ssa-mlp": 0.5,
+            "denoise-ssa-mlp-value": CONTRIBUTES,
+            "denoise-ssa-mlp-query": 0.97,
         }
     )
     claims = {c.id: c for c in ABLATION.claims(dataset)}
@@ -290,21 +329,31 @@ def test_claims_follow_from_the_data():
     }
     assert {c.removeprefix("ablation-"): line.verdict for c, line in claims.items()} == verdicts
     line = claims["ablation-denoise-position-added"]
-    x, y = (dataset["excess"].sel(variant=f"denoise-query-value{v}").values for v in ("", "-token"))
+    x, y = (dataset["excess"].sel(mechanism=f"denoise-ssa-mlp{v}").values for v in ("", "-token"))
     assert line.estimate == ratio(x, y)
-    assert line.parts == {"query-value": mean(x), "query-value-token": mean(y)}
+    assert line.parts == {"ssa-mlp": mean(x), "ssa-mlp-token": mean(y)}
     assert (line.relation, line.threshold, line.asked) == ("<", CONTRIBUTES, 12)
     line = claims["ablation-letters-query"]
-    l1 = [dataset["l1_error"].sel(variant=f"letters-{v}").values for v in ("query", "vanilla")]
+    l1 = [
+        dataset["l1_error"].sel(mechanism=f"letters-{v}").values for v in ("ssa-query", "vanilla")
+    ]
     assert line.parts["L1 ratio"] == ratio(*l1)
     line = claims["ablation-denoise-position-longer"]
-    risk = [dataset["risk"].sel(variant=f"denoise-query-value{v}", length=48).values for v in ("", "-token")]
+    risk = [
+        dataset["risk"].sel(mechanism=f"denoise-ssa-mlp{v}", length=48).values
+        for v in ("", "-token")
+    ]
     assert line.estimate == ratio(*risk)
     assert claims["ablation-letters-query-mlp"].threshold == 1.0
 
 
 def test_a_constant_temperature_that_changes_something_is_not_supported():
-    claims = {c.id: c for c in ABLATION.claims(synthetic({"letters-constant": 0.9, "letters-position": 1.1}))}
+    claims = {
+        c.id: c
+        for c in ABLATION.claims(
+            synthetic({"letters-ssa-constant": 0.9, "letters-ssa-position": 1.1})
+        )
+    }
     for name in ("constant", "position"):
         line = claims[f"ablation-letters-{name}"]
         assert line.verdict == "not supported"
@@ -314,31 +363,39 @@ def test_a_constant_temperature_that_changes_something_is_not_supported():
 
 def test_missing_and_single_seeds_are_inconclusive():
     dataset = synthetic({})
-    dataset["excess"].loc[{"variant": "letters-query"}] = np.nan
+    dataset["excess"].loc[{"mechanism": "letters-ssa-query"}] = np.nan
     claims = {c.id: c for c in ABLATION.claims(dataset)}
     assert claims["ablation-letters-query"].verdict == "inconclusive"
     assert claims["ablation-letters-query"].estimate.seeds == 0
     assert {c.verdict for c in ABLATION.claims(synthetic({}, seeds=1))} == {"inconclusive"}
 
 
-def test_figure_shows_every_variant_with_its_parameters(result):
+def test_figure_shows_every_mechanism_with_its_parameters(result):
     letters, denoise, lengths = ABLATION.plot(result).axes
     labels = [t.get_text() for t in letters.get_yticklabels()]
     assert len(labels) == len(LETTERS)
-    assert "query + key  (+24)" in labels
+    assert "ssa-query-key  (+24)" in labels
     assert labels[0] == "vanilla"
     labels = [t.get_text() for t in denoise.get_yticklabels()]
     assert len(labels) == len(DENOISE)
-    assert "query + key + value  (+486)" in labels
-    assert {"vanilla", "Bayes", "L1 error of the rows"} <= set(letters.get_legend_handles_labels()[1])
+    assert "ssa-mlp-query-key-value  (+486)" in labels
+    assert {"vanilla", "Bayes", "L1 error of the rows"} <= set(
+        letters.get_legend_handles_labels()[1]
+    )
     shown = lengths.get_legend_handles_labels()[1]
-    assert {"value", "query + value: token only", "best additive"} <= set(shown)
+    assert {"ssa-mlp-value", "ssa-mlp-token", "best additive"} <= set(shown)
     points = denoise.containers[0].lines[0].get_xdata()
     assert_allclose(points, result["relative_excess"].sel(estimate="value")[len(LETTERS) :])
 
 
 def test_smoke_run_end_to_end(tmp_path):
-    small = {"seeds": 2, "letters_steps": 3, "denoise_steps": 3, "cooldown_steps": 1, "train_lengths": (2, 4)}
+    small = {
+        "seeds": 2,
+        "letters_steps": 3,
+        "denoise_steps": 3,
+        "cooldown_steps": 1,
+        "train_lengths": (2, 4),
+    }
     config = ABLATION.preset("smoke").model_copy(update=small | {"device": "cpu"})
     dataset, claims, trained = execute(ABLATION, config, tmp_path)
     assert trained
@@ -362,6 +419,8 @@ def test_smoke_run_end_to_end(tmp_path):
         ({"longer_length": 12}, "longer_length must exceed the training lengths, got 12"),
         ({"letters_dim": 0}, "greater than or equal to 1"),
         ({"denoise_learning_rate": 0.0}, "greater than 0"),
+        ({"denoise_mechanisms": ("ssa", "ssa-mlp")}, "mechanisms must be vanilla, the peer"),
+        ({"letters_mechanisms": ("vanilla", "ssa-mlp-value")}, "ssa-mlp-value needs a value map"),
         ({"flag": 1}, "Extra inputs are not permitted"),
     ],
 )

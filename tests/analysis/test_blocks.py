@@ -20,7 +20,7 @@ from analysis.cli import main
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment, silent
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.fitting import block_size
+from analysis.problems.sizes import block_size
 from analysis.store.results import UNFINISHED, load, save
 from analysis.run.runner import execute, present, result_path
 

@@ -9,7 +9,7 @@ import pytest
 from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, correct
 from analysis.claims.statistics import Estimate, mean
 
-BASE = Claim("id", "sentence", "source", "statistic", "<", 1.0, Estimate(0.5, 0.4, 0.6, 64, "BCa bootstrap"), 64)
+BASE = Claim("id", "sentence", "source", "statistic", "<", 1.0, Estimate(0.5, 0.4, 0.6, 64, "BCa bootstrap"), 64, topic="error")
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_every_field_is_a_flag(tmp_path, quick_figures):
     assert run("run", "graph", *TINY, *flags, *out) == 0
     with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:
         assert result["transition_matrix"].sel(seed=0, node="a", next="b") == pytest.approx(2 / 3)
-        assert list(result["variant"].values) == ["vanilla", "ssa-degree"]
+        assert list(result["mechanism"].values) == ["vanilla", "ssa-degree"]
 
 
 def test_list_and_help(capsys):
@@ -119,7 +119,7 @@ def test_list_and_help(capsys):
 
 
 BAD = [
-    (("frobnicate",), "unknown command 'frobnicate': choose one of list, run, plot, claims, verify, bench"),
+    (("frobnicate",), "unknown command 'frobnicate': choose one of list, mechanisms, run, plot, claims, verify, bench"),
     (("run",), "no experiment was named: choose from graph"),
     (("run", "grpah"), "unknown experiment 'grpah': choose from graph"),
     (("run", "graph", "--preset", "huge"), "invalid choice 'huge'"),
@@ -128,7 +128,7 @@ BAD = [
     (("run", "graph", "--dim", "0"), "dim must be greater than or equal to 1, got 0: change --dim"),
     (("run", "graph", "--dim", "four"), "invalid literal for int()"),
     (("run", "graph", "--learning-rate", "nan"), "learning_rate must be a finite number, got nan"),
-    (("run", "graph", "--family", "letters", "--nodes", "4"), "nodes applies only to family graded"),
+    (("run", "graph", "--family", "letters", "--nodes", "4"), "nodes applies only to family graded, erdos-renyi"),
     (("run", "graph", "--family", "letters", "--text-file", "{tmp}/none.txt"), "cannot read the text file"),
     (
         ("run", "graph", "--family", "letters", "--text-file", "{tmp}/empty.txt"),

@@ -1,4 +1,6 @@
-"""The convergence experiment: first passages, censoring, the choice of learning rates, and claims of known data."""
+"""The convergence experiment: first passages, censoring, the choice of learning rates, and claims
+of known data.
+"""
 
 import json
 
@@ -8,20 +10,19 @@ import torch
 import xarray as xr
 from pydantic import ValidationError
 
-from analysis.experiments.base import silent
-from analysis.experiments.convergence import (
-    CONVERGENCE,
-    ConvergenceConfig,
-    first_passage,
-    gap_by_step,
-)
-from analysis.run.runner import execute
 from analysis.claims.statistics import ratio
-from ssa_theory import SingleLayerAttention, Stream, Tokens, member_generator
+from analysis.experiments.base import silent
+from analysis.experiments.convergence import CONVERGENCE
+from analysis.experiments.convergence.config import ConvergenceConfig
+from analysis.experiments.convergence.train import gap_by_step
+from analysis.problems.curves import first_passage
+from analysis.run.runner import execute
+from ssa_theory.mechanism import Form, Inputs, Layer, Tokens, mechanism
+from ssa_theory.seeds import Stream, member_generator
 from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
 
 SMOKE = CONVERGENCE.preset("smoke")
-RING = MarkovGraphTask.from_graph(graph_from_family("graded", 8))
+GRADED = MarkovGraphTask.from_graph(graph_from_family("graded", 8))
 
 
 @pytest.fixture(scope="module")
@@ -35,37 +36,56 @@ def result(executed):
     return executed[1]
 
 
-@pytest.mark.parametrize("variant", ["vanilla", "ssa", "ssa-free"])
-def test_every_rate_of_the_ensemble_is_adam_at_that_rate(variant):
-    """Against torch's own Adam, one model and one learning rate at a time, with the loss written out."""
-    rates, seeds, steps = (0.03, 0.3, 1.0), (5, 6), 12
-    found, diverged = gap_by_step(variant, RING, 4, seeds, rates, steps, torch.float64, torch.device("cpu"))
-    assert found.shape == (steps + 1, 3, 2)
+@pytest.mark.parametrize("name", ["vanilla", "ssa", "ssa-free"])
+def test_every_rate_of_the_ensemble_is_adam_at_that_rate(name):
+    """Against torch's own Adam, one model and one learning rate at a time, with the loss written
+    out.
+    """
+    rates, steps = (0.03, 0.3, 1.0), 12
+    config = ConvergenceConfig(
+        seeds=2, first_seed=5, steps=steps, learning_rates=rates, dtype="float64"
+    )
+    setting, chosen = config.settings[0], mechanism(name)
+    measured, diverged = gap_by_step(config, setting, chosen, torch.device("cpu"))
+    assert measured.shape == (steps + 1, 3, 2)
     assert not diverged.any()
-    truth = torch.from_numpy(RING.transition_matrix)
-    model = SingleLayerAttention(variant)
+    truth = torch.from_numpy(GRADED.transition_matrix)
+    layer = Layer(chosen, Form(4, labels={"token": 8}))
     for i, rate in enumerate(rates):
-        for j, seed in enumerate(seeds):
-            embeddings = torch.from_numpy(unit_embeddings(8, 4, member_generator(seed, Stream.EMBEDDING)))
-            tokens = Tokens(embeddings.unsqueeze(-1), torch.from_numpy(RING.out_degree)[:, None], 8)
-            initial = model.initial_parameters(8, 4, [member_generator(seed, Stream.PARAMETER)])
+        for j, seed in enumerate(config.seed_range):
+            embeddings = unit_embeddings(8, 4, member_generator(seed, Stream.EMBEDDING))
+            tokens = Tokens(torch.from_numpy(embeddings).unsqueeze(-1))
+            initial = layer.initial_parameters([member_generator(seed, Stream.PARAMETER)])
             parameters = {k: v.requires_grad_() for k, v in initial.items()}
             optimizer = torch.optim.Adam(parameters.values(), lr=rate)
             for step in range(steps + 1):
-                log_p = model.logits(parameters, tokens)[..., 0].log_softmax(1)
+                scores = layer.scores(parameters, Inputs(tokens, tokens))
+                log_p = scores[..., 0].log_softmax(1)
                 gap = (torch.special.xlogy(truth, truth) - truth * log_p).sum(1).mean()
-                assert found[step, i, j] == pytest.approx(gap.item(), rel=1e-4)  # Adam's epsilon
+                assert measured[step, i, j] == pytest.approx(gap.item(), rel=1e-4)  # Adam's epsilon
                 optimizer.zero_grad()
                 gap.backward()
                 optimizer.step()
-    assert np.ptp(found[-1], axis=0).min() > 0.02  # the rates differ
-    assert abs(found[-1, :, 0] - found[-1, :, 1]).min() > 1e-3  # and so do the seeds
+    assert np.ptp(measured[-1], axis=0).min() > 0.02  # the rates differ
+    assert abs(measured[-1, :, 0] - measured[-1, :, 1]).min() > 1e-3  # and so do the seeds
 
 
 def test_first_passage_of_known_curves():
-    gap = np.array([[1.0, 1.0, 1.0, 1.0], [0.4, 0.9, np.nan, 0.5], [0.6, 0.8, 0.1, 0.5], [0.1, 0.7, np.inf, 0.2]])
+    gap = np.array(
+        [
+            [1.0, 1.0, 1.0, 1.0],
+            [0.4, 0.9, np.nan, 0.5],
+            [0.6, 0.8, 0.1, 0.5],
+            [0.1, 0.7, np.inf, 0.2],
+        ]
+    )
     steps, reached = first_passage(gap, np.array([0.5, 0.5, 0.05, 0.5]))
-    assert steps.tolist() == [1, 3, 3, 1]  # the first time, also where the loss rises again; censored at the last step
+    assert steps.tolist() == [
+        1,
+        3,
+        3,
+        1,
+    ]  # the first time, also where the loss rises again; censored at the last step
     assert reached.tolist() == [True, False, False, True]
     steps, reached = first_passage(gap, gap[0])
     assert steps.tolist() == [0, 0, 0, 0]
@@ -73,7 +93,7 @@ def test_first_passage_of_known_curves():
 
 
 def test_variables_and_dimensions(result):
-    by_run = ("setting", "variant", "learning_rate", "seed")
+    by_run = ("setting", "mechanism", "learning_rate", "seed")
     dims = {
         "steps_to_level": (*by_run, "level"),
         "reached": (*by_run, "level"),
@@ -82,8 +102,8 @@ def test_variables_and_dimensions(result):
         "gap_curve": (*by_run, "point"),
         "initial_gap": ("setting", "seed"),
         "budget": ("setting",),
-        "best_learning_rate": ("setting", "variant", "level"),
-        "compared_steps": ("choice", "setting", "variant", "level", "seed"),
+        "best_learning_rate": ("setting", "mechanism", "level"),
+        "compared_steps": ("choice", "setting", "mechanism", "level", "seed"),
         "ratio": ("choice", "other", "setting", "level", "estimate"),
     }
     assert {n: set(result[n].dims) for n in dims} == {n: set(d) for n, d in dims.items()}
@@ -93,17 +113,22 @@ def test_variables_and_dimensions(result):
     assert result["reporting"].values.tolist() == [False, True, True, True]
     assert result["compared_steps"].isel(seed=0).isnull().all()
     assert result["compared_steps"].isel(seed=slice(1, None)).notnull().all()
-    entropy = RING.row_entropy.mean()
-    np.testing.assert_allclose(result["initial_gap"].sel(setting="graded"), np.log(8) - entropy, rtol=0.05)
+    entropy = GRADED.row_entropy.mean()
+    np.testing.assert_allclose(
+        result["initial_gap"].sel(setting="graded"), np.log(8) - entropy, rtol=0.05
+    )
 
 
 def test_stored_steps_agree_with_the_stored_curve(result):
-    ring = result.sel(setting="control")
-    curve, at = ring["gap_curve"], ring["curve_step"]
+    graded = result.sel(setting="control")
+    curve, at = graded["gap_curve"], graded["curve_step"]
     shown = np.isfinite(at)
     for level in result["level"].values:
-        target = level * ring["initial_gap"]
-        steps, reached = ring["steps_to_level"].sel(level=level), ring["reached"].sel(level=level)
+        target = level * graded["initial_gap"]
+        steps, reached = (
+            graded["steps_to_level"].sel(level=level),
+            graded["reached"].sel(level=level),
+        )
         before = (curve > target) | (at >= steps) | ~shown
         assert before.all()  # no stored step before the first passage is below the level
         assert (steps.where(~reached, 60) == 60).all()
@@ -111,8 +136,9 @@ def test_stored_steps_agree_with_the_stored_curve(result):
 
 
 def _runs(steps: np.ndarray, final: np.ndarray | None = None) -> xr.Dataset:
-    """A result before its comparison: steps (variant, rate, seed) to the only level, budget 100."""
-    dims = ("setting", "variant", "learning_rate", "seed")
+    """A result before its comparison: steps (mechanism, rate, seed) to the only level, budget 100.
+    """
+    dims = ("setting", "mechanism", "learning_rate", "seed")
     one = steps[None]
     return xr.Dataset(
         {
@@ -127,7 +153,7 @@ def _runs(steps: np.ndarray, final: np.ndarray | None = None) -> xr.Dataset:
         },
         coords={
             "setting": ["graded"],
-            "variant": ["vanilla", "ssa"],
+            "mechanism": ["vanilla", "ssa"],
             "learning_rate": [0.1, 1.0],
             "seed": np.arange(steps.shape[-1]),
             "level": [0.5],
@@ -138,7 +164,7 @@ def _runs(steps: np.ndarray, final: np.ndarray | None = None) -> xr.Dataset:
 def _config(seeds: int) -> ConvergenceConfig:
     return ConvergenceConfig(
         seeds=seeds,
-        variants=("vanilla", "ssa"),
+        mechanisms=("vanilla", "ssa"),
         learning_rates=(0.1, 1.0),
         levels=(0.5,),
         letters_steps=0,
@@ -147,7 +173,8 @@ def _config(seeds: int) -> ConvergenceConfig:
 
 
 def _known(seeds: int = 80) -> np.ndarray:
-    """On the tuning seeds vanilla is best at 1.0 and ssa at 0.1, on the others the other way round."""
+    """On the tuning seeds vanilla is best at 1.0 and ssa at 0.1, on the others the other way round.
+    """
     generator = np.random.default_rng(0)
     steps = 40 + generator.integers(0, 10, (2, 2, seeds)).astype(float)
     tuning = np.arange(seeds) < seeds // 4
@@ -162,12 +189,14 @@ def test_learning_rates_are_chosen_on_seeds_that_report_nothing():
     steps = _known()
     dataset = CONVERGENCE.summarise(_config(80), _runs(steps), silent)
     best = dataset["best_learning_rate"].isel(setting=0, level=0)
-    assert best.sel(variant="vanilla") == 1.0
-    assert best.sel(variant="ssa") == 0.1
-    own, same = (dataset["compared_steps"].sel(choice=c).isel(setting=0, level=0) for c in ("own", "same"))
-    np.testing.assert_array_equal(own.sel(variant="ssa")[20:], steps[1, 0, 20:])
-    np.testing.assert_array_equal(same.sel(variant="ssa")[20:], steps[1, 1, 20:])
-    np.testing.assert_array_equal(own.sel(variant="vanilla"), same.sel(variant="vanilla"))
+    assert best.sel(mechanism="vanilla") == 1.0
+    assert best.sel(mechanism="ssa") == 0.1
+    own, same = (
+        dataset["compared_steps"].sel(choice=c).isel(setting=0, level=0) for c in ("own", "same")
+    )
+    np.testing.assert_array_equal(own.sel(mechanism="ssa")[20:], steps[1, 0, 20:])
+    np.testing.assert_array_equal(same.sel(mechanism="ssa")[20:], steps[1, 1, 20:])
+    np.testing.assert_array_equal(own.sel(mechanism="vanilla"), same.sel(mechanism="vanilla"))
     assert own.isel(seed=slice(20)).isnull().all()
     expected = ratio(steps[1, 0, 20:], steps[0, 1, 20:])
     np.testing.assert_allclose(
@@ -177,46 +206,65 @@ def test_learning_rates_are_chosen_on_seeds_that_report_nothing():
 
 def test_where_no_rate_reaches_the_level_the_lower_final_loss_decides():
     steps, final = np.full((2, 2, 16), 100.0), np.full((2, 2, 16), 0.7)
-    final[0, 1], final[1, 0] = 0.6, np.nan  # a loss that is not finite is no better than the initial one
-    best = CONVERGENCE.summarise(_config(16), _runs(steps, final), silent)["best_learning_rate"].isel(
-        setting=0, level=0
-    )
+    final[0, 1], final[1, 0] = (
+        0.6,
+        np.nan,
+    )  # a loss that is not finite is no better than the initial one
+    best = CONVERGENCE.summarise(_config(16), _runs(steps, final), silent)[
+        "best_learning_rate"
+    ].isel(setting=0, level=0)
     assert best.values.tolist() == [1.0, 1.0]
 
 
 def _claims(steps: np.ndarray) -> dict:
     config = _config(steps.shape[-1])
-    return {c.id: c for c in CONVERGENCE.judge(config, CONVERGENCE.summarise(config, _runs(steps), silent))}
+    return {
+        c.id: c
+        for c in CONVERGENCE.judge(config, CONVERGENCE.summarise(config, _runs(steps), silent))
+    }
 
 
 def test_claims_of_known_data():
     steps = _known()
     lines = _claims(steps)
-    assert set(lines) == {"convergence-own-ring-0.5-ssa", "convergence-same-ring-0.5-ssa"}
-    own = lines["convergence-own-ring-0.5-ssa"]
-    assert (own.verdict, own.relation, own.threshold, own.asked, own.estimate.seeds) == ("supported", "<", 1.0, 60, 60)
+    assert set(lines) == {"convergence-own-graded-0.5-ssa", "convergence-same-graded-0.5-ssa"}
+    own = lines["convergence-own-graded-0.5-ssa"]
+    assert (own.verdict, own.relation, own.threshold, own.asked, own.estimate.seeds) == (
+        "supported",
+        "<",
+        1.0,
+        60,
+        60,
+    )
     assert own.estimate.value == pytest.approx(steps[1, 0, 20:].mean() / steps[0, 1, 20:].mean())
     assert own.parts["ssa steps"].value == pytest.approx(steps[1, 0, 20:].mean())
     assert own.parts["vanilla reached"].value == 1
-    swapped = _claims(steps[::-1])["convergence-own-ring-0.5-ssa"]
+    swapped = _claims(steps[::-1])["convergence-own-graded-0.5-ssa"]
     assert swapped.verdict == "not supported"
     alike = np.random.default_rng(1).integers(30, 60, (2, 2, 80)).astype(float)
-    assert _claims(alike)["convergence-own-ring-0.5-ssa"].verdict == "inconclusive"
+    assert _claims(alike)["convergence-own-graded-0.5-ssa"].verdict == "inconclusive"
 
 
 def test_censored_runs_count_as_their_budget_and_are_told_of():
     steps = _known()
     steps[0, 1, 50:] = 100  # half of vanilla's reporting runs never reach the level
-    own = _claims(steps)["convergence-own-ring-0.5-ssa"]
+    own = _claims(steps)["convergence-own-graded-0.5-ssa"]
     assert own.parts["vanilla reached"].value == 0.5
-    assert own.parts["vanilla steps"].value == pytest.approx((steps[0, 1, 20:50].sum() + 30 * 100) / 60)
+    assert own.parts["vanilla steps"].value == pytest.approx(
+        (steps[0, 1, 20:50].sum() + 30 * 100) / 60
+    )
     assert "counts as the budget of 100 steps" in own.statistic
     assert _claims(np.full((2, 2, 80), 100.0)) == {}  # nobody reached it: no steps to compare
 
 
 def test_a_diverged_run_reaches_nothing():
     config = ConvergenceConfig(
-        seeds=4, steps=6, letters_steps=0, control_steps=0, learning_rates=(0.1, 1e38), variants=("vanilla", "ssa")
+        seeds=4,
+        steps=6,
+        letters_steps=0,
+        control_steps=0,
+        learning_rates=(0.1, 1e38),
+        mechanisms=("vanilla", "ssa"),
     )
     found = CONVERGENCE.run(config, silent)
     assert found["diverged"].sel(learning_rate=1e38).any()
@@ -230,20 +278,27 @@ def test_a_diverged_run_reaches_nothing():
 def test_a_run_that_diverges_after_the_level_reaches_it_no_more(monkeypatch):
     gap = np.broadcast_to(np.geomspace(1, 0.01, 7)[:, None, None], (7, 1, 4))
     diverged = np.array([[False, True, False, True]])
-    monkeypatch.setattr("analysis.experiments.convergence.gap_by_step", lambda *arguments: (gap, diverged))
+    monkeypatch.setattr(
+        "analysis.experiments.convergence.train.gap_by_step", lambda *arguments: (gap, diverged)
+    )
     config = ConvergenceConfig(
-        seeds=4, steps=6, letters_steps=0, control_steps=0, learning_rates=(0.1,), variants=("vanilla", "ssa")
+        seeds=4,
+        steps=6,
+        letters_steps=0,
+        control_steps=0,
+        learning_rates=(0.1,),
+        mechanisms=("vanilla", "ssa"),
     )
     found = CONVERGENCE.run(config, silent).isel(setting=0, learning_rate=0).sel(level=0.25)
-    assert found["reached"].sel(variant="ssa").values.tolist() == [True, False, True, False]
-    assert found["steps_to_level"].sel(variant="ssa").values.tolist() == [2, 6, 2, 6]
+    assert found["reached"].sel(mechanism="ssa").values.tolist() == [True, False, True, False]
+    assert found["steps_to_level"].sel(mechanism="ssa").values.tolist() == [2, 6, 2, 6]
 
 
 def test_the_numbers_of_a_seed_do_not_depend_on_its_company():
-    rings = SMOKE.model_copy(update={"letters_steps": 0, "dtype": "float64"})
-    whole = CONVERGENCE.run(rings, silent)
-    alone = CONVERGENCE.run(rings.model_copy(update={"seeds": 2, "first_seed": 2}), silent)
-    parts = CONVERGENCE.run(rings.model_copy(update={"block_seeds": 3}), silent)
+    short = SMOKE.model_copy(update={"letters_steps": 0, "dtype": "float64"})
+    whole = CONVERGENCE.run(short, silent)
+    alone = CONVERGENCE.run(short.model_copy(update={"seeds": 2, "first_seed": 2}), silent)
+    parts = CONVERGENCE.run(short.model_copy(update={"block_seeds": 3}), silent)
     for name in ("initial_gap", "gap_curve"):
         # Rates at which rounding has not grown.
         a, b, c = (d.sel(learning_rate=[0.03, 0.1])[name] for d in (alone, whole, parts))
@@ -261,7 +316,7 @@ def test_the_figure_shows_budgets_levels_and_censoring(result):
     hollow = [line for line in bottom.get_lines() if line.get_markerfacecolor() == "white"]
     assert hollow  # within 60 steps some level is not reached
     names = [text.get_text() for text in top.get_legend().get_texts()]
-    rate = float(result["best_learning_rate"].sel(setting="graded", variant="vanilla", level=0.5))
+    rate = float(result["best_learning_rate"].sel(setting="graded", mechanism="vanilla", level=0.5))
     assert names[0] == f"vanilla, rate {rate:g}"
     assert "runs never reached 0.5 of the initial gap" in figure.get_suptitle()
 
@@ -275,7 +330,10 @@ def test_the_figure_shows_budgets_levels_and_censoring(result):
         ({"learning_rates": (0.1, -1.0)}, r"learning_rates must be positive, got \[-1.0\]"),
         ({"levels": (0.5, 1.0)}, r"levels must lie in \(0, 1\), got \[1.0\]"),
         ({"shown_level": 0.3}, "shown_level must be one of the levels"),
-        ({"variants": ("ssa", "ssa-free")}, "variants must be vanilla, the peer, and at least one other"),
+        (
+            {"mechanisms": ("ssa", "ssa-free")},
+            "mechanisms must be vanilla, the peer, and at least one other",
+        ),
         ({"learning_rate": 0.1}, "Extra inputs are not permitted"),
     ],
 )

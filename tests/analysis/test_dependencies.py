@@ -157,7 +157,7 @@ def changed(root: Path, file: str, old: str, new: str) -> dict[str, tuple[bool, 
 
 def test_what_a_summary_takes_from_the_claims_is_part_of_the_data(copied: Path) -> None:
     found = changed(
-        copied, "analysis/experiments/convergence_claims.py", "    return ratio(x, y)\n", "    return ratio(y, x)\n"
+        copied, "analysis/experiments/convergence/claims.py", "    return ratio(x, y)\n", "    return ratio(y, x)\n"
     )
     assert {name for name, data in found.items() if any(data)} == {"convergence"}
     assert found["convergence"] == (True, True)
@@ -169,8 +169,8 @@ def test_what_a_summary_takes_from_the_claims_is_part_of_the_data(copied: Path) 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("analysis/experiments/convergence_figure.py", '"""Draw a stored result', '"""Paint a stored result'),
-        ("analysis/experiments/convergence_claims.py", "fewer steps than vanilla to", "fewer steps than vanilla for"),
+        ("analysis/experiments/convergence/figure.py", '"""Draw a stored result', '"""Paint a stored result'),
+        ("analysis/experiments/convergence/claims.py", "fewer steps than vanilla to", "fewer steps than vanilla for"),
     ],
 )
 def test_figures_and_claims_are_made_again_without_training(copied: Path, file: str, old: str, new: str) -> None:

@@ -1,5 +1,8 @@
-"""The dilution experiment: its streaming measurement against explicit rows, its critical tau, and a whole small run."""
+"""The dilution experiment: its streaming measurement against explicit rows, its critical tau, and a
+whole small run.
+"""
 
+import contextlib
 import json
 from functools import cache
 
@@ -11,12 +14,20 @@ from pydantic import ValidationError
 from scipy.special import log_softmax
 from scipy.stats import norm
 
-from analysis.experiments.dilution import DILUTION, DilutionConfig, schedule_temperatures, stream_partition
+from analysis.experiments.dilution import DILUTION, DilutionConfig
+from analysis.problems.partition import stream_partition
 from ssa_theory import Stream, member_generator
-from ssa_theory import dilution as theory
+from ssa_theory.mechanism import MECHANISMS, Misfit
+from ssa_theory.theory import dilution as theory
 from tasks.dilution import DilutionProbe
 
-SMALL = {"seeds": 5, "lengths": (8, 60, 900), "needles": (1, 3), "freezing_lengths": (50, 800), "device": "cpu"}
+SMALL = {
+    "seeds": 5,
+    "lengths": (8, 60, 900),
+    "needles": (1, 3),
+    "freezing_lengths": (50, 800),
+    "device": "cpu",
+}
 
 
 @cache
@@ -48,32 +59,38 @@ def test_streaming_equals_the_whole_row_for_every_block_size(block: int, scale: 
         assert torch.allclose(mean[:, i, k], expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["equal", "bounded", "gaussian"])
-def test_measurements_equal_a_direct_softmax(kind: str) -> None:
+@pytest.mark.parametrize("law", ["equal", "bounded", "gaussian"])
+def test_measurements_equal_a_direct_softmax(law: str) -> None:
     data, config = _result(), DilutionConfig(**SMALL)
-    tau = schedule_temperatures(config)
+    tau = config.temperatures()
     for seed, m, n in ((0, 1, 900), (3, 3, 60), (4, 3, 8)):
-        probe = DilutionProbe(kind, m, config.gap, config.spread(kind))
+        probe = DilutionProbe(law, m, config.gap, config.haystack.spread(law))
         logits = probe.sample(n, 1, member_generator(seed, Stream.DATA))[0]
-        for schedule, t in zip(config.schedules, tau[:, config.lengths.index(n)], strict=True):
+        for name, t in zip(config.mechanisms, tau[:, config.lengths.index(n)], strict=True):
             log_p = log_softmax(t * logits)
-            at = data.sel(schedule=schedule, kind=kind, needles=m, seed=seed, length=n)
+            at = data.sel(mechanism=name, law=law, needles=m, seed=seed, length=n)
             entropy = -(np.exp(log_p) * log_p).sum()
             assert float(at["needle_mass"]) == pytest.approx(np.exp(log_p[:m]).sum(), rel=1e-11)
             assert float(at["entropy"]) == pytest.approx(entropy, abs=1e-11)
             assert float(at["effective_support"]) == pytest.approx(np.exp(entropy), rel=1e-10)
             mass = np.exp(log_p[:m]).sum()
-            assert float(at["log_odds"]) == pytest.approx(np.log(mass) - np.log(np.exp(log_p[m:]).sum()), abs=1e-9)
+            assert float(at["log_odds"]) == pytest.approx(
+                np.log(mass) - np.log(np.exp(log_p[m:]).sum()), abs=1e-9
+            )
 
 
-@pytest.mark.parametrize("kind", ["equal", "bounded", "gaussian"])
-def test_the_measured_critical_temperature_is_the_first_crossing_of_the_sampled_row(kind: str) -> None:
+@pytest.mark.parametrize("law", ["equal", "bounded", "gaussian"])
+def test_the_measured_critical_temperature_is_the_first_crossing_of_the_sampled_row(
+    law: str,
+) -> None:
     data, config, found = _result(), DilutionConfig(**SMALL), []
     for seed in range(5):
         for m in config.needles:
-            row = DilutionProbe(kind, m, config.gap, config.spread(kind))
+            row = DilutionProbe(law, m, config.gap, config.haystack.spread(law))
             logits = row.sample(900, 1, member_generator(seed, Stream.DATA))[0]
-            critical = float(data["critical_inverse_temperature"].sel(kind=kind, needles=m, seed=seed, length=900))
+            critical = float(
+                data["critical_inverse_temperature"].sel(law=law, needles=m, seed=seed, length=900)
+            )
             found.append(critical)
             grid = np.linspace(0, min(critical, 50.0), 301)[:-1]
             mass = np.exp(log_softmax(grid[:, None] * logits, axis=1))[:, :m].sum(1)
@@ -86,12 +103,15 @@ def test_the_measured_critical_temperature_is_the_first_crossing_of_the_sampled_
 
 def test_one_needle_can_be_saved_exactly_where_no_gaussian_distractor_is_above_it() -> None:
     config = DilutionConfig(
-        **SMALL | {"seeds": 200, "lengths": (300,), "needles": (1,), "gap": 2.8, "schedules": ("constant",)}
+        **SMALL
+        | {"seeds": 200, "lengths": (300,), "needles": (1,), "gap": 2.8, "mechanisms": ("vanilla",)}
     )
     data = DILUTION.run(config, lambda description, total: lambda finished: None)
-    critical = data["critical_inverse_temperature"].sel(kind="gaussian").values.ravel()
+    critical = data["critical_inverse_temperature"].sel(law="gaussian").values.ravel()
     probe = DilutionProbe("gaussian", 1, 2.8, 1.0)
-    largest = np.array([probe.distractors(299, member_generator(s, Stream.DATA)).max() for s in range(200)])
+    largest = np.array(
+        [probe.distractors(299, member_generator(s, Stream.DATA)).max() for s in range(200)]
+    )
     assert (np.isfinite(critical) == (largest < 2.8)).all()
     share = norm.cdf(2.8) ** 299
     assert 0.2 < share < 0.8
@@ -101,62 +121,100 @@ def test_one_needle_can_be_saved_exactly_where_no_gaussian_distractor_is_above_i
 
 def test_the_result_has_the_promised_variables_and_theory() -> None:
     data = _result()
-    assert data["needle_mass"].dims == ("schedule", "kind", "needles", "seed", "length")
-    assert data["needle_mass_theory"].dims == ("schedule", "kind", "needles", "length")
-    assert data["needle_mass_bound"].dims == ("bound", "schedule", "needles", "length")
-    assert data["critical_inverse_temperature"].dims == ("kind", "needles", "seed", "length")
+    assert data["needle_mass"].dims == ("mechanism", "law", "needles", "seed", "length")
+    assert data["needle_mass_theory"].dims == ("mechanism", "law", "needles", "length")
+    assert data["needle_mass_bound"].dims == ("bound", "mechanism", "needles", "length")
+    assert data["critical_inverse_temperature"].dims == ("law", "needles", "seed", "length")
     assert data["log_partition"].dims == ("scaled_tau", "freezing_length", "seed")
     for name in data:
         if not name.startswith("critical"):
             assert np.isfinite(data[name]).all(), name
-    equal = data.sel(kind="equal")
+    equal = data.sel(law="equal")
     assert abs(equal["needle_mass"] - equal["needle_mass_theory"]).max() < 1e-12
     assert abs(equal["entropy"] - equal["entropy_theory"]).max() < 1e-10
-    assert float(data["needle_mass"].sel(kind="gaussian").std("seed").max()) > 1e-3
+    assert float(data["needle_mass"].sel(law="gaussian").std("seed").max()) > 1e-3
     # The closed forms are the stored theory, in the right places.
-    at = data.sel(schedule="ssa", needles=3, length=900)
+    at = data.sel(mechanism="ssa-position", needles=3, length=900)
     tau = 1 + 0.5 * np.log(900)
     assert float(at["inverse_temperature"]) == pytest.approx(tau)
-    assert float(at["needle_mass_rem"]) == pytest.approx(float(theory.gaussian_needle_mass(900, tau, 3, 4.0, 1.0)))
+    assert float(at["needle_mass_rem"]) == pytest.approx(
+        float(theory.gaussian_needle_mass(900, tau, 3, 4.0, 1.0))
+    )
     row = theory.expected_row("uniform", 1.0, 897, tau, 3, 4.0)
-    assert float(at["needle_mass_theory"].sel(kind="bounded")) == pytest.approx(row.needle_mass, rel=1e-12)
-    critical = data["critical_inverse_temperature_theory"].sel(kind="gaussian", needles=3, length=900)
+    assert float(at["needle_mass_theory"].sel(law="bounded")) == pytest.approx(
+        row.needle_mass, rel=1e-12
+    )
+    critical = data["critical_inverse_temperature_theory"].sel(
+        law="gaussian", needles=3, length=900
+    )
     assert (critical == theory.gaussian_critical_inverse_temperature(900, 0.5, 3, 4.0, 1.0)).all()
 
 
 def test_mean_mass_agrees_with_its_expectation_over_many_seeds() -> None:
     config = DilutionConfig(
-        **SMALL | {"seeds": 400, "lengths": (20, 400), "schedules": ("constant", "ssa", "yarn"), "critical_length": 2}
+        **SMALL
+        | {
+            "seeds": 400,
+            "lengths": (20, 400),
+            "mechanisms": ("vanilla", "ssa-position", "yarn"),
+            "critical_length": 2,
+        }
     )
     data = DILUTION.run(config, lambda description, total: lambda finished: None)
-    error = np.maximum(data["needle_mass_deviation"], 1e-7 * data["needle_mass_theory"]) / np.sqrt(400)
+    error = np.maximum(data["needle_mass_deviation"], 1e-7 * data["needle_mass_theory"]) / np.sqrt(
+        400
+    )
     score = (data["needle_mass"].mean("seed") - data["needle_mass_theory"]) / error
-    assert float(abs(score.drop_sel(kind="equal")).max()) < 4.5
-    spread = (data["entropy"].mean("seed") - data["entropy_theory"]) / (data["entropy"].std("seed") / 20 + 1e-12)
-    assert float(abs(spread.drop_sel(kind="equal")).max()) < 4.5
+    assert float(abs(score.drop_sel(law="equal")).max()) < 4.5
+    spread = (data["entropy"].mean("seed") - data["entropy_theory"]) / (
+        data["entropy"].std("seed") / 20 + 1e-12
+    )
+    assert float(abs(spread.drop_sel(law="equal")).max()) < 4.5
     assert data["critical_inverse_temperature"].isnull().all()
 
 
 def test_a_seed_does_not_depend_on_its_neighbours() -> None:
     alone = DILUTION.run(
-        DilutionConfig(**SMALL | {"seeds": 1, "first_seed": 3}), lambda description, total: lambda n: None
+        DilutionConfig(**SMALL | {"seeds": 1, "first_seed": 3}),
+        lambda description, total: lambda n: None,
     )
     for name in ("needle_mass", "entropy", "log_partition"):
-        assert np.allclose(alone[name].sel(seed=3), _result()[name].sel(seed=3), rtol=1e-12, atol=1e-12)
-    assert not np.allclose(alone["log_partition"].sel(seed=3), _result()["log_partition"].sel(seed=2), rtol=1e-6)
+        assert np.allclose(
+            alone[name].sel(seed=3), _result()[name].sel(seed=3), rtol=1e-12, atol=1e-12
+        )
+    assert not np.allclose(
+        alone["log_partition"].sel(seed=3), _result()["log_partition"].sel(seed=2), rtol=1e-6
+    )
 
 
 def test_claims_are_computed_and_a_wrong_result_is_not_supported() -> None:
     found = {c.id: c for c in DILUTION.claims(_result())}
     assert len(found) == len(DILUTION.claims(_result()))
-    for name in ("exact-equal", "exact-bounded", "exact-gaussian", "bounds", "critical-equal", "critical-bounded"):
+    for name in (
+        "exact-equal",
+        "exact-bounded",
+        "exact-gaussian",
+        "bounds",
+        "critical-equal",
+        "critical-bounded",
+    ):
         assert found[f"dilution-{name}"].verdict == "supported", name
-    for name in ("rem-bound", "log-partition", "ssa-growth", "ssa-equal", "freezing"):
+    for name in (
+        "rem-bound",
+        "log-partition",
+        "ssa-position-growth",
+        "ssa-position-equal",
+        "freezing",
+    ):
         assert found[f"dilution-{name}"].verdict == "supported", name
-    assert found["dilution-constant-equal"].verdict == "not supported"  # 900 keys are too few: 0.057
-    assert found["dilution-constant-equal"].estimate.value == pytest.approx(np.exp(4) / (np.exp(4) + 899))
-    growth = 0.5 * 4 * np.log(900 / 60) / np.log(899 / 59) - 1  # sigmoid(0) g - 1 up to the needle among the n keys
-    assert found["dilution-ssa-growth"].estimate.value == pytest.approx(growth)
+    assert found["dilution-vanilla-equal"].verdict == "not supported"  # 900 keys are too few: 0.057
+    assert found["dilution-vanilla-equal"].estimate.value == pytest.approx(
+        np.exp(4) / (np.exp(4) + 899)
+    )
+    growth = (
+        0.5 * 4 * np.log(900 / 60) / np.log(899 / 59) - 1
+    )  # sigmoid(0) g - 1 up to the needle among the n keys
+    assert found["dilution-ssa-position-growth"].estimate.value == pytest.approx(growth)
     broken = _result().copy(deep=True)
     broken["needle_mass"] = broken["needle_mass"] * 0.9
     verdicts = {c.id: c.verdict for c in DILUTION.claims(broken)}
@@ -167,10 +225,12 @@ def test_claims_are_computed_and_a_wrong_result_is_not_supported() -> None:
 
 def test_distractors_above_the_needle_break_no_claim() -> None:
     """With B > g the sufficient tau is infinite, and so may be the measured one."""
-    config = DilutionConfig(**SMALL | {"bound": 6.0, "schedules": ("constant",)})
+    config = DilutionConfig(**SMALL | {"bound": 6.0, "mechanisms": ("vanilla",)})
     data = DILUTION.run(config, lambda description, total: lambda finished: None)
-    assert np.isinf(data["critical_inverse_temperature"].sel(kind="bounded", length=900)).any()
-    assert {c.id: c.verdict for c in DILUTION.claims(data)}["dilution-critical-bounded"] == "supported"
+    assert np.isinf(data["critical_inverse_temperature"].sel(law="bounded", length=900)).any()
+    assert {c.id: c.verdict for c in DILUTION.claims(data)}[
+        "dilution-critical-bounded"
+    ] == "supported"
     DILUTION.plot(data).draw_without_rendering()
 
 
@@ -179,7 +239,7 @@ def test_the_figure_shows_every_panel() -> None:
     figure.draw_without_rendering()
     assert [bool(ax.get_title()) for ax in figure.axes] == [True] * 6
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == list(_result()["schedule"].values)
+    assert labels == list(_result()["mechanism"].values)
     assert all(ax.lines for ax in figure.axes)
 
 
@@ -187,20 +247,23 @@ def test_the_figure_shows_every_panel() -> None:
 def test_presets_are_valid(name: str) -> None:
     config = DILUTION.preset(name)
     assert config.seeds >= (4 if name == "smoke" else 64)
-    assert schedule_temperatures(config).shape == (7, len(config.lengths))
+    assert config.temperatures().shape == (7, len(config.lengths))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schedules": ("ssa", "ssa")}, "schedules must be different and at least one"),
+        ({"mechanisms": ("ssa", "ssa")}, "mechanisms must be different and at least one"),
         ({"needles": ()}, "needles must be different and at least one"),
         ({"lengths": (100, 10)}, "lengths must ascend and lie in"),
         ({"freezing_lengths": (1, 10)}, "freezing_lengths must ascend and lie in"),
         ({"lengths": (3, 10)}, "fewer than the shortest length 3"),
         ({"needles": (0,)}, "needles must be at least 1"),
         ({"gap": 0.0}, "greater than 0"),
-        ({"dtype": "float32"}, "float64"),
+        ({"dtype": "float64"}, "dtype"),
+        ({"mechanisms": ("vanilla", "sparsemax")}, "sparsemax needs more than a query temperature"),
+        ({"mechanisms": ("ssa-free",)}, "ssa-free needs the token of every query token"),
+        ({"mechanisms": ("sssmax",)}, "did you mean ssmax"),
         ({"surprise": 1}, "surprise"),
     ],
 )
@@ -210,6 +273,37 @@ def test_bad_settings_are_refused_with_the_rule(change: dict[str, object], messa
 
 
 def test_a_temperature_beyond_the_quadrature_is_refused_before_measuring() -> None:
-    config = DilutionConfig(**SMALL | {"schedules": ("power",), "power_exponent": 1.0})
+    config = DilutionConfig(**SMALL | {"mechanisms": ("power",), "power_exponent": 1.0})
     with pytest.raises(ValueError, match="tau \\* spread <= 300, got 900"):
         DILUTION.run(config, lambda description, total: lambda finished: None)
+
+
+def test_any_mechanism_with_a_query_temperature_runs() -> None:
+    """All of the registry that the rows can wear, each with its claims and in the figure."""
+    probe = DilutionConfig(**SMALL).haystack
+    worn = []
+    for name, one in MECHANISMS.items():
+        with contextlib.suppress(Misfit):
+            probe.layer(one)
+            worn.append(name)
+    assert {"vanilla", "scaled", "ssa", "ssa-query", "ssmax"} <= set(worn)
+    assert not {"sparsemax", "ssa-key", "softcap", "sink", "ssa-free"} & set(worn)
+    config = DilutionConfig(**SMALL | {"seeds": 2, "lengths": (8, 60), "mechanisms": worn})
+    data = DILUTION.run(config)
+    assert data["mechanism"].values.tolist() == worn
+    same = (
+        data["needle_mass"].sel(mechanism="ssa"),
+        data["needle_mass"].sel(mechanism="ssa-position"),
+    )
+    assert (same[0] == same[1]).all()
+    claims = {c.id: c for c in DILUTION.claims(data)}
+    for name in worn:
+        assert {f"dilution-{name}-{law}" for law in data["law"].values} <= set(claims)
+    assert (
+        claims["dilution-scaled-equal"].relation == claims["dilution-vanilla-equal"].relation == "<"
+    )
+    assert claims["dilution-ssmax-equal"].topic == "other-schedules"
+    assert (
+        claims["dilution-ssa-equal"].topic == claims["dilution-vanilla-equal"].topic == "dilution"
+    )
+    DILUTION.plot(data).draw_without_rendering()

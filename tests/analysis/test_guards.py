@@ -5,9 +5,11 @@ import torch
 import xarray as xr
 
 from analysis.draw.figures import left_out
-from analysis.fitting import fit
+from analysis.problems.base import Training, fit
+from analysis.problems.rows import RowBlock
 from analysis.store.guards import GUARDS, warnings_of
-from ssa_theory import Queries, SingleLayerAttention, Tokens
+from ssa_theory.losses import Queries
+from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Tokens
 
 
 def test_each_guard_has_its_phrase_and_its_count():
@@ -29,13 +31,20 @@ def test_training_finds_rank_deficient_embeddings_and_underflow():
     embeddings = torch.from_numpy(rng.standard_normal((5, 3, 3)))
     embeddings[:, 1, 1] = embeddings[:, 0, 1]
     embeddings[..., 2] *= 30
-    tokens = Tokens(embeddings, torch.ones(5, 3, dtype=torch.long), 5)
+    words = Tokens(embeddings)
+    inputs = Inputs(words, words, count=5.0)
     target = torch.full((5, 5, 3), 0.2, dtype=torch.float64)
     exact = Queries(target, torch.full((5, 3), 0.2, dtype=torch.float64))
-    common = {"dtype": "float32", "steps": 0, "learning_rate": 0.1}
-    found = fit(SingleLayerAttention("vanilla"), tokens, target, exact, [0, 1, 2], **common)
-    assert found["rank_deficient"].tolist() == [False, True, False]
-    assert found["underflow"].tolist() == [False, False, True]
-    assert (found["learned_transition_matrix"][2] < np.finfo(np.float32).tiny).any()
-    double = fit(SingleLayerAttention("vanilla"), tokens, target, exact, [0, 1, 2], **common | {"dtype": "float64"})
-    assert not double["underflow"].any()
+    layer = Layer(MECHANISMS["vanilla"], Form(3))
+
+    def measured(dtype: str) -> dict[str, np.ndarray]:
+        training = Training(0, 0.1, dtype=dtype)
+        block = RowBlock([0, 1, 2], torch.device("cpu"), inputs, target, exact, training)
+        fitted = fit(block, layer, training)
+        return fitted.by_member(block.evaluate(layer, fitted))
+
+    single = measured("float32")
+    assert single["rank_deficient"].tolist() == [False, True, False]
+    assert single["underflow"].tolist() == [False, False, True]
+    assert (single["learned_transition_matrix"][2] < np.finfo(np.float32).tiny).any()
+    assert not measured("float64")["underflow"].any()

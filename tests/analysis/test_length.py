@@ -8,11 +8,15 @@ import torch
 from pydantic import ValidationError
 from scipy.special import softmax
 
-from analysis.experiments.base import silent
-from analysis.experiments.length import LENGTH, LengthConfig, batch_pool
 from analysis.claims.statistics import ratio
-from ssa_theory import Stream, member_generator
-from ssa_theory.schedules import SCHEDULES, PositionSchedule
+from analysis.experiments.base import silent
+from analysis.experiments.length import LENGTH, LengthConfig
+from analysis.problems import KernelRegressionProblem, Training, compare
+from ssa_theory.mechanism import Inputs, mechanism
+from ssa_theory.mechanism.schedules import YaRN
+from ssa_theory.seeds import Stream, member_generator
+
+DEFAULT = LengthConfig().mechanisms
 
 
 @pytest.fixture(scope="module")
@@ -36,36 +40,44 @@ def result(config):
 def test_variables_and_dimensions(result):
     both = ("seed", "length")
     dims = {
-        "mse": ("variant", *both),
-        "gap_ratio": ("variant", *both),
-        "learned_inverse_temperature": ("variant", *both),
-        "effective_support": ("variant", *both),
+        "mse": ("mechanism", *both),
+        "gap_ratio": ("mechanism", *both),
+        "learned_inverse_temperature": ("mechanism", *both),
+        "effective_support": ("mechanism", *both),
         "bayes": both,
         "oracle": both,
         "best_vanilla": both,
         "naive": both,
         "best_inverse_temperature": ("length",),
         "best_vanilla_inverse_temperature": (),
-        "diverged": ("variant", "seed"),
+        "diverged": ("mechanism", "seed"),
     }
     assert {name: result[name].dims for name in dims} == dims
     assert all("description" in result[name].attrs for name in dims)
     assert result["length"].values.tolist() == [4, 16, 32, 64, 128]
-    assert result["variant"].values.tolist() == list(SCHEDULES)
+    assert result["mechanism"].values.tolist() == list(DEFAULT)
     assert not result["diverged"].any()
 
 
 def test_errors_and_supports_are_those_of_the_named_seed(config, result):
-    contexts = config.task.sample_contexts(1, 128, member_generator(2, Stream.EVALUATION), 6)
+    contexts = config.problem.task.sample_contexts(
+        1, 128, member_generator(2, Stream.EVALUATION), 6
+    )
     keys, query = contexts.keys[0, :32], contexts.query[0]
     covariance, cross = np.exp(keys @ keys.T - 1) + 0.09 * np.eye(32), np.exp(query @ keys.T - 1)
     cell = result.sel(seed=2, length=32)
-    for v in SCHEDULES:
-        weights = softmax(float(cell["learned_inverse_temperature"].sel(variant=v)) * query @ keys.T, axis=1)
-        risk = np.einsum("qn,nm,qm->q", weights, covariance, weights) - 2 * (weights * cross).sum(1) + 1
-        assert float(cell["mse"].sel(variant=v)) == pytest.approx(risk.mean())
+    for v in DEFAULT:
+        weights = softmax(
+            float(cell["learned_inverse_temperature"].sel(mechanism=v)) * query @ keys.T, axis=1
+        )
+        risk = (
+            np.einsum("qn,nm,qm->q", weights, covariance, weights)
+            - 2 * (weights * cross).sum(1)
+            + 1
+        )
+        assert float(cell["mse"].sel(mechanism=v)) == pytest.approx(risk.mean())
         support = np.exp(-(weights * np.log(weights)).sum(1)).mean()
-        assert float(cell["effective_support"].sel(variant=v)) == pytest.approx(support)
+        assert float(cell["effective_support"].sel(mechanism=v)) == pytest.approx(support)
     bayes = 1 - (cross * np.linalg.solve(covariance, cross.T).T).sum(1)
     assert float(cell["bayes"]) == pytest.approx(bayes.mean())
     weights = np.full(32, 1 / 32)
@@ -77,38 +89,40 @@ def test_order_of_the_baselines(result):
     assert (result["mse"] >= result["bayes"]).all()
     assert (result["mse"].mean("seed") >= result["oracle"].mean("seed") * (1 - 1e-3)).all()
     assert (result["best_vanilla"].mean("seed") >= result["oracle"].mean("seed") * (1 - 1e-3)).all()
-    constant = result["mse"].sel(variant="constant").mean()
+    constant = result["mse"].sel(mechanism="vanilla").mean()
     assert result["best_vanilla"].mean() <= constant * (1 + 1e-3)
     assert (result["best_inverse_temperature"].diff("length") > 0).all()
     gap = (result["mse"] - result["bayes"]) / (result["naive"] - result["bayes"])
-    np.testing.assert_allclose(result["gap_ratio"], gap.transpose("variant", "seed", "length"))
+    np.testing.assert_allclose(result["gap_ratio"], gap.transpose("mechanism", "seed", "length"))
 
 
 def test_schedules_have_learned(config, result):
-    tau = result["learned_inverse_temperature"].transpose("variant", "seed", "length")
-    assert np.ptp(tau.sel(variant="constant").values, axis=-1).max() == 0
-    for v in ("ssa", "ssmax", "asentmax", "power"):
-        assert (tau.sel(variant=v).diff("length") > 0).all()
-    yarn = tau.sel(variant="yarn") / tau.sel(variant="yarn", length=16)
+    tau = result["learned_inverse_temperature"].transpose("mechanism", "seed", "length")
+    assert np.ptp(tau.sel(mechanism="vanilla").values, axis=-1).max() == 0
+    for v in ("ssa-position", "ssmax", "asentmax-position", "power"):
+        assert (tau.sel(mechanism=v).diff("length") > 0).all()
+    yarn = tau.sel(mechanism="yarn") / tau.sel(mechanism="yarn", length=16)
     np.testing.assert_allclose(yarn.sel(length=128), (0.1 * np.log(8) + 1) ** 2)
-    for v in SCHEDULES:
-        schedule = config.schedule(v)
-        start = schedule.inverse_temperature(schedule.initial_parameters(1), torch.tensor([16]))
-        assert (tau.sel(variant=v, length=16) - start.item()).all()
+    for v in DEFAULT:
+        layer = config.problem.layer(mechanism(v))
+        start = layer.initial_parameters([member_generator(0, Stream.PARAMETER)])
+        initial = layer.inverse_temperature("query", start, Inputs(count=16.0))
+        assert (tau.sel(mechanism=v, length=16) - initial.item()).all()
     at = result["mse"].sel(length=16).mean("seed")
     assert (at < result["naive"].sel(length=16).mean("seed")).all()
 
 
 def test_training_data_are_the_samples_of_the_seed(config):
-    """One batch holds the members' own dots, values and targets; queries of one context are in different batches."""
-    pool = batch_pool(config, [0, 7], torch.device("cpu"), torch.float64)
+    """Of each member its own; queries of one context are in different batches."""
+    training = Training(1, 0.1, dtype="float64")
+    pool = config.problem.block([0, 7], training, torch.device("cpu")).pool
     assert len(pool) == 16 * 8 // config.batch_size
-    sample = config.task.sample(16, 16, member_generator(7, Stream.DATA), 8)
-    dots, values, target = (torch.cat([batch[i] for batch in pool], -2)[..., 1] for i in range(3))
+    sample = config.problem.task.sample(16, 16, member_generator(7, Stream.DATA), 8)
+    dots, values, target = (torch.cat([batch[i] for batch in pool])[..., 1] for i in range(3))
     for context, query in ((0, 0), (5, 0), (3, 6)):
         place = query * 16 + context
-        np.testing.assert_allclose(dots[:, place], sample.keys[context] @ sample.query[context, query])
-        np.testing.assert_array_equal(values[:, place], sample.values[context])
+        np.testing.assert_allclose(dots[place], sample.keys[context] @ sample.query[context, query])
+        np.testing.assert_array_equal(values[place], sample.values[context])
         assert target[place] == sample.target[context, query]
 
 
@@ -122,24 +136,40 @@ def test_claims(result):
     claims = {c.id: c for c in LENGTH.claims(result)}
     assert len(claims) == 6 + 4 + 7 + 1
     at = result.sel(length=128)
-    errors = {v: at["mse"].sel(variant=v).values for v in SCHEDULES}
-    assert claims["length-constant-ssa"].estimate == ratio(errors["ssa"], errors["constant"])
-    assert claims["length-ssa-power"].estimate == ratio(errors["ssa"], errors["power"])
-    assert claims["length-oracle-ssa"].estimate == ratio(errors["ssa"], at["oracle"].values)
-    assert claims["length-oracle-ssa"].threshold == 1.5
-    assert claims["length-constant-asentmax"].verdict == "supported"
-    beyond = result["effective_support"].sel(variant="constant", length=[16, 32, 64, 128])
+    errors = {v: at["mse"].sel(mechanism=v).values for v in DEFAULT}
+    assert claims["length-constant-ssa-position"].estimate == ratio(
+        errors["ssa-position"], errors["vanilla"]
+    )
+    assert claims["length-ssa-position-power"].estimate == ratio(
+        errors["ssa-position"], errors["power"]
+    )
+    assert claims["length-oracle-ssa-position"].estimate == ratio(
+        errors["ssa-position"], at["oracle"].values
+    )
+    assert claims["length-oracle-ssa-position"].threshold == 1.5
+    assert claims["length-constant-asentmax-position"].verdict == "supported"
+    beyond = result["effective_support"].sel(mechanism="vanilla", length=[16, 32, 64, 128])
     slope = np.polyfit(np.log([16, 32, 64, 128]), np.log(beyond.transpose("length", "seed")), 1)[0]
     assert claims["length-dilution"].estimate.value == pytest.approx(np.abs(slope - 1).mean())
     inside = result.sel(length=[4, 16])
     assert LENGTH.claims(inside) == []  # nothing to say about extrapolation
-    few = LENGTH.claims(result.sel(variant=["ssa", "power"]))
-    assert [c.id for c in few] == ["length-ssa-power", "length-oracle-ssa", "length-oracle-power"]
+    few = LENGTH.claims(result.sel(mechanism=["ssa-position", "power"]))
+    assert [c.id for c in few] == [
+        "length-ssa-position-power",
+        "length-oracle-ssa-position",
+        "length-oracle-power",
+    ]
 
 
 def test_a_diverged_schedule_is_left_out():
     config = LengthConfig(
-        seeds=2, train_lengths=(4,), test_lengths=(4, 8), contexts=4, steps=8, held_out=2, learning_rate=1e38
+        seeds=2,
+        train_lengths=(4,),
+        test_lengths=(4, 8),
+        contexts=4,
+        steps=8,
+        held_out=2,
+        learning_rate=1e38,
     )
     with np.errstate(all="ignore"):
         found = LENGTH.run(config, silent)
@@ -152,7 +182,7 @@ def test_a_diverged_schedule_is_left_out():
 def test_figure_shows_training_range_baselines_and_schedules(result):
     left, middle, right = LENGTH.plot(result).axes
     labels = left.get_legend_handles_labels()[1]
-    assert {"training", "exact Bayes (GP posterior)", "best τ per n", *SCHEDULES} <= set(labels)
+    assert {"training", "exact Bayes (GP posterior)", "best τ per n", *DEFAULT} <= set(labels)
     for ax in (left, middle, right):
         assert ax.get_xscale() == ax.get_yscale() == "log"
         span = ax.patches[0].get_extents().transformed(ax.transData.inverted())
@@ -168,7 +198,7 @@ def test_presets():
     assert max(paper.test_lengths) == 16 * max(paper.train_lengths) == 2048
     assert LENGTH.preset("large").seeds > paper.seeds
     assert json.loads(paper.model_dump_json())
-    assert paper.schedule("yarn") == PositionSchedule("yarn", 128)
+    assert paper.problem.layer(mechanism("yarn")).mechanism.query == YaRN(128)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +207,19 @@ def test_presets():
         ({"noise": 0.0}, "greater than 0"),
         ({"noise": float("nan")}, "finite number"),
         ({"dim": 0}, "greater than or equal to 1"),
-        ({"train_lengths": (0, 4)}, r"train_lengths must lie in \[1, 8192\], got 0"),
-        ({"test_lengths": (4, 9000)}, r"test_lengths must lie in \[1, 8192\], got 9000"),
-        ({"test_lengths": (4, 4)}, "test_lengths must be different and at least one"),
-        ({"schedules": ()}, "schedules must be different and at least one"),
+        (
+            {"train_lengths": (0, 4)},
+            r"train_lengths must be different lengths in \[1, 8192\], got \(0, 4\)",
+        ),
+        (
+            {"test_lengths": (4, 9000)},
+            r"test_lengths must be different lengths in \[1, 8192\], got \(4, 9000\)",
+        ),
+        ({"test_lengths": (4, 4)}, "test_lengths must be different lengths"),
+        ({"mechanisms": ()}, "mechanisms must be different and at least one"),
         ({"batch_size": 48}, "batch_size must divide the 1024 training queries"),
-        ({"schedules": ("alibi",)}, "'constant', 'ssa'"),
+        ({"mechanisms": ("alibi",)}, "unknown mechanism 'alibi'"),
+        ({"mechanisms": ("ssa-feature",)}, "mechanism ssa-feature needs a given scalar"),
     ],
 )
 def test_bad_config(fields, message):
@@ -191,6 +228,34 @@ def test_bad_config(fields, message):
 
 
 def test_a_singular_covariance_is_an_error_with_a_remedy():
-    config = LengthConfig(seeds=1, dim=2, length_scale=30.0, noise=1e-9, test_lengths=(4, 200), train_lengths=(128,))
+    config = LengthConfig(
+        seeds=1, dim=2, length_scale=30.0, noise=1e-9, test_lengths=(4, 200), train_lengths=(128,)
+    )
     with pytest.raises(ValueError, match="not positive definite to rounding with noise 1e-09"):
         LENGTH.run(config, silent)
+
+
+def test_given_scores_feel_a_shift_after_the_temperature():
+    """ReLA keeps the keys with tau (s + b) above zero, given scores or not."""
+    layer = KernelRegressionProblem().layer(mechanism("rela+ssa-position"))
+    scores = torch.tensor([[[0.9], [0.5], [-0.2]]], dtype=torch.float64)
+    parameters = layer.initial_parameters([member_generator(0, Stream.PARAMETER)])
+    parameters["shift.offset"] = parameters["shift.offset"] - 0.4
+    inputs = Inputs(given=scores, count=3.0)
+    tau = layer.inverse_temperature("query", parameters, inputs)
+    np.testing.assert_allclose(layer.scores(parameters, inputs), tau * (scores - 0.4))
+    np.testing.assert_allclose(layer.rows(parameters, inputs)[0, :, 0], [5 / 6, 1 / 6, 0])
+
+
+def test_any_mechanism_that_fits_is_compared_with_the_baselines_of_all_seeds():
+    problem = KernelRegressionProblem(
+        train_lengths=(4, 8), test_lengths=(8, 16), contexts=4, held_out=2
+    )
+    found = compare(problem, ["vanilla", "entmax15+ssa-position", "sink"], seeds=3, steps=4)
+    assert (found["mse"] > found["bayes"]).all()
+    assert (found["oracle"] > found["bayes"]).all()
+    assert (found["oracle"].mean("seed") <= found["best_vanilla"].mean("seed") * (1 + 1e-3)).all()
+    least = found["softmax_risk"].mean("seed").min("tau")
+    np.testing.assert_allclose(found["oracle"].mean("seed"), least, rtol=1e-2)
+    with pytest.raises(ValueError, match="batch_size must divide"):
+        KernelRegressionProblem(batch_size=48)

@@ -1,4 +1,4 @@
-"""The normaliser experiment end to end, its baselines recomputed, its claims on data with known answers."""
+"""The normaliser experiment end to end, its baselines recomputed, its claims on known data."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from analysis.experiments.base import silent
-from analysis.experiments.normalizers import NORMALIZERS
-from analysis.experiments.normalizers_config import NormalizersConfig
-from analysis.experiments.normalizers_tasks import _measure_prediction, _measure_rows, train_graph, train_retrieval
+from analysis.experiments.normalizers import NORMALIZERS, measure_rows
+from analysis.experiments.normalizers.config import NormalizersConfig
 from analysis.run.runner import execute, load_claims
-from ssa_theory import Stream, member_generator
-from ssa_theory.normalizers import ROW_NORMALIZERS, Normalizer
+from ssa_theory.mechanism import mechanism
+from ssa_theory.mechanism.normalizers import Normalizer
+from ssa_theory.seeds import Stream, member_generator
 from tasks import KernelRegressionTask, NoisyRetrievalTask
 
 SMOKE = dict(NORMALIZERS.presets["smoke"]) | {"device": "cpu"}
 SEEDS = range(4)
-CPU = torch.device("cpu")
+NAMES = ["softmax", *NormalizersConfig().mechanisms[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,26 @@ def result(folder: Path) -> xr.Dataset:
 
 def test_variables_and_dimensions(result: xr.Dataset) -> None:
     model = ("normalizer", "temperature", "seed")
-    for name in ("score", "error", "l1_error", "effective_support", "largest_weight", "zero_fraction", "dead_rows"):
+    for name in (
+        "score",
+        "error",
+        "l1_error",
+        "effective_support",
+        "largest_weight",
+        "zero_fraction",
+        "dead_rows",
+    ):
         assert result[name].dims == ("task", *model)
     for name in ("stuck_rows", "alpha", "unmoved", "diverged"):
         assert result[name].dims == ("task", *model)
     assert result["accuracy"].dims == model
-    assert result["mse_by_length"].dims == result["effective_support_by_length"].dims == (*model, "length")
+    assert (
+        result["mse_by_length"].dims
+        == result["effective_support_by_length"].dims
+        == (*model, "length")
+    )
     assert all("description" in result[name].attrs for name in result if not name.endswith("_band"))
-    assert result["normalizer"].values.tolist() == list(ROW_NORMALIZERS)
+    assert result["normalizer"].values.tolist() == NAMES
     assert result["temperature"].values.tolist() == ["without", "with"]
     assert result["length"].values.tolist() == [4, 16, 32, 64]
     assert not result["diverged"].any()
@@ -53,7 +65,11 @@ def test_variables_and_dimensions(result: xr.Dataset) -> None:
     assert result["alpha"].sel(normalizer="entmax").notnull().all()
     assert ((result["alpha"] > 1.01) & (result["alpha"] < 2) | result["alpha"].isnull()).all()
     for name in ("l1_error", "stuck_rows"):
-        assert result[name].isnull().all(("normalizer", "temperature", "seed")).values.tolist() == [False, False, True]
+        assert result[name].isnull().all(("normalizer", "temperature", "seed")).values.tolist() == [
+            False,
+            False,
+            True,
+        ]
     for name in ("error", "effective_support", "zero_fraction"):
         assert result[name].notnull().all()
 
@@ -65,7 +81,10 @@ def expected_brier(row: np.ndarray, truth: np.ndarray) -> float:
 
 def test_graph_baselines_answer_by_answer(result: xr.Dataset) -> None:
     degrees = [1, 1, 2, 2, 3, 4, 6, 8]
-    rows = [np.isin(np.arange(8), [(i + k) % 8 for k in range(1, d + 1)]) / d for i, d in enumerate(degrees)]
+    rows = [
+        np.isin(np.arange(8), [(i + k) % 8 for k in range(1, d + 1)]) / d
+        for i, d in enumerate(degrees)
+    ]
     bayes = np.mean([expected_brier(row, row) for row in rows])
     uniform = np.mean([expected_brier(np.full(8, 1 / 8), row) for row in rows])
     np.testing.assert_allclose(result["bayes"].sel(task="graph"), bayes)
@@ -88,21 +107,32 @@ def test_retrieval_baselines_answer_by_answer(result: xr.Dataset) -> None:
     bayes = [np.mean([expected_brier(p, p) for p in seed]) for seed in posterior]
     np.testing.assert_allclose(one["bayes"], bayes)
     np.testing.assert_allclose(one["bayes_accuracy"], posterior.max(2).mean(1))
-    uniform = [np.mean([expected_brier(np.full(16, 1 / 16), p) for p in seed]) for seed in posterior]
+    uniform = [
+        np.mean([expected_brier(np.full(16, 1 / 16), p) for p in seed]) for seed in posterior
+    ]
     np.testing.assert_allclose(one["uniform"] + one["bayes"], uniform)
-    dense = [((softmax(c * scores, axis=2) - posterior) ** 2).sum(2).mean() for c in np.geomspace(1.6, 100, 400)]
+    dense = [
+        ((softmax(c * scores, axis=2) - posterior) ** 2).sum(2).mean()
+        for c in np.geomspace(1.6, 100, 400)
+    ]
     assert float(one["best_softmax"].mean()) == pytest.approx(min(dense), rel=1e-3)
     assert 0.01 < min(dense) < float(one["uniform"].mean())
 
 
 def test_length_baselines_by_direct_solves(result: xr.Dataset) -> None:
     task = KernelRegressionTask(4, 1.0, 0.3)
-    contexts = [task.sample_contexts(1, 64, member_generator(s, Stream.EVALUATION), 4) for s in SEEDS]
+    contexts = [
+        task.sample_contexts(1, 64, member_generator(s, Stream.EVALUATION), 4) for s in SEEDS
+    ]
 
     def squared_error(n: int, weights: np.ndarray, context) -> float:
         k, q = context.keys[0, :n], context.query[0]
         covariance, cross = np.exp(k @ k.T - 1) + 0.09 * np.eye(n), np.exp(q @ k.T - 1)
-        return float(np.mean([w @ covariance @ w - 2 * w @ c + 1 for w, c in zip(weights, cross, strict=True)]))
+        return float(
+            np.mean(
+                [w @ covariance @ w - 2 * w @ c + 1 for w, c in zip(weights, cross, strict=True)]
+            )
+        )
 
     for n in (4, 16, 32, 64):
         at = result.sel(length=n)
@@ -114,18 +144,27 @@ def test_length_baselines_by_direct_solves(result: xr.Dataset) -> None:
             uniform = squared_error(n, np.full((4, n), 1 / n), context)
             assert float(at["uniform_by_length"][i]) == pytest.approx(uniform)
         dense = [
-            np.mean([squared_error(n, softmax(t * c.query[0] @ c.keys[0, :n].T, axis=1), c) for c in contexts])
+            np.mean(
+                [
+                    squared_error(n, softmax(t * c.query[0] @ c.keys[0, :n].T, axis=1), c)
+                    for c in contexts
+                ]
+            )
             for t in np.geomspace(0.5, 60, 120)
         ]
         assert float(at["best_softmax_by_length"].mean()) == pytest.approx(min(dense), rel=1e-3)
-    # One number, c, decides rows without a temperature: found from the effective support at n = 16, it gives all errors.
+    # One number, c, decides rows without a temperature: the effective support at n = 16 gives it,
+    # and it gives all errors.
     for name in ("softmax", "sparsemax", "entmax15", "threshold"):
+        normalizer = mechanism("vanilla" if name == "softmax" else name).normalizer
         model = result.sel(normalizer=name, temperature="without")
         for i, context in enumerate(contexts):
 
-            def rows(c: float, n: int, name: str = name, context=context) -> np.ndarray:
+            def rows(
+                c: float, n: int, normalizer: Normalizer = normalizer, context=context
+            ) -> np.ndarray:
                 scores = torch.from_numpy(c * context.query[0] @ context.keys[0, :n].T)[..., None]
-                return Normalizer(name).rows({}, scores, 1)[..., 0].numpy()
+                return normalizer.rows({}, scores, 1)[..., 0].numpy()
 
             def support(c: float, n: int = 16, rows=rows) -> float:
                 p = rows(c, n)
@@ -137,19 +176,27 @@ def test_length_baselines_by_direct_solves(result: xr.Dataset) -> None:
             assert c != pytest.approx(1, abs=1e-3)  # it has learned
             for n in (4, 64):
                 at = model.sel(length=n)
-                assert float(at["mse_by_length"][i]) == pytest.approx(squared_error(n, rows(c, n), context), rel=1e-6)
-                assert float(at["effective_support_by_length"][i]) == pytest.approx(support(c, n), rel=1e-6)
+                assert float(at["mse_by_length"][i]) == pytest.approx(
+                    squared_error(n, rows(c, n), context), rel=1e-6
+                )
+                assert float(at["effective_support_by_length"][i]) == pytest.approx(
+                    support(c, n), rel=1e-6
+                )
     longest = result.sel(length=64)
     at = result.sel(task="length")
     np.testing.assert_allclose(at["score"], longest["mse_by_length"])
     np.testing.assert_allclose(at["error"], longest["mse_by_length"] - longest["bayes_by_length"])
-    np.testing.assert_allclose(at["best_softmax"], longest["best_softmax_by_length"] - longest["bayes_by_length"])
+    np.testing.assert_allclose(
+        at["best_softmax"], longest["best_softmax_by_length"] - longest["bayes_by_length"]
+    )
     np.testing.assert_allclose(at["effective_support"], longest["effective_support_by_length"])
 
 
 def test_no_model_beats_bayes_and_training_helps(result: xr.Dataset) -> None:
     assert (result["error"] > 0).all()
-    np.testing.assert_allclose(result["score"], (result["error"] + result["bayes"]).transpose(*result["score"].dims))
+    np.testing.assert_allclose(
+        result["score"], (result["error"] + result["bayes"]).transpose(*result["score"].dims)
+    )
     assert (result["mse_by_length"] > result["bayes_by_length"]).all()
     assert (result["accuracy"] <= result["bayes_accuracy"] + 1e-12).all()
     at = result.sel(normalizer="softmax").mean("seed")
@@ -160,59 +207,80 @@ def test_no_model_beats_bayes_and_training_helps(result: xr.Dataset) -> None:
 
 def test_rela_does_not_feel_its_temperature_and_softmax_does() -> None:
     """In float64, where rounding has no time to matter."""
-    config = NormalizersConfig(**SMOKE | {"dtype": "float64", "normalizers": ("softmax", "rela")})
-    for train in (train_graph, train_retrieval):
-        soft, soft_with, rela, rela_with = (found["error"] for found in train(config, [0, 1], CPU, lambda n: None))
-        np.testing.assert_allclose(rela_with, rela, rtol=1e-5)
-        assert (np.abs(soft_with / soft - 1) > 1e-3).all()
+    small = {"dtype": "float64", "mechanisms": ("vanilla", "rela"), "seeds": 2}
+    found = NORMALIZERS.train(NormalizersConfig(**SMOKE | small), silent)
+    for task in ("graph", "retrieval"):
+        soft, rela = (found["error"].sel(task=task, normalizer=n) for n in ("softmax", "rela"))
+        with_it, without = (rela.sel(temperature=t) for t in ("with", "without"))
+        np.testing.assert_allclose(with_it, without, rtol=1e-5)
+        gain = soft.sel(temperature="with").values / soft.sel(temperature="without").values
+        assert (np.abs(gain - 1) > 1e-3).all()
 
 
 def test_a_seed_does_not_depend_on_its_company(result: xr.Dataset) -> None:
-    names = ("softmax", "sparsemax")
-    alone = NORMALIZERS.run(NormalizersConfig(**SMOKE | {"seeds": 1, "first_seed": 2, "normalizers": names}), silent)
-    together = result.sel(normalizer=list(names), seed=2)
+    few = {"seeds": 1, "first_seed": 2, "mechanisms": ("vanilla", "sparsemax")}
+    alone = NORMALIZERS.run(NormalizersConfig(**SMOKE | few), silent)
+    together = result.sel(normalizer=["softmax", "sparsemax"], seed=2)
     for name in ("error", "zero_fraction", "bayes", "uniform", "mse_by_length"):
-        np.testing.assert_allclose(alone[name].squeeze("seed"), together[name], rtol=2e-3, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            alone[name].squeeze("seed"), together[name], rtol=2e-3, atol=1e-6, err_msg=name
+        )
 
 
 def test_one_key_alone_never_has_a_gradient() -> None:
-    config = NormalizersConfig(**SMOKE | {"normalizers": ("softmax", "top-k"), "graph_top": 1})
-    found = train_graph(config, [0, 1], CPU, lambda n: None)
-    assert [f["unmoved"].all() for f in found] == [False, False, True, True]
-    assert not found[0]["unmoved"].any()
-    assert [f["dead_rows"].tolist() for f in found] == [[0, 0], [0, 0], [1, 1], [1, 1]]
-    assert (found[2]["stuck_rows"] > 0.5).all()
-    assert (found[2]["zero_fraction"] == 7 / 8).all()
+    few = {"mechanisms": ("vanilla", "top-k"), "graph_top": 1, "seeds": 2}
+    found = NORMALIZERS.train(NormalizersConfig(**SMOKE | few), silent).sel(task="graph")
+    soft, top = (found.sel(normalizer=n) for n in ("softmax", "top-k"))
+    assert not soft["unmoved"].any()
+    assert top["unmoved"].all()
+    assert (soft["dead_rows"] == 0).all()
+    assert (top["dead_rows"] == 1).all()
+    assert (top["stuck_rows"] > 0.5).all()
+    assert (top["zero_fraction"] == 7 / 8).all()
 
 
 def test_a_diverged_model_is_nan_and_leaves_the_baselines_alone() -> None:
     large = {f"{task}_learning_rate": 1e38 for task in ("graph", "retrieval", "length")}
     with np.errstate(all="ignore"):
         found = NORMALIZERS.run(
-            NormalizersConfig(**SMOKE | large | {"seeds": 2, "normalizers": ("softmax", "entmax")}), silent
+            NormalizersConfig(**SMOKE | large | {"seeds": 2, "mechanisms": ("vanilla", "entmax")}),
+            silent,
         )
     assert found["diverged"].any()
     assert (found["error"].isnull() == found["diverged"]).all()
     assert found["bayes"].notnull().all()
-    assert all(c.verdict in ("supported", "not supported", "inconclusive") for c in NORMALIZERS.claims(found))
+    assert all(
+        c.verdict in ("supported", "not supported", "inconclusive")
+        for c in NORMALIZERS.claims(found)
+    )
 
 
 def test_measures_of_rows_by_hand() -> None:
-    rows = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0.25, 0.25, 0.25, 0.25]]).double()[..., None]
-    found = {k: v.item() for k, v in _measure_rows(rows, 1).items()}
-    assert found["effective_support"] == pytest.approx((2 + 1 + 4) / 3)  # the row without a key does not count
+    rows = torch.tensor(
+        [[0.5, 0.5, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0.25, 0.25, 0.25, 0.25]]
+    ).double()[..., None]
+    found = {k: v.item() for k, v in measure_rows(rows, None).items()}
+    assert found["effective_support"] == pytest.approx(
+        (2 + 1 + 4) / 3
+    )  # the row without a key does not count
     assert found["largest_weight"] == pytest.approx((0.5 + 1 + 0.25) / 3)
     assert found["zero_fraction"] == pytest.approx((2 + 4 + 3 + 0) / 16)
     assert found["dead_rows"] == pytest.approx(2 / 4)
-    target = torch.tensor([[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0.25, 0.25, 0.25, 0.25]]).double()[..., None]
-    found = {k: v.item() for k, v in _measure_prediction(rows, target).items()}
+    target = torch.tensor(
+        [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0.25, 0.25, 0.25, 0.25]]
+    ).double()[..., None]
+    found = {k: v.item() for k, v in measure_rows(rows, target).items()}
     assert found["error"] == pytest.approx((0.5 + 1 + 2 + 0) / 4)
     assert found["l1_error"] == pytest.approx((1 + 1 + 2 + 0) / 4)
-    assert found["stuck_rows"] == pytest.approx(1 / 4)  # the empty row's L1 distance is 1, not above
+    assert found["stuck_rows"] == pytest.approx(
+        1 / 4
+    )  # the empty row's L1 distance is 1, not above
 
 
 def synthetic(seeds: int = 20) -> xr.Dataset:
-    """Errors with known ratios: softmax 2 without and 1 with; sparsemax 3, 1.5, 0.5 by task without; rela the same with."""
+    """Errors with known ratios: softmax 2 without and 1 with; sparsemax 3, 1.5, 0.5 by task
+    without; rela the same with.
+    """
     rng = np.random.default_rng(0)
     names, lengths = ["softmax", "sparsemax", "entmax15", "entmax", "rela"], [8, 16, 32, 64]
     shape = (3, len(names), 2, seeds)
@@ -221,11 +289,15 @@ def synthetic(seeds: int = 20) -> xr.Dataset:
     mean[:, 1, 0, 0], mean[:, 1, 1, 0] = (3.0, 1.5, 0.5), (1.5, 1.5, 0.5)
     mean[:, 2:4, 0] = 1.25
     mean[:, 4] = 2.0
-    noise = 1 + 0.01 * rng.standard_normal((3, 1, 1, seeds))  # shared by all models of a seed: ratios are exact
+    noise = 1 + 0.01 * rng.standard_normal(
+        (3, 1, 1, seeds)
+    )  # shared by all models of a seed: ratios are exact
     zero = np.full(shape, 0.5)
     zero[:, 0] = 0.0
     growth = np.array([1.0, 0.4, 0.55, 0.95, 1.0])
-    support = np.array(lengths, dtype=float) ** growth[:, None, None, None] * np.ones((len(names), 2, seeds, 1))
+    support = np.array(lengths, dtype=float) ** growth[:, None, None, None] * np.ones(
+        (len(names), 2, seeds, 1)
+    )
     support[..., 0] = 7.0  # within the training range, where the slope is not taken
     alpha = np.full(shape, np.nan)
     alpha[:, 3] = 1.25
@@ -243,7 +315,10 @@ def synthetic(seeds: int = 20) -> xr.Dataset:
             "temperature": ["without", "with"],
             "length": lengths,
         },
-        attrs={"experiment": "normalizers", "config": NormalizersConfig(length_train=(8, 16)).model_dump_json()},
+        attrs={
+            "experiment": "normalizers",
+            "config": NormalizersConfig(length_train=(8, 16)).model_dump_json(),
+        },
     )
 
 
@@ -270,9 +345,14 @@ def test_claims_on_known_errors() -> None:
         assert found[key].estimate.value == pytest.approx(value), key
         assert found[key].verdict == verdict, key
         assert found[key].asked == 20
-    assert found["graph-sparsemax"].parts["softmax with a temperature"].value == pytest.approx(1, abs=0.02)
+    assert found["graph-sparsemax"].parts["softmax with a temperature"].value == pytest.approx(
+        1, abs=0.02
+    )
     assert found["gain-sparsemax"].parts["graph"].value == pytest.approx(0.5)
-    limits = {k: found[f"dilution-{k}"].parts["limit of long contexts"].value for k in ("sparsemax", "entmax")}
+    limits = {
+        k: found[f"dilution-{k}"].parts["limit of long contexts"].value
+        for k in ("sparsemax", "entmax")
+    }
     assert limits == pytest.approx({"sparsemax": 0.4, "entmax": 1 / 1.375})
     assert found["dilution-entmax"].parts["softmax"].value == pytest.approx(1)
 
@@ -284,7 +364,9 @@ def test_claims_change_with_the_data() -> None:
     assert found["substitute"].estimate.value == pytest.approx(0.9, abs=0.01)
     assert found["substitute"].verdict == "not supported"
     data = synthetic()
-    data["error"] = data["error"] * (1 + np.random.default_rng(1).standard_normal(data["error"].shape)) ** 2
+    data["error"] = (
+        data["error"] * (1 + np.random.default_rng(1).standard_normal(data["error"].shape)) ** 2
+    )
     found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(data)}
     assert found["graph-entmax15"].verdict == "inconclusive"
     data = synthetic()
@@ -316,20 +398,29 @@ def test_figure_shows_both_temperatures_baselines_and_growth(result: xr.Dataset)
     assert len(figure.axes) == 8
     upper, lower = figure.axes[:4], figure.axes[4:]
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
-    assert {"softmax", "1.5-entmax", "ReLA", "open: without temperature", "uniform attention"} <= set(labels)
+    assert {"softmax", "entmax15", "rela", "open: without temperature", "uniform attention"} <= set(
+        labels
+    )
     for ax, task in zip(upper, ("graph", "retrieval", "length"), strict=False):
         assert ax.get_xscale() == "log"
         assert len(ax.containers) == 14
         for i, temperature in enumerate(("without", "with")):
             line = ax.containers[2 * 1 + i].lines[0]  # sparsemax
-            band = result["error_band"].sel(task=task, normalizer="sparsemax", temperature=temperature)
+            band = result["error_band"].sel(
+                task=task, normalizer="sparsemax", temperature=temperature
+            )
             assert line.get_xdata()[0] == pytest.approx(float(band.sel(estimate="value")))
             assert (line.get_markerfacecolor() == "white") == (temperature == "without")
         uniform = float(result["uniform_band"].sel(task=task, estimate="value"))
-        assert uniform in [line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 2]
+        assert uniform in [
+            line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 2
+        ]
     assert upper[0].get_yticklabels()[0].get_text() == "softmax"
     assert all(ax.get_ylim()[0] < 0 < 1 < ax.get_ylim()[1] for ax in lower[:3])
-    for ax, name in ((upper[3], "mse_over_best_band"), (lower[3], "effective_support_by_length_band")):
+    for ax, name in (
+        (upper[3], "mse_over_best_band"),
+        (lower[3], "effective_support_by_length_band"),
+    ):
         assert ax.get_xscale() == ax.get_yscale() == "log"
         wanted = result[name].sel(normalizer="entmax", temperature="without", estimate="value")
         assert any(np.array_equal(line.get_ydata(), wanted) for line in ax.get_lines())
@@ -353,14 +444,21 @@ def test_files_claims_and_presets(folder: Path, result: xr.Dataset) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"normalizers": ("rela",)}, "normalizers must be different and softmax among them"),
-        ({"normalizers": ("softmax", "softmax")}, "normalizers must be different and softmax among them"),
-        ({"normalizers": ("softmax", "gumbel")}, "'softmax', 'sparsemax'"),
+        ({"mechanisms": ("rela",)}, "mechanisms must be vanilla, the peer, and at least one other"),
+        ({"mechanisms": ("vanilla", "vanilla")}, "mechanisms must be different and at least one"),
+        ({"mechanisms": ("vanilla", "gumbel")}, "unknown mechanism 'gumbel'"),
+        ({"mechanisms": ("vanilla", "ssa")}, "cannot be joined, both change query"),
         ({"retrieval_noise": (0.1, 0.0)}, "a noise level must be positive and finite, got 0.0"),
-        ({"length_train": ()}, r"length_train must be different lengths in \[1, 8192\], got \(\)"),
-        ({"length_test": (4, 4)}, r"length_test must be different lengths in \[1, 8192\], got \(4, 4\)"),
-        ({"length_test": (4, 9000)}, r"length_test must be different lengths in \[1, 8192\], got \(4, 9000\)"),
-        ({"length_batch": 48}, "length_batch must divide the 256 training queries, got 48: choose a power of 2"),
+        ({"length_train": ()}, r"train_lengths must be different lengths in \[1, 8192\], got \(\)"),
+        (
+            {"length_test": (4, 4)},
+            r"test_lengths must be different lengths in \[1, 8192\], got \(4, 4\)",
+        ),
+        (
+            {"length_test": (4, 9000)},
+            r"test_lengths must be different lengths in \[1, 8192\], got \(4, 9000\)",
+        ),
+        ({"length_batch": 48}, "batch_size must divide the 256 training queries"),
         ({"graph_top": 0}, "greater than or equal to 1"),
         ({"top": 3}, "Extra inputs are not permitted"),
     ],

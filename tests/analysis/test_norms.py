@@ -1,18 +1,24 @@
-"""The norms experiment: equal steps, equal loss, what the measures mean, and what its claims say of known data."""
+"""The norms experiment: equal steps, equal loss, what the measures mean, and what its claims say of
+known data.
+"""
 
 import json
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from analysis.experiments.base import silent
-from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.experiments.norms import NORMS, NormsConfig, common_loss, interpolate, row_groups
+from analysis.experiments.norms import NORMS
+from analysis.experiments.norms.train import NormsConfig, row_groups
+from analysis.problems import GraphProblem, Training, train_all
+from analysis.problems.curves import common_loss, interpolate
 from analysis.run.runner import execute
+from ssa_theory.mechanism import mechanism
 
 SMOKE = NORMS.preset("smoke")
 
@@ -29,7 +35,10 @@ def result(executed):
 
 
 def test_variables_and_dimensions(result):
-    model, token = ("setting", "variant", "seed", "comparison"), ("setting", "variant", "seed", "node", "comparison")
+    model, token = (
+        ("setting", "mechanism", "seed", "comparison"),
+        ("setting", "mechanism", "seed", "node", "comparison"),
+    )
     dims = {
         "weight_norm": model,
         "weight_nuclear_norm": model,
@@ -41,11 +50,11 @@ def test_variables_and_dimensions(result):
         "effective_support": token,
         "row_hoyer": token,
         "zero_share": token,
-        "cross_entropy_gap": ("setting", "variant", "seed", "record"),
-        "weight_norm_by_progress": ("setting", "variant", "seed", "progress"),
+        "cross_entropy_gap": ("setting", "mechanism", "seed", "record"),
+        "weight_norm_by_progress": ("setting", "mechanism", "seed", "progress"),
         "common_loss": ("setting", "seed"),
-        "common_loss_step": ("setting", "variant", "seed"),
-        "diverged": ("setting", "variant", "seed"),
+        "common_loss_step": ("setting", "mechanism", "seed"),
+        "diverged": ("setting", "mechanism", "seed"),
         "target_support": ("setting", "node"),
     }
     assert {name: result[name].dims for name in dims} == dims
@@ -57,16 +66,26 @@ def test_variables_and_dimensions(result):
     assert not result["unmatched"].any()
 
 
-def test_measures_agree_with_the_graph_experiment_at_equal_steps(result):
-    """The graph experiment trains the same models, and measures them by other code at other steps."""
-    graph = GRAPH.run(GraphConfig(seeds=4, steps=60, control_steps=0), silent)
-    ring = result.sel(setting="graded", comparison="steps").isel(node=slice(8))
-    for name in ("weight_norm", "weight_frobenius_norm", "token_norm", "effective_support", "inverse_temperature"):
-        np.testing.assert_allclose(ring[name], graph[name], rtol=1e-9, err_msg=name)
+def test_measures_agree_with_those_of_the_problem_at_equal_steps(result):
+    """`train_all` trains the same models, and measures them by other code at other steps."""
+    names = result["mechanism"].values.tolist()
+    problem, device = GraphProblem(nodes=8), torch.device("cpu")
+    graph = train_all(problem, list(map(mechanism, names)), range(4), Training(60, 0.05), device)
+    graded = result.sel(setting="graded", comparison="steps").isel(node=slice(8))
+    for name in (
+        "weight_norm",
+        "weight_frobenius_norm",
+        "token_norm",
+        "effective_support",
+        "inverse_temperature",
+    ):
+        np.testing.assert_allclose(graded[name], graph[name], rtol=1e-9, err_msg=name)
     learned = graph["learned_transition_matrix"]
-    np.testing.assert_allclose(ring["row_max"], learned.max("next"))
-    np.testing.assert_allclose(ring["logit_scale"], graph["token_norm"] * graph["inverse_temperature"])
-    gap = ring["cross_entropy_gap"].transpose("variant", "seed", "record").values
+    np.testing.assert_allclose(graded["row_max"], learned.max("next"))
+    np.testing.assert_allclose(
+        graded["logit_scale"], graph["token_norm"] * graph["inverse_temperature"]
+    )
+    gap = graded["cross_entropy_gap"].transpose("mechanism", "seed", "record").values
     last = np.isfinite(gap[0, 0]).sum() - 1
     np.testing.assert_allclose(gap[:, :, last], graph["cross_entropy_gap"].isel(step=-1))
 
@@ -74,14 +93,22 @@ def test_measures_agree_with_the_graph_experiment_at_equal_steps(result):
 def test_relations_between_measures(result):
     result = result.sel(comparison="steps")  # at equal loss each is interpolated by itself
     spectral, frobenius, nuclear, rank = (
-        result[f"weight_{n}"].values for n in ("norm", "frobenius_norm", "nuclear_norm", "stable_rank")
+        result[f"weight_{n}"].values
+        for n in ("norm", "frobenius_norm", "nuclear_norm", "stable_rank")
     )
     assert (spectral < frobenius).all()
     assert (frobenius < nuclear).all()
     np.testing.assert_allclose(rank, (frobenius / spectral) ** 2)
-    np.testing.assert_allclose(result["logit_scale"], result["inverse_temperature"] * result["token_norm"])
-    assert (result["inverse_temperature"].sel(variant="vanilla", setting="graded").isel(node=slice(8)) == 1).all()
-    assert (result["token_norm"].max("node") <= result["weight_norm"] * (1 + 1e-9)).all()  # embeddings have norm 1
+    np.testing.assert_allclose(
+        result["logit_scale"], result["inverse_temperature"] * result["token_norm"]
+    )
+    assert (
+        result["inverse_temperature"].sel(mechanism="vanilla", setting="graded").isel(node=slice(8))
+        == 1
+    ).all()
+    assert (
+        result["token_norm"].max("node") <= result["weight_norm"] * (1 + 1e-9)
+    ).all()  # embeddings have norm 1
     assert result["zero_share"].max() == 0
     group = result["row_group"].sel(setting="letters").values
     rows = result["effective_support"].sel(setting="letters").transpose(..., "node").values
@@ -91,7 +118,10 @@ def test_relations_between_measures(result):
     entropy = result["target_support"].sel(setting="letters").values
     assert entropy[group == "sharp"].max() <= entropy[group == "middle"].min()
     assert entropy[group == "middle"].max() <= entropy[group == "blunt"].min()
-    assert row_groups(np.log([1, 1, 2, 2, 3, 4, 6, 8.0])).tolist() == ["sharp"] * 2 + ["middle"] * 4 + ["blunt"] * 2
+    assert (
+        row_groups(np.log([1, 1, 2, 2, 3, 4, 6, 8.0])).tolist()
+        == ["sharp"] * 2 + ["middle"] * 4 + ["blunt"] * 2
+    )
 
 
 def test_common_loss_of_known_curves():
@@ -136,20 +166,30 @@ def test_every_model_has_the_common_loss_where_it_is_compared(seed, progress):
 def test_sparse_records_interpolate_what_dense_ones_find(monkeypatch):
     config = NormsConfig(seeds=3, letters_steps=0, steps=100)
     sparse = NORMS.run(config, silent)
-    monkeypatch.setattr("analysis.experiments.norms._recorded", lambda steps: np.arange(steps + 1))
+    monkeypatch.setattr(
+        "analysis.experiments.norms.train._recorded", lambda steps: np.arange(steps + 1)
+    )
     dense = NORMS.run(config, silent)
     assert dense.sizes["record"] > 2 * sparse.sizes["record"]
     for name in ("weight_norm", "token_norm", "effective_support", "common_loss_step"):
-        a, b = (d[name].sel(comparison="loss") if "comparison" in d[name].dims else d[name] for d in (sparse, dense))
+        a, b = (
+            d[name].sel(comparison="loss") if "comparison" in d[name].dims else d[name]
+            for d in (sparse, dense)
+        )
         np.testing.assert_allclose(a, b, rtol=0.03, err_msg=name)
 
 
 def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result):
-    ring, result = SMOKE.model_copy(update={"letters_steps": 0}), result.sel(setting=["graded"]).isel(node=slice(8))
-    alone = NORMS.run(ring.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
-    parts = NORMS.run(ring.model_copy(update={"block_seeds": 3}), silent)
+    graded, result = (
+        SMOKE.model_copy(update={"letters_steps": 0}),
+        result.sel(setting=["graded"]).isel(node=slice(8)),
+    )
+    alone = NORMS.run(graded.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
+    parts = NORMS.run(graded.model_copy(update={"block_seeds": 3}), silent)
     for name in ("weight_norm", "logit_scale", "effective_support", "common_loss_step"):
-        np.testing.assert_allclose(alone[name].sel(seed=2), result[name].sel(seed=2), rtol=2e-3, err_msg=name)
+        np.testing.assert_allclose(
+            alone[name].sel(seed=2), result[name].sel(seed=2), rtol=2e-3, err_msg=name
+        )
         np.testing.assert_allclose(parts[name], result[name], rtol=2e-3, err_msg=name)
 
 
@@ -169,42 +209,63 @@ def _synthetic(ratios: np.ndarray) -> xr.Dataset:
     """Vanilla has 1 everywhere, ssa the given value of each seed."""
     both = np.stack([np.ones_like(ratios), ratios])
     names = ("weight_norm", "mean_token_norm", "mean_logit_scale", "sharp_support", "blunt_support")
-    dims = ("setting", "variant", "seed", "comparison")
+    dims = ("setting", "mechanism", "seed", "comparison")
     values = np.broadcast_to(both[None, :, :, None], (1, *both.shape, 2))
     data = dict.fromkeys(names, (dims, values))
     data["zero_share"] = (dims, np.zeros_like(values))
     data["diverged"] = (dims[:3], np.isnan(values[..., 0]))
-    coords = {"setting": ["graded"], "variant": ["vanilla", "ssa"], "comparison": ["steps", "loss"]}
+    coords = {
+        "setting": ["graded"],
+        "mechanism": ["vanilla", "ssa"],
+        "comparison": ["steps", "loss"],
+    }
     return xr.Dataset(data, coords=coords)
 
 
 def test_claims_of_known_data():
     spread = np.random.default_rng(0).normal(0, 0.05, 64)
     smaller = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(0.5 + spread))}
-    keys = ("spectral-steps", "spectral-loss", "token-steps", "token-loss", "scale-loss", "sharp-steps", "sharp-loss")
-    assert set(smaller) == {f"norms-{k}-ring-ssa" for k in (*keys, "blunt-steps", "blunt-loss")} | {"norms-no-zeros"}
+    keys = (
+        "spectral-steps",
+        "spectral-loss",
+        "token-steps",
+        "token-loss",
+        "scale-loss",
+        "sharp-steps",
+        "sharp-loss",
+    )
+    assert set(smaller) == {
+        f"norms-{k}-graded-ssa" for k in (*keys, "blunt-steps", "blunt-loss")
+    } | {"norms-no-zeros"}
     for key in keys:
-        line = smaller[f"norms-{key}-ring-ssa"]
+        line = smaller[f"norms-{key}-graded-ssa"]
         assert (line.verdict, line.relation, line.threshold) == ("supported", "<", 1.0)
         assert line.estimate.value == pytest.approx(0.5 + spread.mean())
-    blunt = smaller["norms-blunt-loss-ring-ssa"]
+    blunt = smaller["norms-blunt-loss-graded-ssa"]
     assert (blunt.verdict, blunt.relation, blunt.threshold) == ("not supported", ">", 0.95)
     larger = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(1.5 + spread))}
-    assert {larger[f"norms-{k}-ring-ssa"].verdict for k in keys} == {"not supported"}
-    assert larger["norms-blunt-steps-ring-ssa"].verdict == "supported"
+    assert {larger[f"norms-{k}-graded-ssa"].verdict for k in keys} == {"not supported"}
+    assert larger["norms-blunt-steps-graded-ssa"].verdict == "supported"
     same = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(1 + spread - spread.mean()))}
-    assert {same[f"norms-{k}-ring-ssa"].verdict for k in keys} == {"inconclusive"}
-    assert same["norms-blunt-steps-ring-ssa"].verdict == "supported"  # as spiky is not spikier
+    assert {same[f"norms-{k}-graded-ssa"].verdict for k in keys} == {"inconclusive"}
+    assert same["norms-blunt-steps-graded-ssa"].verdict == "supported"  # as spiky is not spikier
     lost = NORMS.judge(NormsConfig(), _synthetic(np.full(64, np.nan)))
     assert {c.verdict for c in lost if c.id != "norms-no-zeros"} == {"inconclusive"}
     partly = np.where(np.arange(64) < 4, np.nan, 0.5 + spread)
-    line = next(c for c in NORMS.judge(NormsConfig(), _synthetic(partly)) if c.id == "norms-spectral-loss-ring-ssa")
+    line = next(
+        c
+        for c in NORMS.judge(NormsConfig(), _synthetic(partly))
+        if c.id == "norms-spectral-loss-graded-ssa"
+    )
     assert (line.estimate.seeds, line.asked, line.verdict) == (60, 64, "supported")
 
 
 def test_an_exact_zero_would_refute_that_softmax_is_never_sparse():
     data = _synthetic(np.full(64, 0.5))
-    assert next(c for c in NORMS.judge(NormsConfig(), data) if c.id == "norms-no-zeros").verdict == "supported"
+    assert (
+        next(c for c in NORMS.judge(NormsConfig(), data) if c.id == "norms-no-zeros").verdict
+        == "supported"
+    )
     data["zero_share"][0, 1, 3, 0] = 0.125
     line = next(c for c in NORMS.judge(NormsConfig(), data) if c.id == "norms-no-zeros")
     assert (line.verdict, line.estimate.value) == ("not supported", 1)
@@ -214,22 +275,29 @@ def test_the_figure_shows_means_distributions_and_the_diagonal(result):
     figure = NORMS.plot(result)
     assert len(figure.axes) == 2 * (2 * 4 + 1)
     means = {
-        round(float(line.get_xdata()[0]), 9) for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"
+        round(float(line.get_xdata()[0]), 9)
+        for line in figure.axes[0].get_lines()
+        if line.get_linestyle() == "--"
     }
     stored = result["weight_norm"].sel(setting="graded", comparison="steps").mean("seed")
     assert {round(float(m), 9) for m in stored} <= means
     support = figure.axes[3]
     assert "learned = target" in support.get_legend_handles_labels()[1]
-    assert figure.axes[0].get_ylabel().startswith("ring, after 60 steps")
+    assert figure.axes[0].get_ylabel().startswith("graded, after 60 steps")
     assert support.get_xscale() == support.get_yscale() == "log"
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"variants": ("ssa",)}, "variants must be vanilla, the peer, and at least one other"),
-        ({"variants": ("vanilla",)}, "variants must be vanilla, the peer, and at least one other"),
-        ({"variants": ("vanilla", "ssa", "ssa")}, "each once"),
+        ({"mechanisms": ("ssa",)}, "mechanisms must be vanilla, the peer, and at least one other"),
+        (
+            {"mechanisms": ("vanilla",)},
+            "mechanisms must be vanilla, the peer, and at least one other",
+        ),
+        ({"mechanisms": ("vanilla", "ssa", "ssa")}, "each once"),
+        ({"mechanisms": ("vanilla", "sparsemax")}, "mechanism sparsemax needs the Brier score"),
+        ({"mechanisms": ("vanilla", "ssa-value")}, "mechanism ssa-value needs a value map"),
         ({"nodes": 3}, "greater than or equal to 4"),
         ({"steps": 0}, "greater than or equal to 1"),
         ({"learning_rate": 0.0}, "greater than 0"),

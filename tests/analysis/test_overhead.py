@@ -9,9 +9,8 @@ import xarray as xr
 from pydantic import ValidationError
 
 from analysis.experiments.base import silent
-from analysis.experiments.overhead import FORMS, LIMIT, OVERHEAD, OverheadConfig
+from analysis.experiments.overhead import FORMS, LIMIT, OVERHEAD, OverheadConfig, own_mlps
 from analysis.run.runner import execute
-from ssa_theory import Temperature
 from ssa_theory.parameters import ARCHITECTURES, added_parameters
 
 
@@ -28,7 +27,9 @@ def test_counts_by_model_and_form() -> None:
     assert data["hidden_width"].sel(model="GPT-2 124M").values.tolist() == [0, 16, 64]
     gpt = data.sel(model="GPT-2 124M")
     assert gpt["added_parameters"].values.tolist() == [18_720, 300_480, 1_200_192]
-    assert float(gpt["percent"].sel(form="shared")) == pytest.approx(100 * 18_720 / 124_439_808, rel=1e-14)
+    assert float(gpt["percent"].sel(form="shared")) == pytest.approx(
+        100 * 18_720 / 124_439_808, rel=1e-14
+    )
     fits = data["heads"] == data["kv_heads"]
     assert fits.values.tolist() == [True] * 4 + [False]
     assert (data["added_by_layer"].notnull().all("form") == fits).all()
@@ -40,10 +41,10 @@ def test_counts_by_model_and_form() -> None:
 def test_the_largest_width_is_the_last_within_the_limit(name: str) -> None:
     architecture, one = ARCHITECTURES[name], _result().sel(model=name)
     widest, total = int(one["largest_width"]), int(one["parameters"])
-    within, beyond = (added_parameters(architecture, Temperature("mlp", width=w)) for w in (widest, widest + 1))
+    within, beyond = (added_parameters(architecture, own_mlps(w)) for w in (widest, widest + 1))
     assert 1 < widest < 1000
     assert 100 * within / total <= LIMIT < 100 * beyond / total
-    direct = [100 * added_parameters(architecture, Temperature("mlp", width=int(w))) / total for w in one["width"]]
+    direct = [100 * added_parameters(architecture, own_mlps(int(w))) / total for w in one["width"]]
     np.testing.assert_allclose(one["percent_by_width"], direct, rtol=1e-14)
 
 
@@ -51,7 +52,9 @@ def test_another_width_changes_only_the_own_mlp() -> None:
     wider = OVERHEAD.run(OverheadConfig(width=32), silent)
     assert (wider["percent"].sel(form="unshared") > _result()["percent"].sel(form="unshared")).all()
     same = ["shared", "head-wide"]
-    assert (wider["added_parameters"].sel(form=same) == _result()["added_parameters"].sel(form=same)).all()
+    assert (
+        wider["added_parameters"].sel(form=same) == _result()["added_parameters"].sel(form=same)
+    ).all()
 
 
 def test_claims_are_exact_counts() -> None:
@@ -63,7 +66,9 @@ def test_claims_are_exact_counts() -> None:
         assert line.estimate.method == "exact count"
         assert line.relation == "<"
         assert line.p_value is None
-    assert found["overhead-shared-llama-3-8b"].estimate.value == pytest.approx(100 * 165_120 / 8_030_261_248)
+    assert found["overhead-shared-llama-3-8b"].estimate.value == pytest.approx(
+        100 * 165_120 / 8_030_261_248
+    )
     assert found["overhead-unshared-gpt-2"].threshold == LIMIT == 0.5
     assert found["overhead-unshared-gpt-2"].verdict == "supported"
     assert found["overhead-head-wide-gpt-2"].verdict == "not supported"
@@ -83,7 +88,9 @@ def test_the_figure_shows_every_count_and_the_limit() -> None:
     assert left.get_xscale() == right.get_yscale() == "log"
     assert [line.get_label().split(":")[0] for line in right.get_lines()[:5]] == list(ARCHITECTURES)
     assert len({(line.get_linestyle(), line.get_color()) for line in right.get_lines()[:5]}) == 5
-    assert left.get_lines()[len(FORMS)].get_xdata()[0] == right.get_lines()[5].get_ydata()[0] == LIMIT
+    assert (
+        left.get_lines()[len(FORMS)].get_xdata()[0] == right.get_lines()[5].get_ydata()[0] == LIMIT
+    )
 
 
 def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
@@ -97,7 +104,8 @@ def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seeds": 64}, {"first_seed": 1}, {"device": "cuda"}, {"dtype": "float32"}, {"width": 0}]
+    "change",
+    [{"seeds": 1}, {"first_seed": 0}, {"device": "cpu"}, {"dtype": "float64"}, {"compile": True}, {"width": 0}],
 )
 def test_settings_that_would_be_ignored_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(change))):

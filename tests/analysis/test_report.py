@@ -14,13 +14,14 @@ import torch
 import xarray as xr
 
 from analysis.claims.claim import Claim
-from analysis.cli import _parse_run
-from analysis.store.config import ExperimentConfig
+from analysis.flags import parse_run
+from analysis.store.config import SeededConfig
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
 from analysis.draw.figures import new_figure, save_figure
-from analysis.claims.ledger import TOPICS, ledger, topic_of
-from analysis.report.readme import PICTURE, blocks, fill
+from analysis.claims.ledger import ledger
+from analysis.claims.topics import TOPICS
+from analysis.report.readme import PICTURE, TELLING, blocks, fill
 from analysis.report.report import _flags, inline_svg, read_stored, render, write_report
 from analysis.store.results import load
 from analysis.run.runner import execute, load_claims
@@ -29,8 +30,9 @@ from analysis.claims.statistics import mean
 RNG = np.random.default_rng(0)
 
 
-def claim(identity, values, relation="<", threshold=1.0, asked=64):
-    return Claim(identity, f"sentence of {identity} & <b>", "paper", "mean", relation, threshold, mean(values), asked)
+def claim(identity, values, topic="error", asked=64):
+    text = f"sentence of {identity} & <b>"
+    return Claim(identity, text, "paper", "mean", "<", 1.0, mean(values), asked, topic=topic)
 
 
 SURE, AGAINST, OPEN = (centre + 0.1 * RNG.normal(size=64) for centre in (0.5, 1.5, 1.0))
@@ -38,20 +40,24 @@ CLAIMS = [
     claim("graph-l1-ssa", SURE),
     claim("letters-l1-ssa", AGAINST),
     claim("les-miserables-gap-ssa", OPEN),
-    claim("graph-temperature-order-ssa", AGAINST),
-    claim("twins-gap-ssa", np.full(64, np.nan)),
+    claim("graph-temperature-order-ssa", AGAINST, "order"),
+    claim("twins-gap-ssa", np.full(64, np.nan), "twins"),
 ]
 
 
-def test_every_topic_is_decided_by_one_of_its_own_tests():
-    assert len({t.name for t in TOPICS}) == len(TOPICS)
-    for topic in TOPICS:
-        assert topic_of(topic.decided_by) is topic
+def test_topics_have_names_and_deciding_tests_of_their_own():
+    for field in ("name", "sentence", "decided_by"):
+        assert len({getattr(t, field) for t in TOPICS}) == len(TOPICS)
 
 
-def test_a_claim_without_a_topic_is_refused():
-    with pytest.raises(ValueError, match="belongs to no topic: add a pattern"):
-        ledger([claim("unheard-of", SURE)])
+def test_a_claim_names_its_topic_and_one_of_the_users_own_comes_last():
+    with pytest.raises(TypeError, match="topic"):
+        Claim("id", "sentence", "source", "mean", "<", 1.0, mean(SURE), 64)
+    *entries, own = ledger([claim("mine", SURE, topic="votes")])
+    assert [e.topic for e in entries] == list(TOPICS)
+    assert own.topic.name == "votes"
+    assert own.verdict is None
+    assert own.counts["supported"] == 1
 
 
 def test_the_ledger_counts_and_decides():
@@ -80,7 +86,7 @@ def tiny(name, claims=CLAIMS[:1], values=(1.0, 2.0)):
         name,
         f"Question of {name}?",
         f"Caption of {name}.",
-        ExperimentConfig,
+        SeededConfig,
         run,
         draw,
         lambda config, dataset: list(claims),
@@ -91,7 +97,7 @@ def tiny(name, claims=CLAIMS[:1], values=(1.0, 2.0)):
 def stored(tmp_path):
     """Two experiments, of which one was run."""
     experiments = {e.name: e for e in (tiny("graph", CLAIMS[:3]), tiny("letters", CLAIMS[3:]))}
-    execute(experiments["graph"], ExperimentConfig(seeds=2, device="cpu"), tmp_path)
+    execute(experiments["graph"], SeededConfig(seeds=2, device="cpu"), tmp_path)
     return experiments, tmp_path
 
 
@@ -128,12 +134,12 @@ def test_the_report_is_self_contained_and_the_same_every_time(stored):
 
 
 def test_the_command_of_a_section_makes_the_same_config():
-    config = {"position": True, "variants": ("vanilla", "ssa"), "steps": 7, "seeds": 3}
+    config = {"position": True, "mechanisms": ("vanilla", "ssa"), "steps": 7, "seeds": 3}
     graph = EXPERIMENTS["graph"]
     wanted = graph.config(**config)
     flags = _flags(graph, json.loads(wanted.model_dump_json())).split()
     assert flags[:2] == ["--preset", "smoke"] or flags[:2] == ["--preset", "paper"]
-    assert _parse_run(graph, flags).config == wanted
+    assert parse_run(graph, flags).config == wanted
 
 
 @pytest.mark.parametrize("name", ["result.nc", "claims.json", "figure.svg"])
@@ -179,33 +185,30 @@ def test_inlined_svgs_do_not_share_ids():
     assert "metadata" not in svg
 
 
-def test_readme_blocks_are_filled_and_filling_is_idempotent(stored, monkeypatch):
-    monkeypatch.setattr("analysis.report.readme.markdown", lambda report: f"speed of {report['machine']}")
+def test_readme_blocks_are_filled_and_filling_is_idempotent(stored):
     experiments, out = stored
-    entries, sections = read_stored(experiments, out)
-    generated = blocks(entries, sections, {"machine": "this machine"})
+    entries, _ = read_stored(experiments, out)
+    generated = blocks(entries)
     text = "before\n"
     for name in generated:
         text += f"<!-- {name}: generated by make readme -->\nstale\n<!-- end of {name} -->\nbetween\n"
     filled = fill(text, generated)
     assert "stale" not in filled
-    assert "**supported** | " in filled
     assert "3 tests: 1 supported, 1 not supported, 1 inconclusive." in filled
-    assert "| `letters` | Question of letters? | not run | 0 |" in filled
-    assert "speed of this machine" in filled
-    assert filled.count("between") == 3
+    assert filled.count("\n- **") == len(TELLING)
+    assert all(topic.sentence in filled for topic in TELLING)
+    assert filled.count("between") == 1
     assert fill(filled, generated) == filled
     with pytest.raises(ValueError, match="must have the blocks"):
-        fill(text.replace("ledger", "leger"), generated)
+        fill(text.replace("results", "result"), generated)
 
 
-def test_the_readme_of_this_repository_can_be_generated(stored):
+def test_the_readme_of_this_repository_can_be_generated():
     root = Path(__file__).parents[2]
     text = (root / "README.md").read_text()
-    assert fill(text, dict.fromkeys(("ledger", "experiments", "speed"), "new")).count("\nnew\n") == 3
+    assert fill(text, {"results": "new"}).count("\nnew\n") == 1
     assert (root / PICTURE).is_file()
     assert str(PICTURE) in text
-    assert text.count("| `") >= len(EXPERIMENTS)  # every experiment has its row
 
 
 def test_the_whole_project_at_the_smoke_preset(tmp_path):

@@ -6,16 +6,20 @@ import torch
 from pydantic import ValidationError
 from scipy.special import log_softmax
 
+from analysis.claims.statistics import difference
 from analysis.experiments.base import silent
 from analysis.experiments.retrieval import RETRIEVAL, RetrievalConfig
-from analysis.claims.statistics import difference
-from ssa_theory import Stream, member_generator
+from analysis.problems import RetrievalProblem, compare
+from ssa_theory.mechanism import mechanism
+from ssa_theory.seeds import Stream, member_generator
 from tasks.retrieval import NoisyRetrievalTask
 
 
 @pytest.fixture(scope="module")
 def config():
-    return RetrievalConfig(seeds=5, dim=4, keys=8, steps=120, cooldown_steps=40, held_out=128, tested_keys=(4, 16))
+    return RetrievalConfig(
+        seeds=5, dim=4, keys=8, steps=120, cooldown_steps=40, held_out=128, tested_keys=(4, 16)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +29,18 @@ def result(config):
 
 def test_variables_and_dimensions(result):
     dims = {
-        "cross_entropy": ("variant", "seed", "noise"),
-        "accuracy": ("variant", "seed", "noise"),
-        "inverse_temperature": ("variant", "seed", "noise"),
-        "gap_ratio": ("variant", "seed", "noise"),
+        "cross_entropy": ("mechanism", "seed", "noise"),
+        "accuracy": ("mechanism", "seed", "noise"),
+        "inverse_temperature": ("mechanism", "seed", "noise"),
+        "gap_ratio": ("mechanism", "seed", "noise"),
         "bayes": ("seed", "noise"),
         "bayes_error": ("seed", "noise"),
         "bayes_accuracy": ("seed", "noise"),
         "common": ("seed", "noise"),
         "naive": (),
-        "cross_entropy_by_keys": ("variant", "seed", "keys"),
+        "cross_entropy_by_keys": ("mechanism", "seed", "keys"),
         "bayes_by_keys": ("seed", "keys"),
-        "diverged": ("variant", "seed"),
+        "diverged": ("mechanism", "seed"),
     }
     assert {name: result[name].dims for name in dims} == dims
     assert all("description" in result[name].attrs for name in dims)
@@ -61,7 +65,9 @@ def test_bayes_agrees_with_an_independent_monte_carlo(result):
     for s in result["noise"].values.tolist():
         risk = NoisyRetrievalTask(4, 8, (s,)).bayes_risk(s, 4000, np.random.default_rng(0))
         pooled = result.sel(noise=s)
-        error = float(np.sqrt((pooled["bayes_error"] ** 2).mean() / 5 + risk.cross_entropy_error**2))
+        error = float(
+            np.sqrt((pooled["bayes_error"] ** 2).mean() / 5 + risk.cross_entropy_error**2)
+        )
         assert abs(float(pooled["bayes"].mean()) - risk.cross_entropy) < 4 * error
 
 
@@ -70,20 +76,22 @@ def test_no_model_beats_bayes_and_selective_ones_come_near(result):
         assert (result[value] >= result[bayes] - 1e-12).all()
     assert (result["accuracy"] <= result["bayes_accuracy"] + 1e-12).all()
     gap = (result["cross_entropy"] - result["bayes"]).mean(("seed", "noise"))
-    assert gap.sel(variant="ssa-exp") < gap.sel(variant="ssa-tanh") < 0.1
-    assert gap.sel(variant="vanilla") > 0.2
+    assert gap.sel(mechanism="ssa-feature-exp") < gap.sel(mechanism="ssa-feature") < 0.1
+    assert gap.sel(mechanism="vanilla") > 0.2
     common = (result["common"] - result["bayes"]).mean(("seed", "noise"))
-    assert 0.2 < common < gap.sel(variant="vanilla") + 0.02  # vanilla is near the best that it can do
+    assert (
+        0.2 < common < gap.sel(mechanism="vanilla") + 0.02
+    )  # vanilla is near the best that it can do
     expected = (result["cross_entropy"] - result["bayes"]) / (np.log(8) - result["bayes"])
     np.testing.assert_allclose(result["gap_ratio"], expected)
 
 
 def test_learned_temperature_rises_with_one_over_variance(result):
-    tau = result["inverse_temperature"].transpose("variant", "seed", "noise")
-    for v in ("ssa-tanh", "ssa-exp"):
-        assert (tau.sel(variant=v).diff("noise") < 0).all()
-    assert np.ptp(tau.sel(variant="vanilla").values, axis=-1).max() == 0
-    exact = tau.sel(variant="ssa-exp", noise=0.4).mean()
+    tau = result["inverse_temperature"].transpose("mechanism", "seed", "noise")
+    for v in ("ssa-feature", "ssa-feature-exp"):
+        assert (tau.sel(mechanism=v).diff("noise") < 0).all()
+    assert np.ptp(tau.sel(mechanism="vanilla").values, axis=-1).max() == 0
+    exact = tau.sel(mechanism="ssa-feature-exp", noise=0.4).mean()
     assert float(exact) == pytest.approx(1 / 0.4**2, rel=0.2)
 
 
@@ -96,7 +104,10 @@ def test_common_is_the_best_single_temperature_on_the_same_problems(result):
         log_p.append(task.log_posterior(batch))
         dots.append(np.einsum("skd,sd->sk", batch.keys, batch.query))
     log_p, dots = np.stack(log_p), np.stack(dots)
-    dense = [-(np.exp(log_p) * log_softmax(c * dots, axis=2)).sum(2).mean() for c in np.geomspace(1, 100, 300)]
+    dense = [
+        -(np.exp(log_p) * log_softmax(c * dots, axis=2)).sum(2).mean()
+        for c in np.geomspace(1, 100, 300)
+    ]
     assert float(result["common"].sel(seed=0).mean()) == pytest.approx(min(dense), abs=1e-4)
 
 
@@ -108,7 +119,14 @@ def test_a_seed_does_not_depend_on_its_company(config, result):
 
 def test_a_diverged_model_is_nan_and_leaves_the_others_alone():
     config = RetrievalConfig(
-        seeds=2, dim=2, keys=4, steps=5, cooldown_steps=0, held_out=8, tested_keys=(4,), learning_rate=1e38
+        seeds=2,
+        dim=2,
+        keys=4,
+        steps=5,
+        cooldown_steps=0,
+        held_out=8,
+        tested_keys=(4,),
+        learning_rate=1e38,
     )
     with np.errstate(all="ignore"):
         found = RETRIEVAL.run(config, silent)
@@ -121,27 +139,37 @@ def test_a_diverged_model_is_nan_and_leaves_the_others_alone():
 def test_claims(result):
     claims = {c.id: c for c in RETRIEVAL.claims(result)}
     assert len(claims) == 9
-    value = result["cross_entropy"].mean("noise").sel(variant="ssa-exp").values
+    value = result["cross_entropy"].mean("noise").sel(mechanism="ssa-feature-exp").values
     expected = difference(value, result["bayes"].mean("noise").values)
-    assert claims["retrieval-bayes-ssa-exp"].estimate == expected
-    assert claims["retrieval-bayes-ssa-exp"].threshold == 0.03
+    assert claims["retrieval-bayes-ssa-feature-exp"].estimate == expected
+    assert claims["retrieval-bayes-ssa-feature-exp"].threshold == 0.03
     assert claims["retrieval-bayes-vanilla"].relation == ">"
     assert claims["retrieval-bayes-vanilla"].threshold == 0.4
     slope = np.polyfit(
-        np.log(1 / result["noise"] ** 2), np.log(result["inverse_temperature"].sel(variant="ssa-tanh").T), 1
+        np.log(1 / result["noise"] ** 2),
+        np.log(result["inverse_temperature"].sel(mechanism="ssa-feature").T),
+        1,
     )[0]
-    assert claims["retrieval-temperature-ssa-tanh"].estimate.value == pytest.approx(np.abs(slope - 1).mean())
-    assert claims["retrieval-common-ssa-exp"].verdict == "supported"
+    assert claims["retrieval-temperature-ssa-feature"].estimate.value == pytest.approx(
+        np.abs(slope - 1).mean()
+    )
+    assert claims["retrieval-common-ssa-feature-exp"].verdict == "supported"
     worse = result.copy(deep=True)
     worse["cross_entropy"] = worse["cross_entropy"] + 0.1
     claims = {c.id: c for c in RETRIEVAL.claims(worse)}
-    assert claims["retrieval-bayes-ssa-exp"].verdict == "not supported"
+    assert claims["retrieval-bayes-ssa-feature-exp"].verdict == "not supported"
 
 
-def test_figure_shows_bayes_variants_and_the_identity(result):
+def test_figure_shows_bayes_mechanisms_and_the_identity(result):
     left, middle, right = RETRIEVAL.plot(result).axes
     labels = left.get_legend_handles_labels()[1]
-    assert {"exact Bayes", "best single temperature", "vanilla", "SSA, 1 + tanh f", "SSA, exp f"} <= set(labels)
+    assert {
+        "exact Bayes",
+        "best single temperature",
+        "vanilla",
+        "ssa-feature",
+        "ssa-feature-exp",
+    } <= set(labels)
     assert middle.get_xscale() == middle.get_yscale() == "log"
     identity = middle.get_lines()[0]
     np.testing.assert_array_equal(identity.get_xdata(), identity.get_ydata())
@@ -153,7 +181,9 @@ def test_presets_and_precisions():
     assert RETRIEVAL.preset("paper").seeds >= 64
     assert RETRIEVAL.preset("large").seeds > RETRIEVAL.preset("paper").seeds
     small = {"seeds": 2, "dim": 2, "keys": 4, "steps": 20, "held_out": 16, "tested_keys": (4,)}
-    single, double = (RETRIEVAL.run(RetrievalConfig(**small, dtype=t), silent) for t in ("float32", "float64"))
+    single, double = (
+        RETRIEVAL.run(RetrievalConfig(**small, dtype=t), silent) for t in ("float32", "float64")
+    )
     np.testing.assert_allclose(single["cross_entropy"], double["cross_entropy"], rtol=0.05)
     assert (single["cross_entropy"] != double["cross_entropy"]).any()
     assert torch.get_default_dtype() == torch.float32
@@ -164,14 +194,44 @@ def test_presets_and_precisions():
     [
         ({"noise_levels": (0.1, 0.0)}, "a noise level must be positive and finite, got 0.0"),
         ({"noise_levels": ()}, "noise_levels must be different and at least one"),
-        ({"variants": ("vanilla", "vanilla")}, "variants must be different and at least one"),
+        ({"mechanisms": ("vanilla", "vanilla")}, "mechanisms must be different and at least one"),
         ({"tested_keys": (1,)}, r"tested_keys must lie in \[2, 4096\], got 1"),
         ({"dim": 0}, "greater than or equal to 1"),
         ({"keys": 1}, "greater than or equal to 2"),
-        ({"variants": ("ssa",)}, "'vanilla', 'ssa-tanh' or 'ssa-exp'"),
+        ({"mechanisms": ("ssa-tanh",)}, "unknown mechanism 'ssa-tanh'"),
+        ({"mechanisms": ("sparsemax",)}, "mechanism sparsemax needs the Brier score"),
+        ({"mechanisms": ("ssa-value",)}, "mechanism ssa-value needs a value map"),
         ({"noise": 0.1}, "Extra inputs are not permitted"),
     ],
 )
 def test_bad_config(fields, message):
     with pytest.raises(ValidationError, match=message):
         RetrievalConfig(**fields)
+
+
+def test_a_brier_score_takes_any_rows_and_agrees_with_its_baselines():
+    problem = RetrievalProblem(4, 8, batch_size=16, held_out=32, tested_keys=(4,), score="brier")
+    found = compare(problem, ["vanilla", "sparsemax", "sink", "qk-norm"], seeds=2, steps=10)
+    seed1 = member_generator(1, Stream.EVALUATION)
+    drawn = [NoisyRetrievalTask(4, 8, (s,)).sample(32, seed1) for s in problem.noise_levels]
+    p = np.stack([problem.task.posterior(one) for one in drawn])
+    exact, uniform = 1 - (p**2).sum(2).mean(1), 1 - 2 / 8 + 1 / 8
+    np.testing.assert_allclose(found["bayes"].sel(seed=1), exact)
+    assert float(found["naive"]) == pytest.approx(uniform)
+    assert (found["brier_gap"] > 0).all()
+    assert (found["brier_gap_by_keys"] > 0).all()
+    at_best = (found["common"] - found["bayes"]).mean()
+    dots = np.stack([np.einsum("skd,sd->sk", one.keys, one.query) for one in drawn])
+    row = np.exp(log_softmax(float(found["common_inverse_temperature"]) * dots, axis=2))
+    gap = ((row - p) ** 2).sum(2).mean(1)
+    np.testing.assert_allclose(found["common"].sel(seed=1) - exact, gap)
+    assert 0 < at_best < (found["naive"] - found["bayes"]).mean()
+    assert found["inverse_temperature"].sel(mechanism="qk-norm").isnull().all()
+    assert "cross_entropy" not in found
+
+
+def test_settings_of_a_problem_are_checked():
+    with pytest.raises(ValueError, match="a noise level must be positive"):
+        RetrievalProblem(noise_levels=(0.0,))
+    with pytest.raises(ValueError, match="needs the Brier score"):
+        RetrievalProblem().layer(mechanism("entmax15"))

@@ -10,17 +10,9 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from ssa_theory import (
-    DenoisingAttention,
-    Queries,
-    RetrievalAttention,
-    SingleLayerAttention,
-    Tokens,
-    cross_entropy,
-    train,
-)
-from ssa_theory.denoising_models import squared_error
-from ssa_theory.retrieval_models import RetrievalBatch, retrieval_loss
+from ssa_theory.ensemble import train
+from ssa_theory.losses import Queries, choice_loss, cross_entropy, squared_error
+from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Tokens
 
 MEMBERS = 64
 
@@ -34,18 +26,35 @@ def problem(name: str) -> tuple[Callable[[dict[str, Tensor], Any], Tensor], dict
         return torch.from_numpy(rng.standard_normal((*shape, MEMBERS)))
 
     if name == "denoise":
-        gate = DenoisingAttention("value-tanh", "readout")
+        form = Form(3, constant_query=True, values=True, over_root_dim=True, position=True)
+        gate = Layer(MECHANISMS["value-tanh"], form)
         batches = [(normal(4, 5, 3), normal(4, 3)) for _ in range(3)]
-        return lambda p, b: squared_error(gate.estimate(p, b[0]), b[1]), gate.initial_parameters(3, generators), batches
+
+        def error(p: dict[str, Tensor], batch: Any) -> Tensor:
+            return squared_error(gate.output(p, Inputs(None, Tokens(batch[0]), count=5.0)), batch[1])
+
+        return error, gate.initial_parameters(generators), batches
     if name == "retrieval":
-        search = RetrievalAttention("ssa-exp")
+        search = Layer(
+            MECHANISMS["ssa-feature-exp"], Form(3, query_dim=4, features=frozenset({"query"}))
+        )
         noise = torch.from_numpy(rng.uniform(0.1, 0.8, (4, MEMBERS)))
         answer = torch.from_numpy(rng.integers(0, 6, (4, MEMBERS)))
-        batches = [RetrievalBatch(normal(4, 6, 3), normal(4, 3), noise, answer) for _ in range(3)]
-        initial = search.initial_parameters(3, generators)
-        return lambda p, b: retrieval_loss(search.logits(p, b), b.target), initial, batches
-    model = SingleLayerAttention("ssa", position=name == "prompt")
-    tokens = Tokens(normal(5, 3), torch.ones(5, MEMBERS, dtype=torch.long), 4)
+
+        def asked() -> Inputs:
+            keys, query = normal(4, 6, 3), normal(4, 3)
+            token = torch.cat([query, noise.log().unsqueeze(1)], 1)
+            return Inputs(Tokens(token, noise.log()), Tokens(keys), count=6.0)
+
+        batches = [asked() for _ in range(3)]
+        return (
+            lambda p, b: choice_loss(search.scores(p, b), answer),
+            search.initial_parameters(generators),
+            batches,
+        )
+    model = Layer(MECHANISMS["ssa"], Form(3, position=name == "prompt"))
+    words = Tokens(normal(5, 3))
+    inputs = Inputs(words, words, count=4.0)
     count = 5 if name == "vocabulary" else 7
     target, weight = normal(count, 5).softmax(1), normal(count).softmax(0)
     batches = [Queries(target, weight)] * 3
@@ -55,7 +64,7 @@ def problem(name: str) -> tuple[Callable[[dict[str, Tensor], Any], Tensor], dict
         counts = torch.from_numpy(drawn)
         target = torch.where(counts > 0, target, 0.0)
         batches = [Queries(target / target.sum(1, keepdim=True), weight * s, node, counts) for s in (1.0, 0.5, 2.0)]
-    return lambda p, b: cross_entropy(model.logits(p, tokens), b), model.initial_parameters(5, 3, generators), batches
+    return lambda p, b: cross_entropy(model.scores(p, inputs), b), model.initial_parameters(generators), batches
 
 
 def main() -> None:

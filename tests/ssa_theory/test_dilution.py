@@ -10,7 +10,7 @@ from scipy import integrate
 from scipy.special import expit, log_softmax, logsumexp
 from scipy.stats import norm
 
-from ssa_theory import dilution as d
+from ssa_theory.theory import dilution as d
 
 NEEDLES, REST = st.integers(1, 5), st.integers(1, 60)
 TAU, GAP = st.floats(0, 30), st.floats(-3, 8)

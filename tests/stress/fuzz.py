@@ -68,7 +68,7 @@ TINY = {
     "graph": "--seeds 2 --steps 6 --control-steps 4 --variants vanilla ssa",
     "letters": "--preset smoke --seeds 2 --steps 4 --variants vanilla ssa",
     "les-miserables": "--preset smoke --seeds 2 --steps 2 --variants vanilla ssa",
-    "twins": "--seeds 3 --steps 8 --variants vanilla ssa",
+    "twins": "--seeds 3 --steps 8 --mechanisms vanilla ssa",
     "retrieval": "--seeds 2 --steps 6 --cooldown-steps 3 --held-out 4 --batch-size 4 --keys 6 --tested-keys 4 8",
     "length": "--seeds 2 --steps 6 --cooldown-steps 3 --held-out 2 --contexts 4 --batch-size 8 --train-lengths 4 8 "
     "--test-lengths 4 8 16",
@@ -354,6 +354,7 @@ def _prepare(really: bool, pictured: bool) -> None:
                 raise CutOff
 
             train.__module__ = experiment.train.__module__
+            train.__qualname__ = experiment.train.__qualname__  # stands for it: the same source
             cut = replace(experiment, train=train)
         EXPERIMENTS[name] = cut
 

@@ -4,11 +4,13 @@ temperature.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import networkx as nx
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
@@ -36,12 +38,16 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
         gap, error = float(one["cross_entropy_gap"][-1]), float(one["l1_error"])
         title = f"{name}, seed {int(dataset['shown_seed'])}\ngap {gap:.3f} nats, L1 {error:.3f}"
         matrices.append((title, one["learned_transition_matrix"]))
+    images = []
     for ax, (title, matrix) in zip(axes[0, 1:], matrices, strict=False):
         norm = PowerNorm(0.5, 0, 1)
         image = ax.imshow(matrix.values, cmap="viridis", norm=norm, interpolation="nearest")
+        images.append(image)
         ax.set_title(title)
         _label_nodes(ax, _short(seed["node"].values))
-    figure.colorbar(image, ax=axes[0, 1:].tolist(), label="transition probability", shrink=0.85)
+    figure.colorbar(
+        images[-1], ax=axes[0, 1:].tolist(), label="transition probability", shrink=0.85
+    )
     for ax in axes[0, 1 + len(matrices) :]:
         ax.set_visible(False)
 
@@ -82,7 +88,8 @@ def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
         graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     weight = np.array([d["weight"] for *_, d in graph.edges(data=True)])
     few = graph.number_of_edges() <= _ARROWS
-    arrows = {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"} if few else {"arrows": False}
+    shape: dict[str, Any] = {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"}
+    arrows = shape if few else {"arrows": False}
     size = 150 if named else 18
     nx.draw_networkx_edges(
         graph,
@@ -184,7 +191,8 @@ def _draw_norms(ax: Axes, dataset: xr.Dataset, config: GraphConfig) -> None:
     for place, name in enumerate(mechanisms):
         norms = dataset["weight_norm"].sel(mechanism=name).dropna("seed").values
         if len(norms) > 1 and np.ptp(norms) > 0:
-            body = ax.violinplot([norms], [place], widths=0.8, showextrema=False)["bodies"][0]
+            violin = ax.violinplot([norms], [place], widths=0.8, showextrema=False)
+            (body,) = cast(list[PolyCollection], violin["bodies"])  # stubs take them for one
             color = style(name)["color"]
             body.set(facecolor=color, alpha=0.25, edgecolor=color)
         band = dataset["weight_norm_band"].sel(mechanism=[name])

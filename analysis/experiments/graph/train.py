@@ -2,7 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import xarray as xr
@@ -167,7 +167,8 @@ def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> x
     # a row is uniform.
     neighbours = np.exp(dataset["row_entropy"]).round(6)
     tau = dataset["inverse_temperature"].where(~dataset["diverged"])
-    log_temperature = -np.log(tau.clip(min=SMALLEST_TAU))
+    # Cast, as numpy does not say that labels stay.
+    log_temperature = cast(xr.DataArray, -np.log(tau.clip(min=SMALLEST_TAU)))
     levels = np.unique(neighbours)
     by_level = xr.concat(
         [log_temperature.where(neighbours == level).mean("node") for level in levels],

@@ -1,0 +1,50 @@
+"""The processes of the benchmark: what each is given to do, and that none outlives an error."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from analysis.bench.config import BenchConfig
+from analysis.bench.peers import COMPILED, EAGER
+from analysis.bench.process import Child, Job, cores
+from analysis.bench.workloads import WorkloadName, workload
+from ssa_theory.ensemble import block_members
+
+Advance = Callable[[int], None]
+Tell = Callable[[str], None]
+"""Is told of each measurement, in a line."""
+UNMEASURED = "stopped before it was measured"
+
+
+def trainer(config: BenchConfig) -> str:
+    return COMPILED if config.compile else EAGER
+
+
+def block_of(config: BenchConfig, name: WorkloadName, device: torch.device) -> int:
+    """Models in one tensor program of this workload."""
+    needed = workload(name).bytes_per_member(getattr(torch, config.dtype))
+    return config.block_seeds or block_members(needed, device)
+
+
+def job(config: BenchConfig, device: torch.device, task: str, **changes: Any) -> Job:
+    common = {
+        name: getattr(config, name) for name in ("first_seed", "steps", "dtype", "min_seconds")
+    }
+    return Job(task, **(common | {"device": device.type, "core": cores()[0]} | changes))
+
+
+@contextmanager
+def children(jobs: Mapping[str, Job], advance: Advance) -> Iterator[dict[str, Child]]:
+    """The processes of these jobs, made ready one after another, so that none disturbs another;
+    ended at once on an error.
+    """
+    with ExitStack() as stack:
+        running = {}
+        for name, todo in jobs.items():
+            running[name] = Child(todo)
+            stack.callback(running[name].stop)
+            running[name].wait_ready()
+            advance(1)
+        yield running

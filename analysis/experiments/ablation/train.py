@@ -1,0 +1,278 @@
+"""Config and training of the ablation: the same question on two problems."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+import xarray as xr
+from pydantic import Field, model_validator
+
+from analysis.claims.statistics import mean_band, ratio
+from analysis.experiments.base import Progress
+from analysis.experiments.mechanisms import ComparedMechanisms, chosen
+from analysis.problems import DenoiseProblem, GraphProblem, Training, train_all
+from analysis.problems.sizes import block_size
+from analysis.store.config import TrainingConfig
+from ssa_theory import Stream, member_generator, resolve_device
+from ssa_theory.mechanism import VANILLA, Mechanism, Misfit
+from tasks.denoising import LONGEST_EXACT, DenoisingTask
+
+
+class AblationConfig(TrainingConfig):
+    """Leave temperatures out: on the bigrams of letters (query, key), and on denoising in growing
+    contexts (all three).
+    """
+
+    letters_mechanisms: ComparedMechanisms = Field(
+        (
+            "vanilla",
+            "ssa-constant",
+            "ssa-position",
+            "ssa-feature",
+            "ssa-feature-key",
+            "ssa-query",
+            "ssa-key",
+            "ssa-query-key",
+            "ssa-mlp-query",
+            "ssa-mlp-query-key",
+        ),
+        description="mechanisms to train on letters; vanilla is the peer",
+    )
+    letters_dim: int = Field(
+        12, ge=1, le=256, description="embedding dimension d of the 27 letters"
+    )
+    letters_learning_rate: float = Field(0.05, gt=0, description="step size of Adam on letters")
+    letters_steps: int = Field(600, ge=1, le=1_000_000, description="training steps on letters")
+    denoise_mechanisms: ComparedMechanisms = Field(
+        (
+            "vanilla",
+            "ssa-mlp-query",
+            "ssa-mlp-key",
+            "ssa-mlp-value",
+            "ssa-mlp-query-key",
+            "ssa-mlp",
+            "ssa-mlp-key-value",
+            "ssa-mlp-query-key-value",
+            "ssa-mlp-token",
+            "ssa-position",
+            "ssa",
+        ),
+        description="mechanisms to train on denoising; vanilla is the peer",
+    )
+    train_lengths: tuple[int, ...] = Field(
+        (4, 8, 12),
+        description="context lengths of denoising, in turn; up to 14 the Bayes baseline is exact",
+    )
+    longer_length: int = Field(
+        48, ge=2, le=512, description="longer context of the test, where Bayes is bracketed"
+    )
+    bracket_samples: int = Field(1000, ge=2, le=1_000_000, description="samples of that bracket")
+    denoise_learning_rate: float = Field(0.04, gt=0, description="step size of Adam on denoising")
+    denoise_steps: int = Field(
+        320, ge=1, le=1_000_000, description="denoising steps at the full step size"
+    )
+    cooldown_steps: int = Field(
+        80, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
+    )
+    batch_size: int = Field(32, ge=1, le=65536, description="fresh denoising samples a step")
+    held_out: int = Field(
+        256, ge=2, le=1_000_000, description="held-out denoising samples per seed"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AblationConfig":
+        lengths = self.train_lengths
+        self.require_distinct("train_lengths")
+        if wrong := [n for n in lengths if not 1 <= n <= LONGEST_EXACT]:
+            raise ValueError(
+                f"train_lengths must lie in [1, {LONGEST_EXACT}], where Bayes is exact, got "
+                f"{wrong[0]}: choose others"
+            )
+        if self.longer_length <= max(lengths):
+            raise ValueError(
+                "longer_length must exceed the training lengths, got "
+                f"{self.longer_length} for {lengths}: raise it"
+            )
+        for problem, mechanisms in (*self.letters, self.denoise):
+            for mechanism in mechanisms:
+                problem.layer(mechanism)
+        return self
+
+    @property
+    def letters(self) -> list[tuple[GraphProblem, list[Mechanism]]]:
+        """The bigrams of English letters, with the mechanisms that are trained on them.
+
+        Each row weighs as often as its letter occurs: the loss is the cross-entropy of predicting
+        the text. All queries see the same n, so that W absorbs position terms; they act only in
+        mechanisms that have no other.
+        """
+        plain = GraphProblem(
+            family="letters", dim=self.letters_dim, row_weights="stationary", log_frequency=True
+        )
+        mechanisms = chosen(self.letters_mechanisms)
+        by_position = [m for m in mechanisms if not _fits(plain, m)]
+        others = [m for m in mechanisms if m not in by_position]
+        return [(plain, others), (replace(plain, position=True), by_position)]
+
+    @property
+    def denoise(self) -> tuple[DenoiseProblem, list[Mechanism]]:
+        """Denoising from the last token, with the mechanisms that are trained on it.
+
+        A constant query would make the query temperature a constant that W absorbs.
+        """
+        task = DenoisingTask(length=self.longer_length)
+        problem = DenoiseProblem(task, "last", self.batch_size, self.held_out, self.train_lengths)
+        return problem, chosen(self.denoise_mechanisms)
+
+    def training(self, part: str) -> Training:
+        """How every model of a part is trained."""
+        common = {"dtype": self.dtype, "compile": self.compile}
+        if part == "letters":
+            return Training(self.letters_steps, self.letters_learning_rate, **common)
+        return Training(
+            self.denoise_steps, self.denoise_learning_rate, self.cooldown_steps, **common
+        )
+
+
+_ABOUT = {
+    "excess": "letters: cross-entropy above H* (nats); denoise: risk above Bayes (per coordinate), "
+    "mean over train_lengths",
+    "relative_excess": "mean excess over that of the part's vanilla attention, paired over seeds: "
+    "0 for Bayes, 1 for vanilla",
+    "l1_error": "letters: L1 distance between learned and true rows, weighted by letter frequency; "
+    "NaN: not letters",
+    "relative_l1": "mean L1 error over that of vanilla attention, paired over seeds; NaN: not "
+    "letters",
+    "risk": "denoise: risk given the seed's held-out samples up to the training lengths, squared "
+    "error on them beyond (per coordinate); NaN: not denoise",
+    "held_out_bayes": "exact Bayes risk given the seed's held-out samples, its posterior variance; "
+    "NaN: beyond train_lengths",
+    "bayes_lower": "lower end of a 95 % interval of the Bayes risk; beyond the training lengths, "
+    "of a certified bracket",
+    "bayes_upper": "upper end of the same",
+    "shrunk": "risk of the best multiple of the mean token, in closed form",
+    "additive": "least risk of any sum of phi(x_i), by quadrature: bounds any value gate under "
+    "uniform attention",
+    "additive_relative_excess": "relative excess that the least risk of any sum of phi(x_i) has",
+    "entropy_rate": "H* of the letters, the cross-entropy of the true bigrams (nats)",
+    "added_parameters": "parameters beyond those of the part's vanilla attention, counted",
+    "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
+}
+
+
+def seeds_per_block(config: AblationConfig) -> int:
+    """By the memory of one seed in the larger of the problems."""
+    letters = config.letters[0][0].bytes_per_seed(config.training("letters"))
+    denoise = config.denoise[0].bytes_per_seed(config.training("denoise"))
+    return block_size(config, max(letters, denoise))
+
+
+def train(config: AblationConfig, progress: Progress) -> xr.Dataset:
+    """Train every mechanism of each part on every seed."""
+    device, count = resolve_device(config.device), {}
+    count["letters"] = len(config.letters_mechanisms)
+    count["denoise"] = len(config.denoise_mechanisms)
+    total = sum(n * config.training(part).total_steps for part, n in count.items())
+    what = f"training {config.seeds} seeds x {sum(count.values())} models"
+    advance = progress(what, total)
+    parts = [part(config, device, advance) for part in (_letters, _denoise)]
+    return xr.concat(parts, "mechanism", data_vars="minimal", join="exact")
+
+
+def summarise(config: AblationConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add the exact baselines, and what the figure shows: ratios and means with 95 % intervals."""
+    _add_baselines(config, dataset)
+    peer = [f"{part}-{VANILLA}" for part in dataset["part"].values]
+    for name, own in (("relative_excess", "excess"), ("relative_l1", "l1_error")):
+        pairs = zip(dataset[own].values, dataset[own].sel(mechanism=peer).values, strict=True)
+        bands = [ratio(x, y) for x, y in pairs]
+        values = [[e.value, e.low, e.high] for e in bands]
+        dataset[name] = (("mechanism", "estimate"), values)
+    dataset["risk_band"] = mean_band(dataset["risk"].sel(mechanism=dataset["part"] == "denoise"))
+    for name, about in _ABOUT.items():
+        dataset[name].attrs["description"] = about
+    return dataset
+
+
+def _add_baselines(config: AblationConfig, dataset: xr.Dataset) -> None:
+    """The Bayes risk of every length, exact or in a bracket, and the closed-form risks."""
+    exact, task = mean_band(dataset["held_out_bayes"]).values, config.denoise[0].task
+    # Whatever the seeds of the run, the same bracket.
+    generator = member_generator(0, Stream.EVALUATION)
+    bracket = task.bayes_bracket(config.bracket_samples, generator)
+    lower = bracket.lower.value - 1.96 * bracket.lower.error
+    upper = bracket.upper.value + 1.96 * bracket.upper.error
+    dataset["bayes_lower"] = ("length", [*exact[:-1, 1], lower])
+    dataset["bayes_upper"] = ("length", [*exact[:-1, 2], upper])
+    for name in ("shrunk", "additive"):
+        risks = [replace(task, length=n).risk(name) for n in dataset["length"].values.tolist()]
+        dataset[name] = ("length", risks)
+    bound = dataset["additive"].values[:-1].mean() - exact[:-1, 0].mean()
+    vanilla = dataset["excess"].sel(mechanism=f"denoise-{VANILLA}").mean().item()
+    dataset["additive_relative_excess"] = bound / vanilla
+
+
+def _letters(
+    config: AblationConfig, device: torch.device, advance: Callable[[int], None]
+) -> xr.Dataset:
+    """The excess cross-entropy of every mechanism, and its L1 error weighted as the loss is."""
+    training = config.training("letters")
+    parts: list[xr.Dataset] = []
+    for problem, mechanisms in config.letters:
+        if mechanisms:
+            measured = train_all(
+                problem,
+                mechanisms,
+                config.seed_range,
+                training,
+                device,
+                record=(training.steps,),
+                progress=advance,
+            )
+            apart = abs(measured["learned_transition_matrix"] - measured["transition_matrix"])
+            by_row = measured["stationary_distribution"] * apart.sum("next", skipna=False)
+            kept = measured[["diverged"]].assign(
+                excess=measured["cross_entropy_gap"].isel(step=-1, drop=True),
+                l1_error=by_row.sum("node", skipna=False).transpose("mechanism", "seed"),
+            )
+            kept = kept.drop_vars(["node", "next"], errors="ignore")
+            parts.append(_labelled("letters", kept, problem, mechanisms))
+    joined = xr.concat(parts, "mechanism", join="exact")
+    rate = config.letters[0][0].tasks([0])[0].entropy_rate
+    names = [f"letters-{m.name}" for m in chosen(config.letters_mechanisms)]
+    return joined.sel(mechanism=names).assign(entropy_rate=rate)
+
+
+def _denoise(
+    config: AblationConfig, device: torch.device, advance: Callable[[int], None]
+) -> xr.Dataset:
+    """The risk of every mechanism by context length."""
+    problem, mechanisms = config.denoise
+    training = config.training("denoise")
+    measured = train_all(
+        problem, mechanisms, config.seed_range, training, device, record=(), progress=advance
+    )
+    kept = measured[["excess", "risk", "diverged", "bayes_by_length"]]
+    kept = kept.rename(bayes_by_length="held_out_bayes")
+    return _labelled("denoise", kept, problem, mechanisms)
+
+
+def _labelled(
+    part: str,
+    dataset: xr.Dataset,
+    problem: GraphProblem | DenoiseProblem,
+    mechanisms: Sequence[Mechanism],
+) -> xr.Dataset:
+    """With mechanisms named by part and name, and the parameters that they add."""
+    added = [m.added_parameters(problem.form) for m in mechanisms]
+    names = [f"{part}-{m.name}" for m in mechanisms]
+    labelled = dataset.assign_coords(mechanism=names, part=("mechanism", [part] * len(names)))
+    return labelled.assign(added_parameters=("mechanism", added))
+
+
+def _fits(problem: GraphProblem, mechanism: Mechanism) -> bool:
+    try:
+        problem.layer(mechanism)
+    except Misfit:
+        return False
+    return True

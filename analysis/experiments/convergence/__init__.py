@@ -1,0 +1,29 @@
+"""How many steps to a given loss: does selective attention optimise faster, at its own best step
+size and at vanilla's?
+"""
+
+from analysis.experiments.base import Experiment
+from analysis.experiments.convergence import claims, config, figure, train
+
+CONVERGENCE = Experiment(
+    name="convergence",
+    question="How many steps to a given loss: does selective attention optimise faster?",
+    caption="Columns: the graded graph, the letters of English text, and the control, the graded "
+    "graph with d = K. Top: cross-entropy above Bayes by step, each mechanism at its own best "
+    "learning rate for the level of the dotted line. Middle: restricted mean of the steps to that "
+    "level by learning rate; a run that never reaches it counts as the budget (dotted). Bottom: "
+    "ratio of restricted mean steps, mechanism / vanilla, to each level, at each mechanism's own "
+    "best learning rate (large marks) and at vanilla's best (small); hollow marks: some run did "
+    "not reach the level; no mark: none did. Learning rates are chosen on the first quarter of the "
+    "seeds; means and 95 % intervals are over the rest.",
+    config=config.ConvergenceConfig,
+    train=train.train,
+    seeds_per_block=train.seeds_per_block,
+    summarise=train.summarise,
+    draw=figure.draw,
+    judge=claims.judge,
+    presets={
+        "smoke": {"seeds": 4, "steps": 60, "letters_steps": 20, "control_steps": 60},
+        "large": {"seeds": 512},
+    },
+)

@@ -1,0 +1,62 @@
+"""The settings of the convergence experiment."""
+
+from pydantic import Field, model_validator
+
+from analysis.experiments.settings import ChainsConfig, Setting
+
+
+class ConvergenceConfig(ChainsConfig):
+    """Learn transition matrices at several learning rates; count the steps to fixed shares of the
+    initial loss.
+    """
+
+    seeds: int = Field(
+        88,
+        ge=2,
+        le=10_000_000,
+        description="number of seeds; the first quarter chooses learning rates, the rest reports",
+    )
+    steps: int = Field(
+        400,
+        ge=1,
+        le=1_000_000,
+        description="training steps on the graded graph, every run's budget",
+    )
+    letters_steps: int = Field(
+        200, ge=0, le=1_000_000, description="training steps on the letters; 0: skip them"
+    )
+    control_steps: int = Field(
+        400, ge=0, le=1_000_000, description="training steps with d = K; 0: skip this control"
+    )
+    learning_rates: tuple[float, ...] = Field(
+        (0.03, 0.1, 0.3, 1.0, 3.0), description="step sizes of Adam, each tried by every mechanism"
+    )
+    levels: tuple[float, ...] = Field(
+        (0.75, 0.5, 0.25, 0.0625),
+        description="losses to reach, as shares of the cross-entropy gap at initialisation, each "
+        "in (0, 1)",
+    )
+    shown_level: float = Field(
+        0.5, description="the level (one of levels) of the curves by learning rate and by step"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ConvergenceConfig":
+        self.require_distinct("learning_rates", "levels")
+        if wrong := [rate for rate in self.learning_rates if not rate > 0]:
+            raise ValueError(f"learning_rates must be positive, got {wrong}: each is a step size")
+        if wrong := [level for level in self.levels if not 0 < level < 1]:
+            raise ValueError(
+                f"levels must lie in (0, 1), got {wrong}: each is a share of the initial gap"
+            )
+        self.require_listed("shown_level", "levels")
+        return self
+
+    @property
+    def settings(self) -> list[Setting]:
+        return super().settings + ([self.control(self.control_steps)] if self.control_steps else [])
+
+    @property
+    def tuning_seeds(self) -> int:
+        """How many seeds, the first ones, choose the learning rates and report nothing."""
+        return max(1, self.seeds // 4)

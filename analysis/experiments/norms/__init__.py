@@ -1,0 +1,29 @@
+"""Are norms smaller, and rows spikier, with a query temperature, at equal steps and equal loss?"""
+
+from analysis.experiments.base import Experiment
+from analysis.experiments.norms import claims, figure, train
+
+NORMS = Experiment(
+    name="norms",
+    question="Is the norm distribution of W and of tokens smaller, and the attention spikier, "
+    "with a query temperature?",
+    caption="Rows: the graded graph and the letters of English text, each after equal steps and at "
+    "equal loss, where each model first reaches the loss at which the slowest model of its seed "
+    "has made nine tenths of its progress. Columns: distributions of the spectral norm of W over "
+    "models, and of the token norm ||W^T e_i|| and the effective logit scale tau_i ||W^T e_i|| "
+    "over the tokens of all models (extremes in the outer bins), dashed lines at the means, marks "
+    "above with their 95 % intervals over seeds; effective support exp(entropy) of each learned "
+    "row against that of its target, means with 95 % intervals; and the norm of W by the share of "
+    "the slowest model's progress. A softmax row is spiky, never sparse.",
+    config=train.NormsConfig,
+    train=train.train,
+    seeds_per_block=train.seeds_per_block,
+    summarise=train.summarise,
+    draw=figure.draw,
+    judge=claims.judge,
+    presets={
+        "smoke": {"seeds": 4, "steps": 60, "letters_steps": 20},
+        "paper": {"seeds": 128},
+        "large": {"seeds": 1024},
+    },
+)

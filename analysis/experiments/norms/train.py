@@ -1,0 +1,168 @@
+"""Train models with and without a query temperature; measure them at equal steps and equal loss."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from pydantic import Field
+
+from analysis.claims.statistics import mean_band
+from analysis.experiments.base import Progress
+from analysis.experiments.mechanisms import chosen
+from analysis.experiments.settings import ChainsConfig, Setting, train_settings
+from analysis.problems.anatomy import ANATOMY, anatomy
+from analysis.problems.base import DIVERGED, fit
+from analysis.problems.curves import common_loss, interpolate
+from analysis.problems.rows import ROW_MEASURES
+from analysis.problems.sizes import block_size, check_result_fits
+
+
+class NormsConfig(ChainsConfig):
+    """Learn transition matrices with and without a query temperature; compare what the models are
+    made of.
+    """
+
+    nodes: int = Field(8, ge=4, le=512, description="number of nodes K of the graded graph")
+    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
+
+
+COMPARISONS = ("steps", "loss")
+PROGRESS = (0.5, 0.75, 0.9, 0.95, 0.99)
+"""Shares of the slowest model's progress at which the norm is drawn."""
+COMMON_PROGRESS = 0.9
+"""That of the common loss: where a model stalls its norm still grows, which would count against it.
+"""
+_MEAN = {
+    "mean_token_norm": "mean over tokens of token_norm",
+    "mean_logit_scale": "mean over tokens of logit_scale",
+    "sharp_support": "mean effective_support of the quarter of rows whose target is sharpest",
+    "blunt_support": "mean effective_support of the quarter of rows whose target is bluntest",
+}
+_GUARDS = {
+    k: v.about
+    for k, v in (ROW_MEASURES | DIVERGED).items()
+    if k in ("diverged", "underflow", "rank_deficient")
+}
+_WHERE = "at the last step (comparison steps), or where the model first reaches the common loss "
+_ABOUT = {
+    **_GUARDS,
+    **{k: f"{v.about}; {_WHERE}(comparison loss)" for k, v in ANATOMY.items()},
+    **{k: f"{about}; {_WHERE}(comparison loss)" for k, about in _MEAN.items()},
+    "cross_entropy_gap": "cross-entropy above Bayes at the recorded steps (nats)",
+    "weight_norm_by_step": "spectral norm ||W||_2 at the recorded steps",
+    "weight_norm_by_progress": "spectral norm ||W||_2 where the model first reaches the loss at "
+    "which the slowest model of its seed has made that share of its progress",
+    "step": "the recorded steps, denser at the start",
+    "common_loss": "cross-entropy gap (nats) at which the seed's slowest model has made "
+    f"{COMMON_PROGRESS:g} of its progress; NaN: see `unmatched`",
+    "common_loss_step": "step at which the model first reaches the common loss, interpolated "
+    "between recorded steps",
+    "unmatched": "whether the seed has no common loss: a model diverged, or ended no better than "
+    "it began",
+    "target_support": "exp(entropy) of each row of P*: its effective number of next tokens",
+    "row_group": "sharp (the quarter of rows of least target_support), blunt (that of most), or "
+    "middle",
+    "label": "the name of each token",
+}
+
+
+def seeds_per_block(config: NormsConfig) -> int:
+    """By the memory of one seed in the largest setting, its recorded measures included."""
+    sizes = [
+        s.problem.bytes_per_seed(config.training(s, config.learning_rate))
+        + 16 * len(_recorded(s.steps)) * len(ANATOMY) * s.problem.size
+        for s in config.settings
+    ]
+    check_result_fits(config.seeds * len(config.mechanisms) * sum(sizes) // 8)
+    return block_size(config, max(sizes))
+
+
+def train(config: NormsConfig, progress: Progress) -> xr.Dataset:
+    """Train every mechanism on every seed and setting; measure weights and rows at equal steps and
+    at equal loss.
+    """
+    return train_settings(config, progress, _train_setting, {"label": "", "row_group": ""})
+
+
+def summarise(config: NormsConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add descriptions, and what the figure shows: means with 95 % intervals over seeds."""
+    for name, about in _ABOUT.items():
+        dataset[name].attrs["description"] = about
+    for name in ("weight_norm", *_MEAN, "effective_support", "weight_norm_by_progress"):
+        dataset[f"{name}_band"] = mean_band(dataset[name])
+    return dataset
+
+
+def _recorded(steps: int) -> np.ndarray:
+    """At most 41 steps, dense at the start, where loss and norm move fast."""
+    return np.unique(np.rint(steps * np.linspace(0, 1, 41) ** 2).astype(int))
+
+
+def _train_setting(
+    config: NormsConfig, setting: Setting, device: torch.device, advance: Callable[[int], None]
+) -> xr.Dataset:
+    """One setting's part of the result."""
+    problem, step = setting.problem, _recorded(setting.steps)
+    training = config.training(setting, config.learning_rate)
+    block, task = problem.block(config.seed_range, training, device), problem.tasks([0])[0]
+    models, rows = chosen(config.mechanisms), []
+    for layer in map(problem.layer, models):
+        measure = partial(anatomy, block, layer)
+        fitted = fit(
+            block, layer, training, record=step.tolist(), measure=measure, progress=advance
+        )
+        final = block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
+        rows.append(fitted.by_member(fitted.history | {name: final[name] for name in _GUARDS}))
+    values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    gap, norm = values["cross_entropy_gap"], values["weight_norm"]
+    level, place = common_loss(gap, COMMON_PROGRESS)
+    common_step = interpolate(np.broadcast_to(step.astype(float), gap.shape), place)
+    by_progress = [interpolate(norm, common_loss(gap, share)[1]) for share in PROGRESS]
+    by_model, group = ("mechanism", "seed"), row_groups(task.row_entropy)
+    dataset = xr.Dataset(
+        {
+            **{name: (by_model, values[name]) for name in _GUARDS},
+            "cross_entropy_gap": ((*by_model, "record"), gap),
+            "weight_norm_by_step": ((*by_model, "record"), norm),
+            "weight_norm_by_progress": ((*by_model, "progress"), np.stack(by_progress, axis=-1)),
+            "step": ("record", step.astype(float)),
+            "common_loss": ("seed", level),
+            "common_loss_step": (by_model, common_step),
+            "unmatched": ("seed", np.isnan(level)),
+            "target_support": ("node", np.exp(task.row_entropy)),
+            "row_group": ("node", group),
+            "label": ("node", list(task.labels)),
+        },
+        {
+            "mechanism": [m.name for m in models],
+            "seed": list(config.seed_range),
+            "node": np.arange(task.nodes),
+            "record": np.arange(len(step)),
+            "comparison": list(COMPARISONS),
+            "progress": list(PROGRESS),
+        },
+    )
+    for name, measure in ANATOMY.items():
+        compared = np.stack([values[name][:, :, -1], interpolate(values[name], place)], axis=-1)
+        dataset[name] = ((*by_model, *measure.dims, "comparison"), compared)
+    for name in ("token_norm", "logit_scale"):
+        dataset[f"mean_{name}"] = dataset[name].mean("node", skipna=False)
+    for name in ("sharp", "blunt"):
+        rows = dataset["effective_support"].isel(node=group == name)
+        dataset[f"{name}_support"] = rows.mean("node", skipna=False)
+    return dataset
+
+
+def row_groups(row_entropy: Float[np.ndarray, " node"]) -> np.ndarray:
+    """sharp for the quarter of rows of least entropy, blunt for the quarter of most, middle
+    between. Needs 4 rows.
+    """
+    quarter = len(row_entropy) // 4
+    order = np.argsort(row_entropy, kind="stable")
+    groups = np.full(len(row_entropy), "middle")
+    groups[order[:quarter]], groups[order[-quarter:]] = "sharp", "blunt"
+    return groups

@@ -1,0 +1,108 @@
+"""The flags of the command line: every field of a config is one, from its type and description."""
+
+from collections.abc import Sequence
+from dataclasses import field, make_dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import BaseModel
+
+from analysis.experiments import EXPERIMENTS, Experiment, Preset
+from analysis.experiments.base import PRESETS
+from analysis.store.config import TrainingConfig
+
+OUT = (
+    Path,
+    Path("results"),
+    "folder of the results; each experiment has its own below it",
+)
+"""The type of a flag, its default, and its help."""
+_RUN = {
+    "preset": (Preset, "paper", "defaults: smoke (seconds), paper (64+ seeds), large"),
+    "out": OUT,
+    "fresh": (bool, False, "run even if the stored result is unchanged"),
+    "workers": (int, 1, "processes that share the experiments, or the blocks of one"),
+    "scheduler": (
+        str | None,
+        None,
+        "address of a running Dask cluster, such as tcp://host:8786",
+    ),
+}
+
+
+def parse(
+    command: str,
+    arguments: Sequence[str],
+    description: str | None = None,
+    config: BaseModel | None = None,
+    **flags: tuple[Any, Any, str],
+) -> Any:
+    """The flags of a command as attributes; those of a config are its fields, in `config`.
+
+    config: gives the defaults. Ends the process, with code 2, at a flag that it does not know.
+    """
+    given = [] if config is None else [("config", type(config), config, tyro.conf.arg(name=""))]
+    given += [(k, kind, value, tyro.conf.arg(help=h)) for k, (kind, value, h) in flags.items()]
+    fields = [(k, Annotated[kind, about], field(default=v)) for k, kind, v, about in given]
+    return tyro.cli(
+        make_dataclass(command.split()[0].capitalize(), fields),
+        args=list(arguments),
+        prog=f"ssa-theory {command}",
+        description=description,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
+    """The flags of a run; the defaults of the config's fields come from the preset."""
+    preset = next((b for a, b in pairwise(flags) if a == "--preset"), "paper")
+    preset = next((a.split("=", 1)[1] for a in flags if a.startswith("--preset=")), preset)
+    known = preset if preset in PRESETS else "paper"  # an unknown one is refused below
+    command = f"run {experiment.name}"
+    return parse(command, flags, experiment.question, experiment.preset(known), **_RUN)
+
+
+def named(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
+    """The experiments named before the first flag, and the flags.
+
+    Raises ValueError for an unknown one, and for none, unless help is what is wanted.
+    """
+    split = next((i for i, a in enumerate(arguments) if a.startswith("-")), len(arguments))
+    names, flags = list(arguments[:split]), list(arguments[split:])
+    if names == ["all"]:
+        names = list(EXPERIMENTS)
+    choice = f"choose from {', '.join(EXPERIMENTS)}, or all"
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise ValueError(f"unknown experiment {name!r}: {choice}")
+    if not names and not {"-h", "--help"} & set(flags):
+        raise ValueError(f"no experiment was named: {choice}")
+    return [EXPERIMENTS[name] for name in dict.fromkeys(names)], flags
+
+
+def flags_of(
+    experiment: Experiment, experiments: Sequence[Experiment], flags: Sequence[str]
+) -> list[str]:
+    """The flags without those that only others of the named experiments have, of the ones that most
+    have in common.
+
+    So `run all --device cpu` runs what has no device, too; a flag that no experiment named has is
+    refused as any unknown one.
+    """
+    elsewhere = {
+        name
+        for other in experiments
+        for name in other.config.model_fields
+        if name in TrainingConfig.model_fields
+    }
+    theirs = elsewhere - set(experiment.config.model_fields)
+    kept, own = [], True
+    for word in flags:
+        if word.startswith("--"):
+            name = word.split("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+            own = name not in theirs
+        if own:
+            kept.append(word)
+    return kept

@@ -1,0 +1,408 @@
+"""Attention as a module: several heads that wear a mechanism, the parts of which act with the heads
+as members.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from ssa_theory.mechanism import Form, Mechanism, Misfit, Parameters, Part, Role, View, mechanism
+from ssa_theory.mechanism.normalizers import Softmax
+from ssa_theory.mechanism.parts import own
+from ssa_theory.mechanism.score_maps import Bilinear
+
+ROLES: tuple[Role, ...] = ("query", "key", "value")
+
+
+def form_of_heads(
+    dim: int,
+    heads: int,
+    *,
+    position: bool = True,
+    labels: Mapping[str, int] | None = None,
+    trained_length: int | None = None,
+) -> Form:
+    """The form of one head of a module: tokens of width dim, queries, keys and values of width d_k
+    = dim / heads, and a given scalar for whatever part reads one.
+
+    Raises ValueError for sizes < 1, and heads that do not divide dim.
+    """
+    if dim < 1 or heads < 1 or dim % heads:
+        raise ValueError(
+            f"heads must divide dim, both at least 1, got dim={dim} and heads={heads}: change one"
+        )
+    return Form(
+        dim=dim // heads,
+        query_dim=dim,
+        key_dim=dim,
+        values=True,
+        over_root_dim=True,
+        position=position,
+        features=frozenset(ROLES),
+        labels=dict(labels or {}),
+        trained_length=trained_length,
+    )
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention that wears a mechanism; see `Mechanism` for the whole formula.
+
+        q_i = x_i W_q,  k_j = x_j W_k,  s(x_i, x_j) = q_i . k_j / sqrt(d_k),
+        y_i = concatenated over heads of g(x_i) * sum_j p_ij tau_v(x_j) W_v x_j,  times W_o.
+
+    Every head has parameters of its own, but for those that a part names in `shared_by_heads`: an
+    MLP of a part is one for all heads, with a read-out for each. With a score map that has a map of
+    the keys, such as QK norm, W_k is that map, and scores are not divided by sqrt(d_k). Without
+    parts the layer is `torch.nn.functional.scaled_dot_product_attention` between its projections;
+    with temperatures alone it still is, of projections that they scale. All other mechanisms form
+    the rows one by one.
+
+    n counts the keys that a token sees as a query: 1..L under the causal mask, L without. Of a
+    padded batch it counts real tokens only.
+
+    dim: width of the tokens. heads: H, each of d_k = dim / H. mechanism: one, or its name. causal:
+    whether a token sees itself and earlier ones only. bias: of the four projections. position:
+    whether position terms act. labels: for each kind of label that the mechanism reads, how many
+    there are. trained_length: the longest context of training, for schedules that ask.
+
+    Parts are drawn with torch's global generator; on the meta device there is nothing to draw.
+    Raises ValueError for sizes < 1, heads that do not divide dim and unknown mechanisms, and Misfit
+    where the mechanism has nothing to act on.
+
+    >>> SelfAttention(64, heads=4, mechanism="ssa").added_parameters()
+    136
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 1,
+        mechanism: str | Mechanism = "ssa",
+        *,
+        causal: bool = True,
+        bias: bool = False,
+        position: bool = True,
+        labels: Mapping[str, int] | None = None,
+        trained_length: int | None = None,
+    ) -> None:
+        super().__init__()
+        form = form_of_heads(
+            dim, heads, position=position, labels=labels, trained_length=trained_length
+        )
+        self.dim, self.heads, self.causal, self.form = dim, heads, causal, form
+        self.mechanism = _named(mechanism).fitted(form)
+        self.fused = self.mechanism == replace(
+            self.mechanism,
+            score=Bilinear(),
+            shift=None,
+            bias=None,
+            normalizer=Softmax(),
+            gate=None,
+        )
+        self._reads_features = _differs(self.mechanism, replace(form, features=frozenset()))
+        self._reads_labels = frozenset(
+            label
+            for label in form.labels
+            if _differs(
+                self.mechanism,
+                replace(form, labels={k: v for k, v in form.labels.items() if k != label}),
+            )
+        )
+        self.query, self.key, self.value, self.output = (
+            nn.Linear(dim, dim, bias=bias) for _ in range(4)
+        )
+        self.parts = nn.ModuleDict(
+            {name: self._drawn(name, part) for name, part in self.mechanism.parts().items()}
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length dim"],
+        features: Float[Tensor, "batch length"] | None = None,
+        labels: Mapping[str, Int[Tensor, "batch length"]] | None = None,
+        padding: Bool[Tensor, "batch length"] | None = None,
+    ) -> Float[Tensor, "batch length dim"]:
+        """The layer's output.
+
+        features: the given scalar of every token, for mechanisms that read one. labels: integers by
+        name. padding: which tokens are real; what stands at others is not read, and a token that
+        sees no real one attends to nothing. Raises ValueError for inputs of other sizes, and for
+        inputs that the mechanism lacks, or has no use for.
+        """
+        batch = self._batch(x, features, labels, padding)
+        value = self._scaled("value", batch)
+        if self.fused:
+            query, key = self._scaled("query", batch), self._scaled("key", batch)
+            if batch.blind is None:
+                y = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+            else:
+                y = F.scaled_dot_product_attention(query, key, value, attn_mask=batch.attended)
+                y = y.masked_fill(batch.blind, 0.0)
+        else:
+            y = self._rows(batch).to(value.dtype) @ value
+        if self.mechanism.gate is not None:
+            gate = self.mechanism.gate(self._own("gate"), batch.tokens)
+            y = y * self._by_head(gate, batch).to(y.dtype)
+        return self.output(y.transpose(1, 2).flatten(2))
+
+    def attention(
+        self,
+        x: Float[Tensor, "batch length dim"],
+        features: Float[Tensor, "batch length"] | None = None,
+        labels: Mapping[str, Int[Tensor, "batch length"]] | None = None,
+        padding: Bool[Tensor, "batch length"] | None = None,
+    ) -> Float[Tensor, "batch head length length"]:
+        """The attention rows themselves, before value temperatures."""
+        return self._rows(self._batch(x, features, labels, padding))
+
+    def inverse_temperature(
+        self,
+        role: Role,
+        x: Float[Tensor, "batch length dim"],
+        features: Float[Tensor, "batch length"] | None = None,
+        labels: Mapping[str, Int[Tensor, "batch length"]] | None = None,
+        padding: Bool[Tensor, "batch length"] | None = None,
+    ) -> Float[Tensor, "batch head length"]:
+        """tau of every token in a role, ones without a temperature."""
+        batch = self._batch(x, features, labels, padding)
+        tau = self._tau(role, batch)
+        if tau is None:
+            return x.new_ones(x.shape[0], self.heads, x.shape[1])
+        return self._by_head(tau.unsqueeze(1), batch).squeeze(-1)
+
+    def added_parameters(self) -> int:
+        """How many parameters the mechanism adds to the vanilla layer."""
+        return sum(p.numel() for p in self.parts.parameters())
+
+    def extra_repr(self) -> str:
+        """What `print` shows of the layer beside its parts."""
+        name, causal = self.mechanism.name, self.causal
+        return f"dim={self.dim}, heads={self.heads}, mechanism={name!r}, causal={causal}"
+
+    def _drawn(self, name: str, part: Part) -> nn.ParameterDict:
+        """The parameters of a part at their start, (..., head)."""
+        like, role = self.query.weight, self.mechanism.role(name)
+        shapes = part.shapes(role, self.form)
+        size = {k: 1 if k in part.shared_by_heads else self.heads for k in shapes}
+        if like.is_meta or isinstance(like, FakeTensor):
+            drawn = {k: like.new_empty(*shape, size[k]) for k, shape in shapes.items()}
+        else:
+            # Head by head, so that the heads' draws of what they share are not all held at once.
+            each: dict[str, list[Tensor]] = {k: [] for k in shapes}
+            for seed in torch.randint(2**62, (self.heads,), device="cpu").tolist():
+                start = part.initial(role, self.form, [np.random.default_rng(seed)])
+                for k, values in each.items():
+                    values += [start[k]] if len(values) < size[k] else []
+            drawn = {k: torch.cat(v, -1).to(like) for k, v in each.items()}
+        return nn.ParameterDict({k: nn.Parameter(v) for k, v in drawn.items()})
+
+    def _own(self, name: str) -> Parameters:
+        """Of one part, by their short names."""
+        if name not in self.parts:
+            return {}
+        return dict(cast(nn.ParameterDict, self.parts[name]).items())
+
+    def _batch(
+        self,
+        x: Tensor,
+        features: Tensor | None,
+        labels: Mapping[str, Tensor] | None,
+        padding: Tensor | None,
+    ) -> "_Batch":
+        """What the parts see of a batch."""
+        self._check(x, features, labels, padding)
+        size, length = x.shape[:2]
+        attended = blind = None
+        seen = (
+            torch.ones(length, length, dtype=torch.bool, device=x.device) if self.causal else None
+        )
+        seen = None if seen is None else seen.tril()
+        if padding is not None:
+            x = x.masked_fill(padding.logical_not().unsqueeze(-1), 0.0)
+            features = None if features is None else features.masked_fill(padding.logical_not(), 0)
+            labels = {k: v.masked_fill(padding.logical_not(), 0) for k, v in (labels or {}).items()}
+            real = padding.view(size, 1, 1, length).expand(-1, -1, length, -1)
+            attended = real if seen is None else real & seen
+            blind = attended.any(-1, keepdim=True).logical_not()
+            attended = attended | blind  # a row without a key is NaN, and is set to zero at the end
+            # A token that sees no key has n = 1 for want of another: log 0 is infinite.
+            count = padding.cumsum(1) if self.causal else padding.sum(1, keepdim=True)
+            count = count.expand(-1, length).clamp(min=1).reshape(-1, 1)
+        elif self.causal:
+            attended = None if seen is None else seen.view(1, 1, length, length)
+            count = torch.arange(1, length + 1, device=x.device).repeat(size).unsqueeze(1)
+        else:
+            count = float(max(length, 1))
+        if isinstance(count, Tensor):
+            count = count.to(_precise(x.dtype))  # float16 counts to 65504
+        projected: dict[Role, Tensor] = {
+            role: getattr(self, role)(x)
+            .view(size, length, self.heads, self.form.dim)
+            .transpose(1, 2)
+            for role in ROLES
+        }
+        return _Batch(
+            size,
+            length,
+            x.reshape(size * length, self.dim, 1),
+            projected,
+            None if features is None else features.reshape(-1, 1),
+            {k: v.reshape(-1, 1).expand(-1, self.heads) for k, v in (labels or {}).items()},
+            count,
+            attended,
+            blind,
+        )
+
+    def _check(
+        self,
+        x: Tensor,
+        features: Tensor | None,
+        labels: Mapping[str, Tensor] | None,
+        padding: Tensor | None,
+    ) -> None:
+        if x.ndim != 3 or x.shape[-1] != self.dim:
+            raise ValueError(
+                f"tokens must have the shape (batch, length, {self.dim}), got {tuple(x.shape)}: "
+                "match the layer's dim"
+            )
+        name = self.mechanism.name
+        if self._reads_features and features is None:
+            raise ValueError(
+                f"mechanism {name} reads a given scalar of every token, got None: pass features "
+                "(batch, length)"
+            )
+        if not self._reads_features and features is not None:
+            raise ValueError(
+                f"mechanism {name} reads no given scalar, got features: leave them out"
+            )
+        if self._reads_labels != (got := set(labels or {})):
+            wanted = ", ".join(sorted(self._reads_labels)) or "no"
+            raise ValueError(
+                f"mechanism {name} reads {wanted} labels here, got "
+                f"{', '.join(sorted(got)) or 'none'}: pass those that it reads"
+            )
+        for what, given in {"features": features, "padding": padding, **(labels or {})}.items():
+            if given is not None and given.shape != x.shape[:2]:
+                raise ValueError(
+                    f"{what} must have one value a token, {tuple(x.shape[:2])}, got "
+                    f"{tuple(given.shape)}: match the tokens"
+                )
+        if padding is not None and padding.dtype != torch.bool:
+            raise ValueError(
+                f"padding must be boolean, True for a real token, got {padding.dtype}: convert it"
+            )
+
+    def _by_head(self, per_token: Tensor, batch: "_Batch") -> Float[Tensor, "batch head length w"]:
+        """Of what the parts compute, (token, w, head)."""
+        return per_token.unflatten(0, (batch.size, batch.length)).permute(0, 3, 1, 2)
+
+    def _tau(self, role: Role, batch: "_Batch") -> Float[Tensor, "token head"] | None:
+        part = {
+            "query": self.mechanism.query,
+            "key": self.mechanism.key,
+            "value": self.mechanism.value,
+        }[role]
+        if part is None:
+            return None
+        return part(self._own(role), batch.view(role)).expand(len(batch.tokens), self.heads)
+
+    def _scaled(self, role: Role, batch: "_Batch") -> Float[Tensor, "batch head length width"]:
+        """The projected tokens times their tau."""
+        vector, tau = batch.projected[role], self._tau(role, batch)
+        if tau is None:
+            return vector
+        return vector * self._by_head(tau.unsqueeze(1), batch).to(vector.dtype)
+
+    def _rows(self, batch: "_Batch") -> Float[Tensor, "batch head length length"]:
+        """p: here a member is a head of one sequence of the batch."""
+        worn, size = self.mechanism, (batch.size, batch.length)
+        if not batch.length:
+            return batch.tokens.new_zeros(batch.size, self.heads, 0, 0)
+        precise = _precise(batch.tokens.dtype)  # normalisers, for one, need it
+
+        def members(per_token: Tensor) -> Tensor:  # (token, ..., head) -> (length, ..., member)
+            return per_token.to(precise).unflatten(0, size).movedim(0, -2).flatten(-2)
+
+        query, keys = (batch.by_token(r) for r in ("query", "key"))
+        taus = (self._tau(r, batch) for r in ("query", "key"))
+        tau_query, tau_key = (None if tau is None else members(tau) for tau in taus)
+        if not worn.score.maps_keys:
+            query = query * (1 / math.sqrt(self.form.dim))
+        bias = None
+        if worn.bias is not None:
+            bias = worn.bias(self._own("bias"), batch.view("key"))
+            bias = members(bias.expand(len(batch.tokens), self.heads))
+        acting = {
+            f"{part}.{k}": v.to(precise)
+            .expand(*v.shape[:-1], self.heads)
+            .repeat(*[1] * (v.ndim - 1), batch.size)
+            for part in ("score", "shift", "normalizer")
+            for k, v in self._own(part).items()
+        }
+        z = worn.scores(
+            acting,
+            members(query),
+            members(keys),
+            tau_query,
+            tau_key,
+            bias,
+        )
+        z = z.to(precise).unflatten(-1, (batch.size, self.heads))
+        if batch.attended is not None:
+            # Only now: a temperature of zero times -inf would be NaN.
+            z = z.masked_fill(batch.attended.logical_not().permute(2, 3, 0, 1), -torch.inf)
+        rows = worn.normalizer.rows(own(acting, "normalizer"), z.flatten(-2), 1)
+        rows = rows.unflatten(-1, (batch.size, self.heads)).permute(2, 3, 0, 1).to(query.dtype)
+        return rows if batch.blind is None else rows.masked_fill(batch.blind, 0.0)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What the parts see of a batch, with all its tokens on one axis.
+
+    size, length: of the batch and its sequences. projected: by role. count: n (token, 1) or a
+    number. attended: which keys each query sees; all, if it sees none. blind: which queries see
+    none.
+    """
+
+    size: int
+    length: int
+    tokens: Float[Tensor, "token dim 1"]
+    projected: dict[Role, Float[Tensor, "batch head length width"]]
+    feature: Float[Tensor, "token 1"] | None
+    labels: Mapping[str, Int[Tensor, "token head"]]
+    count: Tensor | float
+    attended: Bool[Tensor, "#batch 1 query key"] | None
+    blind: Bool[Tensor, "batch 1 query 1"] | None
+
+    def view(self, role: Role) -> View:
+        """Of the tokens in a role."""
+        return View(self.tokens, lambda: self.by_token(role), self.feature, self.labels, self.count)
+
+    def by_token(self, role: Role) -> Float[Tensor, "token width head"]:
+        """The projected tokens, with the heads as members."""
+        return self.projected[role].permute(0, 2, 3, 1).flatten(0, 1)
+
+
+def _named(given: str | Mechanism) -> Mechanism:
+    return mechanism(given) if isinstance(given, str) else given
+
+
+def _differs(worn: Mechanism, form: Form) -> bool:
+    """Whether a mechanism would be another in this form."""
+    try:
+        return worn.fitted(form) != worn
+    except Misfit:
+        return True
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

@@ -1,0 +1,151 @@
+"""Every flag does something: what an experiment's code never reads is no field of its config."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from analysis.cli import main
+from analysis.store.config import ExperimentConfig, SeededConfig, TrainingConfig
+from analysis.store.dependencies import definitions, sources
+from analysis.experiments import EXPERIMENTS
+from analysis.experiments.base import Experiment
+
+COMMON = ["seeds", "first_seed", "device", "dtype", "compile", "block_seeds"]
+WITHOUT = {
+    "overhead": COMMON,
+    "dilution": ["dtype", "compile", "block_seeds"],
+}
+
+
+def reads(tree: ast.AST, holder: str) -> Iterator[str]:
+    """Patterns of the attributes of `holder` that the code reads, by name or by a name that is put together."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == holder:
+            yield re.escape(node.attr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+            about, name = node.args[:2]
+            if isinstance(about, ast.Name) and about.id == holder and isinstance(name, ast.JoinedStr):
+                yield "".join(re.escape(v.value) if isinstance(v, ast.Constant) else ".+" for v in name.values)
+
+
+def settings_read(experiment: Experiment) -> set[str]:
+    """The fields that make a difference to the data: read by its functions, or by a method of the config that these use.
+
+    What only checks the settings, as validators do, makes none.
+    """
+    classes = {c.__name__ for c in experiment.config.__mro__}
+    methods: dict[str, set[str]] = {}
+    ahead: set[str] = set()
+    for texts in sources(definitions(*experiment.data_code())).values():
+        for statement in (statement for text in texts for statement in ast.parse(text).body):
+            if not isinstance(statement, ast.ClassDef):
+                ahead |= set(reads(statement, "config"))
+            elif statement.name in classes:
+                for node in statement.body:
+                    if isinstance(node, ast.FunctionDef) and not any(
+                        "validator" in ast.dump(d) for d in node.decorator_list
+                    ):
+                        methods.setdefault(node.name, set()).update(reads(node, "self"))
+    found: set[str] = set()
+    while ahead:
+        pattern = ahead.pop()
+        found.add(pattern)
+        ahead |= methods.get(pattern, set()) - found
+    return {name for name in experiment.config.model_fields if any(re.fullmatch(p, name) for p in found)}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_flag_is_read(name: str) -> None:
+    """By what makes the data, but for one that says what to show of them."""
+    experiment, shown = EXPERIMENTS[name], {"twins": {"shown_angle"}}.get(name, set())
+    assert set(experiment.config.model_fields) - settings_read(experiment) == shown
+    drawn = replace(experiment, train=experiment.draw, summarise=experiment.judge, seeds_per_block=None)
+    assert shown <= settings_read(drawn)
+
+
+def test_a_flag_that_nothing_reads_is_noticed() -> None:
+    """All that concerns training, of an experiment that does not train."""
+    experiment = EXPERIMENTS["overhead"]
+    config = type("OverheadConfig", (TrainingConfig,), {"__annotations__": {"width": int}, "width": 16})
+    config.__module__ = experiment.config.__module__
+    assert set(config.model_fields) - settings_read(replace(experiment, config=config)) == set(COMMON)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_flag_that_would_do_nothing_is_neither_shown_nor_accepted(name: str, tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", name, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for field in COMMON:
+        flag = f"--{field.replace('_', '-')}"
+        assert (f"{flag} " in shown) == (field not in WITHOUT.get(name, []))
+    for field in WITHOUT.get(name, []):
+        flag = f"--{field.replace('_', '-')}"
+        value = {"device": ["cpu"], "dtype": ["float64"], "compile": []}.get(field, ["1"])
+        with pytest.raises(SystemExit) as stop:
+            main(["run", name, flag, *value, "--out", str(tmp_path)])
+        assert stop.value.code == 2
+        assert flag in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_common_flags_keep_their_order() -> None:
+    assert list(TrainingConfig.model_fields) == COMMON
+    for name, experiment in EXPERIMENTS.items():
+        kind = {"overhead": ExperimentConfig, "dilution": SeededConfig}.get(name, TrainingConfig)
+        assert issubclass(experiment.config, kind)
+        assert list(experiment.config.model_fields)[: len(kind.model_fields)] == list(kind.model_fields)
+
+
+def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:
+    planned = {}
+
+    def plan(job, arguments, *others):
+        planned.update({some[0].name: some[1] for some in arguments})
+        return iter(())
+
+    monkeypatch.setattr("analysis.cli.run_jobs", plan)
+    monkeypatch.setattr("analysis.cli.write_report", lambda experiments, out: out)
+    flags = [
+        "--device=cpu",
+        "--seeds",
+        "5",
+        "--first-seed",
+        "7",
+        "--compile",
+        "--preset",
+        "smoke",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(["run", "all", *flags]) == 0
+    assert list(planned) == list(EXPERIMENTS)
+    for name, config in planned.items():
+        asked = {"device": "cpu", "seeds": 5, "first_seed": 7, "compile": True}
+        assert config == EXPERIMENTS[name].config(
+            **dict(EXPERIMENTS[name].presets.get("smoke", {}))
+            | {k: v for k, v in asked.items() if k in EXPERIMENTS[name].config.model_fields}
+        )
+    assert main(["run", "phase", "overhead", "--preset", "large", "--no-compile", "--out", str(tmp_path)]) == 0
+    assert not planned["phase"].compile
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["overhead", "dilution", "--compile"],  # neither has it
+        ["graph", "overhead", "--width", "8"],  # no common flag
+        ["graph", "overhead", "--sedes", "8"],
+        ["graph", "overhead", "--device", "tpu"],
+    ],
+)
+def test_flags_that_no_or_only_some_experiments_have_are_refused(arguments, tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", *arguments, "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert arguments[-2 if len(arguments) > 3 else -1] in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
