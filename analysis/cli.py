@@ -89,46 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-<<<<<<< HEAD
-=======
-def _fail(sentence: str) -> None:
-    """One line on standard error; of a long one, such as quotes hundreds of values, its rule and its remedy."""
-    line = " ".join(sentence.split())
-    if len(line) > _LONGEST_SENTENCE:
-        line = f"{line[: _LONGEST_SENTENCE - 150]} ... {line[-140:]}"
-    print(f"ssa-theory: {line}", file=sys.stderr)
-
-
-def _explain(error: ValidationError) -> str:
-    """Pydantic's findings as one sentence each."""
-    sentences = []
-    for found in error.errors():
-        name = ".".join(str(part) for part in found["loc"])
-        if found["type"] == "value_error" and "ctx" in found:
-            sentences.append(str(found["ctx"]["error"]))
-        else:
-            rule = found["msg"].replace("Input should", "must").replace("must be", "must be", 1)
-            sentences.append(
-                f"{name} {rule[0].lower() + rule[1:]}, got {found['input']!r}: change --{name.replace('_', '-')}"
-            )
-    return "; ".join(sentences)
-
-
-def _names(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
-    """The experiments named before the first flag, and the flags."""
-    split = next((i for i, a in enumerate(arguments) if a.startswith("-")), len(arguments))
-    names, flags = list(arguments[:split]), list(arguments[split:])
-    if names == ["all"]:
-        names = list(EXPERIMENTS)
-    for name in names:
-        if name not in EXPERIMENTS:
-            raise ValueError(f"unknown experiment {name!r}: choose from {', '.join(EXPERIMENTS)}, or all")
-    if not names and not {"-h", "--help"} & set(flags):
-        raise ValueError(f"no experiment was named: choose from {', '.join(EXPERIMENTS)}, or all")
-    return [EXPERIMENTS[name] for name in dict.fromkeys(names)], flags
-
-
->>>>>>> 90d27a972727e12c6ffa7d2ea77b3ab836543e98
 def _list(arguments: Sequence[str]) -> None:
     parse("list", arguments)
     print_experiments(EXPERIMENTS)
@@ -163,7 +123,6 @@ def _run(arguments: Sequence[str]) -> None:
     if len(to_train) == 1:
         alone, here, to_train = (common.workers, common.scheduler), [*stored, *to_train], []
     if common.workers > 1:
-<<<<<<< HEAD
         # Those that take longest come last: begun last, one of them would leave a core idle.
         to_train.reverse()
     with progress_display() as progress:
@@ -175,14 +134,6 @@ def _run(arguments: Sequence[str]) -> None:
             for name, seconds, claims, trained in run_jobs(
                 _run_one, arguments, workers, scheduler, progress
             ):
-=======
-        to_train.reverse()  # those that take longest come last: begun last, one of them would leave a core idle
-    with _progress() as progress:
-        for part, workers, scheduler in ((here, 1, None), (to_train, common.workers, common.scheduler)):
-            calls = [(*job, *alone) for job in part]
-            done = run_jobs(_run_one, calls, workers, scheduler, progress)
-            for name, seconds, claims, trained in done:
->>>>>>> 90d27a972727e12c6ffa7d2ea77b3ab836543e98
                 how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
                 print_claims(claims, f"{name}: {how}, in {common.out / name}")
     _print_report(common.out)
@@ -254,21 +205,7 @@ def _verify(arguments: Sequence[str]) -> int:
             for outcome in verify(config.seconds, seed, properties, progress):
                 outcomes[outcome.property.name] = outcome
     finally:  # after Ctrl-C too
-<<<<<<< HEAD
         violated = print_outcomes(list(outcomes.values()), seed)
-=======
-        table = Table("cases survived", "verdict", "property", "what holds", box=None, title_justify="left")
-        for o in outcomes.values():
-            table.add_row(f"{o.cases:,}", o.verdict, o.property.name, Text(o.property.sentence))
-        _print(table)
-        found = ((o.property.name, o.counterexample) for o in outcomes.values())
-        violated = [(name, against) for name, against in found if against is not None]
-        for name, against in violated:
-            print(f"{name} is violated: {against}")
-            print(f"  again: ssa-theory verify --only {name} --seed {against.seed}")
-        cases = sum(o.cases for o in outcomes.values())
-        print(f"{len(outcomes)} properties, {cases:,} cases, {len(violated)} violated (from seed {seed})")
->>>>>>> 90d27a972727e12c6ffa7d2ea77b3ab836543e98
     return 1 if violated else 0
 
 
