@@ -14,7 +14,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from analysis.draw.figures import draw_band, draw_points, left_out, new_figure, style
+from analysis.draw.figures import draw_band, draw_each, draw_points, left_out, new_figure, style
 from analysis.experiments.graph.train import GraphConfig, others, with_temperatures
 from ssa_theory.mechanism import VANILLA
 
@@ -91,28 +91,13 @@ def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
     arrows: dict[str, Any] = {"arrows": False}
     arrows = {"arrowsize": 7, "connectionstyle": "arc3,rad=0.12"} if few else arrows
     size = 150 if named else 18
-    nx.draw_networkx_edges(
-        graph,
-        place,
-        ax=ax,
-        alpha=0.1 + 0.8 * weight,
-        width=0.2 + 2 * weight,
-        edge_color="#444444",
-        node_size=size,
-        **arrows,
-    )
+    lines = {"alpha": 0.1 + 0.8 * weight, "width": 0.2 + 2 * weight, "edge_color": "#444444"}
+    nx.draw_networkx_edges(graph, place, ax=ax, node_size=size, **lines, **arrows)
     tone = seed["row_entropy"].values
-    nodes = nx.draw_networkx_nodes(
-        graph,
-        place,
-        ax=ax,
-        node_size=size,
-        node_color=tone,
-        cmap="YlOrBr",
-        vmax=1.6 * tone.max(),  # keeps the darkest node light enough for its label
-        edgecolors="black",
-        linewidths=0.6,
-    )
+    # The scale keeps the darkest node light enough for its label.
+    colors = {"node_color": tone, "cmap": "YlOrBr", "vmax": 1.6 * tone.max()}
+    edges = {"edgecolors": "black", "linewidths": 0.6}
+    nodes = nx.draw_networkx_nodes(graph, place, ax=ax, node_size=size, **colors, **edges)
     if named:
         nx.draw_networkx_labels(graph, place, dict(enumerate(labels)), font_size=7, ax=ax)
     bar = ax.figure.colorbar(
@@ -142,8 +127,7 @@ def _label_nodes(ax: Axes, labels: list[str]) -> None:
 
 
 def _draw_curves(ax: Axes, dataset: xr.Dataset, band: str, step: str, log: bool = False) -> None:
-    for name in dataset["mechanism"].values:
-        draw_band(ax, dataset[step].values, dataset[band].sel(mechanism=name), str(name))
+    draw_each(draw_band, ax, dataset[step].values, dataset[band])
     ax.set(xlabel="training step")
     if log:
         ax.set_yscale("log")
@@ -159,8 +143,8 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset) -> None:
     uniform = np.allclose(levels, np.rint(levels))
     by_name = not uniform and len(levels) == dataset.sizes["node"] <= _NAMED_NODES
     place = np.arange(len(levels)) if by_name else levels
-    for name in with_temperatures(dataset):
-        draw_points(ax, place, dataset["temperature_by_neighbours"].sel(mechanism=name), name)
+    bands = dataset["temperature_by_neighbours"].sel(mechanism=with_temperatures(dataset))
+    draw_each(draw_points, ax, place, bands)
     ax.axhline(1, color=style(VANILLA)["color"], linewidth=1, label="vanilla (fixed)")
     ax.set(yscale="log", ylabel="learned temperature 1/tau")
     if by_name:

@@ -32,10 +32,7 @@ class GraphConfig(TrainingConfig):
         "graded", description="graph family, the letters of a text, or a graph file"
     )
     nodes: int | None = Field(
-        None,
-        ge=2,
-        le=4096,
-        description="number of nodes K (graded and random families; default 8)",
+        None, ge=2, le=4096, description="number of nodes K (graded and random families; default 8)"
     )
     mean_degree: float | None = Field(
         None, gt=0, description="mean number of neighbours (random families; default 3)"

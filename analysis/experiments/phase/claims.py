@@ -6,7 +6,7 @@ import xarray as xr
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim, Relation
 from analysis.claims.statistics import Estimate
-from analysis.claims.topics import LIMITS, PAPER, WHERE
+from analysis.claims.topics import LIMITS, PAPER, WHERE, Topic
 from analysis.experiments.phase.train import PhaseConfig
 from ssa_theory.mechanism import VANILLA
 
@@ -63,31 +63,21 @@ def _add_errors(lines: Lines, config: PhaseConfig, dataset: xr.Dataset, mechanis
             chosen = chosen.mean("family", skipna=False)
         return {m: chosen.sel(mechanism=m).values for m in (mechanism, VANILLA)}
 
-    lower = f"{mechanism}: lower L1 error than vanilla"
-    paired = f"mean over seeds of the L1 error of {mechanism} - vanilla, paired"
-    if half in dims:
-        for family in map(str, dataset["family"].values):
-            lines.difference(
-                WHERE,
-                f"l1-{family}-{mechanism}",
-                f"{lower} on {family} graphs, at d = K / 2 and similarity {least:g} after "
-                f"{middle} steps",
-                paired,
-                pair(dim=half, similarity=least, step=middle, family=family),
-                "<",
-                0.0,
-                source=_PAPER,
-            )
+    families = map(str, dataset["family"].values) if half in dims else []
+    main = {"dim": half, "similarity": least, "step": middle}
+    where = f"graphs, at d = K / 2 and similarity {least:g} after {middle} steps"
+    tests: list[tuple[Topic, str, str, dict[str, object], str | None]] = [
+        (WHERE, f"l1-{f}", f"on {f} {where}", main | {"family": f}, _PAPER) for f in families
+    ]
     if full in dims:
-        lines.difference(
-            LIMITS,
-            f"full-rank-{mechanism}",
-            f"{lower} also at d = K and similarity {least:g}, after {last} steps",
-            paired,
-            pair(dim=full, similarity=least, step=last),
-            "<",
-            0.0,
-        )
+        where = f"also at d = K and similarity {least:g}, after {last} steps"
+        at = {"dim": full, "similarity": least, "step": last}
+        tests.append((LIMITS, "full-rank", where, at, None))
+    paired = f"mean over seeds of the L1 error of {mechanism} - vanilla, paired"
+    for topic, key, where, at, source in tests:
+        sentence = f"{mechanism}: lower L1 error than vanilla {where}"
+        key = f"{key}-{mechanism}"
+        lines.difference(topic, key, sentence, paired, pair(**at), "<", 0.0, source=source)
     if half in dims and most > least:
         errors = {s: pair(dim=half, similarity=s, step=middle) for s in (most, least)}
         lines.difference(

@@ -2,7 +2,8 @@
 the tests of its cells.
 """
 
-from typing import cast, get_args
+from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,12 +16,11 @@ from analysis.claims.claim import FALSE_DISCOVERY_RATE
 from analysis.claims.statistics import sign_flip_tests
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.problems import Fitted, GraphProblem, Training, fit
-from analysis.problems.base import stack_members
+from analysis.problems import GraphProblem, Training, fit
+from analysis.problems.base import DIVERGED, stack_members
 from analysis.problems.rows import ROW_MEASURES, RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.store.config import TrainingConfig
-from analysis.store.guards import GUARDS
 from ssa_theory.ensemble import resolve_device
 from ssa_theory.losses import Queries
 from ssa_theory.mechanism import VANILLA, Inputs, Layer, Tokens
@@ -108,62 +108,49 @@ def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
     (mechanism, dim, similarity, family, seed).
     """
     device, mechanisms = resolve_device(config.device), chosen(config.mechanisms)
-    training = Training(
-        config.steps[-1], config.learning_rate, dtype=config.dtype, compile=config.compile
-    )
+    precision = {"dtype": config.dtype, "compile": config.compile}
+    training = Training(config.steps[-1], config.learning_rate, **precision)
     programs = len(config.dims) * len(mechanisms)
     advance = progress(f"training {config.models:,} models", programs * training.steps)
     target, degree = _graphs(config, device)
-    measured: dict[str, list[np.ndarray]] = {name: [] for name in _MEASURED}
+    trained = []
     for dim in config.dims:
         block = _block(config, dim, target, degree, training)
-        for mechanism in mechanisms:
-            layer = config.problem(dim).layer(mechanism)
-            fitted = fit(block, layer, training, record=config.steps, progress=advance)
-            for name, array in _measured(block, layer, fitted).items():
-                measured[name].append(array)
-            del fitted  # so that the next program has its memory
-    dataset = xr.Dataset(
-        coords={
-            "mechanism": [m.name for m in mechanisms],
-            "dim": list(config.dims),
-            "similarity": list(config.similarities),
-            "step": list(config.steps),
-            "family": list(config.families),
-            "seed": list(config.seed_range),
-        }
-    )
-    sizes = dict(dataset.sizes)
-    for name, (_, about) in _MEASURED.items():
-        step = () if name in GUARDS else ("step",)
-        dims = ("dim", "mechanism", "seed", "family", "similarity", *step)
-        values = np.stack(measured[name]).reshape([sizes[d] for d in dims])
-        array = xr.DataArray(values, dims=dims, attrs={"description": about})
-        dataset[name] = array.transpose("mechanism", "dim", "similarity", *step, "family", "seed")
+        for layer in map(config.problem(dim).layer, mechanisms):
+            trained.append(_train_members(block, layer, config, advance))
+    coords = {
+        "mechanism": [m.name for m in mechanisms],
+        "dim": list(config.dims),
+        "similarity": list(config.similarities),
+        "step": list(config.steps),
+        "family": list(config.families),
+        "seed": list(config.seed_range),
+    }
+    dataset = xr.Dataset(coords=coords)
+    for name, measure in _MEASURED.items():
+        dims = ("dim", "mechanism", "seed", "family", "similarity", *measure.dims)
+        values = np.stack([t[name] for t in trained]).reshape([len(coords[d]) for d in dims])
+        array = xr.DataArray(values, dims=dims, attrs={"description": measure.about})
+        dataset[name] = array.transpose("mechanism", "dim", "similarity", ..., "family", "seed")
     return dataset
 
 
 _MEASURED = {
-    "l1_error": (
-        "l1_by_step",
-        "mean over rows of the L1 distance between P_hat and P*, by step; NaN where the model "
-        "diverged",
-    ),
-    "cross_entropy_gap": (
-        "cross_entropy_gap",
-        "cross-entropy above H*, that of the Bayes predictor (nats), by step; NaN where the model "
-        "diverged",
-    ),
-    "diverged": ("diverged", "whether the loss was ever not finite"),
-    "underflow": ("underflow", ROW_MEASURES["underflow"].about),
-    "rank_deficient": ("rank_deficient", ROW_MEASURES["rank_deficient"].about),
+    "l1_error": ROW_MEASURES["l1_by_step"],
+    **DIVERGED,
+    **{k: ROW_MEASURES[k] for k in ("cross_entropy_gap", "underflow", "rank_deficient")},
 }
-"""What is kept of each training: by name, the problem's name of it, and what it is."""
+"""What is kept of each training."""
 
 
-def _measured(block: RowBlock, layer: Layer, fitted: Fitted) -> dict[str, np.ndarray]:
-    values = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
-    return fitted.by_member({name: values[source] for name, (source, _) in _MEASURED.items()})
+def _train_members(
+    block: RowBlock, layer: Layer, config: PhaseConfig, advance: Callable[[int], None]
+) -> dict[str, np.ndarray]:
+    """One program; nothing of it but the numbers outlives it."""
+    fitted = fit(block, layer, block.training, record=config.steps, progress=advance)
+    values = block.evaluate(layer, fitted) | fitted.history | {"diverged": fitted.diverged}
+    values["l1_error"] = values["l1_by_step"]
+    return fitted.by_member({name: values[name] for name in _MEASURED})
 
 
 def _graphs(config: PhaseConfig, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -229,27 +216,11 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
     p_value, together = (p.reshape(paired.shape[:-1]) for p in tests)
     adjusted = false_discovery_control(p_value.ravel()).reshape(p_value.shape)
     for name, values, about in (
-        (
-            "difference",
-            paired.mean("seed").values,
-            "mean over seeds of the mechanism's error minus vanilla's, paired, by cell",
-        ),
+        ("difference", paired.mean("seed").values, "mean error minus vanilla's, paired, by cell"),
         ("p_value", p_value, "two-sided sign-flip p-value of a zero mean difference"),
-        (
-            "adjusted_p_value",
-            adjusted,
-            "the same after Benjamini and Hochberg over all cells of all maps",
-        ),
-        (
-            "significant",
-            adjusted <= FALSE_DISCOVERY_RATE,
-            "whether adjusted_p_value is at most 0.05",
-        ),
-        (
-            "certain",
-            together <= FAMILY_WISE_RATE,
-            "whether the difference stands at a family-wise error rate of 5 %",
-        ),
+        ("adjusted_p_value", adjusted, "p_value after Benjamini and Hochberg over all cells"),
+        ("significant", adjusted <= FALSE_DISCOVERY_RATE, "whether adjusted_p_value <= 0.05"),
+        ("certain", together <= FAMILY_WISE_RATE, "whether it stands family-wise at 5 %"),
     ):
         dataset[name] = (paired.dims[:-1], values, {"description": about})
     return dataset.assign(share=_shares(dataset))
@@ -271,8 +242,7 @@ def _shares(dataset: xr.Dataset) -> xr.DataArray:
         high = 1 - (by_family["certain"] & ~sign).mean(over)
         # With few significant cells in all, one that stands family-wise may miss the false
         # discovery rate.
-        least = cast(xr.DataArray, np.minimum(low, value))  # numpy does not say that labels stay
-        shares.append(xr.concat([value, least, high], dim="estimate"))
+        shares.append(xr.concat([value, np.minimum(low, value), high], dim="estimate"))
     share = xr.concat(shares, dim="direction")
     share = share.transpose("measure", "selective", "direction", "estimate")
     about = (
