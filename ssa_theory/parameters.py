@@ -109,7 +109,8 @@ class Architecture:
         return nn.LayerNorm(self.dim) if self.norm == "layer" else nn.RMSNorm(self.dim)
 
 
-# Shapes as in the `config.json` of each checkpoint on the Hugging Face hub, and the paper that describes it.
+# Shapes as in the `config.json` of each checkpoint on the Hugging Face hub, and the paper that
+# describes it.
 ARCHITECTURES: dict[str, Architecture] = {
     # Radford et al. 2019, openai-community/gpt2
     "GPT-2 124M": Architecture(

@@ -1,4 +1,6 @@
-"""What a seed names: a model's graph, embeddings, initialisation and data, whatever else is trained beside it."""
+"""What a seed names: a model's graph, embeddings, initialisation and data, whatever else is trained
+beside it.
+"""
 
 from enum import IntEnum
 from typing import Any
@@ -7,7 +9,9 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """The independent random streams of one seed. The numbers are part of every stored result: append, never renumber."""
+    """The independent random streams of one seed. The numbers are part of every stored result:
+    append, never renumber.
+    """
 
     GRAPH = 0
     EMBEDDING = 1
@@ -17,7 +21,9 @@ class Stream(IntEnum):
 
 
 class _Key(np.random.bit_generator.ISeedSequence):
-    """The key itself as what seeds Philox. Philox(key=...) gives the same numbers, but first asks the system for entropy."""
+    """The key itself as what seeds Philox. Philox(key=...) gives the same numbers, but first asks
+    the system for entropy.
+    """
 
     def __init__(self, seed: int, stream: Stream) -> None:
         self.key = np.array([seed, int(stream)], dtype=np.uint64)
@@ -29,8 +35,9 @@ class _Key(np.random.bit_generator.ISeedSequence):
 def member_generator(seed: int, stream: Stream) -> np.random.Generator:
     """The generator of one stream of one seed: Philox with the key (seed, stream).
 
-    Philox is counter-based, so distinct keys give independent streams and no other member can shift this one.
-    Random numbers are drawn on the host and moved to the device: CPU and GPU see the same bits.
+    Philox is counter-based, so distinct keys give independent streams and no other member can shift
+    this one. Random numbers are drawn on the host and moved to the device: CPU and GPU see the same
+    bits.
 
     Raises ValueError for a seed outside [0, 2^64).
 

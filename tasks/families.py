@@ -8,7 +8,9 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float
 
-RandomFamily = Literal["graded", "erdos-renyi", "barabasi-albert", "small-world", "stochastic-blocks"]
+RandomFamily = Literal[
+    "graded", "erdos-renyi", "barabasi-albert", "small-world", "stochastic-blocks"
+]
 RealFamily = Literal["karate-club", "les-miserables"]
 FAMILIES: tuple[str, ...] = get_args(RandomFamily) + get_args(RealFamily)
 
@@ -21,19 +23,22 @@ def graph_from_family(
 ) -> nx.Graph:
     """A graph of a named family.
 
-    - `graded`: node i leads to the next k_i nodes of a directed ring; k_i = round(nodes^(i / (nodes - 1))) runs from
-      1 to all, so that a few nodes are far more specific than the others. Not random.
+    - `graded`: node i leads to the next k_i nodes of a directed ring; k_i = round(nodes^(i / (nodes
+      - 1))) runs from 1 to all, so that a few nodes are far more specific than the others. Not
+      random.
     - `erdos-renyi`: directed, each edge present with probability mean_degree / (nodes - 1).
     - `barabasi-albert`: undirected, each new node brings mean_degree / 2 edges.
     - `small-world`: Watts-Strogatz with mean_degree neighbours, rewired with probability 0.3.
     - `stochastic-blocks`: undirected, two blocks, nine in ten expected edges within a block.
     - `karate-club`, `les-miserables`: networkx's real graphs with their weights.
 
-    A node that a random family leaves without out-neighbours gets one uniformly random out-neighbour. Random
-    families default to 8 nodes of mean degree 3 (rounded to an even number where the family asks for it) and need
-    a generator; real graphs take neither nodes nor mean_degree, graded no mean_degree.
+    A node that a random family leaves without out-neighbours gets one uniformly random
+    out-neighbour. Random families default to 8 nodes of mean degree 3 (rounded to an even number
+    where the family asks for it) and need a generator; real graphs take neither nodes nor
+    mean_degree, graded no mean_degree.
 
-    Raises ValueError for an unknown family, an argument that the family does not take, or sizes out of range.
+    Raises ValueError for an unknown family, an argument that the family does not take, or sizes out
+    of range.
 
     >>> [d for _, d in graph_from_family("graded").out_degree()]
     [1, 1, 2, 2, 3, 4, 6, 8]
@@ -41,31 +46,42 @@ def graph_from_family(
     if family not in FAMILIES:
         raise ValueError(f"unknown graph family {family!r}: choose one of {', '.join(FAMILIES)}")
     if family in get_args(RealFamily) and nodes is not None:
-        raise ValueError(f"the graph {family} has a fixed number of nodes, got nodes={nodes}: leave nodes out")
+        raise ValueError(
+            f"the graph {family} has a fixed number of nodes, got nodes={nodes}: leave nodes out"
+        )
     if family in (*get_args(RealFamily), "graded") and mean_degree is not None:
-        raise ValueError(f"the graph {family} has fixed degrees, got mean_degree={mean_degree}: leave it out")
+        raise ValueError(
+            f"the graph {family} has fixed degrees, got mean_degree={mean_degree}: leave it out"
+        )
     if family == "karate-club":
         return nx.karate_club_graph()
     if family == "les-miserables":
         return nx.les_miserables_graph()
     nodes = 8 if nodes is None else nodes
     if nodes < 2:
-        raise ValueError(f"a graph needs at least 2 nodes to have transitions, got {nodes}: choose nodes >= 2")
+        raise ValueError(
+            f"a graph needs at least 2 nodes to have transitions, got {nodes}: choose nodes >= 2"
+        )
     if family == "graded":
         return _graded(nodes)
     mean_degree = 3.0 if mean_degree is None else mean_degree
     if not 0 < mean_degree <= nodes - 1:
         raise ValueError(
-            f"mean_degree must lie in (0, nodes - 1] = (0, {nodes - 1}], got {mean_degree}: choose a value in that range"
+            f"mean_degree must lie in (0, nodes - 1] = (0, {nodes - 1}], got {mean_degree}: choose"
+            " a value in that range"
         )
     if generator is None:
-        raise ValueError(f"the family {family} is random and got no generator: pass a numpy Generator")
+        raise ValueError(
+            f"the family {family} is random and got no generator: pass a numpy Generator"
+        )
     if family == "erdos-renyi":
         graph = nx.gnp_random_graph(nodes, mean_degree / (nodes - 1), seed=generator, directed=True)
     elif family == "barabasi-albert":
         graph = nx.barabasi_albert_graph(nodes, max(1, round(mean_degree / 2)), seed=generator)
     elif family == "small-world":
-        graph = nx.watts_strogatz_graph(nodes, max(2, 2 * round(mean_degree / 2)), 0.3, seed=generator)
+        graph = nx.watts_strogatz_graph(
+            nodes, max(2, 2 * round(mean_degree / 2)), 0.3, seed=generator
+        )
     else:
         graph = _two_blocks(nodes, mean_degree, generator)
     graph = graph.to_directed()
@@ -77,7 +93,9 @@ def graph_from_family(
 
 def _graded(nodes: int) -> nx.DiGraph:
     degrees = np.rint(nodes ** np.linspace(0, 1, nodes)).astype(int)
-    return nx.DiGraph((i, (i + step) % nodes) for i in range(nodes) for step in range(1, degrees[i] + 1))
+    return nx.DiGraph(
+        (i, (i + step) % nodes) for i in range(nodes) for step in range(1, degrees[i] + 1)
+    )
 
 
 def _two_blocks(nodes: int, mean_degree: float, generator: np.random.Generator) -> nx.Graph:
@@ -90,9 +108,9 @@ def _two_blocks(nodes: int, mean_degree: float, generator: np.random.Generator) 
 def graph_from_file(path: str | Path) -> nx.Graph:
     """A graph from a GraphML file (suffix .graphml or .xml) or, otherwise, an edge list.
 
-    Edge lists hold one directed edge a line: `source target` or `source target weight`; `#` starts a comment. Edges
-    that are listed more than once add up.
-    GraphML states its own direction; its edge attribute `weight`, if any, is used.
+    Edge lists hold one directed edge a line: `source target` or `source target weight`; `#` starts
+    a comment. Edges that are listed more than once add up. GraphML states its own direction; its
+    edge attribute `weight`, if any, is used.
 
     Raises ValueError for a missing, empty or malformed file.
     """
@@ -102,47 +120,65 @@ def graph_from_file(path: str | Path) -> nx.Graph:
             graph = nx.read_graphml(path)
         else:
             graph = nx.MultiDiGraph()  # an edge that is listed twice counts twice
-            for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+            for number, line in enumerate(
+                path.read_text(encoding="utf-8-sig").splitlines(), start=1
+            ):
                 fields = line.split("#")[0].split()
                 if len(fields) not in (0, 2, 3):
                     raise ValueError(f"line {number} has {len(fields)} fields")
                 if fields:
-                    graph.add_edge(fields[0], fields[1], weight=float(fields[2]) if len(fields) == 3 else 1.0)
+                    graph.add_edge(
+                        fields[0], fields[1], weight=float(fields[2]) if len(fields) == 3 else 1.0
+                    )
     except OSError as error:
-        raise ValueError(f"cannot read the graph file {path} ({error.strerror}): give an existing file") from error
-    except Exception as error:  # the XML and number parsers raise many kinds, all meaning the same to the user
+        raise ValueError(
+            f"cannot read the graph file {path} ({error.strerror}): give an existing file"
+        ) from error
+    except (
+        Exception
+    ) as error:  # the XML and number parsers raise many kinds, all meaning the same to the user
         raise ValueError(
             f"the graph file {path} is malformed ({' '.join(str(error).split())}): "
             "give a GraphML file (.graphml) or lines of 'source target [weight]'"
         ) from error
     if graph.number_of_nodes() == 0:
-        raise ValueError(f"the graph file {path} holds no edge: give lines of 'source target [weight]'")
+        raise ValueError(
+            f"the graph file {path} holds no edge: give lines of 'source target [weight]'"
+        )
     return graph
 
 
 def text_from_file(path: str | Path | None = None) -> str:
-    """The text of a UTF-8 file, or, without a path, the prose of Python's documentation (`pydoc_data.topics`).
+    """The text of a UTF-8 file, or, without a path, the prose of Python's documentation
+    (`pydoc_data.topics`).
 
-    The default text changes a little between Python versions. Raises ValueError for a file that cannot be read.
+    The default text changes a little between Python versions. Raises ValueError for a file that
+    cannot be read.
     """
     if path is None:
         from pydoc_data.topics import topics
 
         return "\n".join(topics[name] for name in sorted(topics))
     try:
-        return Path(path).read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
+        return Path(path).read_text(
+            encoding="utf-8-sig"
+        )  # some editors begin a file with a byte order mark
     except OSError as error:
-        raise ValueError(f"cannot read the text file {path} ({error.strerror}): give an existing file") from error
+        raise ValueError(
+            f"cannot read the text file {path} ({error.strerror}): give an existing file"
+        ) from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"the text file {path} is not UTF-8 ({error.reason}): convert it to UTF-8") from error
+        raise ValueError(
+            f"the text file {path} is not UTF-8 ({error.reason}): convert it to UTF-8"
+        ) from error
 
 
 def bigram_matrix(text: str) -> tuple[Float[np.ndarray, "symbol symbol"], tuple[str, ...]]:
     """The bigram transition matrix of a text's letters, and its symbols.
 
-    Letters are case-folded and stripped of accents; every run of other characters becomes one space (shown as
-    `_`). The text is read as a circle (its end leads to its start): every symbol then has a successor, and the
-    stationary distribution is exactly the frequency of the symbols.
+    Letters are case-folded and stripped of accents; every run of other characters becomes one space
+    (shown as `_`). The text is read as a circle (its end leads to its start): every symbol then has
+    a successor, and the stationary distribution is exactly the frequency of the symbols.
 
     Raises ValueError for a text with fewer than two different symbols.
 

@@ -1,4 +1,6 @@
-"""Kernel regression over growing contexts: the best temperature of attention depends on the length. Design section 3.4."""
+"""Kernel regression over growing contexts: the best temperature of attention depends on the length.
+Design section 3.4.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +18,17 @@ _LARGEST_BYTES = 2**29  # of the covariance of one context: nothing near 1 GB is
 class Contexts:
     """Where a function is observed and where it is asked for, both uniform on the unit sphere.
 
-    keys: k_i, in the order in which the context grows. query: q, several a context, independent of the keys.
+    keys: k_i, in the order in which the context grows. query: q, several a context, independent of
+    the keys.
     """
 
     keys: Float[np.ndarray, "sample position dim"]
     query: Float[np.ndarray, "sample query dim"]
 
     def prefix(self, length: int) -> "Contexts":
-        """The same queries over the first `length` keys: a context of that length, in law. Raises ValueError outside 1..n."""
+        """The same queries over the first `length` keys: a context of that length, in law. Raises
+        ValueError outside 1..n.
+        """
         _check_prefix(length, self.keys.shape[1])
         return Contexts(self.keys[:, :length], self.query)
 
@@ -36,7 +41,9 @@ class Regressions(Contexts):
     target: Float[np.ndarray, "sample query"]
 
     def prefix(self, length: int) -> "Regressions":
-        """The same queries and targets over the first `length` pairs. Raises ValueError outside 1..n."""
+        """The same queries and targets over the first `length` pairs. Raises ValueError outside
+        1..n.
+        """
         _check_prefix(length, self.keys.shape[1])
         return Regressions(self.keys[:, :length], self.query, self.values[:, :length], self.target)
 
@@ -45,7 +52,8 @@ class Regressions(Contexts):
 class GaussianPosterior:
     """f(q) given the first n pairs, for every n = 1 .. N at once: index n - 1 of the last axis.
 
-    mean: E[f(q) | pairs], the Bayes estimate. variance: Var[f(q) | pairs], its expected squared error.
+    mean: E[f(q) | pairs], the Bayes estimate. variance: Var[f(q) | pairs], its expected squared
+    error.
     """
 
     mean: Float[np.ndarray, "sample query position"]
@@ -56,13 +64,15 @@ class GaussianPosterior:
 class KernelRegressionTask:
     """Predict f(q) from n noisy values of f, a Gaussian process on the sphere.
 
-    f has mean 0 and covariance k(x, x') = exp(-||x - x'||^2 / (2 l^2)), values are y_i = f(k_i) + sigma eps. Attention with
-    logits tau q . k_i over these pairs is Nadaraya-Watson regression with bandwidth 1 / sqrt(tau), as keys have unit norm.
+    f has mean 0 and covariance k(x, x') = exp(-||x - x'||^2 / (2 l^2)), values are y_i = f(k_i) +
+    sigma eps. Attention with logits tau q . k_i over these pairs is Nadaraya-Watson regression with
+    bandwidth 1 / sqrt(tau), as keys have unit norm.
 
-    One Cholesky factor L of K + sigma^2 I at the largest length serves every shorter one: the factor of a prefix is the
-    leading block of L, so with u = L^-1 y and v = L^-1 k(q) the first n pairs give the posterior mean sum_{i<=n} u_i v_i and
-    variance 1 - sum_{i<=n} v_i^2. Draws are exact too, without jitter: y = L z has the right law (sigma^2 keeps K + sigma^2 I
-    well conditioned), and f(q) is then drawn from its posterior.
+    One Cholesky factor L of K + sigma^2 I at the largest length serves every shorter one: the
+    factor of a prefix is the leading block of L, so with u = L^-1 y and v = L^-1 k(q) the first n
+    pairs give the posterior mean sum_{i<=n} u_i v_i and variance 1 - sum_{i<=n} v_i^2. Draws are
+    exact too, without jitter: y = L z has the right law (sigma^2 keeps K + sigma^2 I well
+    conditioned), and f(q) is then drawn from its posterior.
 
     Fields: dim, d; length_scale, l; noise, sigma; f has standard deviation 1.
     Raises ValueError for dim < 1, and a length scale or noise that is not positive and finite.
@@ -80,10 +90,14 @@ class KernelRegressionTask:
 
     def __post_init__(self) -> None:
         if self.dim < 1:
-            raise ValueError(f"dim of a kernel regression must be at least 1, got {self.dim}: choose dim >= 1")
+            raise ValueError(
+                f"dim of a kernel regression must be at least 1, got {self.dim}: choose dim >= 1"
+            )
         for name, value in (("length_scale", self.length_scale), ("noise", self.noise)):
             if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive and finite, got {value}: choose a value above 0")
+                raise ValueError(
+                    f"{name} must be positive and finite, got {value}: choose a value above 0"
+                )
 
     def kernel(
         self, x: Float[np.ndarray, "*batch a dim"], y: Float[np.ndarray, "*batch b dim"]
@@ -93,27 +107,36 @@ class KernelRegressionTask:
         exponent -= 1 / self.length_scale**2
         return np.exp(exponent, out=exponent)
 
-    def covariance(self, keys: Float[np.ndarray, "*batch n dim"]) -> Float[np.ndarray, "*batch n n"]:
+    def covariance(
+        self, keys: Float[np.ndarray, "*batch n dim"]
+    ) -> Float[np.ndarray, "*batch n n"]:
         """Cov(y) = K + sigma^2 I."""
         found = self.kernel(keys, keys)
         diagonal = np.arange(found.shape[-1])
         found[..., diagonal, diagonal] = 1 + self.noise**2
         return found
 
-    def sample_contexts(self, count: int, length: int, generator: np.random.Generator, queries: int = 1) -> Contexts:
-        """Keys and queries without a function; each sample uses (length + queries) d normals of its own.
+    def sample_contexts(
+        self, count: int, length: int, generator: np.random.Generator, queries: int = 1
+    ) -> Contexts:
+        """Keys and queries without a function; each sample uses (length + queries) d normals of its
+        own.
 
-        Raises ValueError for count, length or queries < 1, and a length whose covariance would not fit.
+        Raises ValueError for count, length or queries < 1, and a length whose covariance would not
+        fit.
         """
         self._check_sizes(count, length, queries)
         points = generator.standard_normal((count, length + queries, self.dim))
         return _split(points, length)
 
-    def sample(self, count: int, length: int, generator: np.random.Generator, queries: int = 1) -> Regressions:
-        """Contexts, values and targets; each sample uses (length + queries) (d + 1) normals of its own.
+    def sample(
+        self, count: int, length: int, generator: np.random.Generator, queries: int = 1
+    ) -> Regressions:
+        """Contexts, values and targets; each sample uses (length + queries) (d + 1) normals of its
+        own.
 
-        Any chunking of a stream gives the same samples. Raises ValueError as `sample_contexts`, and where K + sigma^2 I is
-        not positive definite to rounding.
+        Any chunking of a stream gives the same samples. Raises ValueError as `sample_contexts`, and
+        where K + sigma^2 I is not positive definite to rounding.
         """
         self._check_sizes(count, length, queries)
         normal = generator.standard_normal((count, (length + queries) * (self.dim + 1)))
@@ -124,13 +147,17 @@ class KernelRegressionTask:
             values[i] = factor @ extra[i, :length]
             query = contexts.query[i]
             remaining = self.kernel(query, query) - whitened.T @ whitened
-            scale, basis = np.linalg.eigh(remaining)  # a square root that tolerates rounding below zero
+            scale, basis = np.linalg.eigh(
+                remaining
+            )  # a square root that tolerates rounding below zero
             target[i] = whitened.T @ extra[i, :length]
             target[i] += basis @ (np.sqrt(scale.clip(min=0)) * extra[i, length:])
         return Regressions(contexts.keys, contexts.query, values, target)
 
     def bayes_estimate(self, batch: Regressions) -> GaussianPosterior:
-        """The exact posterior of f(q) at every length. Raises ValueError where K + sigma^2 I is not positive definite."""
+        """The exact posterior of f(q) at every length. Raises ValueError where K + sigma^2 I is not
+        positive definite.
+        """
         mean = np.empty((*batch.target.shape, batch.keys.shape[1]))
         variance = np.empty_like(mean)
         for i, factor, whitened in self._factors(batch):
@@ -140,11 +167,15 @@ class KernelRegressionTask:
         return GaussianPosterior(mean, variance)
 
     def bayes_variance(
-        self, contexts: Contexts, covariance: Float[np.ndarray, "sample position position"] | None = None
+        self,
+        contexts: Contexts,
+        covariance: Float[np.ndarray, "sample position position"] | None = None,
     ) -> Float[np.ndarray, "sample query position"]:
-        """Var[f(q) | first n pairs], the Bayes risk given keys and query, which no value enters; n - 1 indexes the last axis.
+        """Var[f(q) | first n pairs], the Bayes risk given keys and query, which no value enters; n
+        - 1 indexes the last axis.
 
-        covariance: that of the keys, where it is already at hand. Raises ValueError as `bayes_estimate`.
+        covariance: that of the keys, where it is already at hand. Raises ValueError as
+        `bayes_estimate`.
         """
         found = np.empty((*contexts.query.shape[:2], contexts.keys.shape[1]))
         for i, _, whitened in self._factors(contexts, covariance):
@@ -157,11 +188,15 @@ class KernelRegressionTask:
         """softmax_i(tau q . k_i) for several tau. Raises ValueError for one that is not finite."""
         tau = np.asarray(inverse_temperature, dtype=np.float64)
         if not np.isfinite(tau).all():
-            raise ValueError(f"inverse temperatures must be finite, got {tau}: mend the one that is not")
+            raise ValueError(
+                f"inverse temperatures must be finite, got {tau}: mend the one that is not"
+            )
         dots = contexts.query @ np.swapaxes(contexts.keys, -1, -2)
         return softmax(tau[:, None, None] * dots[:, None], axis=-1)
 
-    def nadaraya_watson(self, batch: Regressions, inverse_temperature: float) -> Float[np.ndarray, "sample query"]:
+    def nadaraya_watson(
+        self, batch: Regressions, inverse_temperature: float
+    ) -> Float[np.ndarray, "sample query"]:
         """sum_i softmax_i(tau q . k_i) y_i over the whole context."""
         weights = self.attention(batch, np.array([inverse_temperature], dtype=np.float64))[:, 0]
         return np.einsum("sqn,sn->sq", weights, batch.values)
@@ -172,10 +207,11 @@ class KernelRegressionTask:
         weights: Float[np.ndarray, "sample row query position"],
         covariance: Float[np.ndarray, "sample position position"] | None = None,
     ) -> Float[np.ndarray, "sample row query"]:
-        """E[(w . y - f(q))^2 | keys, query] = w^T (K + sigma^2 I) w - 2 w . k(q) + 1, exact over f and the noise.
+        """E[(w . y - f(q))^2 | keys, query] = w^T (K + sigma^2 I) w - 2 w . k(q) + 1, exact over f
+        and the noise.
 
-        An estimate that is linear in the values (attention is, as its weights see only keys and query) needs no draw of them.
-        covariance: that of the keys, where it is already at hand.
+        An estimate that is linear in the values (attention is, as its weights see only keys and
+        query) needs no draw of them. covariance: that of the keys, where it is already at hand.
         """
         risk = np.empty(weights.shape[:3])
         for i, w in enumerate(weights):
@@ -188,7 +224,9 @@ class KernelRegressionTask:
 
     @property
     def inverse_temperature_grid(self) -> Float[np.ndarray, " row"]:
-        """Where the best constant inverse temperature is searched: 0.1 / l^2 to 1000 / l^2, evenly in the logarithm."""
+        """Where the best constant inverse temperature is searched: 0.1 / l^2 to 1000 / l^2, evenly
+        in the logarithm.
+        """
         return np.geomspace(0.1, 1000, 25) / self.length_scale**2
 
     def _factors(
@@ -210,10 +248,18 @@ class KernelRegressionTask:
                 ) from error
             cross = self.kernel(contexts.keys[part], contexts.query[part])
             for i, factor in enumerate(factors):
-                yield start + i, factor, solve_triangular(factor, cross[i], lower=True, check_finite=False)
+                yield (
+                    start + i,
+                    factor,
+                    solve_triangular(factor, cross[i], lower=True, check_finite=False),
+                )
 
     def _check_sizes(self, count: int, length: int, queries: int) -> None:
-        for name, size in (("number of samples", count), ("length", length), ("number of queries", queries)):
+        for name, size in (
+            ("number of samples", count),
+            ("length", length),
+            ("number of queries", queries),
+        ):
             if size < 1:
                 raise ValueError(f"the {name} must be at least 1, got {size}: ask for one or more")
         if 8 * length**2 > _LARGEST_BYTES:
@@ -223,15 +269,21 @@ class KernelRegressionTask:
             )
 
 
-def best_inverse_temperature(inverse_temperature: Float[np.ndarray, " row"], risk: Float[np.ndarray, " row"]) -> float:
-    """Where a risk sampled on a grid is least: the vertex of the parabola through the lowest three points, in logarithms.
+def best_inverse_temperature(
+    inverse_temperature: Float[np.ndarray, " row"], risk: Float[np.ndarray, " row"]
+) -> float:
+    """Where a risk sampled on a grid is least: the vertex of the parabola through the lowest three
+    points, in logarithms.
 
-    The risk falls (less bias) and then rises (more variance) in tau; at an end of the grid that end is returned.
+    The risk falls (less bias) and then rises (more variance) in tau; at an end of the grid that end
+    is returned.
     """
     x, y, lowest = np.log(inverse_temperature), np.log(risk), int(np.argmin(risk))
     if lowest in (0, len(x) - 1):
         return float(inverse_temperature[lowest])
-    curvature, slope, _ = np.polyfit(x[lowest - 1 : lowest + 2] - x[lowest], y[lowest - 1 : lowest + 2], 2)
+    curvature, slope, _ = np.polyfit(
+        x[lowest - 1 : lowest + 2] - x[lowest], y[lowest - 1 : lowest + 2], 2
+    )
     return float(np.exp(x[lowest] - slope / (2 * curvature)))
 
 
@@ -243,4 +295,6 @@ def _split(points: np.ndarray, length: int) -> Contexts:
 
 def _check_prefix(length: int, available: int) -> None:
     if not 1 <= length <= available:
-        raise ValueError(f"a prefix must have 1 to {available} keys, got {length}: choose a length in that range")
+        raise ValueError(
+            f"a prefix must have 1 to {available} keys, got {length}: choose a length in that range"
+        )

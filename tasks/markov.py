@@ -20,7 +20,8 @@ RowWeights = Literal["uniform", "stationary"]
 class Prompts:
     """Sampled prompts; the last token of each is the query.
 
-    tokens (prompt, length) are node indices; target (prompt,) is the next token, drawn from P(j | X).
+    tokens (prompt, length) are node indices; target (prompt,) is the next token, drawn from P(j |
+    X).
     """
 
     tokens: Int[np.ndarray, "prompt length"]
@@ -43,9 +44,9 @@ class MarkovGraphTask:
     """A Markov chain on the nodes of a graph: predict the next node from the current one.
 
     `vocabulary` context: the model sees every token once, and the Bayes prediction is the row P*_i.
-    `prompt` context: the model sees a prompt X whose last token is i. Targets follow the context-conditioned chain
-    P(j | X) = m_j P*_ij / sum_k m_k P*_ik, m_j the count of j in X (Ildiz et al., arXiv 2402.13512), which is also
-    the Bayes prediction.
+    `prompt` context: the model sees a prompt X whose last token is i. Targets follow the
+    context-conditioned chain P(j | X) = m_j P*_ij / sum_k m_k P*_ik, m_j the count of j in X (Ildiz
+    et al., arXiv 2402.13512), which is also the Bayes prediction.
 
     Fields: transition_matrix (node, next), row-stochastic, float64; labels, one name per node.
     Raises ValueError for a matrix that is not square, finite, non-negative and row-stochastic.
@@ -62,18 +63,20 @@ class MarkovGraphTask:
         matrix = self.transition_matrix
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 2:
             raise ValueError(
-                f"a transition matrix must be square with at least 2 nodes, got shape {matrix.shape}: give one row "
-                "and one column per node"
+                "a transition matrix must be square with at least 2 nodes, got shape"
+                f" {matrix.shape}: give one row and one column per node"
             )
         if len(self.labels) != len(matrix):
-            raise ValueError(f"got {len(self.labels)} labels for {len(matrix)} nodes: give one label per node")
+            raise ValueError(
+                f"got {len(self.labels)} labels for {len(matrix)} nodes: give one label per node"
+            )
         _check_weights(matrix, self.labels)
         sums = matrix.sum(1)
         worst = int(np.argmax(np.abs(sums - 1)))
         if abs(sums[worst] - 1) > 1e-8:
             raise ValueError(
-                f"rows of a transition matrix must sum to 1, but row {self.labels[worst]} sums to {sums[worst]:.6g}: "
-                "divide each row by its sum, or build the task with from_graph"
+                f"rows of a transition matrix must sum to 1, but row {self.labels[worst]} sums to"
+                f" {sums[worst]:.6g}: divide each row by its sum, or build the task with from_graph"
             )
 
     @classmethod
@@ -85,32 +88,44 @@ class MarkovGraphTask:
             raise ValueError(
                 f"a transition matrix must be made of numbers ({error}): give equally long rows"
             ) from error
-        return cls(matrix, tuple(labels) if labels is not None else tuple(str(i) for i in range(len(matrix))))
+        return cls(
+            matrix,
+            tuple(labels) if labels is not None else tuple(str(i) for i in range(len(matrix))),
+        )
 
     @classmethod
     def from_graph(cls, graph: nx.Graph, weight: str = "weight") -> "MarkovGraphTask":
-        """The random walk on a graph: P*_ij proportional to the weight of edge i -> j (1 where it has none).
+        """The random walk on a graph: P*_ij proportional to the weight of edge i -> j (1 where it
+        has none).
 
-        Undirected edges go both ways; parallel edges add up. Raises ValueError for negative or non-finite weights
-        and for a node without out-neighbours.
+        Undirected edges go both ways; parallel edges add up. Raises ValueError for negative or
+        non-finite weights and for a node without out-neighbours.
         """
         labels = tuple(str(node) for node in graph)
         try:
             kind = np.dtype(np.float64)
             weights, least = (
-                nx.to_numpy_array(graph, weight=weight, multigraph_weight=join, dtype=kind) for join in (sum, min)
+                nx.to_numpy_array(graph, weight=weight, multigraph_weight=join, dtype=kind)
+                for join in (sum, min)
             )
         except (TypeError, ValueError, nx.NetworkXError) as error:
-            raise ValueError(f"edge weights must be numbers ({error}): mend attribute {weight!r}") from error
+            raise ValueError(
+                f"edge weights must be numbers ({error}): mend attribute {weight!r}"
+            ) from error
         if len(labels) < 2:
-            raise ValueError(f"a graph needs at least 2 nodes to have transitions, got {len(labels)}: add nodes")
+            raise ValueError(
+                f"a graph needs at least 2 nodes to have transitions, got {len(labels)}: add nodes"
+            )
         _check_weights(weights, labels)
-        _check_weights(least, labels)  # a negative weight among parallel edges may vanish in their sum
+        _check_weights(
+            least, labels
+        )  # a negative weight among parallel edges may vanish in their sum
         sums = weights.sum(1, keepdims=True)
         for label, total in zip(labels, sums[:, 0], strict=True):
             if total == 0:
                 raise ValueError(
-                    f"every node needs an out-neighbour, but node {label} has none: add an edge (a self-loop, say) or drop it"
+                    f"every node needs an out-neighbour, but node {label} has none: add an edge (a"
+                    " self-loop, say) or drop it"
                 )
         return cls(weights / sums, labels)
 
@@ -138,8 +153,8 @@ class MarkovGraphTask:
     def stationary_distribution(self) -> Float[np.ndarray, " node"]:
         """pi = pi P*, the left Perron vector; zero on transient nodes.
 
-        Found by the elimination of Grassmann, Taksar and Heyman (1985), which never subtracts: every entry, however
-        small, is non-negative and accurate to a few roundings.
+        Found by the elimination of Grassmann, Taksar and Heyman (1985), which never subtracts:
+        every entry, however small, is non-negative and accurate to a few roundings.
 
         Raises ValueError where it is not unique, that is with more than one closed class of nodes.
         """
@@ -149,12 +164,14 @@ class MarkovGraphTask:
         if len(closed) > 1:
             names = [self.labels[int(np.argmax(label == c))] for c in closed[:2]]
             raise ValueError(
-                f"the chain has no unique stationary distribution: nodes {names[0]} and {names[1]} lie in different closed "
-                "classes; connect them, or weight the rows uniformly"
+                f"the chain has no unique stationary distribution: nodes {names[0]} and {names[1]}"
+                " lie in different closed classes; connect them, or weight the rows uniformly"
             )
         member = label == closed[0]
         inner = p[np.ix_(member, member)]
-        for last in range(len(inner) - 1, 0, -1):  # leave node `last` out: its visits lead where it leads
+        for last in range(
+            len(inner) - 1, 0, -1
+        ):  # leave node `last` out: its visits lead where it leads
             inner[:last, last] /= inner[last, :last].sum()
             inner[:last, :last] += np.outer(inner[:last, last], inner[last, :last])
         visits = np.ones(len(inner))  # the share of each node in the visits to nodes 0..node
@@ -167,11 +184,15 @@ class MarkovGraphTask:
 
     @cached_property
     def entropy_rate(self) -> float:
-        """H* = -sum_i pi_i sum_j P*_ij log P*_ij in nats: the Bayes cross-entropy of the stationary chain."""
+        """H* = -sum_i pi_i sum_j P*_ij log P*_ij in nats: the Bayes cross-entropy of the stationary
+        chain.
+        """
         return float(self.stationary_distribution @ self.row_entropy)
 
     def row_weights(self, weighting: RowWeights) -> Float[np.ndarray, " node"]:
-        """The weight of each row in a loss: 1/K, or pi. Raises ValueError for another name, or where pi is not unique."""
+        """The weight of each row in a loss: 1/K, or pi. Raises ValueError for another name, or
+        where pi is not unique.
+        """
         if weighting == "uniform":
             return np.full(self.nodes, 1 / self.nodes)
         if weighting == "stationary":
@@ -179,9 +200,11 @@ class MarkovGraphTask:
         raise ValueError(f"unknown row weighting {weighting!r}: choose uniform or stationary")
 
     def bayes_predictive(self, prompts: Prompts | None = None) -> Float[np.ndarray, "row node"]:
-        """The Bayes prediction: P* row by row, or, given prompts, P(j | X) = m_j P*_ij / sum_k m_k P*_ik for each.
+        """The Bayes prediction: P* row by row, or, given prompts, P(j | X) = m_j P*_ij / sum_k m_k
+        P*_ik for each.
 
-        Raises ValueError for a prompt in which no neighbour of the last token occurs: it has no next token.
+        Raises ValueError for a prompt in which no neighbour of the last token occurs: it has no
+        next token.
         """
         if prompts is None:
             return self.transition_matrix.copy()
@@ -189,31 +212,41 @@ class MarkovGraphTask:
         total = mass.sum(1, keepdims=True)
         if (total == 0).any():
             raise ValueError(
-                f"prompt {int(np.argmin(total))} holds no neighbour of its last token, so nothing can follow it: "
-                "draw prompts with sample_prompts, or leave it out"
+                f"prompt {int(np.argmin(total))} holds no neighbour of its last token, so nothing"
+                " can follow it: draw prompts with sample_prompts, or leave it out"
             )
         return mass / total
 
     def sample_transitions(
         self, count: int, generator: np.random.Generator, weighting: RowWeights = "uniform"
     ) -> tuple[Int[np.ndarray, " {count}"], Int[np.ndarray, " {count}"]]:
-        """Independent transitions (i, j): i from the row weights, j from P*_i. Uses two uniforms each."""
+        """Independent transitions (i, j): i from the row weights, j from P*_i. Uses two uniforms
+        each.
+        """
         _check_count(count, "transitions")
         uniform = generator.random((count, 2))
         current = _invert(np.cumsum(self.row_weights(weighting)), uniform[:, 0])
         return current, _invert(np.cumsum(self.transition_matrix, 1)[current], uniform[:, 1])
 
     def prompt_acceptance(self, length: int, weighting: RowWeights = "uniform") -> float:
-        """The probability that independent tokens make a valid prompt, one that holds a neighbour of its last token."""
+        """The probability that independent tokens make a valid prompt, one that holds a neighbour
+        of its last token.
+        """
         return float(self.row_weights(weighting) @ self._acceptance(length, weighting)[0])
 
     def sample_prompts(
-        self, count: int, length: int, generator: np.random.Generator, weighting: RowWeights = "uniform"
+        self,
+        count: int,
+        length: int,
+        generator: np.random.Generator,
+        weighting: RowWeights = "uniform",
     ) -> Prompts:
-        """Prompts of independent tokens drawn by the row weights, given that the last has a neighbour among them.
+        """Prompts of independent tokens drawn by the row weights, given that the last has a
+        neighbour among them.
 
-        The conditional law is sampled directly, by the place of the first neighbour, so nothing is rejected and
-        every prompt uses exactly length + 2 uniforms. `prompt_acceptance` is the probability of the condition.
+        The conditional law is sampled directly, by the place of the first neighbour, so nothing is
+        rejected and every prompt uses exactly length + 2 uniforms. `prompt_acceptance` is the
+        probability of the condition.
 
         Raises ValueError for count < 1, length < 1, or where no valid prompt exists.
         """
@@ -221,12 +254,18 @@ class MarkovGraphTask:
         weights = self.row_weights(weighting)
         accept, neighbour_mass = self._acceptance(length, weighting)
         if not (weights * accept).sum() > 0:
-            raise ValueError(f"no prompt of length {length} can hold a neighbour of its last token: use longer prompts")
+            raise ValueError(
+                f"no prompt of length {length} can hold a neighbour of its last token: use longer"
+                " prompts"
+            )
         uniform = generator.random((count, length + 2))
         query = _invert(np.cumsum(weights * accept), uniform[:, 0])
         neighbours = self.transition_matrix[query] > 0
-        looped = neighbours[np.arange(count), query]  # the last token is its own neighbour: no condition on the rest
-        # The first neighbour stands at place t with probability p (1-p)^(t-1) / (1 - (1-p)^(length-1)).
+        looped = neighbours[
+            np.arange(count), query
+        ]  # the last token is its own neighbour: no condition on the rest
+        # The first neighbour stands at place t with probability p (1-p)^(t-1) / (1 -
+        # (1-p)^(length-1)).
         p = neighbour_mass[query]
         with np.errstate(divide="ignore", invalid="ignore"):
             first = np.ceil(np.log1p(-uniform[:, 1] * accept[query]) / np.log1p(-p))
@@ -249,21 +288,27 @@ class MarkovGraphTask:
     ) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, " node"]]:
         """P(a prompt is valid | its last token), and the mass of that token's neighbours."""
         if length < 1:
-            raise ValueError(f"a prompt needs at least 1 token, got length {length}: choose length >= 1")
+            raise ValueError(
+                f"a prompt needs at least 1 token, got length {length}: choose length >= 1"
+            )
         neighbours = self.transition_matrix > 0
         mass = np.minimum(neighbours @ self.row_weights(weighting), 1.0)
         return np.where(np.diag(neighbours), 1.0, 1 - (1 - mass) ** (length - 1)), mass
 
 
 def _invert(cumulative: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """The index whose step of an unnormalised cumulative law covers each uniform; never one of zero weight."""
+    """The index whose step of an unnormalised cumulative law covers each uniform; never one of zero
+    weight.
+    """
     level = uniform[:, None] * cumulative[..., -1:]
     return (cumulative <= level).sum(-1)
 
 
 def _check_count(count: int, what: str) -> None:
     if count < 1:
-        raise ValueError(f"the number of {what} must be at least 1, got {count}: ask for one or more")
+        raise ValueError(
+            f"the number of {what} must be at least 1, got {count}: ask for one or more"
+        )
 
 
 def _check_weights(weights: np.ndarray, labels: Sequence[str]) -> None:
@@ -271,6 +316,6 @@ def _check_weights(weights: np.ndarray, labels: Sequence[str]) -> None:
         if found.any():
             row, column = np.argwhere(found)[0]
             raise ValueError(
-                f"transition weights must be {fault}, got {weights[row, column]} from node {labels[row]} to node "
-                f"{labels[column]}: mend that weight"
+                f"transition weights must be {fault}, got {weights[row, column]} from node"
+                f" {labels[row]} to node {labels[column]}: mend that weight"
             )

@@ -1,4 +1,6 @@
-"""Shared test settings: fixed property-test cases, one thread a worker, CUDA tests only where there is CUDA."""
+"""Shared test settings: fixed property-test cases, one thread a worker, CUDA tests only where there
+is CUDA.
+"""
 
 import os
 from collections.abc import Iterator
@@ -13,10 +15,15 @@ from hypothesis import HealthCheck, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
 settings.register_profile(
-    "fixed", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+    "fixed",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("fixed")
-# The suite runs one worker per core, and what a test starts, such as a notebook's kernel, has that core only.
+# The suite runs one worker per core, and what a test starts, such as a notebook's kernel, has that
+# core only.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -38,14 +45,18 @@ def unchecked() -> Iterator[None]:
 
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files in place of figures, larger than a small result and sooner done, for tests of what is stored when."""
+    """Files in place of figures, larger than a small result and sooner done, for tests of what is
+    stored when.
+    """
     # Imported before the tests, the packages would escape the runtime type checker.
     from analysis.draw.figures import FORMATS
     from analysis.store.results import write_whole
 
     def save_figure(figure: object, folder: Path) -> None:
         for kind in FORMATS:
-            write_whole(folder / f"figure.{kind}", lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>"))
+            write_whole(
+                folder / f"figure.{kind}", lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>")
+            )
 
     monkeypatch.setattr("analysis.run.runner.save_figure", save_figure)
 
@@ -63,8 +74,12 @@ class Machine:
     params=[(size, cores) for size in ("256K", "8192K", "1G") for cores in (1, 4)],
     ids=lambda param: f"{param[0]}-{param[1]}",
 )
-def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Machine:
-    """What a test says of blocks, cores and memory has to hold on each of these machines, whatever it runs on."""
+def machine(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
+) -> Machine:
+    """What a test says of blocks, cores and memory has to hold on each of these machines, whatever
+    it runs on.
+    """
     size, cores = request.param
     cache = tmp_path_factory.mktemp("cache") / "size"
     cache.write_text(f"{size}\n")
@@ -72,14 +87,20 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp
     page = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": pretended.memory // 2**12}
     monkeypatch.setattr("ssa_theory.ensemble._CACHE_SIZE", cache)
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    monkeypatch.setattr("os.sysconf", lambda name, real=os.sysconf: page[name] if name in page else real(name))
+    monkeypatch.setattr(
+        "os.sysconf", lambda name, real=os.sysconf: page[name] if name in page else real(name)
+    )
     return pretended
 
 
 class _NoHost(TorchDispatchMode):
-    """Refuse any operation on a tensor that is not on the device: the host would have to wait for it, or send it."""
+    """Refuse any operation on a tensor that is not on the device: the host would have to wait for
+    it, or send it.
+    """
 
-    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+    def __torch_dispatch__(
+        self, func: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         for value in torch.utils._pytree.tree_leaves((args, result)):
             if isinstance(value, torch.Tensor) and value.device.type != "cuda":
@@ -91,10 +112,18 @@ class _NoHost(TorchDispatchMode):
 def no_host(monkeypatch: pytest.MonkeyPatch) -> TorchDispatchMode:
     """A mode in which every tensor must live on a pretended CUDA device.
 
-    A torch build without CUDA lacks, for pretended CUDA tensors, the autograd engine and two methods that ask for the
-    device itself: all three get stand-ins.
+    A torch build without CUDA lacks, for pretended CUDA tensors, the autograd engine and two
+    methods that ask for the device itself: all three get stand-ins.
     """
     monkeypatch.setattr(torch.Tensor, "__invert__", lambda tensor: torch.bitwise_not(tensor))
-    monkeypatch.setattr(torch.Tensor, "contiguous", lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
-    monkeypatch.setattr(torch.autograd, "grad", lambda loss, leaves, **_: [torch.zeros_like(leaf) for leaf in leaves])
+    monkeypatch.setattr(
+        torch.Tensor,
+        "contiguous",
+        lambda tensor: tensor.clone(memory_format=torch.contiguous_format),
+    )
+    monkeypatch.setattr(
+        torch.autograd,
+        "grad",
+        lambda loss, leaves, **_: [torch.zeros_like(leaf) for leaf in leaves],
+    )
     return _NoHost()

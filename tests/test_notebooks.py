@@ -1,4 +1,6 @@
-"""Every notebook runs top to bottom, and its stored .ipynb was made from its percent source and executed."""
+"""Every notebook runs top to bottom, and its stored .ipynb was made from its percent source and
+executed.
+"""
 
 from pathlib import Path
 

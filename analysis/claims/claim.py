@@ -1,4 +1,6 @@
-"""A claim: a sentence, a statistic, a threshold fixed beforehand, and a verdict that is computed, never written."""
+"""A claim: a sentence, a statistic, a threshold fixed beforehand, and a verdict that is computed,
+never written.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,11 +21,13 @@ FALSE_DISCOVERY_RATE = 0.05
 class Claim:
     """One line of the ledger.
 
-    id: stable name. sentence: what is claimed, in our words. source: where the claim comes from. statistic: what the
-    estimate measures. relation and threshold: the claim holds where `estimate relation threshold`. estimate: with
-    interval. asked: the number of seeds of the run. parts: the estimates the statistic is made of, by name.
-    p_value: two-sided, of the statistic being at the threshold; None for an exact count or a worst case, which no chance is in.
-    corrected_p_value: adjusted for all claims of the ledger; None before that. topic: the name of the topic it belongs to.
+    id: stable name. sentence: what is claimed, in our words. source: where the claim comes from.
+    statistic: what the estimate measures. relation and threshold: the claim holds where `estimate
+    relation threshold`. estimate: with interval. asked: the number of seeds of the run. parts: the
+    estimates the statistic is made of, by name. p_value: two-sided, of the statistic being at the
+    threshold; None for an exact count or a worst case, which no chance is in. corrected_p_value:
+    adjusted for all claims of the ledger; None before that. topic: the name of the topic it belongs
+    to.
     """
 
     id: str
@@ -45,9 +49,11 @@ class Claim:
 
     @property
     def verdict(self) -> Verdict:
-        """Supported (not supported) where the whole interval lies on the claim's (the other) side of the threshold.
+        """Supported (not supported) where the whole interval lies on the claim's (the other) side
+        of the threshold.
 
-        Within a ledger the corrected p-value has to agree: above the false discovery rate of 5 % the claim is inconclusive.
+        Within a ledger the corrected p-value has to agree: above the false discovery rate of 5 %
+        the claim is inconclusive.
         """
         low, high = self.estimate.low, self.estimate.high
         if math.isnan(low) or math.isnan(high):
@@ -74,7 +80,9 @@ class Claim:
         return ""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: numbers that are not finite become null, as JSON has none; single seeds' values are left to the result."""
+        """For JSON: numbers that are not finite become null, as JSON has none; single seeds' values
+        are left to the result.
+        """
 
         def clean(value: Any) -> Any:
             if isinstance(value, dict):
@@ -111,7 +119,9 @@ def count_verdicts(claims: Sequence[Claim]) -> dict[Verdict, int]:
 
 
 def correct(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims with p-values adjusted for testing all of them: Benjamini and Hochberg's false discovery rate."""
+    """The claims with p-values adjusted for testing all of them: Benjamini and Hochberg's false
+    discovery rate.
+    """
     tested = [i for i, claim in enumerate(claims) if claim.p_value is not None]
     corrected = list(claims)
     if tested:

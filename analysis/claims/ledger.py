@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from analysis.claims.claim import Claim, Verdict, correct, count_verdicts
 from analysis.claims.topics import TOPICS, Topic
 
+
 @dataclass(frozen=True)
 class Entry:
     """A topic with its tests, as far as their experiments were run.
 
-    claim: the test that decides the topic; None where its experiment was not run. claims: all its tests.
+    claim: the test that decides the topic; None where its experiment was not run. claims: all its
+    tests.
     """
 
     topic: Topic

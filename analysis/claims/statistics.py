@@ -1,4 +1,6 @@
-"""Estimates over seeds with 95 % intervals. A seed is the same graph, embeddings and data for every variant: all is paired."""
+"""Estimates over seeds with 95 % intervals. A seed is the same graph, embeddings and data for every
+variant: all is paired.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -20,9 +22,10 @@ Statistic = Callable[[Int[np.ndarray, "*resample seed"]], Float[np.ndarray, "*re
 class Estimate:
     """A statistic over seeds.
 
-    value: the statistic on all usable seeds. low, high: its 95 % interval (NaN for fewer than two seeds). seeds: how many
-    were usable. method: how the interval was computed. pseudo: the jackknife pseudo-value of each usable seed, which is the
-    seed's own value where the statistic is a mean; None for a number that is not an estimate over seeds.
+    value: the statistic on all usable seeds. low, high: its 95 % interval (NaN for fewer than two
+    seeds). seeds: how many were usable. method: how the interval was computed. pseudo: the
+    jackknife pseudo-value of each usable seed, which is the seed's own value where the statistic is
+    a mean; None for a number that is not an estimate over seeds.
     """
 
     value: float
@@ -33,10 +36,12 @@ class Estimate:
     pseudo: Float[np.ndarray, " seed"] | None = field(default=None, repr=False, compare=False)
 
     def p_value(self, threshold: float) -> float | None:
-        """The two-sided p-value of the statistic being `threshold`; None where there is nothing to test.
+        """The two-sided p-value of the statistic being `threshold`; None where there is nothing to
+        test.
 
-        Sign-flip permutation test of the mean of the pseudo-values minus the threshold: under the hypothesis each seed is
-        as likely to lie on one side as on the other. Exact up to 13 seeds, beyond by random flips, fixed random state.
+        Sign-flip permutation test of the mean of the pseudo-values minus the threshold: under the
+        hypothesis each seed is as likely to lie on one side as on the other. Exact up to 13 seeds,
+        beyond by random flips, fixed random state.
         """
         if self.pseudo is None:
             return None
@@ -63,12 +68,14 @@ def estimate(
 ) -> Estimate:
     """The value of `statistic(index)` with a 95 % interval over seeds.
 
-    statistic takes an integer array (..., seed) of seed positions and reduces its last axis; resampling whole seeds
-    keeps every pairing. usable marks the seeds to use (finite, not diverged). smooth: False for a statistic of ranks,
-    whose resampled values jump; BCa's corrections assume that they do not, so it gets plain percentiles.
+    statistic takes an integer array (..., seed) of seed positions and reduces its last axis;
+    resampling whole seeds keeps every pairing. usable marks the seeds to use (finite, not
+    diverged). smooth: False for a statistic of ranks, whose resampled values jump; BCa's
+    corrections assume that they do not, so it gets plain percentiles.
 
-    At least 16 seeds: BCa bootstrap, fixed random state. Fewer: Student's t on the jackknife pseudo-values, which is the
-    ordinary t interval where the statistic is a mean. A statistic that does not vary gets a zero-width interval.
+    At least 16 seeds: BCa bootstrap, fixed random state. Fewer: Student's t on the jackknife
+    pseudo-values, which is the ordinary t interval where the statistic is a mean. A statistic that
+    does not vary gets a zero-width interval.
     """
     seeds = np.flatnonzero(usable)
     n = len(seeds)
@@ -164,7 +171,9 @@ def sign_flip_tests(
 def rank_correlation(
     x: Float[np.ndarray, "*seed item"], y: Float[np.ndarray, "*#seed item"]
 ) -> Float[np.ndarray, "*seed"]:
-    """Spearman's rank correlation along the last axis (ties share their rank); NaN where either is constant."""
+    """Spearman's rank correlation along the last axis (ties share their rank); NaN where either is
+    constant.
+    """
     a, b = (stats.rankdata(v, axis=-1) for v in np.broadcast_arrays(x, y))
     a, b = (v - v.mean(-1, keepdims=True) for v in (a, b))
     scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
@@ -182,7 +191,9 @@ def slopes(
 
 
 def mean_band(data: xr.DataArray) -> xr.DataArray:
-    """`mean` over the dimension `seed` at every point of the others: a new last dimension `estimate` of value, low, high."""
+    """`mean` over the dimension `seed` at every point of the others: a new last dimension
+    `estimate` of value, low, high.
+    """
     moved = data.transpose(..., "seed")
     points = np.asarray(moved, dtype=np.float64).reshape(-1, moved.sizes["seed"])
     table = [(e.value, e.low, e.high) for e in map(mean, points)]

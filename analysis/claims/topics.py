@@ -1,4 +1,6 @@
-"""The topics of the ledger: what the paper claims, or this project, in our words. Claims name theirs."""
+"""The topics of the ledger: what the paper claims, or this project, in our words. Claims name
+theirs.
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,6 @@
-"""Figure style and saving. A variant keeps its colour, line and marker in all figures; they differ in greyscale too."""
+"""Figure style and saving. A variant keeps its colour, line and marker in all figures; they differ
+in greyscale too.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,7 +46,9 @@ SCHEDULE_STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
 FORMATS: Mapping[str, dict[str, None]] = MappingProxyType(
     {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 )
-"""The kinds of file that a figure is written as, with the metadata left out, so that the same figure gives the same bytes."""
+"""The kinds of file that a figure is written as, with the metadata left out, so that the same
+figure gives the same bytes.
+"""
 _RC: "dict[RcKeyType, Any]" = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
@@ -129,7 +133,9 @@ def label_log(*axes: Axis) -> None:
 
 
 def left_out(dataset: xr.Dataset) -> str:
-    """The last line of a caption: what the guards found, such as diverged models, which are left out; none if all is well."""
+    """The last line of a caption: what the guards found, such as diverged models, which are left
+    out; none if all is well.
+    """
     phrases = warnings_of(dataset)
     return "\n" + "; ".join(phrases) if phrases else ""
 

@@ -27,7 +27,9 @@ def _as_trained(config: ExperimentConfig, dataset: xr.Dataset, progress: Progres
 
 
 def join_blocks(parts: Sequence[xr.Dataset]) -> xr.Dataset:
-    """The blocks of a result as one, along `seed`. Raises ValueError where what does not depend on seeds differs."""
+    """The blocks of a result as one, along `seed`. Raises ValueError where what does not depend on
+    seeds differs.
+    """
     if len(parts) == 1:
         return parts[0]
     joined = xr.concat(
@@ -46,14 +48,17 @@ def join_blocks(parts: Sequence[xr.Dataset]) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One question with its config, its training, its figure and its claims. Adding an experiment is adding one of these.
+    """One question with its config, its training, its figure and its claims. Adding an experiment
+    is adding one of these.
 
-    train(config, progress) returns the labelled numbers of the config's seeds, along `seed`; a seed's numbers do not depend on
-    the others, so a long run is cut into blocks of seeds_per_block(config) seeds, each a unit of work with a file of its own.
-    summarise(config, dataset, progress) adds to the joined blocks what is said of all seeds together. By default all seeds are
-    one block and nothing is added. draw(config, result) is the figure, without training or statistics; judge(config, result)
-    the claims, each with its verdict.
-    caption: what the figure's panels show, whatever the result. presets: what each preset changes from the config's defaults.
+    train(config, progress) returns the labelled numbers of the config's seeds, along `seed`; a
+    seed's numbers do not depend on the others, so a long run is cut into blocks of
+    seeds_per_block(config) seeds, each a unit of work with a file of its own. summarise(config,
+    dataset, progress) adds to the joined blocks what is said of all seeds together. By default all
+    seeds are one block and nothing is added. draw(config, result) is the figure, without training
+    or statistics; judge(config, result) the claims, each with its verdict. caption: what the
+    figure's panels show, whatever the result. presets: what each preset changes from the config's
+    defaults.
     """
 
     name: str
@@ -74,12 +79,14 @@ class Experiment:
         return self.config(**self.presets.get(name, {}))
 
     def blocks(self, config: ExperimentConfig) -> list[ExperimentConfig]:
-        """The config of each block. Raises ValueError where a single seed is too large for this machine, or blocks are asked
-        for where there are none.
+        """The config of each block. Raises ValueError where a single seed is too large for this
+        machine, or blocks are asked for where there are none.
         """
         if self.seeds_per_block is None:
             if asked := getattr(config, "block_seeds", None):
-                raise ValueError(f"{self.name} takes all seeds together, got block_seeds={asked}: drop block_seeds")
+                raise ValueError(
+                    f"{self.name} takes all seeds together, got block_seeds={asked}: drop block_seeds"
+                )
             return [config]
         size = self.seeds_per_block(config)
         seeded = seeded_config(config)
@@ -87,39 +94,62 @@ class Experiment:
         starts = range(0, len(seeds), size)
         return [seeded.of_seeds(seeds[start : start + size]) for start in starts]
 
-    def join(self, config: ExperimentConfig, parts: Sequence[xr.Dataset], progress: Progress = silent) -> xr.Dataset:
+    def join(
+        self, config: ExperimentConfig, parts: Sequence[xr.Dataset], progress: Progress = silent
+    ) -> xr.Dataset:
         """The result of all blocks. What does not depend on seeds must be the same in all of them."""
         return self.summarise(config, join_blocks(parts), progress)
 
     def data_code(self) -> tuple[object, ...]:
-        """What a result depends on, for `code_digest` and `definitions`: its training, summary, blocks, config and format."""
+        """What a result depends on, for `code_digest` and `definitions`: its training, summary,
+        blocks, config and format.
+        """
         functions = (self.train, self.summarise, self.seeds_per_block, join_blocks)
-        return (*(f for f in functions if f is not None), self.config, Definition("analysis.store.results", "FORMAT"))
+        return (
+            *(f for f in functions if f is not None),
+            self.config,
+            Definition("analysis.store.results", "FORMAT"),
+        )
 
     def presentation_code(self) -> tuple[object, ...]:
         """What figure and claims depend on: the same, `draw`, `judge`, and how a figure is written."""
-        return (*self.data_code(), self.draw, self.judge, Definition("analysis.draw.figures", "save_figure"))
+        return (
+            *self.data_code(),
+            self.draw,
+            self.judge,
+            Definition("analysis.draw.figures", "save_figure"),
+        )
 
     def config_of(self, dataset: xr.Dataset) -> ExperimentConfig:
-        """The config inside a result. Raises ValueError where it is not one that this version writes for this experiment."""
+        """The config inside a result. Raises ValueError where it is not one that this version
+        writes for this experiment.
+        """
         name, text = (dataset.attrs.get(key) for key in ("experiment", "config"))
         try:
             config = None if text is None else self.config.model_validate_json(text)
         except ValueError:  # pydantic's, with a paragraph for every field
             config = None
         if str(name) != self.name or config is None or config.model_dump_json() != text:
-            raise ValueError(f"a result of experiment {name!r:.40} with config {text!r:.80} is not one of {self.name}")
+            raise ValueError(
+                f"a result of experiment {name!r:.40} with config {text!r:.80} is not one of {self.name}"
+            )
         return config
 
     def plot(self, dataset: xr.Dataset) -> Figure:
-        """The figure of a result. Raises ValueError as `config_of`, KeyError where the result lacks what is drawn."""
+        """The figure of a result. Raises ValueError as `config_of`, KeyError where the result lacks
+        what is drawn.
+        """
         return self.draw(self.config_of(dataset), dataset)
 
     def claims(self, dataset: xr.Dataset) -> list[Claim]:
-        """The claims of a result. Raises ValueError as `config_of`, KeyError where the result lacks what they are about."""
+        """The claims of a result. Raises ValueError as `config_of`, KeyError where the result lacks
+        what they are about.
+        """
         return self.judge(self.config_of(dataset), dataset)
 
     def run(self, config: ExperimentConfig, progress: Progress = silent) -> xr.Dataset:
         """The whole result, computed block by block in this process and kept in memory."""
-        dataset = self.join(config, [self.train(part, progress) for part in self.blocks(config)], progress)
+        dataset = self.join(
+            config, [self.train(part, progress) for part in self.blocks(config)], progress
+        )
         return dataset.assign_attrs(experiment=self.name, config=config.model_dump_json())

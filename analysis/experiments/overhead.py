@@ -1,4 +1,6 @@
-"""How many parameters does selective attention add to real architectures? Counted on published shapes; no training."""
+"""How many parameters does selective attention add to real architectures? Counted on published
+shapes; no training.
+"""
 
 from typing import Any
 
@@ -25,7 +27,9 @@ LIMIT = 0.5  # percent: the paper's bound on what weight sharing adds
 WIDTHS = 2 ** np.arange(11)
 """Hidden widths of the figure's curves, 1 to 1024."""
 FORMS = ("shared", "unshared", "head-wide")
-"""Weights shared with the layer's projections; an MLP of its own for each temperature; the same, d_k hidden units wide."""
+"""Weights shared with the layer's projections; an MLP of its own for each temperature; the same,
+d_k hidden units wide.
+"""
 _STYLE: dict[str, dict[str, Any]] = {
     "shared": {"color": "#d55e00", "marker": "s"},
     "unshared": {"color": "#009e73", "marker": "D"},
@@ -36,7 +40,9 @@ _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 class OverheadConfig(ExperimentConfig):
-    """Count the parameters that query and value temperatures add to published models; nothing is random or trained."""
+    """Count the parameters that query and value temperatures add to published models; nothing is
+    random or trained.
+    """
 
     width: int = Field(
         16, ge=1, le=1_000_000, description="hidden units of the own MLP of each temperature"
@@ -44,7 +50,9 @@ class OverheadConfig(ExperimentConfig):
 
 
 def train(config: OverheadConfig, progress: Progress) -> xr.Dataset:
-    """Count every model in every form of the temperatures, by formula and, where it fits, on the built layer."""
+    """Count every model in every form of the temperatures, by formula and, where it fits, on the
+    built layer.
+    """
     advance = progress("counting parameters", len(ARCHITECTURES))
     rows = []
     for architecture in ARCHITECTURES.values():
@@ -80,7 +88,10 @@ _COUNTED = {
     ),
     "added_by_layer": (
         ("form",),
-        "the same counted on a built layer; NaN where queries share keys and values, which it has no form for",
+        (
+            "the same counted on a built layer; NaN where queries share keys and values, which it"
+            " has no form for"
+        ),
     ),
     "percent": (("form",), "added_parameters in percent of parameters"),
     "percent_by_width": (("width",), "the same in percent for an own MLP, by its hidden width"),
@@ -132,8 +143,14 @@ def judge(config: OverheadConfig, dataset: xr.Dataset) -> list[Claim]:
     for form in FORMS:
         for name in map(str, dataset["model"].values):
             one = dataset.sel(model=name, form=form)
-            width, added, total = (int(one[k]) for k in ("hidden_width", "added_parameters", "parameters"))
-            how = f"each with an MLP of {width} hidden units of its own," if width else "with shared weights"
+            width, added, total = (
+                int(one[k]) for k in ("hidden_width", "added_parameters", "parameters")
+            )
+            how = (
+                f"each with an MLP of {width} hidden units of its own,"
+                if width
+                else "with shared weights"
+            )
             lines.exact(
                 TOPIC,
                 f"{form}-{name.split()[0].lower()}",
@@ -243,11 +260,15 @@ def _draw_widths(ax: Axes, dataset: xr.Dataset, width: int) -> None:
 
 OVERHEAD = Experiment(
     name="overhead",
-    question="How many parameters does SSA add to real architectures, with shared weights and with MLPs of its own?",
+    question=(
+        "How many parameters does SSA add to real architectures, with shared weights and with MLPs"
+        " of its own?"
+    ),
     caption=(
-        "Left: parameters that query and value temperatures add to published models, in percent on a log axis, with shared "
-        "weights and with an own MLP for each temperature of each layer; dashed: 0.5 %. Right: the same for the own MLP by "
-        "its hidden width. Exact counts from published shapes."
+        "Left: parameters that query and value temperatures add to published models, in percent on"
+        " a log axis, with shared weights and with an own MLP for each temperature of each layer;"
+        " dashed: 0.5 %. Right: the same for the own MLP by its hidden width. Exact counts from"
+        " published shapes."
     ),
     config=OverheadConfig,
     train=train,

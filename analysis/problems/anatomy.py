@@ -1,5 +1,4 @@
-"""What a model of rows is made of, at any step of its training: its weights, its tokens, its rows.
-"""
+"""What a model of rows is made of, at any step of its training: its weights, its tokens, its rows."""
 
 import torch
 from torch import Tensor

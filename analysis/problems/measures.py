@@ -1,7 +1,7 @@
 """Measures of attention rows (how spiky, how sparse) and of weights (how large). Design section 5.
 
-*Spiky* (concentrated) and *sparse* (exact zeros) are different things here: a softmax row is never sparse. All
-measures run on the device of their input and reduce one axis, the last by default.
+*Spiky* (concentrated) and *sparse* (exact zeros) are different things here: a softmax row is never
+sparse. All measures run on the device of their input and reduce one axis, the last by default.
 """
 
 import torch
@@ -15,17 +15,23 @@ SMALLEST_TAU = 1e-6  # below this a row is uniform to rounding; keeps log tau fi
 
 
 def effective_support(row: Tensor, dim: int = -1) -> Tensor:
-    """exp(H): the number of keys that a uniform row of the same entropy would attend to, between 1 and n."""
+    """exp(H): the number of keys that a uniform row of the same entropy would attend to, between 1
+    and n.
+    """
     return entropy(row.movedim(dim, -1)).exp()
 
 
 def participation(row: Tensor, dim: int = -1) -> Tensor:
-    """1 / sum_j s_j^2: another effective number of keys, between 1 and n; heavier on the largest weights."""
+    """1 / sum_j s_j^2: another effective number of keys, between 1 and n; heavier on the largest
+    weights.
+    """
     return 1 / (row**2).sum(dim)
 
 
 def gini(row: Tensor, dim: int = -1) -> Tensor:
-    """Gini coefficient sum_j (2j - n - 1) s_(j) / (n sum s), s_(j) ascending: 0 uniform, 1 - 1/n for one key."""
+    """Gini coefficient sum_j (2j - n - 1) s_(j) / (n sum s), s_(j) ascending: 0 uniform, 1 - 1/n
+    for one key.
+    """
     n = row.shape[dim]
     ascending = row.movedim(dim, -1).sort(-1).values
     rank = torch.arange(1, n + 1, dtype=row.dtype, device=row.device)
@@ -33,7 +39,9 @@ def gini(row: Tensor, dim: int = -1) -> Tensor:
 
 
 def hoyer(row: Tensor, dim: int = -1) -> Tensor:
-    """Hoyer's (sqrt(n) - ||s||_1 / ||s||_2) / (sqrt(n) - 1): 0 uniform, 1 for one key. Needs n >= 2."""
+    """Hoyer's (sqrt(n) - ||s||_1 / ||s||_2) / (sqrt(n) - 1): 0 uniform, 1 for one key. Needs n >=
+    2.
+    """
     root = row.shape[dim] ** 0.5
     return (root - row.abs().sum(dim) / (row**2).sum(dim).sqrt()) / (root - 1)
 
@@ -61,7 +69,9 @@ def row_shape(rows: Float[Tensor, "row key member"]) -> dict[str, Float[Tensor, 
 
 
 def singular_values(weight: Float[Tensor, "row column member"]) -> Float[Tensor, "value member"]:
-    """The singular values of each member's matrix, descending; their maximum is the spectral norm ||W||_2."""
+    """The singular values of each member's matrix, descending; their maximum is the spectral norm
+    ||W||_2.
+    """
     return torch.linalg.svdvals(weight.movedim(-1, 0)).movedim(0, -1)
 
 
@@ -74,12 +84,16 @@ def stable_rank(weight: Float[Tensor, "row column member"]) -> Float[Tensor, " m
 def token_norm(
     weight: Float[Tensor, "dim out member"], embeddings: Float[Tensor, "node dim member"]
 ) -> Float[Tensor, "node member"]:
-    """||W^T e_i||: how far the query map stretches token i. Times tau_i it is the token's effective logit scale."""
+    """||W^T e_i||: how far the query map stretches token i. Times tau_i it is the token's effective
+    logit scale.
+    """
     return matmul(embeddings, weight).norm(dim=1)
 
 
 def row_l1(
     p: Float[Tensor, "row next #member"], q: Float[Tensor, "row next #member"]
 ) -> Float[Tensor, " member"]:
-    """mean_i sum_j |p_ij - q_ij|, between 0 and 2: twice the mean total variation distance of the rows."""
+    """mean_i sum_j |p_ij - q_ij|, between 0 and 2: twice the mean total variation distance of the
+    rows.
+    """
     return (p - q).abs().sum(1).mean(0)

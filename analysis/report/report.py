@@ -1,4 +1,6 @@
-"""The report: ledger, figures and every number of the stored results as one self-contained HTML page."""
+"""The report: ledger, figures and every number of the stored results as one self-contained HTML
+page.
+"""
 
 import inspect
 import json
@@ -10,14 +12,14 @@ from typing import Any
 
 import jinja2
 
-from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, count_verdicts
-from analysis.experiments.base import PRESETS, Experiment
-from analysis.store.guards import warnings_of
 from analysis.bench.bench import load_report
 from analysis.bench.tables import SCALING, SPEED, notes, scaling_rows, speed_rows
+from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, count_verdicts
 from analysis.claims.ledger import Entry, ledger
-from analysis.store.results import load, write_whole
+from analysis.experiments.base import PRESETS, Experiment
 from analysis.run.runner import load_claims, result_path
+from analysis.store.guards import warnings_of
+from analysis.store.results import load, write_whole
 
 _ROOT = Path(__file__).parents[2]
 
@@ -26,9 +28,10 @@ _ROOT = Path(__file__).parents[2]
 class Section:
     """What the report shows of one experiment.
 
-    missing: why there is nothing to show, or empty. claims: with p-values corrected over the whole ledger. figure: the SVG
-    element. config: every setting. provenance: the result's other attributes. warnings: what the guards found.
-    command: what makes it again. source: path and line of the code that runs it, and of that which states its claims.
+    missing: why there is nothing to show, or empty. claims: with p-values corrected over the whole
+    ledger. figure: the SVG element. config: every setting. provenance: the result's other
+    attributes. warnings: what the guards found. command: what makes it again. source: path and line
+    of the code that runs it, and of that which states its claims.
     """
 
     experiment: Experiment
@@ -45,18 +48,24 @@ class Section:
     def answer(self) -> str:
         """How many of the tests have each verdict."""
         counts = count_verdicts(self.claims)
-        return f"{len(self.claims)} tests: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+        return f"{len(self.claims)} tests: " + ", ".join(
+            f"{n} {verdict}" for verdict, n in counts.items() if n
+        )
 
 
 def write_report(experiments: Mapping[str, Experiment], out: Path) -> Path:
-    """Write out/index.html from what is stored below `out`; an experiment without a readable result is said to be missing."""
+    """Write out/index.html from what is stored below `out`; an experiment without a readable result
+    is said to be missing.
+    """
     path = out / "index.html"
     page = render(*read_stored(experiments, out), _speed(out))
     write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 
-def read_stored(experiments: Mapping[str, Experiment], out: Path) -> tuple[list[Entry], list[Section]]:
+def read_stored(
+    experiments: Mapping[str, Experiment], out: Path
+) -> tuple[list[Entry], list[Section]]:
     """The ledger and the sections of all experiments, as far as they are stored below `out`."""
     sections = [_section(experiment, out) for experiment in experiments.values()]
     entries = ledger([claim for section in sections for claim in section.claims])
@@ -65,7 +74,9 @@ def read_stored(experiments: Mapping[str, Experiment], out: Path) -> tuple[list[
 
 
 def _speed(out: Path) -> dict[str, Any] | None:
-    """Tables and notes of the benchmark that is stored below `out`; None without one that can be read."""
+    """Tables and notes of the benchmark that is stored below `out`; None without one that can be
+    read.
+    """
     try:
         report = load_report(out)
         rows = [(SPEED, speed_rows(report)), (SCALING, scaling_rows(report))]
@@ -74,7 +85,9 @@ def _speed(out: Path) -> dict[str, Any] | None:
         return None
 
 
-def render(entries: list[Entry], sections: list[Section], speed: dict[str, Any] | None = None) -> str:
+def render(
+    entries: list[Entry], sections: list[Section], speed: dict[str, Any] | None = None
+) -> str:
     """The page. speed: tables and notes of a benchmark."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -83,7 +96,12 @@ def render(entries: list[Entry], sections: list[Section], speed: dict[str, Any] 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "p_value": _p_value, "config_value": _config_value, "slug": _slug}
+    environment.filters |= {
+        "number": _number,
+        "p_value": _p_value,
+        "config_value": _config_value,
+        "slug": _slug,
+    }
     return environment.get_template("report.html.j2").render(
         entries=entries,
         sections=sections,
@@ -104,19 +122,35 @@ def _section(experiment: Experiment, out: Path) -> Section:
         figure = path.with_name("figure.svg").read_text(encoding="utf-8")
         if not ("<svg" in figure and figure.rstrip().endswith("</svg>")):
             raise ValueError(
-                f"the stored figure {path.with_name('figure.svg')} is damaged: redraw it with `ssa-theory plot {experiment.name}`"
+                f"the stored figure {path.with_name('figure.svg')} is damaged: redraw it with"
+                f" `ssa-theory plot {experiment.name}`"
             )
     except (ValueError, OSError) as error:
         return Section(experiment, str(error))
-    keys = ("device", "threads", "wall_seconds", "source", "revision", "uncommitted_changes", "format")
+    keys = (
+        "device",
+        "threads",
+        "wall_seconds",
+        "source",
+        "revision",
+        "uncommitted_changes",
+        "format",
+    )
     try:
         config, versions = (dict(json.loads(dataset.attrs[key])) for key in ("config", "versions"))
-        files = {f"{name}, content": found for name, found in dict(json.loads(dataset.attrs["inputs"])).items()}
-        blocks = {key: dataset.attrs[key] for key in ("blocks", "block_seconds") if key in dataset.attrs}
+        files = {
+            f"{name}, content": found
+            for name, found in dict(json.loads(dataset.attrs["inputs"])).items()
+        }
+        blocks = {
+            key: dataset.attrs[key] for key in ("blocks", "block_seconds") if key in dataset.attrs
+        }
         about = {key: dataset.attrs[key] for key in keys} | blocks | files | versions
     except (KeyError, ValueError, TypeError) as error:
         return Section(
-            experiment, f"the stored result {path} does not say how it was made ({error!r}): run `{command} --fresh`"
+            experiment,
+            f"the stored result {path} does not say how it was made ({error!r}): run `{command}"
+            " --fresh`",
         )
     return Section(
         experiment,
@@ -151,7 +185,9 @@ def _place(function: Callable[..., object]) -> str:
 
 
 def inline_svg(text: str, name: str) -> str:
-    """The SVG element of a file that matplotlib wrote, with ids made unique to `name` and a size that its container decides."""
+    """The SVG element of a file that matplotlib wrote, with ids made unique to `name` and a size
+    that its container decides.
+    """
     svg = text[text.index("<svg") :]
     head, rest = svg.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)

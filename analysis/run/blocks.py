@@ -1,4 +1,6 @@
-"""Blocks of seeds: the units of work of a run, each stored as soon as it is done and never done again."""
+"""Blocks of seeds: the units of work of a run, each stored as soon as it is done and never done
+again.
+"""
 
 import shutil
 import time
@@ -8,10 +10,10 @@ from typing import Any
 
 import xarray as xr
 
+from analysis.experiments.base import Experiment, Progress
 from analysis.run.cluster import run_jobs
 from analysis.store.config import ExperimentConfig, seeded_config
 from analysis.store.dependencies import code_digest
-from analysis.experiments.base import Experiment, Progress
 from analysis.store.results import load_current, prepare_folder, provenance, save
 from ssa_theory import resolve_device
 
@@ -24,10 +26,12 @@ def run_blocks(
     scheduler: str | None,
     progress: Progress,
 ) -> xr.Dataset:
-    """The result of all blocks, of which those that `folder` holds, made as they would be now, are not trained again.
+    """The result of all blocks, of which those that `folder` holds, made as they would be now, are
+    not trained again.
 
-    workers, scheduler: who trains the others, as in `run_jobs`. A run of one block stores no file of its own: it is the result.
-    Raises ValueError where workers have other code, packages or files than this process.
+    workers, scheduler: who trains the others, as in `run_jobs`. A run of one block stores no file
+    of its own: it is the result. Raises ValueError where workers have other code, packages or files
+    than this process.
     """
     parts = experiment.blocks(config)
     if len(parts) == 1:
@@ -37,7 +41,11 @@ def run_blocks(
     ranges = [seeded_config(part).seed_range for part in parts]
     paths = [folder / f"seeds-{seeds[0]}-to-{seeds[-1]}.nc" for seeds in ranges]
     finished = [load_current(path, part, source) for part, path in zip(parts, paths, strict=True)]
-    to_do = [(experiment, part, path) for part, path, done in zip(parts, paths, finished, strict=True) if done is None]
+    to_do = [
+        (experiment, part, path)
+        for part, path, done in zip(parts, paths, finished, strict=True)
+        if done is None
+    ]
     advance = progress(f"{len(parts)} blocks of up to {len(ranges[0])} seeds", len(parts))
     advance(len(parts) - len(to_do))
     for _ in run_jobs(_run_block, to_do, workers, scheduler, progress):
@@ -49,36 +57,53 @@ def run_blocks(
     datasets = [dataset for dataset in found if dataset is not None]
     if len(datasets) < len(found):
         raise ValueError(
-            "blocks were trained with another version of this code or of its packages, or from other files, than are here: give "
-            "all workers the same, leave files as they are during a run, and run the same command again"
+            "blocks were trained with another version of this code or of its packages, or from"
+            " other files, than are here: give all workers the same, leave files as they are during"
+            " a run, and run the same command again"
         )
     return experiment.join(config, datasets, progress).assign_attrs(_trained_by(datasets))
 
 
 def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, Any]:
-    """Where the blocks of a result were trained: what they have in common, or all that there is, and the sum of their times."""
+    """Where the blocks of a result were trained: what they have in common, or all that there is,
+    and the sum of their times.
+    """
     keys = ("revision", "uncommitted_changes", "device", "threads")
     found = {key: list(dict.fromkeys(block.attrs[key] for block in blocks)) for key in keys}
-    common = {key: values[0] if len(values) == 1 else ", ".join(map(str, values)) for key, values in found.items()}
-    return common | {"blocks": len(blocks), "block_seconds": round(sum(b.attrs["wall_seconds"] for b in blocks), 2)}
+    common = {
+        key: values[0] if len(values) == 1 else ", ".join(map(str, values))
+        for key, values in found.items()
+    }
+    return common | {
+        "blocks": len(blocks),
+        "block_seconds": round(sum(b.attrs["wall_seconds"] for b in blocks), 2),
+    }
 
 
-def _run_block(experiment: Experiment, part: ExperimentConfig, path: Path, progress: Progress) -> None:
+def _run_block(
+    experiment: Experiment, part: ExperimentConfig, path: Path, progress: Progress
+) -> None:
     """Train one block and store it as a result of its own seeds."""
     first = seeded_config(part).seed_range[0]
     made_and_stored(
         experiment,
         part,
         path,
-        lambda: experiment.train(part, lambda about, total: progress(f"{about}, from seed {first}", total)),
+        lambda: experiment.train(
+            part, lambda about, total: progress(f"{about}, from seed {first}", total)
+        ),
     )
 
 
 def made_and_stored(
     experiment: Experiment, config: ExperimentConfig, path: Path, make: Callable[[], xr.Dataset]
 ) -> xr.Dataset:
-    """What `make` returns, with its provenance and the seconds that it took, as it is stored at `path`."""
-    device = resolve_device(getattr(config, "device", "cpu"))  # what trains nothing has none to choose
+    """What `make` returns, with its provenance and the seconds that it took, as it is stored at
+    `path`.
+    """
+    device = resolve_device(
+        getattr(config, "device", "cpu")
+    )  # what trains nothing has none to choose
     about = provenance(experiment.name, config, device, code_digest(*experiment.data_code()))
     start = time.perf_counter()
     dataset = make()

@@ -28,19 +28,20 @@ def run_jobs(
 ) -> Iterator[Result]:
     """job(*arguments[i], progress) for every i; results come as they finish.
 
-    workers: processes of a local cluster, among which the cores are shared out; 1 is this process itself. scheduler: the
-    address of a running Dask cluster, in place of a local one, whose workers must see the same files. A worker that is
-    killed is replaced and its job done again. Where a job raises, its error is raised here, and jobs that have not
-    finished are dropped.
+    workers: processes of a local cluster, among which the cores are shared out; 1 is this process
+    itself. scheduler: the address of a running Dask cluster, in place of a local one, whose workers
+    must see the same files. A worker that is killed is replaced and its job done again. Where a job
+    raises, its error is raised here, and jobs that have not finished are dropped.
 
-    Raises ValueError for workers < 1 or far above the number of cores, for workers that do not start, and for a scheduler that
-    does not answer.
+    Raises ValueError for workers < 1 or far above the number of cores, for workers that do not
+    start, and for a scheduler that does not answer.
     """
     most = max(16, 4 * (os.cpu_count() or 1))
     if not 1 <= workers <= most:
         raise ValueError(
-            f"the number of workers must lie between 1 and {most}, four for each core of this machine but never fewer than 16, "
-            f"got {workers}: choose another with --workers, or a cluster with --scheduler"
+            f"the number of workers must lie between 1 and {most}, four for each core of this"
+            f" machine but never fewer than 16, got {workers}: choose another with --workers, or a"
+            " cluster with --scheduler"
         )
     if not arguments:
         return
@@ -48,7 +49,9 @@ def run_jobs(
         for some in arguments:
             yield job(*some, progress)
         return
-    from distributed import as_completed  # takes a second to import, which a run in this process need not wait for
+    from distributed import (
+        as_completed,
+    )  # takes a second to import, which a run in this process need not wait for
 
     threads = None if scheduler else max(1, (os.cpu_count() or 1) // workers)
     with _client(min(workers, len(arguments)), scheduler) as client:
@@ -63,7 +66,8 @@ def run_jobs(
 
         client.subscribe_topic(_TOPIC, hear)
         futures = [
-            client.submit(_on_worker, job, some, index, threads, pure=False) for index, some in enumerate(arguments)
+            client.submit(_on_worker, job, some, index, threads, pure=False)
+            for index, some in enumerate(arguments)
         ]
         try:
             for future in as_completed(futures, loop=client.loop):
@@ -83,12 +87,14 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             client = Client(scheduler, timeout=ANSWER_TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"no Dask scheduler answers at {scheduler!r} ({type(error).__name__}): start one, or use --workers"
+                f"no Dask scheduler answers at {scheduler!r} ({type(error).__name__}): start one,"
+                " or use --workers"
             ) from error
         with client:
             yield client
         return
-    # Dask's own setting hands freed memory back at once, and every training step would fault its tensors in again.
+    # Dask's own setting hands freed memory back at once, and every training step would fault its
+    # tensors in again.
     with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
         with _ctrl_c_later():
             try:
@@ -101,7 +107,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
                 )
             except RuntimeError as error:  # one was killed before it was ready
                 raise ValueError(
-                    f"{workers} workers could not be started ({error}): run the same command again, or with fewer --workers"
+                    f"{workers} workers could not be started ({error}): run the same command again,"
+                    " or with fewer --workers"
                 ) from error
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
@@ -109,10 +116,11 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Hold Ctrl-C back, here until the end of the context, and for good in the processes that are started meanwhile.
+    """Hold Ctrl-C back, here until the end of the context, and for good in the processes that are
+    started meanwhile.
 
-    The terminal sends it to all processes at once, and each worker that is still importing would print a traceback. This process
-    alone answers it: it ends the workers.
+    The terminal sends it to all processes at once, and each worker that is still importing would
+    print a traceback. This process alone answers it: it ends the workers.
     """
     if not hasattr(signal, "pthread_sigmask"):  # a system without
         yield
@@ -125,7 +133,9 @@ def _ctrl_c_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _on_worker(job: Callable[..., Result], arguments: tuple[Any, ...], index: int, threads: int | None) -> Result:
+def _on_worker(
+    job: Callable[..., Result], arguments: tuple[Any, ...], index: int, threads: int | None
+) -> Result:
     """Do one job on a worker, and tell the client of its progress now and then."""
     from distributed import get_worker
 
@@ -141,7 +151,9 @@ def _on_worker(job: Callable[..., Result], arguments: tuple[Any, ...], index: in
             done += finished
             if done >= total or time.monotonic() - told > _SECONDS_BETWEEN_EVENTS:
                 told = time.monotonic()
-                worker.log_event(_TOPIC, {"job": index, "description": description, "total": total, "done": done})
+                worker.log_event(
+                    _TOPIC, {"job": index, "description": description, "total": total, "done": done}
+                )
 
         return advance
 

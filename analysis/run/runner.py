@@ -10,12 +10,12 @@ from typing import Any
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from analysis.run.blocks import forget_blocks, made_and_stored, run_blocks
 from analysis.claims.claim import Claim
+from analysis.draw.figures import FORMATS, save_figure
+from analysis.experiments.base import Experiment, Progress, silent
+from analysis.run.blocks import forget_blocks, made_and_stored, run_blocks
 from analysis.store.config import ExperimentConfig
 from analysis.store.dependencies import code_digest
-from analysis.experiments.base import Experiment, Progress, silent
-from analysis.draw.figures import FORMATS, save_figure
 from analysis.store.results import (
     UNFINISHED,
     file_digest,
@@ -35,20 +35,23 @@ def execute(
     workers: int = 1,
     scheduler: str | None = None,
 ) -> tuple[xr.Dataset, list[Claim], bool]:
-    """Train, store, draw and claim; what was made by this very config, source and result is left as it is.
+    """Train, store, draw and claim; what was made by this very config, source and result is left as
+    it is.
 
-    workers, scheduler: who trains the blocks of seeds, as in `analysis.run.cluster.run_jobs`. A run that was cut off goes on with
-    the blocks that it lacks. Of two processes with the same experiment and folder the second waits for the first.
+    workers, scheduler: who trains the blocks of seeds, as in `analysis.run.cluster.run_jobs`. A run
+    that was cut off goes on with the blocks that it lacks. Of two processes with the same
+    experiment and folder the second waits for the first.
 
-    Of an experiment defined outside the packages its file counts, and all of theirs; where it has none, as in a notebook, a
-    change of its code is not seen: set `fresh`.
-    Returns the result, its claims, and whether it was trained now. Files: out/NAME/result.nc, figure.svg, .pdf and .png, and
-    claims.json. Raises ValueError for a folder that cannot be written, before any training.
+    Of an experiment defined outside the packages its file counts, and all of theirs; where it has
+    none, as in a notebook, a change of its code is not seen: set `fresh`. Returns the result, its
+    claims, and whether it was trained now. Files: out/NAME/result.nc, figure.svg, .pdf and .png,
+    and claims.json. Raises ValueError for a folder that cannot be written, before any training.
     """
     path, source = result_path(experiment.name, out), code_digest(*experiment.data_code())
     if path.is_dir():
         raise ValueError(
-            f"there is a folder where the result belongs, {path}: move it away, or choose another with --out"
+            f"there is a folder where the result belongs, {path}: move it away, or choose another"
+            " with --out"
         )
     with _alone_in(path.parent, progress):
         dataset = None if fresh else load_current(path, config, source)
@@ -73,10 +76,11 @@ def execute(
 
 @contextmanager
 def _alone_in(folder: Path, progress: Progress) -> Iterator[None]:
-    """Make the folder and hold its lock, which the system takes back from a process that ends, however it ends.
+    """Make the folder and hold its lock, which the system takes back from a process that ends,
+    however it ends.
 
-    What killed processes left unfinished in the folder is deleted: nobody works on it any more. Raises ValueError for a folder
-    that cannot be written.
+    What killed processes left unfinished in the folder is deleted: nobody works on it any more.
+    Raises ValueError for a folder that cannot be written.
     """
     prepare_folder(folder)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -100,8 +104,12 @@ def is_unchanged(experiment: Experiment, config: ExperimentConfig, out: Path) ->
     return load_current(result_path(experiment.name, out), config, source) is not None
 
 
-def present(experiment: Experiment, out: Path, progress: Progress = silent) -> tuple[xr.Dataset, list[Claim]]:
-    """Draw the figure and write the claims of the stored result, without training. Raises ValueError where there is none."""
+def present(
+    experiment: Experiment, out: Path, progress: Progress = silent
+) -> tuple[xr.Dataset, list[Claim]]:
+    """Draw the figure and write the claims of the stored result, without training. Raises
+    ValueError where there is none.
+    """
     path = result_path(experiment.name, out)
     if not path.parent.is_dir():
         load(path)  # says so
@@ -117,10 +125,13 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
         save_figure(experiment.plot(dataset), path.parent)
     except OSError:  # of the disk
         raise
-    except Exception as error:  # a file that was sealed anew may hold anything, and each part fails in its own way
+    except (
+        Exception
+    ) as error:  # a file that was sealed anew may hold anything, and each part fails in its own way
         raise ValueError(
-            f"the stored result {path} cannot be drawn ({type(error).__name__}: {' '.join(str(error).split())[:200]}): it was "
-            f"made by another version of this code, or changed since, run `ssa-theory run {experiment.name} --fresh`"
+            f"the stored result {path} cannot be drawn ({type(error).__name__}:"
+            f" {' '.join(str(error).split())[:200]}): it was made by another version of this code,"
+            f" or changed since, run `ssa-theory run {experiment.name} --fresh`"
         ) from error
     # Written last: where claims.json says what it was made from, the figure is of the same.
     records = [claim.to_dict() for claim in claims]
@@ -135,7 +146,9 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
 
 
 def load_claims(name: str, out: Path) -> list[Claim]:
-    """The stored claims of an experiment; none where it was not run. Raises ValueError for a damaged file."""
+    """The stored claims of an experiment; none where it was not run. Raises ValueError for a
+    damaged file.
+    """
     path = _claims_path(result_path(name, out))
     return [Claim.from_dict(record) for record in _read(path)["claims"]] if path.is_file() else []
 

@@ -1,4 +1,6 @@
-"""What configs have in common: every one its rules, a random experiment its seeds, and one that trains how it trains."""
+"""What configs have in common: every one its rules, a random experiment its seeds, and one that
+trains how it trains.
+"""
 
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -11,14 +13,24 @@ Config = TypeVar("Config", bound="SeededConfig")
 
 
 class ExperimentConfig(BaseModel):
-    """Frozen, rejects unknown keys, and is stored inside the result that it produced. A field is a flag, and does something."""
+    """Frozen, rejects unknown keys, and is stored inside the result that it produced. A field is a
+    flag, and does something.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def files(self) -> dict[str, Path]:
-        """The user's files that the settings name: by field, and mechanisms of the user's own by themselves."""
+        """The user's files that the settings name: by field, and mechanisms of the user's own by
+        themselves.
+        """
         found = {name: value for name, value in self if isinstance(value, Path)}
-        listed = [item for _, value in self if isinstance(value, tuple) for item in value if isinstance(item, str)]
+        listed = [
+            item
+            for _, value in self
+            if isinstance(value, tuple)
+            for item in value
+            if isinstance(item, str)
+        ]
         return found | {item: path for item in listed if (path := file_of(item)) is not None}
 
     def require_distinct(self, *names: str) -> None:
@@ -26,7 +38,9 @@ class ExperimentConfig(BaseModel):
         for name in names:
             values = getattr(self, name)
             if len(set(values)) != len(values) or not values:
-                raise ValueError(f"{name} must be different and at least one, got {values}: list each once")
+                raise ValueError(
+                    f"{name} must be different and at least one, got {values}: list each once"
+                )
 
     def require_listed(self, name: str, among: str) -> None:
         """Raise ValueError where a field's value is not one of those of another."""
@@ -57,7 +71,9 @@ class SeededConfig(ExperimentConfig):
     )
 
     def of_seeds(self: Config, seeds: range) -> Config:
-        """The same settings for some of the seeds. What is checked of all seeds need not hold for a few: nothing is checked."""
+        """The same settings for some of the seeds. What is checked of all seeds need not hold for a
+        few: nothing is checked.
+        """
         return self.model_copy(update={"first_seed": seeds.start, "seeds": len(seeds)})
 
     @property
@@ -81,10 +97,16 @@ class TrainingConfig(SeededConfig):
     )
     compile: bool = Field(
         default=False,
-        description="compile the training step: seconds for each model and shape, then about twice as fast for small models",
+        description=(
+            "compile the training step: seconds for each model and shape, then about twice as fast"
+            " for small models"
+        ),
     )
     block_seeds: int | None = Field(
         default=None,
         ge=1,
-        description="seeds trained and stored at a time; by default what suits the device's cache and memory",
+        description=(
+            "seeds trained and stored at a time; by default what suits the device's cache and"
+            " memory"
+        ),
     )

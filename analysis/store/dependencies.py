@@ -1,10 +1,11 @@
-"""What a function or class of this project depends on, definition by definition, read from the source: by it a stored result
-knows whether the code that made it has changed.
+"""What a function or class of this project depends on, definition by definition, read from the
+source: by it a stored result knows whether the code that made it has changed.
 
-A node is a top-level definition of a module: a function, a class, or the names of an assignment. It leads to the definitions of
-all names that it uses from outside itself, through the imports of its module and its own, however a package hands them on. All
-other statements of a module that is reached, such as bare calls and conditions, count too. What is found out while a program
-runs, as `getattr` with a computed name, is not seen.
+A node is a top-level definition of a module: a function, a class, or the names of an assignment. It
+leads to the definitions of all names that it uses from outside itself, through the imports of its
+module and its own, however a package hands them on. All other statements of a module that is
+reached, such as bare calls and conditions, count too. What is found out while a program runs, as
+`getattr` with a computed name, is not seen.
 """
 
 import ast
@@ -25,7 +26,9 @@ PACKAGES = ("ssa_theory", "tasks", "analysis")
 
 
 class Definition(NamedTuple):
-    """A top-level name of a module; the name is empty for the statements that define none, and `*` for the whole module."""
+    """A top-level name of a module; the name is empty for the statements that define none, and `*`
+    for the whole module.
+    """
 
     module: str
     name: str
@@ -58,12 +61,18 @@ class _Statement:
             while isinstance(base, ast.Attribute):
                 path.insert(0, base.attr)
                 base = base.value
-            if isinstance(base, ast.Name) and isinstance(base.ctx, ast.Load) and id(base) not in inner:
+            if (
+                isinstance(base, ast.Name)
+                and isinstance(base.ctx, ast.Load)
+                and id(base) not in inner
+            ):
                 inner.add(id(base))  # `walk` meets the longest chain first
                 chains[base.id].add(tuple(path))
         found = set()
         for name in names:
-            bound = own.get(name) or self._module.imports.get(name) or _Import(self._module.name, name)
+            bound = (
+                own.get(name) or self._module.imports.get(name) or _Import(self._module.name, name)
+            )
             for path in chains[name] or {()}:
                 found |= self._module.project.follow(bound, path)
         return frozenset(found)
@@ -107,7 +116,9 @@ class Project:
         if name not in self._modules:
             base = self.root.joinpath(*name.split("."))
             ours = name.split(".")[0] in self.packages
-            files = [p for p in (base.with_suffix(".py"), base / "__init__.py") if ours and p.is_file()]
+            files = [
+                p for p in (base.with_suffix(".py"), base / "__init__.py") if ours and p.is_file()
+            ]
             self._modules[name] = _Module(self, name, files[0]) if files else None
         return self._modules[name]
 
@@ -117,7 +128,9 @@ class Project:
         return module is not None and definition.name in module.definitions
 
     def follow(self, bound: _Import, path: Sequence[str]) -> set[Definition]:
-        """What `bound.path` is, and the modules that hand it on; a whole module where nothing says what of it is used."""
+        """What `bound.path` is, and the modules that hand it on; a whole module where nothing says
+        what of it is used.
+        """
         module, name, rest = bound.module, bound.name, list(path)
         passed: set[Definition] = set()
         while (here := self.module(module)) is not None:
@@ -146,12 +159,15 @@ class Project:
         return there is not None and (name in there.definitions or name in there.imports)
 
     def closure(self, starts: Iterable[Definition]) -> frozenset[Definition]:
-        """All that the definitions lead to, themselves included. Raises ValueError for one that the source does not have."""
+        """All that the definitions lead to, themselves included. Raises ValueError for one that the
+        source does not have.
+        """
         ahead, found = list(starts), set()
         for start in ahead:
             if not self.knows(start):
                 raise ValueError(
-                    f"there is no top-level definition {start.name!r} in module {start.module!r}: name one that the source has"
+                    f"there is no top-level definition {start.name!r} in module {start.module!r}:"
+                    " name one that the source has"
                 )
         while ahead:
             definition = ahead.pop()
@@ -161,7 +177,9 @@ class Project:
             for statement in self._statements(definition):
                 ahead += statement.uses
             # A module runs as a whole when it is imported, and its packages with it.
-            parts = accumulate(definition.module.split("."), lambda package, part: f"{package}.{part}")
+            parts = accumulate(
+                definition.module.split("."), lambda package, part: f"{package}.{part}"
+            )
             ahead += [Definition(name, "") for name in parts]
         return frozenset(d for d in found if self._statements(d))
 
@@ -170,23 +188,37 @@ class Project:
         if module is None:
             return []
         if definition.name == "*":
-            return [s for statements in module.definitions.values() for s in statements] + module.others
-        return module.others if definition.name == "" else module.definitions.get(definition.name, [])
+            return [
+                s for statements in module.definitions.values() for s in statements
+            ] + module.others
+        return (
+            module.others if definition.name == "" else module.definitions.get(definition.name, [])
+        )
 
     def sources(self, closure: Iterable[Definition]) -> dict[str, list[str]]:
         """By module, the sorted texts of the definitions, each once."""
         texts = defaultdict(set)
         for definition in closure:
-            texts[definition.module] |= {statement.source for statement in self._statements(definition)}
+            texts[definition.module] |= {
+                statement.source for statement in self._statements(definition)
+            }
         return {module: sorted(texts[module]) for module in sorted(texts)}
 
-    def digest(self, starts: Iterable[Definition], files: Iterable[Path] = (), whole: bool = False) -> str:
-        """A fingerprint of all that the definitions lead to and of further files; `whole`: of all of the project's source."""
+    def digest(
+        self, starts: Iterable[Definition], files: Iterable[Path] = (), whole: bool = False
+    ) -> str:
+        """A fingerprint of all that the definitions lead to and of further files; `whole`: of all
+        of the project's source.
+        """
         digest = hashlib.sha256()
         if whole:
-            paths = [path for package in self.packages for path in (self.root / package).rglob("*.py")]
+            paths = [
+                path for package in self.packages for path in (self.root / package).rglob("*.py")
+            ]
             for path in sorted(paths):
-                digest.update(repr((path.relative_to(self.root).as_posix(), path.read_bytes())).encode())
+                digest.update(
+                    repr((path.relative_to(self.root).as_posix(), path.read_bytes())).encode()
+                )
         digest.update(repr(list(self.sources(self.closure(starts)).items())).encode())
         for path in sorted(set(files)):
             digest.update(repr(path.read_bytes()).encode())
@@ -238,13 +270,22 @@ def _imports(nodes: Iterable[ast.AST], module: _Module) -> Iterator[tuple[str, _
         elif isinstance(node, ast.ImportFrom):
             source = resolve_name("." * node.level + (node.module or ""), package)
             for alias in node.names:
-                yield alias.asname or alias.name, _Import(source, None if alias.name == "*" else alias.name)
+                yield (
+                    alias.asname or alias.name,
+                    _Import(source, None if alias.name == "*" else alias.name),
+                )
 
 
 def _globals(table: symtable.SymbolTable) -> set[str]:
-    """The names that a statement takes from its module, or from the built-ins; not the local ones of its functions."""
+    """The names that a statement takes from its module, or from the built-ins; not the local ones
+    of its functions.
+    """
     outermost = table.get_type() == "module"
-    own = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (outermost or s.is_global())}
+    own = {
+        s.get_name()
+        for s in table.get_symbols()
+        if s.is_referenced() and (outermost or s.is_global())
+    }
     if table.get_type() == "class":  # whose names are looked up in the module before they are bound
         own |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and s.is_assigned()}
     return own.union(*(_globals(child) for child in table.get_children()))
@@ -258,10 +299,11 @@ def _project() -> Project:
 
 @cache
 def code_digest(*objects: object) -> str:
-    """A fingerprint of functions, classes and `Definition`s with all that they lead to; computed once a process.
+    """A fingerprint of functions, classes and `Definition`s with all that they lead to; computed
+    once a process.
 
-    Of what is defined outside the project, as in a notebook, nobody knows what it leads to: then the whole project counts, and
-    the source of the file that defines it, where there is one.
+    Of what is defined outside the project, as in a notebook, nobody knows what it leads to: then
+    the whole project counts, and the source of the file that defines it, where there is one.
     """
     project, starts, files, whole = _project(), [], [], False
     for thing in objects:
@@ -275,7 +317,9 @@ def code_digest(*objects: object) -> str:
 
 
 def definitions(*objects: object) -> frozenset[Definition]:
-    """All that functions, classes and `Definition`s of this project lead to. Raises ValueError for others."""
+    """All that functions, classes and `Definition`s of this project lead to. Raises ValueError for
+    others.
+    """
     return _project().closure(_place(thing) for thing in objects)
 
 
@@ -295,11 +339,15 @@ def _place(thing: object) -> Definition:
 def _file(thing: object) -> list[Path]:
     """The file that defines a function or class, if there is one.
 
-    A function says so itself, on a worker too, to which it may have travelled by value; a class by its functions, or by its
-    module, if that is not `__main__`, which is another one there.
+    A function says so itself, on a worker too, to which it may have travelled by value; a class by
+    its functions, or by its module, if that is not `__main__`, which is another one there.
     """
     members = [inspect.unwrap(thing)] if callable(thing) else []
-    members += [getattr(member, "fget", member) for member in vars(thing).values()] if isinstance(thing, type) else []
+    members += (
+        [getattr(member, "fget", member) for member in vars(thing).values()]
+        if isinstance(thing, type)
+        else []
+    )
     codes = [c for m in members if isinstance(c := getattr(m, "__code__", None), CodeType)]
     path = codes[0].co_filename if codes else None
     if path is None and _place(thing).module != "__main__":

@@ -1,4 +1,6 @@
-"""What may silently spoil a number: found while training, stored in the result, said by figures and report."""
+"""What may silently spoil a number: found while training, stored in the result, said by figures and
+report.
+"""
 
 import xarray as xr
 
@@ -12,14 +14,20 @@ GUARDS = {
     "gate_saturated": ("model", "with a saturated gate"),
     "unsolved": ("minimal norm", "whose solve did not converge, left out"),
 }
-"""By variable, true where it happened: what it happened to, and what happened. A prefix names another regime."""
+"""By variable, true where it happened: what it happened to, and what happened. A prefix names
+another regime.
+"""
 
 
 def warnings_of(dataset: xr.Dataset) -> list[str]:
     """One phrase for each guard that found something, with its count; nothing where all is well."""
     phrases = []
     for guard, (noun, about) in GUARDS.items():
-        count = sum(int(dataset[name].sum()) for name in dataset if name == guard or str(name).endswith(f"_{guard}"))
+        count = sum(
+            int(dataset[name].sum())
+            for name in dataset
+            if name == guard or str(name).endswith(f"_{guard}")
+        )
         if count:
             phrases.append(f"{count} {noun}{'' if count == 1 else 's'} {about}")
     return phrases

@@ -41,8 +41,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise OSError(
-            f"cannot write {path} ({error.strerror or error}): make room, or choose another folder with --out; what is finished "
-            "is kept"
+            f"cannot write {path} ({error.strerror or error}): make room, or choose another folder"
+            " with --out; what is finished is kept"
         ) from error
     finally:
         if temporary is not None:
@@ -50,7 +50,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable: without it a power cut may take the file back. Where folders cannot be synced, do nothing."""
+    """Make a rename durable: without it a power cut may take the file back. Where folders cannot be
+    synced, do nothing.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -64,27 +66,34 @@ def _sync_folder(folder: Path) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create a result folder and make sure that it can be written, before any time is spent on training."""
+    """Create a result folder and make sure that it can be written, before any time is spent on
+    training.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="."):  # hidden, as a kill may leave it
             pass
     except (OSError, RecursionError) as error:  # the latter for a path of a thousand folders
         raise ValueError(
-            f"cannot write results to {folder} ({getattr(error, 'strerror', None) or error}): choose a writable folder with --out"
+            f"cannot write results to {folder} ({getattr(error, 'strerror', None) or error}):"
+            " choose a writable folder with --out"
         ) from error
 
 
 @cache
 def revision() -> tuple[str, str]:
-    """The git revision of this source, and whether files that git tracks or would track differ from it: yes or no.
+    """The git revision of this source, and whether files that git tracks or would track differ from
+    it: yes or no.
 
-    Both are `unknown` outside a git checkout. The fingerprint of the source says what was run in any case.
+    Both are `unknown` outside a git checkout. The fingerprint of the source says what was run in
+    any case.
     """
     git = ["git", "-C", str(Path(__file__).parents[2])]
     try:
         head, status = (
-            subprocess.run([*git, *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            subprocess.run(
+                [*git, *command], capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
             for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.SubprocessError):
@@ -95,7 +104,9 @@ def revision() -> tuple[str, str]:
 @cache
 def versions() -> str:
     """The versions of Python and of the packages that numbers depend on, as JSON."""
-    return json.dumps({"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES})
+    return json.dumps(
+        {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES}
+    )
 
 
 def file_digest(path: Path) -> str:
@@ -104,8 +115,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def provenance(name: str, config: ExperimentConfig, device: torch.device, source: str) -> dict[str, str | float]:
-    """How a result is made, in attributes for it; to be taken before it is made, as the user's files may change.
+def provenance(
+    name: str, config: ExperimentConfig, device: torch.device, source: str
+) -> dict[str, str | float]:
+    """How a result is made, in attributes for it; to be taken before it is made, as the user's
+    files may change.
 
     source: the fingerprint of the code that makes it, as of `code_digest`.
     """
@@ -122,9 +136,11 @@ def provenance(name: str, config: ExperimentConfig, device: torch.device, source
 
 
 def _origin(config: ExperimentConfig, source: str) -> dict[str, str]:
-    """What must be the same for a stored result to be used again. NetCDF knows neither None nor dicts, so most are JSON.
+    """What must be the same for a stored result to be used again. NetCDF knows neither None nor
+    dicts, so most are JSON.
 
-    inputs: a fingerprint of the content of each file that the config names, which may change behind its name.
+    inputs: a fingerprint of the content of each file that the config names, which may change behind
+    its name.
     """
     return {
         "config": config.model_dump_json(),
@@ -143,11 +159,13 @@ def _content(path: Path) -> str:
 
 
 def save(dataset: xr.Dataset, path: Path) -> None:
-    """Write a dataset as netCDF 4, whole, sealed with a checksum at its end, which readers of netCDF pass over."""
+    """Write a dataset as netCDF 4, whole, sealed with a checksum at its end, which readers of
+    netCDF pass over.
+    """
     import dask.config  # slow to import, which a command that stores nothing need not wait for
 
-    # Made in memory: the HDF5 library may crash where it writes to a full disk. On a worker xarray would ask the whole cluster
-    # for a lock on what it takes for a file.
+    # Made in memory: the HDF5 library may crash where it writes to a full disk. On a worker xarray
+    # would ask the whole cluster for a lock on what it takes for a file.
     with dask.config.set(scheduler="synchronous"):
         content = memoryview(dataset.to_netcdf(engine="h5netcdf"))
 
@@ -167,10 +185,12 @@ def load(path: Path) -> xr.Dataset:
     """Read a stored result into memory. Raises ValueError for a missing, damaged or foreign file."""
     if not path.is_file():
         raise ValueError(
-            f"there is no stored result at {path}: run the experiment first, or choose its folder with --out"
+            f"there is no stored result at {path}: run the experiment first, or choose its folder"
+            " with --out"
         )
     try:
-        # Before the HDF5 library sees it, for which a damaged file may be anything, such as one that never ends.
+        # Before the HDF5 library sees it, for which a damaged file may be anything, such as one
+        # that never ends.
         content = memoryview(path.read_bytes())
         size = len(content) - len(_seal(b""))
         if size < 0 or content[size:] != _seal(content[:size]):
@@ -179,8 +199,8 @@ def load(path: Path) -> xr.Dataset:
             dataset.load()
     except Exception as error:  # h5py and xarray raise many kinds for a damaged file
         raise ValueError(
-            f"the stored result {path} is damaged or truncated ({' '.join(str(error).split())[:80]}): "
-            "run the experiment again with --fresh"
+            f"the stored result {path} is damaged or truncated"
+            f" ({' '.join(str(error).split())[:80]}): run the experiment again with --fresh"
         ) from error
     found = dataset.attrs.get("format")
     if found != FORMAT:
@@ -196,7 +216,8 @@ def load(path: Path) -> xr.Dataset:
 def load_current(path: Path, config: ExperimentConfig, source: str) -> xr.Dataset | None:
     """The stored result if what made it is as it is now, so that it can be used; else None.
 
-    That is the config, the files it names, the fingerprint of the source, and the versions of Python and of the packages.
+    That is the config, the files it names, the fingerprint of the source, and the versions of
+    Python and of the packages.
     """
     if not path.is_file():
         return None
@@ -204,5 +225,7 @@ def load_current(path: Path, config: ExperimentConfig, source: str) -> xr.Datase
         dataset = load(path)
     except ValueError:
         return None
-    same = all(str(dataset.attrs.get(key)) == value for key, value in _origin(config, source).items())
+    same = all(
+        str(dataset.attrs.get(key)) == value for key, value in _origin(config, source).items()
+    )
     return dataset if same else None

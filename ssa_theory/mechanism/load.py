@@ -37,7 +37,8 @@ def mechanism(name: str) -> Mechanism:
 
 
 def known(name: str) -> Mechanism:
-    """The mechanism that calls itself so: of the registry, joined of it, or read from a file before.
+    """The mechanism that calls itself so: of the registry, joined of it, or read from a file
+    before.
 
     Raises ValueError where there is none.
     """

@@ -15,16 +15,18 @@ import torch
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from analysis.run.blocks import made_and_stored, run_blocks
 from analysis.cli import main
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment, silent
 from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.problems.sizes import block_size
-from analysis.store.results import UNFINISHED, load, save
+from analysis.run.blocks import made_and_stored, run_blocks
 from analysis.run.runner import execute, present, result_path
+from analysis.store.results import UNFINISHED, load, save
 
-TINY = GraphConfig(seeds=5, steps=12, control_steps=0, mechanisms=("vanilla", "ssa"), block_seeds=2, device="cpu")
+TINY = GraphConfig(
+    seeds=5, steps=12, control_steps=0, mechanisms=("vanilla", "ssa"), block_seeds=2, device="cpu"
+)
 
 
 def counting(trained: list[range]) -> Experiment:
@@ -54,21 +56,31 @@ def test_blocks_are_the_seeds_in_order(machine):
     assert [seed for b in large for seed in b.seed_range] == list(GRAPH.preset("large").seed_range)
 
 
-@pytest.mark.parametrize(("bytes_per_seed", "models", "block"), [(2**31, 1, 1), (2**30, 1, 2), (2**20, 10**4, 64)])
-def test_a_block_has_a_bound_on_memory_and_no_fewer_than_64_seeds_within_it(machine, bytes_per_seed, models, block):
-    assert block_size(TINY.model_copy(update={"block_seeds": None}), bytes_per_seed, models) == block
+@pytest.mark.parametrize(
+    ("bytes_per_seed", "models", "block"), [(2**31, 1, 1), (2**30, 1, 2), (2**20, 10**4, 64)]
+)
+def test_a_block_has_a_bound_on_memory_and_no_fewer_than_64_seeds_within_it(
+    machine, bytes_per_seed, models, block
+):
+    assert (
+        block_size(TINY.model_copy(update={"block_seeds": None}), bytes_per_seed, models) == block
+    )
 
 
 def test_an_experiment_that_is_not_cut_says_so():
     whole = replace(GRAPH, seeds_per_block=None)
-    with pytest.raises(ValueError, match="graph takes all seeds together, got block_seeds=2: drop block_seeds"):
+    with pytest.raises(
+        ValueError, match="graph takes all seeds together, got block_seeds=2: drop block_seeds"
+    ):
         whole.blocks(TINY)
     config = TINY.model_copy(update={"block_seeds": None})
     assert whole.blocks(config) == [config]
 
 
 def test_a_run_that_was_cut_off_goes_on(tmp_path, quick_figures):
-    """Stopped in the second block: the first is kept, as is a third that is there, and only the others are trained."""
+    """Stopped in the second block: the first is kept, as is a third that is there, and only the
+    others are trained.
+    """
     trained = []
     experiment = counting(trained)
     undisturbed, _, _ = execute(experiment, TINY, tmp_path / "undisturbed")
@@ -96,17 +108,35 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path, quick_figures):
 
 @pytest.fixture
 def room():
-    """room(n): this process can write no file of more than n bytes, as on a disk that fills; None lifts that."""
+    """room(n): this process can write no file of more than n bytes, as on a disk that fills; None
+    lifts that.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
+    yield lambda size: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1])
+    )
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("missing", ["blocks/seeds-0-to-1.nc", "result.nc", "figure.svg"])
-def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, capsys, quick_figures, room, missing):
+def test_a_full_disk_loses_nothing_and_the_run_goes_on(
+    tmp_path, capsys, quick_figures, room, missing
+):
     undisturbed, _, _ = execute(GRAPH, TINY, tmp_path / "undisturbed")
     sizes = {p.name: p.stat().st_size for p in (tmp_path / "undisturbed" / "graph").iterdir()}
-    command = ["run", "graph", "--seeds", "5", "--steps", "12", "--control-steps", "0", "--mechanisms", "vanilla", "ssa"]
+    command = [
+        "run",
+        "graph",
+        "--seeds",
+        "5",
+        "--steps",
+        "12",
+        "--control-steps",
+        "0",
+        "--mechanisms",
+        "vanilla",
+        "ssa",
+    ]
     command += ["--block-seeds", "2", "--device", "cpu", "--out", str(tmp_path)]
     room(sizes.get(missing, 1000) - 1)
     assert main(command) == 2
@@ -114,11 +144,21 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, capsys, quick_f
     said = capsys.readouterr().err.splitlines()[-1]
     path = tmp_path / "graph" / missing
     assert said.startswith(
-        f"ssa-theory: cannot write {path} (File too large): make room, or choose another folder with --out"
+        f"ssa-theory: cannot write {path} (File too large): make room, or choose another folder"
+        " with --out"
     )
-    left = {p.relative_to(tmp_path / "graph").as_posix() for p in (tmp_path / "graph").rglob("*") if p.is_file()}
+    left = {
+        p.relative_to(tmp_path / "graph").as_posix()
+        for p in (tmp_path / "graph").rglob("*")
+        if p.is_file()
+    }
     blocks = {f"blocks/seeds-{seeds}.nc" for seeds in ("0-to-1", "2-to-3", "4-to-4")}
-    assert left == {"blocks/seeds-0-to-1.nc": set(), "result.nc": blocks, "figure.svg": {"result.nc"}}[missing]
+    assert (
+        left
+        == {"blocks/seeds-0-to-1.nc": set(), "result.nc": blocks, "figure.svg": {"result.nc"}}[
+            missing
+        ]
+    )
     trained = []
     result, _, _ = execute(counting(trained), TINY, tmp_path)
     assert len(trained) == (0 if left else 3)
@@ -171,7 +211,8 @@ def test_blocks_of_workers_with_another_version_are_refused(tmp_path, monkeypatc
 
     monkeypatch.setattr("analysis.run.blocks.run_jobs", elsewhere)
     with pytest.raises(
-        ValueError, match="another version of this code or of its packages, or from other files, than are here"
+        ValueError,
+        match="another version of this code or of its packages, or from other files, than are here",
     ):
         run_blocks(GRAPH, TINY, tmp_path, 2, None, silent)
 
@@ -198,7 +239,9 @@ def test_a_sweep_on_workers_of_which_one_is_killed_equals_that_of_this_process(t
 
 @pytest.mark.parametrize("name", ["graph", "phase", "twins", "retrieval", "denoise", "length"])
 def test_the_same_block_size_gives_the_same_bits_in_any_company_and_order(name):
-    """Seed 5 as the sixth of 0..63, as the first of 5..68 and after other blocks: only its own streams matter."""
+    """Seed 5 as the sixth of 0..63, as the first of 5..68 and after other blocks: only its own
+    streams matter.
+    """
     experiment, short = EXPERIMENTS[name], {"device": "cpu"}
     if name == "denoise":
         short |= {"held_out": 8, "batch_size": 4}
@@ -215,13 +258,15 @@ def test_the_same_block_size_gives_the_same_bits_in_any_company_and_order(name):
 
 
 def test_a_second_process_waits_for_the_first(tmp_path):
-    """The first is stopped (SIGSTOP) while it holds the folder; the second says that it waits, and then finds all done."""
+    """The first is stopped (SIGSTOP) while it holds the folder; the second says that it waits, and
+    then finds all done.
+    """
     code = (
-        "import sys; from pathlib import Path; from analysis.run.runner import execute\n"
-        "from analysis.experiments.graph import GRAPH, GraphConfig\n"
-        f"config = GraphConfig.model_validate_json({TINY.model_dump_json()!r})\n"
-        "def progress(about, total):\n    print(about, flush=True)\n    return lambda n: None\n"
-        f"print('trained', execute(GRAPH, config, Path({str(tmp_path)!r}), progress=progress)[2], flush=True)"
+        "import sys; from pathlib import Path; from analysis.run.runner import execute\nfrom"
+        " analysis.experiments.graph import GRAPH, GraphConfig\nconfig ="
+        f" GraphConfig.model_validate_json({TINY.model_dump_json()!r})\ndef progress(about,"
+        " total):\n    print(about, flush=True)\n    return lambda n: None\nprint('trained',"
+        f" execute(GRAPH, config, Path({str(tmp_path)!r}), progress=progress)[2], flush=True)"
     )
 
     def start():
@@ -250,7 +295,9 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path, quick_figures):
         "lock.acquire()\n"
         "print('held', flush=True); time.sleep(600)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as holder:
         try:
             assert holder.stdout.readline() == "held\n"
             with pytest.raises(Timeout):
@@ -287,7 +334,9 @@ def test_drawing_waits_too_and_what_kills_left_is_deleted(tmp_path, quick_figure
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("float64", 1e-10)])
 def test_other_instructions_and_threads_agree_to_rounding(tmp_path, dtype, tolerance):
-    """Two threads without the processor's vector instructions stand in for another machine: the same draws, other sums."""
+    """Two threads without the processor's vector instructions stand in for another machine: the
+    same draws, other sums.
+    """
     config = TINY.model_copy(update={"seeds": 64, "steps": 40, "block_seeds": None, "dtype": dtype})
     code = (
         "import torch; from pathlib import Path; from analysis.run.runner import execute\n"
@@ -295,27 +344,40 @@ def test_other_instructions_and_threads_agree_to_rounding(tmp_path, dtype, toler
         f"config = GraphConfig.model_validate_json({config.model_dump_json()!r})\n"
         f"torch.set_num_threads(2); execute(GRAPH, config, Path({str(tmp_path / 'there')!r}))"
     )
-    subprocess.run([sys.executable, "-c", code], env=os.environ | {"ATEN_CPU_CAPABILITY": "default"}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default"},
+        check=True,
+    )
     here = GRAPH.train(config, silent)
     there = load(result_path("graph", tmp_path / "there"))
     assert there.attrs["threads"] == 2
-    if torch.backends.cpu.get_cpu_capability() != "DEFAULT":  # else this processor has no other instructions
+    if (
+        torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+    ):  # else this processor has no other instructions
         assert not same(here, there.drop_attrs())  # else this would show nothing
     for name in here.data_vars:
         if here[name].dtype.kind == "f":
-            np.testing.assert_allclose(there[name], here[name], rtol=tolerance, atol=tolerance, err_msg=name)
+            np.testing.assert_allclose(
+                there[name], here[name], rtol=tolerance, atol=tolerance, err_msg=name
+            )
         else:
             assert here[name].equals(there[name]), name
 
 
 def test_memory_is_bounded_by_the_block_and_not_by_the_ensemble(tmp_path):
-    """Peak memory of a process of its own: eight blocks need what two need, but for their results; one large block does not."""
+    """Peak memory of a process of its own: eight blocks need what two need, but for their results;
+    one large block does not.
+    """
     code = (
-        "import re; from pathlib import Path; import torch; from analysis.run.blocks import run_blocks\n"
-        "from analysis.experiments.base import silent; from analysis.experiments.phase import PHASE, PhaseConfig\n"
+        "import re; from pathlib import Path; import torch; from analysis.run.blocks import"
+        " run_blocks\n"
+        "from analysis.experiments.base import silent; from analysis.experiments.phase import"
+        " PHASE, PhaseConfig\n"
         "torch.set_num_threads(1)\n"
         "def peak(seeds, block):\n"
-        "    config = PhaseConfig(seeds=seeds, block_seeds=block, families=('graded',), nodes=16, dims=(16,), steps=(2,),\n"
+        "    config = PhaseConfig(seeds=seeds, block_seeds=block, families=('graded',), nodes=16,"
+        " dims=(16,), steps=(2,),\n"
         "        mechanisms=('vanilla', 'ssa'), dtype='float64', device='cpu')\n"
         f"    run_blocks(PHASE, config, Path({str(tmp_path)!r}) / str(block), 1, None, silent)\n"
         "    status = Path('/proc/self/status').read_text()\n"  # ru_maxrss would start at the parent's peak
@@ -324,7 +386,9 @@ def test_memory_is_bounded_by_the_block_and_not_by_the_ensemble(tmp_path):
         "print(eight - two, large - eight)"
     )
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # the peak is then the same in every run
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+    )
     growth, large = map(float, done.stdout.split())
     assert large > 60  # MiB: the measure sees a block
     assert growth < 0.25 * large

@@ -9,7 +9,17 @@ import pytest
 from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, correct
 from analysis.claims.statistics import Estimate, mean
 
-BASE = Claim("id", "sentence", "source", "statistic", "<", 1.0, Estimate(0.5, 0.4, 0.6, 64, "BCa bootstrap"), 64, topic="error")
+BASE = Claim(
+    "id",
+    "sentence",
+    "source",
+    "statistic",
+    "<",
+    1.0,
+    Estimate(0.5, 0.4, 0.6, 64, "BCa bootstrap"),
+    64,
+    topic="error",
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +52,9 @@ def test_constant_data_are_conclusive():
 
 
 def test_json_holds_the_verdict_and_no_nan():
-    claim = replace(BASE, estimate=mean(np.array([0.1])), parts={"vanilla": mean(np.array([np.nan]))})
+    claim = replace(
+        BASE, estimate=mean(np.array([0.1])), parts={"vanilla": mean(np.array([np.nan]))}
+    )
     record = json.loads(json.dumps(claim.to_dict(), allow_nan=False))
     assert "pseudo" not in record["estimate"]
     assert record["verdict"] == "inconclusive"
@@ -51,7 +63,9 @@ def test_json_holds_the_verdict_and_no_nan():
     assert BASE.to_dict()["note"] == ""
 
 
-@pytest.mark.parametrize("values", [np.linspace(0.2, 0.9, 20), np.array([0.1]), np.array([np.nan] * 3)], ids=len)
+@pytest.mark.parametrize(
+    "values", [np.linspace(0.2, 0.9, 20), np.array([0.1]), np.array([np.nan] * 3)], ids=len
+)
 def test_a_stored_claim_comes_back(values):
     claim = replace(BASE, estimate=mean(values), parts={"vanilla": mean(values + 1)})
     again = Claim.from_dict(json.loads(json.dumps(claim.to_dict())))
@@ -59,7 +73,9 @@ def test_a_stored_claim_comes_back(values):
     assert (again.p_value, again.verdict) == (claim.p_value, claim.verdict)
 
 
-@pytest.mark.parametrize("damage", [{"estimate": None}, {"parts": 3}, {"surprise": 1}, {"estimate": {"value": 1.0}}])
+@pytest.mark.parametrize(
+    "damage", [{"estimate": None}, {"parts": 3}, {"surprise": 1}, {"estimate": {"value": 1.0}}]
+)
 def test_a_damaged_claim_is_one_sentence(damage):
     with pytest.raises(ValueError, match="a stored claim is damaged"):
         Claim.from_dict(BASE.to_dict() | damage)
@@ -76,7 +92,10 @@ def test_correction_against_the_textbook_rule():
     """Benjamini and Hochberg: the k smallest are discoveries, k the largest with p_(k) <= k q / m."""
     rng = np.random.default_rng(0)
     shifts = np.concatenate([np.zeros(30), np.linspace(0.1, 0.8, 20)])
-    claims = [replace(BASE, id=str(i), estimate=mean(1 - s + rng.normal(size=40))) for i, s in enumerate(shifts)]
+    claims = [
+        replace(BASE, id=str(i), estimate=mean(1 - s + rng.normal(size=40)))
+        for i, s in enumerate(shifts)
+    ]
     p = np.array([c.p_value for c in claims])
     fits = np.sort(p) <= np.arange(1, 51) / 50 * FALSE_DISCOVERY_RATE
     k = np.flatnonzero(fits).max() + 1

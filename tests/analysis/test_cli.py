@@ -62,7 +62,9 @@ def test_plot_redraws_without_training(tmp_path, capsys, monkeypatch):
     assert "redrawn" in capsys.readouterr().out
 
 
-def test_what_is_missing_is_drawn_again_without_training(tmp_path, capsys, monkeypatch, quick_figures):
+def test_what_is_missing_is_drawn_again_without_training(
+    tmp_path, capsys, monkeypatch, quick_figures
+):
     assert run("run", "graph", *TINY, "--out", tmp_path) == 0
     figure, claims = tmp_path / "graph" / "figure.png", tmp_path / "graph" / "claims.json"
     whole = figure.read_bytes(), claims.read_bytes()
@@ -80,7 +82,11 @@ def test_a_result_of_another_version_or_changed_since_says_so(tmp_path, capsys, 
     whole = load(path)
     old = whole.drop_vars("weight_norm").assign_attrs(source="0" * 16)
     foreign = [whole.assign_attrs(experiment=odd) for odd in ("twins", "", np.arange(3))]
-    for other in (old, *foreign, *(whole.assign_attrs(config=odd) for odd in ("{}", "[]", "null", 1.5, np.arange(3)))):
+    for other in (
+        old,
+        *foreign,
+        *(whole.assign_attrs(config=odd) for odd in ("{}", "[]", "null", 1.5, np.arange(3))),
+    ):
         save(other, path)
         assert run("plot", "graph", "--out", tmp_path) == 2
         said = " ".join(capsys.readouterr().err.split())
@@ -92,13 +98,26 @@ def test_every_field_is_a_flag(tmp_path, quick_figures):
     text = tmp_path / "novel.txt"
     text.write_text("It was the best of times, it was the worst of times. " * 3)
     out = ["--control-steps", "0", "--out", tmp_path]
-    assert run("run", "graph", *TINY, "--family", "letters", "--text-file", text, "--dim", "5", *out) == 0
+    assert (
+        run("run", "graph", *TINY, "--family", "letters", "--text-file", text, "--dim", "5", *out)
+        == 0
+    )
     with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:
         assert set(result["node"].values) == set("_abefhimorstw")
     assert "<dt>text_file, content</dt>" in (tmp_path / "index.html").read_text()
     edges = tmp_path / "edges.txt"
     edges.write_text("a b 2\na c\nb a\nc a\n")
-    flags = ["--family", "file", "--graph-file", edges, "--mechanisms", "vanilla", "ssa-degree", "--context", "prompt"]
+    flags = [
+        "--family",
+        "file",
+        "--graph-file",
+        edges,
+        "--mechanisms",
+        "vanilla",
+        "ssa-degree",
+        "--context",
+        "prompt",
+    ]
     assert run("run", "graph", *TINY, *flags, *out) == 0
     with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:
         assert result["transition_matrix"].sel(seed=0, node="a", next="b") == pytest.approx(2 / 3)
@@ -119,7 +138,10 @@ def test_list_and_help(capsys):
 
 
 BAD = [
-    (("frobnicate",), "unknown command 'frobnicate': choose one of list, mechanisms, run, plot, claims, verify, bench"),
+    (
+        ("frobnicate",),
+        "unknown command 'frobnicate': choose one of list, mechanisms, run, plot, claims, verify, bench",
+    ),
     (("run",), "no experiment was named: choose from graph"),
     (("run", "grpah"), "unknown experiment 'grpah': choose from graph"),
     (("run", "graph", "--preset", "huge"), "invalid choice 'huge'"),
@@ -128,8 +150,14 @@ BAD = [
     (("run", "graph", "--dim", "0"), "dim must be greater than or equal to 1, got 0: change --dim"),
     (("run", "graph", "--dim", "four"), "invalid literal for int()"),
     (("run", "graph", "--learning-rate", "nan"), "learning_rate must be a finite number, got nan"),
-    (("run", "graph", "--family", "letters", "--nodes", "4"), "nodes applies only to family graded, erdos-renyi"),
-    (("run", "graph", "--family", "letters", "--text-file", "{tmp}/none.txt"), "cannot read the text file"),
+    (
+        ("run", "graph", "--family", "letters", "--nodes", "4"),
+        "nodes applies only to family graded, erdos-renyi",
+    ),
+    (
+        ("run", "graph", "--family", "letters", "--text-file", "{tmp}/none.txt"),
+        "cannot read the text file",
+    ),
     (
         ("run", "graph", "--family", "letters", "--text-file", "{tmp}/empty.txt"),
         "a text needs at least 2 different symbols",
@@ -138,14 +166,32 @@ BAD = [
         ("run", "graph", "--family", "letters", "--text-file", "{tmp}/a.txt"),
         "a text needs at least 2 different symbols",
     ),
-    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/none.graphml"), "cannot read the graph file"),
+    (
+        ("run", "graph", "--family", "file", "--graph-file", "{tmp}/none.graphml"),
+        "cannot read the graph file",
+    ),
     (("run", "graph", "--family", "file", "--graph-file", "{tmp}/bad.graphml"), "is malformed"),
     (("run", "graph", "--family", "file", "--graph-file", "{tmp}/bad.txt"), "is malformed"),
     (("run", "graph", "--family", "file", "--graph-file", "{tmp}/sink.txt"), "node b has none"),
-    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/negative.txt"), "must be non-negative, got -1.0"),
-    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/nan.txt"), "must be finite, got nan"),
     (
-        ("run", "graph", "--family", "file", "--graph-file", "{tmp}/split.txt", "--row-weights", "stationary"),
+        ("run", "graph", "--family", "file", "--graph-file", "{tmp}/negative.txt"),
+        "must be non-negative, got -1.0",
+    ),
+    (
+        ("run", "graph", "--family", "file", "--graph-file", "{tmp}/nan.txt"),
+        "must be finite, got nan",
+    ),
+    (
+        (
+            "run",
+            "graph",
+            "--family",
+            "file",
+            "--graph-file",
+            "{tmp}/split.txt",
+            "--row-weights",
+            "stationary",
+        ),
         "no unique stationary distribution",
     ),
     (("run", "twins", "--angles", "0.1", "3"), "angles must lie in (0, pi/2] radians"),
@@ -159,7 +205,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
-def test_bad_input_is_one_sentence_and_loses_nothing(tmp_path, capsys, monkeypatch, arguments, message):
+def test_bad_input_is_one_sentence_and_loses_nothing(
+    tmp_path, capsys, monkeypatch, arguments, message
+):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     files = {
         "a.txt": "aaaa",

@@ -1,12 +1,14 @@
-"""Jobs give the same in this process and on workers, survive a killed worker, and report their progress."""
+"""Jobs give the same in this process and on workers, survive a killed worker, and report their
+progress.
+"""
 
 import os
 import signal
 
 import pytest
 
-from analysis.run.cluster import run_jobs
 from analysis.experiments.base import silent
+from analysis.run.cluster import run_jobs
 
 
 def test_jobs_in_this_process_come_in_order():
@@ -14,8 +16,13 @@ def test_jobs_in_this_process_come_in_order():
         progress("counting", 1)(1)
         return number, os.getpid()
 
-    assert list(run_jobs(job, [(3,), (5,)], 1, None, silent)) == [(3, os.getpid()), (5, os.getpid())]
-    assert list(run_jobs(job, [(3,)], 2, None, silent)) == [(3, os.getpid())]  # one job needs no cluster
+    assert list(run_jobs(job, [(3,), (5,)], 1, None, silent)) == [
+        (3, os.getpid()),
+        (5, os.getpid()),
+    ]
+    assert list(run_jobs(job, [(3,)], 2, None, silent)) == [
+        (3, os.getpid())
+    ]  # one job needs no cluster
 
 
 @pytest.mark.parametrize("cores", [1, 4])
@@ -70,7 +77,9 @@ def test_a_scheduler_that_does_not_answer_is_named(scheduler, monkeypatch):
 
 
 def test_workers_leave_ctrl_c_to_this_process():
-    """It comes to all processes of a terminal: a worker that answers it while it starts prints a traceback."""
+    """It comes to all processes of a terminal: a worker that answers it while it starts prints a
+    traceback.
+    """
 
     def job(number, progress):
         return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -82,7 +91,10 @@ def test_workers_leave_ctrl_c_to_this_process():
 @pytest.mark.parametrize("workers", [-1, 0, 33, 5000])
 def test_a_senseless_number_of_workers_is_refused(workers, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    with pytest.raises(ValueError, match=rf"the number of workers must lie between 1 and 32, .* got {workers}: choose"):
+    with pytest.raises(
+        ValueError,
+        match=rf"the number of workers must lie between 1 and 32, .* got {workers}: choose",
+    ):
         list(run_jobs(print, [(0,), (1,)], workers, None, silent))
 
 

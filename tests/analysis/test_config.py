@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from analysis.cli import main
-from analysis.store.config import ExperimentConfig, SeededConfig, TrainingConfig
-from analysis.store.dependencies import definitions, sources
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
+from analysis.store.config import ExperimentConfig, SeededConfig, TrainingConfig
+from analysis.store.dependencies import definitions, sources
 
 COMMON = ["seeds", "first_seed", "device", "dtype", "compile", "block_seeds"]
 WITHOUT = {
@@ -21,18 +21,35 @@ WITHOUT = {
 
 
 def reads(tree: ast.AST, holder: str) -> Iterator[str]:
-    """Patterns of the attributes of `holder` that the code reads, by name or by a name that is put together."""
+    """Patterns of the attributes of `holder` that the code reads, by name or by a name that is put
+    together.
+    """
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == holder:
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == holder
+        ):
             yield re.escape(node.attr)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "getattr"
+        ):
             about, name = node.args[:2]
-            if isinstance(about, ast.Name) and about.id == holder and isinstance(name, ast.JoinedStr):
-                yield "".join(re.escape(v.value) if isinstance(v, ast.Constant) else ".+" for v in name.values)
+            if (
+                isinstance(about, ast.Name)
+                and about.id == holder
+                and isinstance(name, ast.JoinedStr)
+            ):
+                yield "".join(
+                    re.escape(v.value) if isinstance(v, ast.Constant) else ".+" for v in name.values
+                )
 
 
 def settings_read(experiment: Experiment) -> set[str]:
-    """The fields that make a difference to the data: read by its functions, or by a method of the config that these use.
+    """The fields that make a difference to the data: read by its functions, or by a method of the
+    config that these use.
 
     What only checks the settings, as validators do, makes none.
     """
@@ -54,7 +71,9 @@ def settings_read(experiment: Experiment) -> set[str]:
         pattern = ahead.pop()
         found.add(pattern)
         ahead |= methods.get(pattern, set()) - found
-    return {name for name in experiment.config.model_fields if any(re.fullmatch(p, name) for p in found)}
+    return {
+        name for name in experiment.config.model_fields if any(re.fullmatch(p, name) for p in found)
+    }
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -62,20 +81,28 @@ def test_every_flag_is_read(name: str) -> None:
     """By what makes the data, but for one that says what to show of them."""
     experiment, shown = EXPERIMENTS[name], {"twins": {"shown_angle"}}.get(name, set())
     assert set(experiment.config.model_fields) - settings_read(experiment) == shown
-    drawn = replace(experiment, train=experiment.draw, summarise=experiment.judge, seeds_per_block=None)
+    drawn = replace(
+        experiment, train=experiment.draw, summarise=experiment.judge, seeds_per_block=None
+    )
     assert shown <= settings_read(drawn)
 
 
 def test_a_flag_that_nothing_reads_is_noticed() -> None:
     """All that concerns training, of an experiment that does not train."""
     experiment = EXPERIMENTS["overhead"]
-    config = type("OverheadConfig", (TrainingConfig,), {"__annotations__": {"width": int}, "width": 16})
+    config = type(
+        "OverheadConfig", (TrainingConfig,), {"__annotations__": {"width": int}, "width": 16}
+    )
     config.__module__ = experiment.config.__module__
-    assert set(config.model_fields) - settings_read(replace(experiment, config=config)) == set(COMMON)
+    assert set(config.model_fields) - settings_read(replace(experiment, config=config)) == set(
+        COMMON
+    )
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_flag_that_would_do_nothing_is_neither_shown_nor_accepted(name: str, tmp_path, capsys) -> None:
+def test_a_flag_that_would_do_nothing_is_neither_shown_nor_accepted(
+    name: str, tmp_path, capsys
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["run", name, "--help"])
     assert stop.value.code == 0
@@ -98,7 +125,9 @@ def test_common_flags_keep_their_order() -> None:
     for name, experiment in EXPERIMENTS.items():
         kind = {"overhead": ExperimentConfig, "dilution": SeededConfig}.get(name, TrainingConfig)
         assert issubclass(experiment.config, kind)
-        assert list(experiment.config.model_fields)[: len(kind.model_fields)] == list(kind.model_fields)
+        assert list(experiment.config.model_fields)[: len(kind.model_fields)] == list(
+            kind.model_fields
+        )
 
 
 def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:
@@ -130,7 +159,21 @@ def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:
             **dict(EXPERIMENTS[name].presets.get("smoke", {}))
             | {k: v for k, v in asked.items() if k in EXPERIMENTS[name].config.model_fields}
         )
-    assert main(["run", "phase", "overhead", "--preset", "large", "--no-compile", "--out", str(tmp_path)]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "phase",
+                "overhead",
+                "--preset",
+                "large",
+                "--no-compile",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
     assert not planned["phase"].compile
 
 
@@ -143,7 +186,9 @@ def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:
         ["graph", "overhead", "--device", "tpu"],
     ],
 )
-def test_flags_that_no_or_only_some_experiments_have_are_refused(arguments, tmp_path, capsys) -> None:
+def test_flags_that_no_or_only_some_experiments_have_are_refused(
+    arguments, tmp_path, capsys
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["run", *arguments, "--out", str(tmp_path)])
     assert stop.value.code == 2

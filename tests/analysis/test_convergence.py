@@ -136,8 +136,7 @@ def test_stored_steps_agree_with_the_stored_curve(result):
 
 
 def _runs(steps: np.ndarray, final: np.ndarray | None = None) -> xr.Dataset:
-    """A result before its comparison: steps (mechanism, rate, seed) to the only level, budget 100.
-    """
+    """A result before its comparison: steps (mechanism, rate, seed) to the only level, budget 100."""
     dims = ("setting", "mechanism", "learning_rate", "seed")
     one = steps[None]
     return xr.Dataset(
@@ -173,8 +172,7 @@ def _config(seeds: int) -> ConvergenceConfig:
 
 
 def _known(seeds: int = 80) -> np.ndarray:
-    """On the tuning seeds vanilla is best at 1.0 and ssa at 0.1, on the others the other way round.
-    """
+    """On the tuning seeds vanilla is best at 1.0 and ssa at 0.1, on the others the other way round."""
     generator = np.random.default_rng(0)
     steps = 40 + generator.integers(0, 10, (2, 2, seeds)).astype(float)
     tuning = np.arange(seeds) < seeds // 4

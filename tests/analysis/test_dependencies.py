@@ -1,4 +1,6 @@
-"""What a result depends on: the definitions that its code leads to, found in the source, whatever files they are in."""
+"""What a result depends on: the definitions that its code leads to, found in the source, whatever
+files they are in.
+"""
 
 import importlib.util
 import shutil
@@ -8,9 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from analysis.store.dependencies import PACKAGES, Definition, Project, _place, code_digest, definitions
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.graph import GRAPH
+from analysis.store.dependencies import (
+    PACKAGES,
+    Definition,
+    Project,
+    _place,
+    code_digest,
+    definitions,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +32,9 @@ def write(root: Path, files: dict[str, str]) -> Project:
     return Project(root, ("p",))
 
 
-def reached(root: Path, files: dict[str, str], start: str = "start", module: str = "p.a") -> set[str]:
+def reached(
+    root: Path, files: dict[str, str], start: str = "start", module: str = "p.a"
+) -> set[str]:
     """The definitions that `start` leads to, as module.name; `module.` for the other statements."""
     found = write(root, {"p/__init__.py": "", **files}).closure([Definition(module, start)])
     return {f"{d.module}.{d.name}" for d in found}
@@ -46,11 +57,23 @@ def reached(root: Path, files: dict[str, str], start: str = "start", module: str
         ("from p.d import f\ndef start(): return f()", {"p.b.f", "p.b.LIMIT"}),  # with a star
         ("def start():\n    from p.b import f\n    return f()", {"p.b.f", "p.b.LIMIT"}),
         ("def start():\n    import p.b as b\n    return b.f()", {"p.b.f", "p.b.LIMIT"}),
-        ("try:\n    from p.b import f\nexcept ImportError:\n    f = None\ndef start(): return f()", {"p.a.", "p.b.f"}),
+        (
+            (
+                "try:\n    from p.b import f\nexcept ImportError:\n    f = None\ndef start():"
+                " return f()"
+            ),
+            {"p.a.", "p.b.f"},
+        ),
         ("from p import b\ndef start(): return b", {"p.b.*"}),  # who knows what of it is used
         ("from p import b\ndef start(): return vars(b), b.f", {"p.b.*"}),
-        ("from p import b\nclass start:\n    def m(): b = 1\n    def n(): return b.f", {"p.b.f", "p.b.LIMIT"}),
-        ("try:\n    from p import b\nexcept ImportError:\n    b = 1\ndef start(): return b.f()", {"p.a.", "p.b.*"}),
+        (
+            "from p import b\nclass start:\n    def m(): b = 1\n    def n(): return b.f",
+            {"p.b.f", "p.b.LIMIT"},
+        ),
+        (
+            "try:\n    from p import b\nexcept ImportError:\n    b = 1\ndef start(): return b.f()",
+            {"p.a.", "p.b.*"},
+        ),
         ("def start():\n    import p.b\n    return p.b.f()", {"p.b.f", "p.b.LIMIT"}),
         ("if 1:\n    from p.b import *\ndef start(): return f()", {"p.a.", "p.b.*"}),
         ("from p.b import unused\ndef start(): pass", set()),
@@ -58,15 +81,24 @@ def reached(root: Path, files: dict[str, str], start: str = "start", module: str
         ("from p.b import f\ndef start(x=f): pass", {"p.b.f", "p.b.LIMIT"}),
         ("from p.b import f\ndef start(x: f): pass", {"p.b.f", "p.b.LIMIT"}),
         ("from p.b import f\nclass start(f): pass", {"p.b.f", "p.b.LIMIT"}),
-        ("from p.b import f\nclass start:\n    def m(self): return [f() for _ in self]", {"p.b.f", "p.b.LIMIT"}),
+        (
+            "from p.b import f\nclass start:\n    def m(self): return [f() for _ in self]",
+            {"p.b.f", "p.b.LIMIT"},
+        ),
         ("from p.b import f\ndef start(f): return f()", set()),  # a local name
         ("from p.b import f\ndef start():\n    f = 1\n    return lambda: f", set()),
         ("from p.b import LIMIT\nx, (start, *y) = LIMIT, (1, 2)", {"p.b.LIMIT"}),
         ("from p.b import LIMIT\nstart: int = LIMIT", {"p.b.LIMIT"}),
         ("from p.b import LIMIT\nstart = 1\nstart += LIMIT", {"p.b.LIMIT"}),
         ("from p.b import f\nf()\ndef start(): pass", {"p.a.", "p.b.f", "p.b.LIMIT"}),
-        ("from p.b import f\nif f:\n    def g(): pass\ndef start(): pass", {"p.a.", "p.b.f", "p.b.LIMIT"}),
-        ("from p.b import f\nTABLE = {}\nTABLE[1] = f\ndef start(): pass", {"p.a.", "p.a.TABLE", "p.b.f", "p.b.LIMIT"}),
+        (
+            "from p.b import f\nif f:\n    def g(): pass\ndef start(): pass",
+            {"p.a.", "p.b.f", "p.b.LIMIT"},
+        ),
+        (
+            "from p.b import f\nTABLE = {}\nTABLE[1] = f\ndef start(): pass",
+            {"p.a.", "p.a.TABLE", "p.b.f", "p.b.LIMIT"},
+        ),
         ("from p.e import g\ndef start(): return g", {"p.e."}),  # bound by a condition
         ("from p.f import g\ndef start(): return g", set()),  # bound by nobody
         ("import math\nfrom os import path\ndef start(): return math.pi, path, print", set()),
@@ -74,7 +106,10 @@ def reached(root: Path, files: dict[str, str], start: str = "start", module: str
 )
 def test_names_lead_to_their_definitions(tmp_path: Path, a: str, others: set[str]) -> None:
     files = {
-        "p/b.py": "import math\nLIMIT = 5\ndef f(): return LIMIT\ndef unused(): return LIMIT, other()\ndef other(): pass\n",
+        "p/b.py": (
+            "import math\nLIMIT = 5\ndef f(): return LIMIT\ndef unused(): return LIMIT,"
+            " other()\ndef other(): pass\n"
+        ),
         "p/c.py": "from p.b import f",
         "p/d.py": "from p.c import *",
         "p/e.py": "if 1:\n    g = 2\n",
@@ -88,7 +123,11 @@ def test_names_lead_to_their_definitions(tmp_path: Path, a: str, others: set[str
 
 
 def test_the_packages_of_a_module_run_too(tmp_path: Path) -> None:
-    files = {"p/__init__.py": "import p.b\np.b.f()", "p/b.py": "def f(): pass", "p/q/__init__.py": "print(1)"}
+    files = {
+        "p/__init__.py": "import p.b\np.b.f()",
+        "p/b.py": "def f(): pass",
+        "p/q/__init__.py": "print(1)",
+    }
     assert reached(tmp_path, files | {"p/q/a.py": "def start(): pass"}, module="p.q.a") == {
         "p.",
         "p.b.f",
@@ -100,7 +139,10 @@ def test_the_packages_of_a_module_run_too(tmp_path: Path) -> None:
 def test_a_digest_is_of_the_source_that_is_reached(tmp_path: Path) -> None:
     files = {
         "p/__init__.py": "",
-        "p/a.py": "'''Text.'''\nfrom p.b import f\n\n\n@f\ndef start():\n    '''Unicode line ends:\u2028, \x0c.'''\n    return 1",
+        "p/a.py": (
+            "'''Text.'''\nfrom p.b import f\n\n\n@f\ndef start():\n    '''Unicode line ends:\u2028,"
+            " \x0c.'''\n    return 1"
+        ),
         "p/b.py": "def f(g): return g\ndef other(): pass\n",
     }
     start = [Definition("p.a", "start")]
@@ -109,14 +151,17 @@ def test_a_digest_is_of_the_source_that_is_reached(tmp_path: Path) -> None:
         return write(tmp_path, files | {f"p/{k}.py": v for k, v in changed.items()}).digest(start)
 
     plain = digest()
-    assert plain == digest() == digest(b=files["p/b.py"].replace("other(): pass", "other(): return 1"))
+    assert (
+        plain == digest() == digest(b=files["p/b.py"].replace("other(): pass", "other(): return 1"))
+    )
     assert plain == digest(a=files["p/a.py"].replace("Text.", "Other text."))
     assert plain != digest(a=files["p/a.py"].replace("return 1", "return 2"))
     assert plain != digest(a=files["p/a.py"].replace("@f", "@f\n@f"))
     assert plain != digest(b=files["p/b.py"].replace("return g", "return g()"))
     assert plain != digest(b=files["p/b.py"] + "print(1)\n")
     with pytest.raises(
-        ValueError, match=r"no top-level definition 'nobody' in module 'p\.a': name one that the source has"
+        ValueError,
+        match=r"no top-level definition 'nobody' in module 'p\.a': name one that the source has",
     ):
         write(tmp_path, files).closure([Definition("p.a", "nobody")])
 
@@ -128,17 +173,23 @@ def test_a_digest_is_of_the_source_that_is_reached(tmp_path: Path) -> None:
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("copy")
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     return root
 
 
 def changed(root: Path, file: str, old: str, new: str) -> dict[str, tuple[bool, bool]]:
-    """By experiment, whether an edit of the copied source changes the fingerprints of its data, and of its figure and claims."""
+    """By experiment, whether an edit of the copied source changes the fingerprints of its data, and
+    of its figure and claims.
+    """
 
     def digests() -> list[tuple[str, str]]:
         project = Project(root)
         return [
-            tuple(project.digest(map(_place, code)) for code in (e.data_code(), e.presentation_code()))
+            tuple(
+                project.digest(map(_place, code)) for code in (e.data_code(), e.presentation_code())
+            )
             for e in EXPERIMENTS.values()
         ]
 
@@ -157,11 +208,19 @@ def changed(root: Path, file: str, old: str, new: str) -> dict[str, tuple[bool, 
 
 def test_what_a_summary_takes_from_the_claims_is_part_of_the_data(copied: Path) -> None:
     found = changed(
-        copied, "analysis/experiments/convergence/claims.py", "    return ratio(x, y)\n", "    return ratio(y, x)\n"
+        copied,
+        "analysis/experiments/convergence/claims.py",
+        "    return ratio(x, y)\n",
+        "    return ratio(y, x)\n",
     )
     assert {name for name, data in found.items() if any(data)} == {"convergence"}
     assert found["convergence"] == (True, True)
-    found = changed(copied, "analysis/claims/claim.py", "FALSE_DISCOVERY_RATE = 0.05", "FALSE_DISCOVERY_RATE = 0.1")
+    found = changed(
+        copied,
+        "analysis/claims/claim.py",
+        "FALSE_DISCOVERY_RATE = 0.05",
+        "FALSE_DISCOVERY_RATE = 0.1",
+    )
     assert {name for name, (data, _) in found.items() if data} == {"phase"}
     assert all(shown for _, shown in found.values())  # every verdict
 
@@ -169,11 +228,21 @@ def test_what_a_summary_takes_from_the_claims_is_part_of_the_data(copied: Path) 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("analysis/experiments/convergence/figure.py", '"""Draw a stored result', '"""Paint a stored result'),
-        ("analysis/experiments/convergence/claims.py", "fewer steps than vanilla to", "fewer steps than vanilla for"),
+        (
+            "analysis/experiments/convergence/figure.py",
+            '"""Draw a stored result',
+            '"""Paint a stored result',
+        ),
+        (
+            "analysis/experiments/convergence/claims.py",
+            "fewer steps than vanilla to",
+            "fewer steps than vanilla for",
+        ),
     ],
 )
-def test_figures_and_claims_are_made_again_without_training(copied: Path, file: str, old: str, new: str) -> None:
+def test_figures_and_claims_are_made_again_without_training(
+    copied: Path, file: str, old: str, new: str
+) -> None:
     found = changed(copied, file, old, new)
     assert found.pop("convergence") == (False, True)
     assert not any(map(any, found.values()))
@@ -207,9 +276,13 @@ def test_the_format_and_the_joining_of_blocks_concern_all(copied: Path) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_data_depend_on_no_drawing(name: str) -> None:
-    """Nor on judging, and on nothing that only does either; but on their training, which does the rest."""
+    """Nor on judging, and on nothing that only does either; but on their training, which does the
+    rest.
+    """
     experiment = EXPERIMENTS[name]
-    data, shown = (definitions(*code) for code in (experiment.data_code(), experiment.presentation_code()))
+    data, shown = (
+        definitions(*code) for code in (experiment.data_code(), experiment.presentation_code())
+    )
     assert data < shown
     assert {_place(f) for f in (experiment.draw, experiment.judge)} <= shown - data
     assert {_place(f) for f in (experiment.train, experiment.config)} <= data
@@ -218,7 +291,9 @@ def test_data_depend_on_no_drawing(name: str) -> None:
     if name != "overhead":
         assert Definition("ssa_theory.seeds", "member_generator") in data
     if name not in ("overhead", "dilution"):
-        assert {Definition("ssa_theory.ensemble", f) for f in ("train", "_step", "block_members")} <= data
+        assert {
+            Definition("ssa_theory.ensemble", f) for f in ("train", "_step", "block_members")
+        } <= data
 
 
 def test_code_from_outside_counts_with_the_whole_project_and_its_file(tmp_path: Path) -> None:
@@ -226,7 +301,9 @@ def test_code_from_outside_counts_with_the_whole_project_and_its_file(tmp_path: 
     digests = []
     for text in ("def train(config, progress): return 1", "def train(config, progress): return 2"):
         path.write_text(text)
-        module = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("own", path))
+        module = importlib.util.module_from_spec(
+            spec := importlib.util.spec_from_file_location("own", path)
+        )
         spec.loader.exec_module(module)
         digests.append(code_digest(*replace(GRAPH, train=module.train).data_code()))
     known = code_digest(*GRAPH.data_code())

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from analysis.draw.figures import STYLE, save_figure
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
-from analysis.draw.figures import STYLE, save_figure
 
 
 @pytest.mark.parametrize("name", ["graph", "twins"])
@@ -26,7 +26,9 @@ def test_the_same_result_gives_the_same_bytes(tmp_path, name):
 def test_variants_differ_without_colour():
     grey = {v: np.dot(to_rgb(s["color"]), (0.299, 0.587, 0.114)) for v, s in STYLE.items()}
     assert (
-        len({s["marker"] for s in STYLE.values()}) == len({str(s["linestyle"]) for s in STYLE.values()}) == len(STYLE)
+        len({s["marker"] for s in STYLE.values()})
+        == len({str(s["linestyle"]) for s in STYLE.values()})
+        == len(STYLE)
     )
     shown = sorted(grey[v] for v in ("vanilla", "ssa", "ssa-free"))
     assert min(np.diff(shown)) > 0.12

@@ -20,13 +20,17 @@ def test_each_guard_has_its_phrase_and_its_count():
     assert left_out(flags[["diverged"]]) == "\n2 diverged models left out"
     one = flags[["diverged"]].isel(seed=[0, 1]).assign(control_diverged=("seed", [False, False]))
     assert warnings_of(one) == ["1 diverged model left out"]
-    assert warnings_of(one.assign(control_diverged=("seed", [True, True]))) == ["3 diverged models left out"]
+    assert warnings_of(one.assign(control_diverged=("seed", [True, True]))) == [
+        "3 diverged models left out"
+    ]
     assert warnings_of(flags.where(False, False)) == []
     assert left_out(xr.Dataset()) == ""
 
 
 def test_training_finds_rank_deficient_embeddings_and_underflow():
-    """Member 0 is sound; 1 has two equal columns of embeddings; 2 starts so spiky that weights underflow in float32."""
+    """Member 0 is sound; 1 has two equal columns of embeddings; 2 starts so spiky that weights
+    underflow in float32.
+    """
     rng = np.random.default_rng(0)
     embeddings = torch.from_numpy(rng.standard_normal((5, 3, 3)))
     embeddings[:, 1, 1] = embeddings[:, 0, 1]

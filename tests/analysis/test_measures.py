@@ -32,7 +32,9 @@ ROW = torch.tensor([0.5, 0.25, 0.25, 0.0], dtype=torch.float64)
     ],
 )
 def test_extremes(measure, uniform, one_key):
-    assert measure(torch.full((5,), 0.2, dtype=torch.float64)).item() == pytest.approx(uniform, abs=1e-12)
+    assert measure(torch.full((5,), 0.2, dtype=torch.float64)).item() == pytest.approx(
+        uniform, abs=1e-12
+    )
     assert measure(torch.eye(5, dtype=torch.float64)[2]).item() == pytest.approx(one_key, abs=1e-12)
 
 
@@ -53,7 +55,9 @@ def test_gini_is_the_mean_absolute_difference(values):
 
 @pytest.mark.parametrize("measure", [effective_support, participation, gini, hoyer, zero_fraction])
 def test_any_axis(measure):
-    rows = torch.rand(3, 7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(1)
+    rows = torch.rand(
+        3, 7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).softmax(1)
     assert torch.allclose(measure(rows, dim=1), measure(rows.movedim(1, -1)))
     assert measure(rows, dim=1).std() > 0 or measure is zero_fraction
 

@@ -1,4 +1,6 @@
-"""The overhead experiment: its counts, its claims from known counts, its figure, and settings that it would ignore."""
+"""The overhead experiment: its counts, its claims from known counts, its figure, and settings that
+it would ignore.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -105,7 +107,14 @@ def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"seeds": 1}, {"first_seed": 0}, {"device": "cpu"}, {"dtype": "float64"}, {"compile": True}, {"width": 0}],
+    [
+        {"seeds": 1},
+        {"first_seed": 0},
+        {"device": "cpu"},
+        {"dtype": "float64"},
+        {"compile": True},
+        {"width": 0},
+    ],
 )
 def test_settings_that_would_be_ignored_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(change))):

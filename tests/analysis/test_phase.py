@@ -392,8 +392,7 @@ def test_presets_train_as_many_models_as_promised() -> None:
 
 
 def test_the_million_models_are_cut_into_blocks_on_every_machine(machine) -> None:
-    """To be shared out and gone on with; each is a minute or so of work, of a multiple of 64 seeds.
-    """
+    """To be shared out and gone on with; each is a minute or so of work, of a multiple of 64 seeds."""
     blocks = PHASE.blocks(PHASE.preset("large"))
     assert len(blocks) == {2**18: 54, 2**23: 27, 2**30: 27}[machine.l2]
     assert {part.seeds % 64 for part in blocks[:-1]} == {0}

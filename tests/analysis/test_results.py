@@ -10,12 +10,12 @@ import torch
 import xarray as xr
 
 import analysis.store.results as results
-from analysis.run.blocks import made_and_stored
-from analysis.store.dependencies import code_digest
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
-from analysis.store.results import load, load_current, prepare_folder, provenance, save, write_whole
+from analysis.run.blocks import made_and_stored
 from analysis.run.runner import execute
+from analysis.store.dependencies import code_digest
+from analysis.store.results import load, load_current, prepare_folder, provenance, save, write_whole
 
 SOURCE = "0123456789abcdef"
 
@@ -95,7 +95,9 @@ def test_a_truncated_result_is_one_clear_sentence(tmp_path, dataset, share):
     save(dataset, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match=r"damaged or truncated .* run the experiment again with --fresh"):
+    with pytest.raises(
+        ValueError, match=r"damaged or truncated .* run the experiment again with --fresh"
+    ):
         load(path)
     assert load_current(path, GraphConfig(seeds=2), SOURCE) is None
 
@@ -104,25 +106,33 @@ def test_missing_and_foreign_results(tmp_path, dataset):
     with pytest.raises(ValueError, match="there is no stored result at"):
         load(tmp_path / "result.nc")
     save(dataset.assign_attrs(format=3), tmp_path / "result.nc")
-    with pytest.raises(ValueError, match=r"is of a newer result format \(3, this version reads 2\)"):
+    with pytest.raises(
+        ValueError, match=r"is of a newer result format \(3, this version reads 2\)"
+    ):
         load(tmp_path / "result.nc")
     save(dataset.assign_attrs(format="x"), tmp_path / "result.nc")
     with pytest.raises(ValueError, match=r"is of no result format \(x, this version reads 2\)"):
         load(tmp_path / "result.nc")
     save(dataset.assign_attrs(format=0), tmp_path / "result.nc")
-    with pytest.raises(ValueError, match=r"is of an older result format \(0, this version reads 2\)"):
+    with pytest.raises(
+        ValueError, match=r"is of an older result format \(0, this version reads 2\)"
+    ):
         load(tmp_path / "result.nc")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"cannot write results to .* choose a writable folder with --out"):
+    with pytest.raises(
+        ValueError, match=r"cannot write results to .* choose a writable folder with --out"
+    ):
         prepare_folder(tmp_path / "file" / "graph")
 
 
 def test_the_revision_is_that_of_git_and_unknown_without_it(monkeypatch, tmp_path):
     head, dirty = results.revision.__wrapped__()
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
     assert head == (asked.stdout.strip() or "unknown")
     assert dirty in (("yes", "no") if asked.returncode == 0 else ("unknown",))
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -5,7 +5,14 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from analysis.claims.statistics import difference, estimate, mean, mean_band, rank_correlation, ratio
+from analysis.claims.statistics import (
+    difference,
+    estimate,
+    mean,
+    mean_band,
+    rank_correlation,
+    ratio,
+)
 
 
 @pytest.mark.parametrize(("n", "draw"), [(6, "normal"), (24, "normal"), (48, "exponential")])
@@ -13,8 +20,12 @@ def test_coverage_of_the_mean(n, draw):
     generator = np.random.default_rng(0)
     trials = 400
     truth = 0.0 if draw == "normal" else 1.0
-    hits = sum(e.low <= truth <= e.high for e in (mean(getattr(generator, draw)(size=n)) for _ in range(trials)))
-    # Nominal 95 %; a bootstrap of a skewed mean falls a little short. Binomial standard error: 1.1 points.
+    hits = sum(
+        e.low <= truth <= e.high
+        for e in (mean(getattr(generator, draw)(size=n)) for _ in range(trials))
+    )
+    # Nominal 95 %; a bootstrap of a skewed mean falls a little short. Binomial standard error: 1.1
+    # points.
     assert 0.90 < hits / trials < 0.985
 
 
@@ -91,7 +102,9 @@ def test_rank_statistics_keep_the_value_near_their_interval():
     generator = np.random.default_rng(4)
     truth = np.arange(8.0)
     data = truth + generator.normal(scale=6, size=(64, 8))
-    e = estimate(lambda i: rank_correlation(data[i].mean(-2), truth), np.ones(64, bool), smooth=False)
+    e = estimate(
+        lambda i: rank_correlation(data[i].mean(-2), truth), np.ones(64, bool), smooth=False
+    )
     assert e.method == "percentile bootstrap"
     assert e.low <= e.high <= 1
 
@@ -110,7 +123,8 @@ def test_p_value_against_full_enumeration():
     signs = np.array(np.meshgrid(*[[-1, 1]] * 6)).reshape(6, -1)
     shifted = x - 0.1
     least = min(  # the share of sign patterns with a mean at least as far to either side, doubled
-        (signs.T @ shifted >= shifted.sum() - 1e-12).mean(), (signs.T @ shifted <= shifted.sum() + 1e-12).mean()
+        (signs.T @ shifted >= shifted.sum() - 1e-12).mean(),
+        (signs.T @ shifted <= shifted.sum() + 1e-12).mean(),
     )
     assert mean(x).p_value(0.1) == pytest.approx(2 * least)
 

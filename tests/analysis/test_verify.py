@@ -1,4 +1,6 @@
-"""The property suite: every property holds on fixed cases, and a wrong one is reported with a small counterexample."""
+"""The property suite: every property holds on fixed cases, and a wrong one is reported with a small
+counterexample.
+"""
 
 import itertools
 import math
@@ -47,8 +49,16 @@ def test_every_property_says_what_it_claims() -> None:
         assert found.spaces
 
 
-@states("a wrong claim", size=Integer(1, 40), scale=Number(-3.0, 3.0, 0.0), kind=Choice(("a", "b")), row=Row(1, 9))
-def wrong_claim(generator: np.random.Generator, size: int, scale: float, kind: str, row: tuple[float, ...]) -> None:
+@states(
+    "a wrong claim",
+    size=Integer(1, 40),
+    scale=Number(-3.0, 3.0, 0.0),
+    kind=Choice(("a", "b")),
+    row=Row(1, 9),
+)
+def wrong_claim(
+    generator: np.random.Generator, size: int, scale: float, kind: str, row: tuple[float, ...]
+) -> None:
     """Fails where size >= 7, scale > 1.25, kind is b and the row has two entries above one half."""
     applies(size != 8)
     above = sum(x > 0.5 for x in row)
@@ -100,7 +110,9 @@ def test_a_seed_names_the_cases_whatever_the_turns() -> None:
     assert len({n for _, n, _ in whole}) == len({r for *_, r in whole}) == 60
     assert not set(whole) & set(cases(60, seed=6))
     x, _, own = np.array(whole).T
-    assert abs(np.corrcoef(x, own)[0, 1]) < 0.5  # arguments and the case's own numbers are different streams
+    assert (
+        abs(np.corrcoef(x, own)[0, 1]) < 0.5
+    )  # arguments and the case's own numbers are different streams
 
 
 def test_cases_without_a_say_are_not_counted() -> None:
@@ -124,7 +136,9 @@ def test_any_error_of_the_code_is_a_violation() -> None:
 
     trial = Trial(probe, 0)
     trial.go_on(cases=5)
-    assert str(trial.outcome.counterexample) == "ZeroDivisionError: division by zero; at n=0, seed=0"
+    assert (
+        str(trial.outcome.counterexample) == "ZeroDivisionError: division by zero; at n=0, seed=0"
+    )
 
 
 def test_shrinking_ends_at_its_time() -> None:
@@ -154,7 +168,11 @@ def test_time_is_kept_and_shared() -> None:
         told.append((description, total))
         return lambda finished: told.append(("", finished))
 
-    properties = [sleeper("fast", 0.001), sleeper("slow", 0.06), sleeper("wrong", 0.001, wrong=True)]
+    properties = [
+        sleeper("fast", 0.001),
+        sleeper("slow", 0.06),
+        sleeper("wrong", 0.001, wrong=True),
+    ]
     start = time.monotonic()
     outcomes = {o.property.name: o for o in verify(1.2, 0, properties, progress)}
     spent = time.monotonic() - start
@@ -168,7 +186,9 @@ def test_time_is_kept_and_shared() -> None:
 
 
 def test_every_property_gets_a_turn_and_all_violated_ends_early() -> None:
-    names = [o.property.name for o in itertools.islice(verify(30.0, 0, list(PROPERTIES.values())), 2)]
+    names = [
+        o.property.name for o in itertools.islice(verify(30.0, 0, list(PROPERTIES.values())), 2)
+    ]
     assert names == list(PROPERTIES)[:2]
     start = time.monotonic()
     (outcome,) = verify(30.0, 0, [sleeper("wrong", 0.0, wrong=True)])
@@ -176,12 +196,20 @@ def test_every_property_gets_a_turn_and_all_violated_ends_early() -> None:
     assert time.monotonic() - start < 5
 
 
-SPACES = [Integer(-2, 9), Number(-3.0, 4.0, 1.0), Number(0.5, 4.0), Choice((None, "a", "b")), Row(2, 5)]
+SPACES = [
+    Integer(-2, 9),
+    Number(-3.0, 4.0, 1.0),
+    Number(0.5, 4.0),
+    Choice((None, "a", "b")),
+    Row(2, 5),
+]
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
 def test_spaces_shrink_to_their_simplest_value_within_themselves(space: object) -> None:
-    """Whatever simpler values a check accepts, shrinking ends; where it accepts all, at the simplest of the space."""
+    """Whatever simpler values a check accepts, shrinking ends; where it accepts all, at the
+    simplest of the space.
+    """
     generator, drawn = np.random.default_rng(0), []
     for _ in range(20):
         value, steps = space.draw(generator), 0
@@ -235,7 +263,9 @@ def test_exact_and_applies() -> None:
 
 def test_config() -> None:
     assert VerifyConfig().properties == list(PROPERTIES.values())
-    assert [p.name for p in VerifyConfig(only=("majorisation", "schedules", "majorisation")).properties] == [
+    assert [
+        p.name for p in VerifyConfig(only=("majorisation", "schedules", "majorisation")).properties
+    ] == [
         "majorisation",
         "schedules",
     ]

@@ -1,4 +1,6 @@
-"""Train each task's model compiled and not, and print what differs; `test_ensemble` runs it in a process of its own."""
+"""Train each task's model compiled and not, and print what differs; `test_ensemble` runs it in a
+process of its own.
+"""
 
 import json
 import warnings
@@ -17,7 +19,9 @@ from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Tokens
 MEMBERS = 64
 
 
-def problem(name: str) -> tuple[Callable[[dict[str, Tensor], Any], Tensor], dict[str, Tensor], list[Any]]:
+def problem(
+    name: str,
+) -> tuple[Callable[[dict[str, Tensor], Any], Tensor], dict[str, Tensor], list[Any]]:
     """Loss, initial parameters and batches of one task's model, in float64."""
     generators = [np.random.default_rng([7, m]) for m in range(MEMBERS)]
     rng = np.random.default_rng(8)
@@ -31,7 +35,9 @@ def problem(name: str) -> tuple[Callable[[dict[str, Tensor], Any], Tensor], dict
         batches = [(normal(4, 5, 3), normal(4, 3)) for _ in range(3)]
 
         def error(p: dict[str, Tensor], batch: Any) -> Tensor:
-            return squared_error(gate.output(p, Inputs(None, Tokens(batch[0]), count=5.0)), batch[1])
+            return squared_error(
+                gate.output(p, Inputs(None, Tokens(batch[0]), count=5.0)), batch[1]
+            )
 
         return error, gate.initial_parameters(generators), batches
     if name == "retrieval":
@@ -60,11 +66,21 @@ def problem(name: str) -> tuple[Callable[[dict[str, Tensor], Any], Tensor], dict
     batches = [Queries(target, weight)] * 3
     if name == "prompt":
         node = torch.from_numpy(rng.integers(0, 5, (count, MEMBERS)))
-        drawn = rng.integers(0, 3, (count, 5, MEMBERS)) + np.eye(5)[rng.integers(0, 5, count)][..., None]
+        drawn = (
+            rng.integers(0, 3, (count, 5, MEMBERS))
+            + np.eye(5)[rng.integers(0, 5, count)][..., None]
+        )
         counts = torch.from_numpy(drawn)
         target = torch.where(counts > 0, target, 0.0)
-        batches = [Queries(target / target.sum(1, keepdim=True), weight * s, node, counts) for s in (1.0, 0.5, 2.0)]
-    return lambda p, b: cross_entropy(model.scores(p, inputs), b), model.initial_parameters(generators), batches
+        batches = [
+            Queries(target / target.sum(1, keepdim=True), weight * s, node, counts)
+            for s in (1.0, 0.5, 2.0)
+        ]
+    return (
+        lambda p, b: cross_entropy(model.scores(p, inputs), b),
+        model.initial_parameters(generators),
+        batches,
+    )
 
 
 def main() -> None:
@@ -75,7 +91,9 @@ def main() -> None:
         graphs = counters["stats"]["unique_graphs"]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            compiled = train(loss, start, steps=3, learning_rate=0.05, batches=batches, compile=True).parameters
+            compiled = train(
+                loss, start, steps=3, learning_rate=0.05, batches=batches, compile=True
+            ).parameters
         plain = train(loss, start, steps=3, learning_rate=0.05, batches=batches).parameters
         found[name] = {
             "notices": [str(w.message) for w in caught if w.category is RuntimeWarning],

@@ -1,4 +1,6 @@
-"""Closed forms of dilution against direct softmax, adversarial logits, an independent quadrature and Monte Carlo."""
+"""Closed forms of dilution against direct softmax, adversarial logits, an independent quadrature
+and Monte Carlo.
+"""
 
 import math
 from collections.abc import Callable
@@ -16,10 +18,16 @@ NEEDLES, REST = st.integers(1, 5), st.integers(1, 60)
 TAU, GAP = st.floats(0, 30), st.floats(-3, 8)
 
 
-def _row(needles: int, gap: float, distractors: np.ndarray, tau: float) -> tuple[float, float, float]:
+def _row(
+    needles: int, gap: float, distractors: np.ndarray, tau: float
+) -> tuple[float, float, float]:
     """(needle mass, entropy, largest weight) of the explicit row."""
     log_p = log_softmax(tau * np.concatenate([np.full(needles, gap), distractors]))
-    return float(np.exp(log_p[:needles]).sum()), float(-(np.exp(log_p) * log_p).sum()), float(np.exp(log_p.max()))
+    return (
+        float(np.exp(log_p[:needles]).sum()),
+        float(-(np.exp(log_p) * log_p).sum()),
+        float(np.exp(log_p.max())),
+    )
 
 
 def test_bounds_are_attained() -> None:
@@ -27,11 +35,16 @@ def test_bounds_are_attained() -> None:
     lower, upper = d.bounded_needle_mass(n, tau, m, g, b)
     assert float(lower) == pytest.approx(_row(m, g, np.full(n - m, b), tau)[0], rel=1e-12)
     assert float(upper) == pytest.approx(_row(m, g, np.full(n - m, -b), tau)[0], rel=1e-12)
-    # One logit at the top, all others at the bottom: to first order in 1 / n the largest weight is exp(2 B tau) / n.
+    # One logit at the top, all others at the bottom: to first order in 1 / n the largest weight is
+    # exp(2 B tau) / n.
     largest = _row(1, 0.5, np.full(10**6 - 1, -0.5), 2.0)[2]
     assert largest == pytest.approx(float(d.bounded_largest_weight(10**6, 2.0, 0.5, 0.5)), rel=1e-4)
-    assert float(d.bounded_entropy_bound(100, 1.0, 0.2, 0.5)) == pytest.approx(np.log(100) - 1)  # 2 B tau
-    assert float(d.bounded_entropy_bound(100, 1.0, 2.0, 0.5)) == pytest.approx(np.log(100) - 2.5)  # (B + g) tau
+    assert float(d.bounded_entropy_bound(100, 1.0, 0.2, 0.5)) == pytest.approx(
+        np.log(100) - 1
+    )  # 2 B tau
+    assert float(d.bounded_entropy_bound(100, 1.0, 2.0, 0.5)) == pytest.approx(
+        np.log(100) - 2.5
+    )  # (B + g) tau
 
 
 def test_bounded_critical_temperature_is_infinite_where_distractors_can_win() -> None:
@@ -49,7 +62,9 @@ def test_random_energy_model_is_smooth_at_freezing_and_flat_in_slope_beyond() ->
     left, right = (log_z[2] - log_z[1]) / h, (log_z[3] - log_z[2]) / h
     assert np.allclose(left, right, rtol=1e-5)
     assert np.allclose(right, s * np.sqrt(2 * np.log(count)), rtol=1e-5)
-    far = d.gaussian_log_partition(count, 3 * edge, s) - d.gaussian_log_partition(count, 2 * edge, s)
+    far = d.gaussian_log_partition(count, 3 * edge, s) - d.gaussian_log_partition(
+        count, 2 * edge, s
+    )
     assert np.allclose(far / edge, s * np.sqrt(2 * np.log(count)))
     assert np.allclose(d.gaussian_log_partition(count, 0.5 * edge, s), 1.25 * np.log(count))
 
@@ -58,7 +73,9 @@ def test_random_energy_model_bounds_and_approaches_the_expectation() -> None:
     gaps = []
     for count in (10, 1000, 100_000):
         tau = np.array([0.2, 0.5, 1.0, 1.5, 2.0]) * d.gaussian_freezing(count, 1.3)
-        exact = np.array([d.expected_row("gaussian", 1.3, count, float(t)).log_partition for t in tau])
+        exact = np.array(
+            [d.expected_row("gaussian", 1.3, count, float(t)).log_partition for t in tau]
+        )
         model = d.gaussian_log_partition(count, tau, 1.3)
         assert (exact <= model + 1e-10).all()
         gaps.append((model - exact).max() / np.log(count))
@@ -67,7 +84,9 @@ def test_random_energy_model_bounds_and_approaches_the_expectation() -> None:
 
 def test_a_needle_below_the_largest_gaussian_distractor_is_lost_at_every_temperature() -> None:
     n = np.array([100, 2000, 4000, 10**6])
-    tau = d.gaussian_critical_inverse_temperature(n, 0.5, 1, 4.0, 1.0)  # the border is exp(8) = 2981
+    tau = d.gaussian_critical_inverse_temperature(
+        n, 0.5, 1, 4.0, 1.0
+    )  # the border is exp(8) = 2981
     assert np.isfinite(tau[:2]).all()
     assert np.isinf(tau[2:]).all()
     # In the frozen phase: an ambitious mass is reached only beyond tau_c.
@@ -104,7 +123,9 @@ def test_no_needle_stands_out_at_tau_zero_and_alone_it_holds_everything() -> Non
     assert np.allclose(d.equal_entropy(5, tau, 5, 2.0), np.log(5))
     assert np.allclose(d.gaussian_entropy(5, tau, 5, 2.0, 1.0), np.log(5))
     row = d.expected_row("gaussian", 1.0, 0, 2.0, 5, 1.5)
-    assert (row.needle_mass, row.log_partition, row.entropy) == pytest.approx((1, 3 + np.log(5), np.log(5)), abs=1e-10)
+    assert (row.needle_mass, row.log_partition, row.entropy) == pytest.approx(
+        (1, 3 + np.log(5), np.log(5)), abs=1e-10
+    )
     for critical in (
         d.equal_critical_inverse_temperature(5, 0.5, 5, 1.0),
         *d.bounded_critical_inverse_temperature(5, 0.5, 5, 1.0, 2.0),
@@ -115,7 +136,9 @@ def test_no_needle_stands_out_at_tau_zero_and_alone_it_holds_everything() -> Non
 
 @pytest.mark.parametrize("law", ["uniform", "gaussian"])
 @pytest.mark.parametrize("tau", [0.7, 3.0])
-def test_expected_row_equals_an_independent_quadrature_for_one_distractor(law: str, tau: float) -> None:
+def test_expected_row_equals_an_independent_quadrature_for_one_distractor(
+    law: str, tau: float
+) -> None:
     spread, gap, m = 1.4, 1.1, 2
     density = (
         (lambda z: norm.pdf(z, scale=spread))
@@ -125,22 +148,32 @@ def test_expected_row_equals_an_independent_quadrature_for_one_distractor(law: s
     reach = spread * (10 if law == "gaussian" else 1)
 
     def expect(f: Callable[[float], float]) -> float:
-        return integrate.quad(lambda z: f(z) * density(z), -reach, reach, epsabs=1e-13, epsrel=1e-12, limit=400)[0]
+        return integrate.quad(
+            lambda z: f(z) * density(z), -reach, reach, epsabs=1e-13, epsrel=1e-12, limit=400
+        )[0]
 
     rows = [expect(lambda z, i=i: _row(m, gap, np.array([z]), tau)[i]) for i in (0, 1)]
     square = expect(lambda z: _row(m, gap, np.array([z]), tau)[0] ** 2)
     log_z = expect(lambda z: float(logsumexp(tau * np.array([gap, gap, z]))))
     found = d.expected_row(law, spread, 1, tau, m, gap)
-    assert (found.needle_mass, found.entropy, found.log_partition) == pytest.approx((*rows, log_z), abs=1e-9)
+    assert (found.needle_mass, found.entropy, found.log_partition) == pytest.approx(
+        (*rows, log_z), abs=1e-9
+    )
     assert found.needle_mass_deviation == pytest.approx(np.sqrt(square - rows[0] ** 2), abs=1e-7)
     assert found.needle_mass_deviation > 0.01
 
 
 @pytest.mark.parametrize("law", ["uniform", "gaussian"])
 @pytest.mark.parametrize(("tau", "count", "needles"), [(0.5, 200, 1), (2.0, 50, 3), (5.0, 400, 2)])
-def test_expected_row_agrees_with_monte_carlo(law: str, tau: float, count: int, needles: int) -> None:
+def test_expected_row_agrees_with_monte_carlo(
+    law: str, tau: float, count: int, needles: int
+) -> None:
     generator, rows, gap, spread = np.random.default_rng(7), 4000, 1.8, 1.2
-    z = generator.standard_normal((rows, count)) if law == "gaussian" else generator.uniform(-1, 1, (rows, count))
+    z = (
+        generator.standard_normal((rows, count))
+        if law == "gaussian"
+        else generator.uniform(-1, 1, (rows, count))
+    )
     logits = tau * np.concatenate([np.full((rows, needles), gap), spread * z], 1)
     log_p = log_softmax(logits, axis=1)
     samples = {
@@ -165,20 +198,30 @@ def test_expected_log_odds_are_never_below_the_model() -> None:
 
 def test_random_energy_model_of_one_and_two_distractors() -> None:
     assert d.gaussian_freezing(1, 0.7) == 0
-    assert d.gaussian_log_partition(2, 9.0, 0.7) == pytest.approx(9.0 * 0.7 * math.sqrt(2 * math.log(2)))
-    assert d.gaussian_entropy(2, 0.0, 1, 1.0, 0.7) == pytest.approx(math.log(2))  # one distractor has no entropy
+    assert d.gaussian_log_partition(2, 9.0, 0.7) == pytest.approx(
+        9.0 * 0.7 * math.sqrt(2 * math.log(2))
+    )
+    assert d.gaussian_entropy(2, 0.0, 1, 1.0, 0.7) == pytest.approx(
+        math.log(2)
+    )  # one distractor has no entropy
 
 
 def test_gaussian_critical_temperature_and_entropy_by_hand() -> None:
-    """log 99 + logit(1/2) = a: the smaller root of tau g - tau^2 s^2 / 2 = a, just before the two roots meet."""
+    """log 99 + logit(1/2) = a: the smaller root of tau g - tau^2 s^2 / 2 = a, just before the two
+    roots meet.
+    """
     gap, deviation, a = 1.0, 0.3, math.log(99)
     root = gap**2 - 2 * a * deviation**2
     assert 0.1 < root < 0.3
     tau = (gap - math.sqrt(root)) / deviation**2
-    assert d.gaussian_critical_inverse_temperature(100, 0.5, 1, gap, deviation) == pytest.approx(tau)
+    assert d.gaussian_critical_inverse_temperature(100, 0.5, 1, gap, deviation) == pytest.approx(
+        tau
+    )
     entropy = d.gaussian_entropy(100, tau, 1, gap, deviation)
     assert entropy == pytest.approx(math.log(2) + 0.5 * (a - (tau * deviation) ** 2 / 2))
-    assert math.isinf(d.gaussian_critical_inverse_temperature(100, 0.5, 1, 0.9, deviation))  # they have met
+    assert math.isinf(
+        d.gaussian_critical_inverse_temperature(100, 0.5, 1, 0.9, deviation)
+    )  # they have met
 
 
 @pytest.mark.parametrize("law", ["uniform", "gaussian"])
@@ -228,11 +271,23 @@ def test_arrays_broadcast_in_length_and_temperature() -> None:
         (lambda: d.equal_entropy(10, -0.1, 1, 1.0), "at least 0, got -0.1"),
         (lambda: d.equal_entropy(10, np.inf, 1, 1.0), "finite and at least 0, got inf"),
         (lambda: d.equal_entropy(10, 1.0, 1, np.inf), "the gap must be finite, got inf"),
-        (lambda: d.equal_critical_inverse_temperature(10, 1.0, 1, 1.0), "strictly between 0 and 1, got 1.0"),
+        (
+            lambda: d.equal_critical_inverse_temperature(10, 1.0, 1, 1.0),
+            "strictly between 0 and 1, got 1.0",
+        ),
         (lambda: d.equal_critical_inverse_temperature(10, 0.5, 1, 0.0), "gap must be positive"),
-        (lambda: d.bounded_needle_mass(10, 1.0, 1, 1.0, -1.0), "bound of the distractors must be finite and at least"),
-        (lambda: d.gaussian_log_partition(-1, 1.0, 1.0), "number of distractors must be finite and at least 0, got -1"),
-        (lambda: d.gaussian_freezing(10, 0.0), "deviation of the distractors must be positive and finite, got 0.0"),
+        (
+            lambda: d.bounded_needle_mass(10, 1.0, 1, 1.0, -1.0),
+            "bound of the distractors must be finite and at least",
+        ),
+        (
+            lambda: d.gaussian_log_partition(-1, 1.0, 1.0),
+            "number of distractors must be finite and at least 0, got -1",
+        ),
+        (
+            lambda: d.gaussian_freezing(10, 0.0),
+            "deviation of the distractors must be positive and finite, got 0.0",
+        ),
         (lambda: d.gaussian_entropy(10, 1.0, 1, 1.0, np.nan), "deviation of the distractors"),
         (lambda: d.expected_row("cauchy", 1.0, 5, 1.0), "unknown law 'cauchy'"),
         (lambda: d.expected_row("gaussian", 1.0, 0, 1.0), "got 0 distractors and 0 needles"),

@@ -39,7 +39,9 @@ Members = list[int]
 
 
 def start(members: Members, seed: int = 0) -> dict[str, Tensor]:
-    """A matrix, a vector and a scalar parameter of each member, which depend on its own number only."""
+    """A matrix, a vector and a scalar parameter of each member, which depend on its own number
+    only.
+    """
     draws = [np.random.default_rng([seed, m]).standard_normal(9) for m in members]
     stacked = torch.from_numpy(np.stack(draws, -1))
     return {"matrix": stacked[:6].reshape(2, 3, -1), "vector": stacked[6:8], "scalar": stacked[8]}
@@ -91,12 +93,23 @@ def test_a_rate_of_its_own_is_that_learning_rate(optimizer: str, tolerance: floa
             assert (learned - start([m])[name]).abs().max() > 1e-3 * rate
 
 
-@given(st.integers(0, 2**32), st.sampled_from(["adam", "sgd"]), st.integers(1, 6), st.integers(0, 25))
+@given(
+    st.integers(0, 2**32), st.sampled_from(["adam", "sgd"]), st.integers(1, 6), st.integers(0, 25)
+)
 @settings(max_examples=15)
-def test_training_is_that_of_each_member_alone(seed: int, optimizer: str, members: int, steps: int) -> None:
+def test_training_is_that_of_each_member_alone(
+    seed: int, optimizer: str, members: int, steps: int
+) -> None:
     numbers = list(range(members))
     batches = data(numbers, steps, seed)
-    trained = train(loss, start(numbers, seed), steps=steps, learning_rate=0.05, optimizer=optimizer, batches=batches)
+    trained = train(
+        loss,
+        start(numbers, seed),
+        steps=steps,
+        learning_rate=0.05,
+        optimizer=optimizer,
+        batches=batches,
+    )
     assert not trained.diverged.any()
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
     for m in numbers:
@@ -107,7 +120,9 @@ def test_training_is_that_of_each_member_alone(seed: int, optimizer: str, member
             loss({k: v.unsqueeze(-1) for k, v in single.items()}, batch[..., [m]]).sum().backward()
             updater.step()
         for name, value in single.items():
-            torch.testing.assert_close(trained.parameters[name][..., m], value.detach(), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(
+                trained.parameters[name][..., m], value.detach(), rtol=1e-9, atol=1e-9
+            )
             if steps > 5:
                 assert (value - start([m], seed)[name][..., 0]).abs().max() > 1e-4
 
@@ -125,7 +140,9 @@ def vocabulary(embeddings: Tensor, degree: Tensor) -> Inputs:
 
 
 def graph_model(variant: str, seeds: Members, steps: int = 25) -> Trained:
-    """Train a graph model of some seeds on sampled answers; whatever a seed names comes from its own generators."""
+    """Train a graph model of some seeds on sampled answers; whatever a seed names comes from its
+    own generators.
+    """
     model = layer(variant)
     embeddings, targets, nodes, answers = [], [], [], []
     for s in seeds:
@@ -134,7 +151,9 @@ def graph_model(variant: str, seeds: Members, steps: int = 25) -> Trained:
         generator = member_generator(s, Stream.DATA)
         nodes.append(generator.integers(0, NODES, (steps, 8)))
         answers.append(targets[-1][nodes[-1]])
-    degree = torch.from_numpy(np.stack([member_generator(s, Stream.GRAPH).integers(1, NODES, NODES) for s in seeds], 1))
+    degree = torch.from_numpy(
+        np.stack([member_generator(s, Stream.GRAPH).integers(1, NODES, NODES) for s in seeds], 1)
+    )
     tokens = vocabulary(torch.from_numpy(np.stack(embeddings, -1)), degree)
     node = torch.from_numpy(np.stack(nodes, -1))
     answer = torch.from_numpy(np.stack(answers, -1))
@@ -153,15 +172,22 @@ def graph_model(variant: str, seeds: Members, steps: int = 25) -> Trained:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_model_does_not_depend_on_what_is_trained_beside_it(variant: str) -> None:
     block = graph_model(variant, [3, 1, 4, 15, 9])
-    assert (block.history["logits"][-1] - block.history["logits"][0]).abs().amin((0, 1)).gt(1e-6).all()
+    assert (
+        (block.history["logits"][-1] - block.history["logits"][0]).abs().amin((0, 1)).gt(1e-6).all()
+    )
     for others in ([4], [4, 2], [9, 4, 3], [9, 15, 4, 1, 3], list(range(33))):
         beside = graph_model(variant, others)
         for seed in set(others) & {3, 1, 4, 15, 9}:
             here, there = [3, 1, 4, 15, 9].index(seed), others.index(seed)
             for name, value in block.parameters.items():
-                torch.testing.assert_close(beside.parameters[name][..., there], value[..., here], rtol=1e-9, atol=1e-9)
+                torch.testing.assert_close(
+                    beside.parameters[name][..., there], value[..., here], rtol=1e-9, atol=1e-9
+                )
             torch.testing.assert_close(
-                beside.history["logits"][..., there], block.history["logits"][..., here], rtol=1e-9, atol=1e-9
+                beside.history["logits"][..., there],
+                block.history["logits"][..., here],
+                rtol=1e-9,
+                atol=1e-9,
             )
     different = block.parameters["weight"][..., 0] - block.parameters["weight"][..., 1]
     assert different.abs().max() > 0.01
@@ -179,7 +205,9 @@ def test_the_same_run_gives_the_same_bits() -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("poison", [math.nan, math.inf, 1e200])
 def test_a_diverging_member_is_marked_and_alone(poison: float, optimizer: str) -> None:
-    """From step 3 on one member's data are poisoned: with NaN, infinity, or numbers whose square overflows."""
+    """From step 3 on one member's data are poisoned: with NaN, infinity, or numbers whose square
+    overflows.
+    """
     numbers = list(range(MEMBERS))
 
     def run(batches: list[Tensor], scale: float) -> Trained:
@@ -207,11 +235,15 @@ def test_a_diverging_member_is_marked_and_alone(poison: float, optimizer: str) -
     for name, value in clean.parameters.items():
         assert torch.equal(sick.parameters[name][..., others], value[..., others])
     assert torch.equal(sick.history["sum"][:, others], clean.history["sum"][:, others])
-    assert torch.equal(sick.history["sum"][:4], clean.history["sum"][:4])  # the first three steps were healthy
+    assert torch.equal(
+        sick.history["sum"][:4], clean.history["sum"][:4]
+    )  # the first three steps were healthy
     unstable = run(data(numbers, 12), 1e300)  # the same as a huge learning rate
     if optimizer == "sgd":
         assert unstable.diverged.tolist() == [False, False, True, False, False]
-    assert torch.equal(unstable.parameters["matrix"][..., others], clean.parameters["matrix"][..., others])
+    assert torch.equal(
+        unstable.parameters["matrix"][..., others], clean.parameters["matrix"][..., others]
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -226,7 +258,12 @@ def test_a_member_with_broken_embeddings_disturbs_nobody(variant: str) -> None:
 
     def run(given_embeddings: Tensor) -> Trained:
         tokens = vocabulary(given_embeddings, degree)
-        return train(lambda p, _: cross_entropy(model.scores(p, tokens), queries), initial, steps=10, learning_rate=0.1)
+        return train(
+            lambda p, _: cross_entropy(model.scores(p, tokens), queries),
+            initial,
+            steps=10,
+            learning_rate=0.1,
+        )
 
     broken = embeddings.clone()
     broken[1, 0, 3] = math.nan
@@ -234,14 +271,20 @@ def test_a_member_with_broken_embeddings_disturbs_nobody(variant: str) -> None:
     assert sick.diverged.tolist() == [False, False, False, True, False]
     for name, value in clean.parameters.items():
         assert torch.equal(sick.parameters[name][..., [0, 1, 2, 4]], value[..., [0, 1, 2, 4]])
-        assert name == "query.theta" or not torch.equal(sick.parameters[name][..., 3], value[..., 3])
+        assert name == "query.theta" or not torch.equal(
+            sick.parameters[name][..., 3], value[..., 3]
+        )
 
 
 def test_a_loss_that_was_ever_infinite_is_remembered() -> None:
     """Its gradient may be finite, and so may all later losses."""
     batches = [torch.tensor([0.0, math.inf if step == 1 else 0.0, 0.0]) for step in range(4)]
     trained = train(
-        lambda p, batch: p["x"].square() + batch, {"x": torch.ones(3)}, steps=4, learning_rate=0.1, batches=batches
+        lambda p, batch: p["x"].square() + batch,
+        {"x": torch.ones(3)},
+        steps=4,
+        learning_rate=0.1,
+        batches=batches,
     )
     assert trained.diverged.tolist() == [False, True, False]
     assert torch.isfinite(trained.parameters["x"]).all()
@@ -270,12 +313,21 @@ def test_history_at_chosen_steps() -> None:
     def measure(p: dict[str, Tensor]) -> dict[str, Tensor]:
         assert not torch.is_grad_enabled()
         seen.append(1)
-        return {"matrix": p["matrix"], "loss": loss(p, batches[0])}  # a parameter itself, which goes on changing
+        return {
+            "matrix": p["matrix"],
+            "loss": loss(p, batches[0]),
+        }  # a parameter itself, which goes on changing
 
     def run(record: list[int], until: int = steps) -> Trained:
         seen.clear()
         return train(
-            loss, start(numbers), steps=until, learning_rate=0.05, batches=batches, measure=measure, record=record
+            loss,
+            start(numbers),
+            steps=until,
+            learning_rate=0.05,
+            batches=batches,
+            measure=measure,
+            record=record,
         )
 
     full = run(list(range(steps + 1)))
@@ -348,7 +400,10 @@ def test_batches_are_taken_one_a_step_and_only_as_needed() -> None:
     ("changed", "message"),
     [
         ({"steps": -1}, "number of steps must be at least 0, got -1: choose steps >= 0"),
-        ({"learning_rate": 0.0}, "learning rate must be positive and finite, got 0.0: choose one above 0"),
+        (
+            {"learning_rate": 0.0},
+            "learning rate must be positive and finite, got 0.0: choose one above 0",
+        ),
         ({"learning_rate": -1.0}, "learning rate must be positive and finite, got -1.0"),
         ({"learning_rate": math.nan}, "learning rate must be positive and finite, got nan"),
         ({"learning_rate": math.inf}, "learning rate must be positive and finite, got inf"),
@@ -369,7 +424,10 @@ def test_devices(present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if present:
         assert resolve_device("cuda") == torch.device("cuda")
     else:
-        with pytest.raises(ValueError, match="device cuda was asked for, but torch sees no CUDA device: use --device"):
+        with pytest.raises(
+            ValueError,
+            match="device cuda was asked for, but torch sees no CUDA device: use --device",
+        ):
             resolve_device("cuda")
     with pytest.raises(ValueError, match="unknown device 'tpu': choose auto, cpu or cuda"):
         resolve_device("tpu")
@@ -395,7 +453,9 @@ def test_cuda_agrees_with_the_cpu_and_never_waits(variant: str, optimizer: str) 
         queries = Queries(target.to(device), weight.to(device))
         there = {k: v.to(device) for k, v in initial.items()}
 
-        def run(tokens: Inputs = tokens, queries: Queries = queries, there: dict[str, Tensor] = there) -> Trained:
+        def run(
+            tokens: Inputs = tokens, queries: Queries = queries, there: dict[str, Tensor] = there
+        ) -> Trained:
             return train(
                 lambda p, _: cross_entropy(model.scores(p, tokens), queries),
                 there,
@@ -417,12 +477,16 @@ def test_cuda_agrees_with_the_cpu_and_never_waits(variant: str, optimizer: str) 
     assert not on_cuda.diverged.any()
     for name, value in on_cpu.parameters.items():
         torch.testing.assert_close(on_cuda.parameters[name].cpu(), value, rtol=1e-7, atol=1e-8)
-    torch.testing.assert_close(on_cuda.history["logits"].cpu(), on_cpu.history["logits"], rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(
+        on_cuda.history["logits"].cpu(), on_cpu.history["logits"], rtol=1e-7, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_gradient_of_another_memory_layout_moves_the_right_entries(optimizer: str) -> None:
-    """Fused optimisers read gradients by their place in memory; batched products return them transposed."""
+    """Fused optimisers read gradients by their place in memory; batched products return them
+    transposed.
+    """
     start = torch.zeros(3, 4, 5, dtype=torch.float64)
     wanted = torch.arange(60, dtype=torch.float64).reshape(3, 4, 5)
 
@@ -448,7 +512,9 @@ def test_a_gradient_of_another_memory_layout_moves_the_right_entries(optimizer: 
 
 @pytest.fixture(scope="module")
 def compiled() -> dict:
-    """What `compiled.py` found in a process of its own: the runtime type checker of the tests cannot be compiled."""
+    """What `compiled.py` found in a process of its own: the runtime type checker of the tests
+    cannot be compiled.
+    """
     script = Path(__file__).with_name("compiled.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -470,20 +536,22 @@ def test_a_second_block_is_not_compiled_again(compiled: dict) -> None:
 
 def test_without_a_compiler_training_goes_on_with_one_notice(tmp_path: Path) -> None:
     code = (
-        "import warnings, torch\n"
-        "from ssa_theory import train\n"
-        "torch.set_num_threads(1)\n"
-        "start = {'a': torch.linspace(1, 2, 64)}\n"
-        "def run(compile):\n"
-        "    return train(lambda p, b: p['a'] ** 2, start, steps=3, learning_rate=0.1, compile=compile).parameters['a']\n"
-        "warnings.simplefilter('default')\n"
-        "with warnings.catch_warnings(record=True) as caught:\n"
-        "    found = [run(compile) for compile in (True, True, False)]\n"
-        "print([str(w.message) for w in caught if w.category is RuntimeWarning])\n"
-        "print(all(torch.equal(f, found[2]) and not torch.equal(f, start['a']) for f in found))\n"
+        "import warnings, torch\nfrom ssa_theory import train\ntorch.set_num_threads(1)\nstart ="
+        " {'a': torch.linspace(1, 2, 64)}\ndef run(compile):\n    return train(lambda p, b: p['a']"
+        " ** 2, start, steps=3, learning_rate=0.1,"
+        " compile=compile).parameters['a']\nwarnings.simplefilter('default')\nwith"
+        " warnings.catch_warnings(record=True) as caught:\n    found = [run(compile) for compile in"
+        " (True, True, False)]\nprint([str(w.message) for w in caught if w.category is"
+        " RuntimeWarning])\nprint(all(torch.equal(f, found[2]) and not torch.equal(f, start['a'])"
+        " for f in found))\n"
     )
-    environment = os.environ | {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    environment = os.environ | {
+        "CXX": str(tmp_path / "none"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     notice, equal = done.stdout.splitlines()
     assert notice.count("training goes on uncompiled") == 1
     assert equal == "True"
@@ -506,7 +574,9 @@ def test_a_block_fits_four_second_level_caches_within_bounds(machine: Any) -> No
     room = {2**18: 2**21, 2**23: 2**23, 2**30: 2**23}[machine.l2]
     assert block_members(2048, cpu) == room // 2048
     assert block_members(1024, cpu) == room // 1024 in (2**11, 2**13)
-    assert block_members(1, cpu) == block_members(room // 2**14, cpu) == 2**13  # so that a long run has many blocks
+    assert (
+        block_members(1, cpu) == block_members(room // 2**14, cpu) == 2**13
+    )  # so that a long run has many blocks
     assert block_members(2**25, cpu) == 64  # never fewer than the vector units want
     with pytest.raises(ValueError, match="a model needs at least 1 byte, got 0"):
         block_members(0, cpu)
@@ -521,10 +591,15 @@ def test_a_block_fits_four_second_level_caches_within_bounds(machine: Any) -> No
         ("1536K", 6 * 2**20),
         ("1G", 2**23),
         ("0K", 2**21),
-        *((odd, 2**22) for odd in ("", "K", "-1K", "1.5M", "2048 KiB", "1T", "²K", "1K 1K", "\udcff")),
+        *(
+            (odd, 2**22)
+            for odd in ("", "K", "-1K", "1.5M", "2048 KiB", "1T", "²K", "1K 1K", "\udcff")
+        ),
     ],
 )
-def test_a_cache_size_in_any_words(text: str, room: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cache_size_in_any_words(
+    text: str, room: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """What nobody understands counts as 1 MiB, as does what the system does not say."""
     size = tmp_path / "size"
     monkeypatch.setattr("ssa_theory.ensemble._CACHE_SIZE", size)
@@ -534,8 +609,12 @@ def test_a_cache_size_in_any_words(text: str, room: int, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("memory", "members"), [(2**28, 2**13), (2**30, 2**15), (2**36, 2**15)])
-def test_a_block_on_a_gpu_is_bounded_too(memory: int, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_on_a_gpu_is_bounded_too(
+    memory: int, members: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A sixteenth of the memory, and so few models that a run of a million has many blocks."""
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory)
+    )
     assert block_members(2048, torch.device("cuda")) == members
     assert block_members(2**36, torch.device("cuda")) == 64

@@ -28,7 +28,9 @@ def test_every_seed_and_stream_is_its_own(seed: int, other: int) -> None:
 
 
 def test_streams_are_uncorrelated() -> None:
-    draws = np.array([member_generator(s, stream).standard_normal(4000) for s in range(4) for stream in Stream])
+    draws = np.array(
+        [member_generator(s, stream).standard_normal(4000) for s in range(4) for stream in Stream]
+    )
     correlation = np.corrcoef(draws)[np.triu_indices(len(draws), 1)]
     assert np.abs(correlation).max() < 5.5 / np.sqrt(4000)
     assert np.abs(draws.mean(1)).max() < 5.5 / np.sqrt(4000)
@@ -58,14 +60,18 @@ def test_stream_numbers_are_part_of_every_stored_result() -> None:
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_bad_seeds(seed: int) -> None:
     for stream in itertools.islice(Stream, 2):
-        with pytest.raises(ValueError, match=rf"a seed must lie in \[0, 2\^64\), got {seed}: choose a non-negative"):
+        with pytest.raises(
+            ValueError, match=rf"a seed must lie in \[0, 2\^64\), got {seed}: choose a non-negative"
+        ):
             member_generator(seed, stream)
 
 
 @pytest.mark.parametrize("seed", [0, 3, 2**64 - 1])
 @pytest.mark.parametrize("stream", list(Stream))
 def test_the_key_of_the_generator_is_the_seed_and_the_stream(seed: int, stream: Stream) -> None:
-    plain = np.random.Generator(np.random.Philox(key=np.array([seed, int(stream)], dtype=np.uint64)))
+    plain = np.random.Generator(
+        np.random.Philox(key=np.array([seed, int(stream)], dtype=np.uint64))
+    )
     drawn = member_generator(seed, stream)
     assert drawn.standard_normal(5).tolist() == plain.standard_normal(5).tolist()
     assert drawn.integers(0, 2**63, 5).tolist() == plain.integers(0, 2**63, 5).tolist()

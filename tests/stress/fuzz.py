@@ -1,20 +1,23 @@
-"""Give the command line random settings and damaged results, and see that each ends well or in one clear sentence.
+"""Give the command line random settings and damaged results, and see that each ends well or in one
+clear sentence.
 
     .venv/bin/python tests/stress/fuzz.py --configs 10000 --results 1000
 
-A configuration is a command line (mostly `run`; also `plot`, `claims`, `verify`, `list`): values from the schema of the
-experiment's config, at, within and beyond its bounds, wrong types, hostile files, unknown, repeated and misplaced flags. It is
-refused; or it is accepted and small, and trained, measured and judged; or it is accepted and cut off where training would
-begin, after all checks of settings, files and memory: if it is large (a size above 16, or a setting that by itself takes long),
-or not drawn to be trained (`--trained`).
-Of those that are trained some are drawn as well. A damaged result is a tiny one of which bytes, or attributes or variables
-(half of them with a valid seal) were changed, or which something else stands in for; `plot`, `claims` and `run` meet it in
-random order.
+A configuration is a command line (mostly `run`; also `plot`, `claims`, `verify`, `list`): values
+from the schema of the experiment's config, at, within and beyond its bounds, wrong types, hostile
+files, unknown, repeated and misplaced flags. It is refused; or it is accepted and small, and
+trained, measured and judged; or it is accepted and cut off where training would begin, after all
+checks of settings, files and memory: if it is large (a size above 16, or a setting that by itself
+takes long), or not drawn to be trained (`--trained`). Of those that are trained some are drawn as
+well. A damaged result is a tiny one of which bytes, or attributes or variables (half of them with a
+valid seal) were changed, or which something else stands in for; `plot`, `claims` and `run` meet it
+in random order.
 
-Each ends with exit code 0, or 2 and one line `ssa-theory: ...` of at most 500 characters or the flag parser's message; `verify`
-may end with 1. A traceback, a crash of the process (a forked one, so a segmentation fault counts), or more than 10 seconds of
-computing (30 with waiting: other processes may take the cores) is a failure, and then this exits with 1. A case depends on
-`--seed` and its number alone: `--only NUMBER` does one again.
+Each ends with exit code 0, or 2 and one line `ssa-theory: ...` of at most 500 characters or the
+flag parser's message; `verify` may end with 1. A traceback, a crash of the process (a forked one,
+so a segmentation fault counts), or more than 10 seconds of computing (30 with waiting: other
+processes may take the cores) is a failure, and then this exits with 1. A case depends on `--seed`
+and its number alone: `--only NUMBER` does one again.
 """
 
 import json
@@ -84,7 +87,15 @@ TINY = {
     "overhead": "",
 }
 """For every experiment flags with which a run takes about a second."""
-_HARMLESS = {"first_seed", "block_seeds", "trained_length", "graph_top", "retrieval_top", "length_top", "width"}
+_HARMLESS = {
+    "first_seed",
+    "block_seeds",
+    "trained_length",
+    "graph_top",
+    "retrieval_top",
+    "length_top",
+    "width",
+}
 _NUMBERS = [
     "nan",
     "inf",
@@ -134,12 +145,16 @@ def main(
     configs: Annotated[int, tyro.conf.arg(help="how many command lines")] = 10_000,
     results: Annotated[int, tyro.conf.arg(help="how many damaged results")] = 1_000,
     seed: Annotated[int, tyro.conf.arg(help="of all cases")] = 0,
-    trained: Annotated[float, tyro.conf.arg(help="share of the small accepted configurations that is trained")] = 0.1,
+    trained: Annotated[
+        float, tyro.conf.arg(help="share of the small accepted configurations that is trained")
+    ] = 0.1,
     only: Annotated[int | None, tyro.conf.arg(help="number of the only case to do")] = None,
 ) -> int:
     """Fuzz; returns the exit code. The damaged results' numbers follow the configurations'."""
     torch.set_num_threads(1)
-    analysis.run.cluster.ANSWER_TIMEOUT = "1s"  # else a scheduler that does not answer takes the whole limit
+    analysis.run.cluster.ANSWER_TIMEOUT = (
+        "1s"  # else a scheduler that does not answer takes the whole limit
+    )
     start, found = time.monotonic(), []
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -147,14 +162,23 @@ def main(
         for experiment in _DAMAGED if only is None or only >= configs else ():
             _store(experiment, scratch)
         numbers = range(configs + results) if only is None else [only]
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as display:
             task = display.add_task("", total=len(numbers))
-            for case in run_all(numbers, lambda number: one_case(number, configs, seed, trained, scratch), scratch):
+            for case in run_all(
+                numbers, lambda number: one_case(number, configs, seed, trained, scratch), scratch
+            ):
                 found.append(case)
                 if not len(found) % 10 or case["failure"]:
                     display.update(
-                        task, completed=len(found), description="configs" if case["number"] < configs else "results"
+                        task,
+                        completed=len(found),
+                        description="configs" if case["number"] < configs else "results",
                     )
                     display.refresh()
                 if case["failure"]:
@@ -184,8 +208,12 @@ def report(found: list[dict[str, Any]], configs: int, seconds: float) -> int:
     return 1 if failures else 0
 
 
-def run_all(numbers: Sequence[int], job: Callable[[int], dict[str, Any]], scratch: Path) -> Iterator[dict[str, Any]]:
-    """job(number) for every number, in forked processes; one that dies is a failure of the case that it was at."""
+def run_all(
+    numbers: Sequence[int], job: Callable[[int], dict[str, Any]], scratch: Path
+) -> Iterator[dict[str, Any]]:
+    """job(number) for every number, in forked processes; one that dies is a failure of the case
+    that it was at.
+    """
     left = list(numbers)
     while left:
         log = scratch / "log"
@@ -255,9 +283,17 @@ def one_case(number: int, configs: int, seed: int, trained: float, scratch: Path
         about, lines = damage(draw, scratch / "good", folder)
     really = small and draw.random() < trained
     pictured = draw.random() < 0.3
-    done: dict[str, Any] = {"number": number, "failure": "", "outcomes": [], "warnings": [], "seconds": 0.0}
+    done: dict[str, Any] = {
+        "number": number,
+        "failure": "",
+        "outcomes": [],
+        "warnings": [],
+        "seconds": 0.0,
+    }
     for arguments in lines:
-        (scratch / "doing").write_text(f"{about} {shlex.join(arguments)[:1500]}", errors="backslashreplace")
+        (scratch / "doing").write_text(
+            f"{about} {shlex.join(arguments)[:1500]}", errors="backslashreplace"
+        )
         start = time.monotonic()
         signal.setitimer(signal.ITIMER_PROF, LIMIT)
         signal.setitimer(signal.ITIMER_REAL, _WAIT)
@@ -267,15 +303,21 @@ def one_case(number: int, configs: int, seed: int, trained: float, scratch: Path
         done["seconds"] = max(done["seconds"], time.monotonic() - start)
         done["outcomes"].append(outcome)
         done["warnings"] += {
-            line.split(": ", 1)[1][:160] for line in text.splitlines() if re.match(r"\S*:\d+: \w*Warning", line)
+            line.split(": ", 1)[1][:160]
+            for line in text.splitlines()
+            if re.match(r"\S*:\d+: \w*Warning", line)
         }
         if failure:
             done["failure"] = f"{about} {shlex.join(arguments)[:1500]}\n    {failure}"
     return done
 
 
-def call(arguments: Sequence[str], really: bool, pictured: bool, scratch: Path) -> tuple[str, str, str]:
-    """Run one command in this process: its outcome, how it broke the rules or nothing, and what it wrote to standard error."""
+def call(
+    arguments: Sequence[str], really: bool, pictured: bool, scratch: Path
+) -> tuple[str, str, str]:
+    """Run one command in this process: its outcome, how it broke the rules or nothing, and what it
+    wrote to standard error.
+    """
     kept = [os.dup(1), os.dup(2)]
     paths = [scratch / "stdout", scratch / "stderr"]
     for standard, path in zip((1, 2), paths, strict=True):
@@ -283,7 +325,10 @@ def call(arguments: Sequence[str], really: bool, pictured: bool, scratch: Path) 
         os.dup2(file, standard)
         os.close(file)
     streams = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (open(n, "w", closefd=False, encoding="utf-8", errors="backslashreplace") for n in (1, 2))  # noqa: SIM115
+    sys.stdout, sys.stderr = (
+        open(n, "w", closefd=False, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        for n in (1, 2)
+    )
     _prepare(really, pictured)
     code: object = None
     try:
@@ -314,7 +359,11 @@ def call(arguments: Sequence[str], really: bool, pictured: bool, scratch: Path) 
         return "wrong exit code", f"exit code {code!r}: {text[-500:]}", text
     if not sentences:
         boxed = "╭" in text
-        return "refused by the flag parser", "" if boxed else f"exit code 2 without a sentence: {text[-300:]!r}", text
+        return (
+            "refused by the flag parser",
+            "" if boxed else f"exit code 2 without a sentence: {text[-300:]!r}",
+            text,
+        )
     last = text.rstrip("\n").splitlines()[-1]
     if len(sentences) > 1 or last != sentences[0]:
         return "refused", f"more than one sentence: {text[-700:]!r}", text
@@ -364,8 +413,14 @@ _EXPERIMENTS, _VERIFY = dict(EXPERIMENTS), analysis.cli.verify
 
 def draw_command(draw: random.Random, files: Path, folder: Path) -> tuple[list[str], bool]:
     """A command line, and whether it is small enough to train where it is accepted."""
-    kind = draw.choices(("run", "misshapen", "plot", "claims", "verify", "list"), (82, 8, 3, 2, 4, 1))[0]
-    out = ["--out", _draw_out(draw, files, folder)] if draw.random() < 0.1 else ["--out", str(folder / "out")]
+    kind = draw.choices(
+        ("run", "misshapen", "plot", "claims", "verify", "list"), (82, 8, 3, 2, 4, 1)
+    )[0]
+    out = (
+        ["--out", _draw_out(draw, files, folder)]
+        if draw.random() < 0.1
+        else ["--out", str(folder / "out")]
+    )
     if kind == "run":
         arguments, small = _draw_run(draw, files)
         return [*arguments, *out], small
@@ -384,7 +439,12 @@ def draw_command(draw: random.Random, files: Path, folder: Path) -> tuple[list[s
         ]
         return ["verify", *(a for f in draw.sample(flags, draw.randint(1, 3)) for a in f)], True
     if kind == "misshapen":
-        words = ["run", *draw.sample([*EXPERIMENTS, "all", "nothing"], draw.randint(0, 2)), *some, *out]
+        words = [
+            "run",
+            *draw.sample([*EXPERIMENTS, "all", "nothing"], draw.randint(0, 2)),
+            *some,
+            *out,
+        ]
         draw.shuffle(words)
         return words or ["run"], False
     names = [draw.choice([*EXPERIMENTS, *_WORDS])] if kind == "plot" else []
@@ -397,7 +457,14 @@ def _draw_out(draw: random.Random, files: Path, folder: Path) -> str:
     blocked.mkdir()
     (blocked / "graph").write_text("a file where the experiment's folder should be")
     names = ["é 😀", "a" * 300, "a/" * 2000, "\udcff", "x\ny"]
-    places = ["/dev/null", "/proc/none", str(files / "edges.txt"), str(folder / "loop"), str(blocked), "/dev/null/x"]
+    places = [
+        "/dev/null",
+        "/proc/none",
+        str(files / "edges.txt"),
+        str(folder / "loop"),
+        str(blocked),
+        "/dev/null/x",
+    ]
     return draw.choice([*places, *(str(folder / n) for n in names)])
 
 
@@ -405,16 +472,22 @@ def _draw_run(draw: random.Random, files: Path) -> tuple[list[str], bool]:
     """`run NAME` with a few of the fields set anew, the others as in `TINY`."""
     name = draw.choice([*TINY, "graph", "graph", "graph"])
     fields = dict(EXPERIMENTS[name].config.model_fields)
-    settings = {words[0]: words[1:] for part in TINY[name].split("--")[1:] if (words := part.split())}
+    settings = {
+        words[0]: words[1:] for part in TINY[name].split("--")[1:] if (words := part.split())
+    }
     small = True
-    for field in draw.sample(sorted(fields), min(len(fields), draw.choice((0, 1, 1, 1, 2, 2, 3, 5)))):
+    for field in draw.sample(
+        sorted(fields), min(len(fields), draw.choice((0, 1, 1, 1, 2, 2, 3, 5)))
+    ):
         values, large = _draw_values(fields[field].annotation, fields[field], draw, files)
         small &= not large or field in _HARMLESS
         settings[field.replace("_", "-")] = values
     if "graph_file" in fields and draw.random() < 0.35:  # otherwise the two would hardly ever meet
         hostile = draw.choice(sorted(files.iterdir()))
         # What is read is small, but the control regime has as many dimensions as nodes.
-        settings |= {"family": ["file"], "graph-file": [str(hostile)]} if draw.random() < 0.7 else {}
+        settings |= (
+            {"family": ["file"], "graph-file": [str(hostile)]} if draw.random() < 0.7 else {}
+        )
         if "graph-file" not in settings or settings["graph-file"] != [str(hostile)]:
             settings |= {"family": ["letters"], "text-file": [str(hostile)]}
         small &= not hostile.name.startswith("large")
@@ -422,7 +495,10 @@ def _draw_run(draw: random.Random, files: Path) -> tuple[list[str], bool]:
         f"--{key}" + (f"={values[0]}" if len(values) == 1 and draw.random() < 0.1 else "")
         for key, values in settings.items()
     ]
-    flags = [[a] if "=" in a else [a, *values] for a, values in zip(arguments, settings.values(), strict=True)]
+    flags = [
+        [a] if "=" in a else [a, *values]
+        for a, values in zip(arguments, settings.values(), strict=True)
+    ]
     if draw.random() < 0.12:
         extra = (
             ["--sedes", "3"],
@@ -431,7 +507,12 @@ def _draw_run(draw: random.Random, files: Path) -> tuple[list[str], bool]:
             ["--workers", draw.choice(["0", "-1", "2", "nan", "100"])],
         )
         extra += (
-            ["--scheduler", draw.choice(["tcp://127.0.0.1:1", "nowhere", "", "http://[", "tcp://256.1.1.1:99999999"])],
+            [
+                "--scheduler",
+                draw.choice(
+                    ["tcp://127.0.0.1:1", "nowhere", "", "http://[", "tcp://256.1.1.1:99999999"]
+                ),
+            ],
         )
         extra += (
             draw.choice(flags or [["--seeds", "1"]]),
@@ -444,7 +525,8 @@ def _draw_run(draw: random.Random, files: Path) -> tuple[list[str], bool]:
     if draw.random() < 0.03:
         flags = [[a.replace("-", "_") if a.startswith("--") else a for a in flag] for flag in flags]
     names = [name] if draw.random() < 0.97 else [name, draw.choice([*EXPERIMENTS])]
-    # A preset's or another experiment's defaults are not tiny, to compile takes long, and so do exact risks for small noise.
+    # A preset's or another experiment's defaults are not tiny, to compile takes long, and so do
+    # exact risks for small noise.
     small &= (
         len(names) == 1
         and not {"compile", "signal-noise", "filler-noise"} & set(settings)
@@ -454,14 +536,18 @@ def _draw_run(draw: random.Random, files: Path) -> tuple[list[str], bool]:
     return ["run", *names, *(a for flag in flags for a in flag)], small
 
 
-def _draw_values(kind: Any, info: FieldInfo, draw: random.Random, files: Path) -> tuple[list[str], bool]:
+def _draw_values(
+    kind: Any, info: FieldInfo, draw: random.Random, files: Path
+) -> tuple[list[str], bool]:
     """Words for a field of this type, and whether one is a large number."""
     if draw.random() < 0.04:
         return draw.choice(([], [draw.choice(_WORDS)], [draw.choice(_WORDS)] * 2)), False
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         inner = [k for k in get_args(kind) if k is not type(None)]
-        return (["None"], False) if draw.random() < 0.1 else _draw_values(inner[0], info, draw, files)
+        return (
+            (["None"], False) if draw.random() < 0.1 else _draw_values(inner[0], info, draw, files)
+        )
     if origin is tuple:
         count = draw.choice((0, 1, 1, 2, 2, 3, 5)) if draw.random() < 0.98 else 400
         drawn = [_draw_values(get_args(kind)[0], info, draw, files) for _ in range(count)]
@@ -474,17 +560,42 @@ def _draw_values(kind: Any, info: FieldInfo, draw: random.Random, files: Path) -
     if kind is bool:
         return [], False
     if kind is Path:
-        return [str(draw.choice([*files.iterdir(), files, files / "none", Path("/dev/null"), Path("a" * 5000)]))], False
-    bounds = [b for m in info.metadata for n in ("ge", "gt", "le", "lt") if (b := getattr(m, n, None)) is not None]
+        return [
+            str(
+                draw.choice(
+                    [*files.iterdir(), files, files / "none", Path("/dev/null"), Path("a" * 5000)]
+                )
+            )
+        ], False
+    bounds = [
+        b
+        for m in info.metadata
+        for n in ("ge", "gt", "le", "lt")
+        if (b := getattr(m, n, None)) is not None
+    ]
     if draw.random() < 0.12:
         return [draw.choice(_NUMBERS)], False
     if kind is int:
         near = [b + step for b in bounds for step in (-1, 0, 1)] + [10**6, 100, 4096]
-        number = draw.choice((1, 2, 3, 4, 5, 6, 8, 16)) if draw.random() < 0.75 else draw.choice(near)
+        number = (
+            draw.choice((1, 2, 3, 4, 5, 6, 8, 16)) if draw.random() < 0.75 else draw.choice(near)
+        )
         return [str(number)], abs(number) > _LARGE
-    near = [b + step for b in bounds for step in (-1e-9, 0.0, 1e-9)] + [1e-30, 1e30, 1e-300, 1e300, -0.5]
+    near = [b + step for b in bounds for step in (-1e-9, 0.0, 1e-9)] + [
+        1e-30,
+        1e30,
+        1e-300,
+        1e300,
+        -0.5,
+    ]
     return [
-        repr(float(draw.choice((0.05, 0.1, 0.3, 0.5, 0.9, 1.0, 2.0, 4.0) if draw.random() < 0.75 else near)))
+        repr(
+            float(
+                draw.choice(
+                    (0.05, 0.1, 0.3, 0.5, 0.9, 1.0, 2.0, 4.0) if draw.random() < 0.75 else near
+                )
+            )
+        )
     ], False
 
 
@@ -536,8 +647,12 @@ def write_files(folder: Path) -> None:
         "bad.graphml": "<graphml><node",
         "none.graphml": graphml.format("directed", ""),
         "other.xml": "<html/>",
-        "sink.graphml": graphml.format("directed", '<node id="a"/><node id="b"/><edge source="a" target="b"/>'),
-        "dangling.graphml": graphml.format("directed", '<node id="a"/><edge source="a" target="z"/>'),
+        "sink.graphml": graphml.format(
+            "directed", '<node id="a"/><node id="b"/><edge source="a" target="b"/>'
+        ),
+        "dangling.graphml": graphml.format(
+            "directed", '<node id="a"/><edge source="a" target="z"/>'
+        ),
         "sideways.graphml": graphml.format("sideways", nodes),
         "text-weight.graphml": graphml.format("directed", nodes)
         .replace("<graph ", weighted.format("string") + "<graph ")
@@ -563,7 +678,10 @@ def _store(name: str, scratch: Path) -> None:
         code = 1
         try:
             outcome, failure, text = call(
-                ["run", name, *TINY[name].split(), "--out", str(scratch / "good")], True, True, scratch
+                ["run", name, *TINY[name].split(), "--out", str(scratch / "good")],
+                True,
+                True,
+                scratch,
             )
             code = 0 if outcome == "trained" else 1
             if code:
@@ -595,12 +713,16 @@ def damage(draw: random.Random, good: Path, folder: Path) -> tuple[str, list[lis
 
 def _change_bytes(draw: random.Random, path: Path, other: Path) -> str:
     content = bytearray(path.read_bytes())
-    way = draw.choice(("flipped", "flipped in the head", "zeroed", "inserted", "deleted", "truncated", "appended"))
+    way = draw.choice(
+        ("flipped", "flipped in the head", "zeroed", "inserted", "deleted", "truncated", "appended")
+    )
     times, size = draw.choice((1, 3, 30)), len(content)
     for _ in range(times):
         place, length = draw.randrange(len(content) or 1), draw.choice((1, 4, 64, 1000))
         if way.startswith("flipped") and content:
-            content[place % (2048 if "head" in way else size) % len(content)] ^= 1 << draw.randrange(8)
+            content[place % (2048 if "head" in way else size) % len(content)] ^= (
+                1 << draw.randrange(8)
+            )
         elif way == "zeroed":
             content[place : place + length] = bytes(len(content[place : place + length]))
         elif way == "inserted":
@@ -617,7 +739,18 @@ def _change_bytes(draw: random.Random, path: Path, other: Path) -> str:
 
 def _replace(draw: random.Random, path: Path, other: Path) -> str:
     way = draw.choice(
-        ("other", "empty", "directory", "loop", "dangling", "device", "pickle", "random", "numpy", "gone")
+        (
+            "other",
+            "empty",
+            "directory",
+            "loop",
+            "dangling",
+            "device",
+            "pickle",
+            "random",
+            "numpy",
+            "gone",
+        )
     )
     path.unlink()
     if way == "directory":
@@ -639,10 +772,35 @@ def _replace(draw: random.Random, path: Path, other: Path) -> str:
 def _change_dataset(draw: random.Random, path: Path, other: Path) -> str:
     dataset = load(path)
     odd = draw.choice(
-        [0, 2, -1, 1.5, "", "{}", "[]", "null", '{"seeds": 1}', "{", "\ud7ff", b"\xff", np.arange(3), "a" * 70_000]
+        [
+            0,
+            2,
+            -1,
+            1.5,
+            "",
+            "{}",
+            "[]",
+            "null",
+            '{"seeds": 1}',
+            "{",
+            "\ud7ff",
+            b"\xff",
+            np.arange(3),
+            "a" * 70_000,
+        ]
     )
     way = draw.choice(
-        ("attribute", "attribute", "no attribute", "attributes", "variable", "values", "type", "dimension", "cut")
+        (
+            "attribute",
+            "attribute",
+            "no attribute",
+            "attributes",
+            "variable",
+            "values",
+            "type",
+            "dimension",
+            "cut",
+        )
     )
     names = sorted(map(str, dataset.data_vars))
     chosen = draw.choice(names)
@@ -666,7 +824,10 @@ def _change_dataset(draw: random.Random, path: Path, other: Path) -> str:
         kind = draw.choice((np.int64, np.float32, str))
         with np.errstate(invalid="ignore"):
             dataset[chosen] = (
-                (dataset[chosen].dims, np.nan_to_num(dataset[chosen].values.astype(float)).astype(kind))
+                (
+                    dataset[chosen].dims,
+                    np.nan_to_num(dataset[chosen].values.astype(float)).astype(kind),
+                )
                 if (dataset[chosen].dtype.kind in "fib")
                 else dataset[chosen]
             )
@@ -695,8 +856,23 @@ def _write(dataset: xr.Dataset, path: Path) -> None:
 
 def _change_claims(draw: random.Random, path: Path, other: Path) -> str:
     record = json.loads(path.read_text())
-    odd = draw.choice([None, [], {}, "", 0, -1, 1e308, float("nan"), 10**400, "<script>", [[]], True, "x" * 5000])
-    way = draw.choice(("nested", "whole", "part", "claim", "field", "field", "estimate", "twice", "id", "no field"))
+    odd = draw.choice(
+        [None, [], {}, "", 0, -1, 1e308, float("nan"), 10**400, "<script>", [[]], True, "x" * 5000]
+    )
+    way = draw.choice(
+        (
+            "nested",
+            "whole",
+            "part",
+            "claim",
+            "field",
+            "field",
+            "estimate",
+            "twice",
+            "id",
+            "no field",
+        )
+    )
     claims = record["claims"]
     claim = draw.choice(claims)
     key = draw.choice(sorted(claim["estimate"] if way == "estimate" else claim))
@@ -716,7 +892,9 @@ def _change_claims(draw: random.Random, path: Path, other: Path) -> str:
     elif way == "twice":
         claims.append(claim)
     elif way == "id":
-        claim["id"] = draw.choice(("nothing", "", "graph-\n", json.loads(other.read_text())["claims"][0]["id"]))
+        claim["id"] = draw.choice(
+            ("nothing", "", "graph-\n", json.loads(other.read_text())["claims"][0]["id"])
+        )
     else:
         del claim[key]
     path.write_text(json.dumps(record) if text is None else text)

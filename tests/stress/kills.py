@@ -1,16 +1,19 @@
-"""Kill runs at random moments, go on with them, and see that nothing is lost, half-written or different.
+"""Kill runs at random moments, go on with them, and see that nothing is lost, half-written or
+different.
 
     .venv/bin/python tests/stress/kills.py --kills 100
 
-A case is a command of several small blocks of seeds. Its undisturbed run tells how long it takes and what every block holds. Then
-it is killed (SIGKILL; now and then SIGTERM, or SIGINT as by Ctrl-C) at a random moment within that time and given again, until a
-run reaches its end. After each kill all stored files are read: a block is the undisturbed run's, bit for bit, or it is corrupt;
-one that was there before is there still, or its result is, or it is lost. A result at the end of a series must be the
-undisturbed run's in all but its attributes, which tell of time.
+A case is a command of several small blocks of seeds. Its undisturbed run tells how long it takes
+and what every block holds. Then it is killed (SIGKILL; now and then SIGTERM, or SIGINT as by
+Ctrl-C) at a random moment within that time and given again, until a run reaches its end. After each
+kill all stored files are read: a block is the undisturbed run's, bit for bit, or it is corrupt; one
+that was there before is there still, or its result is, or it is lost. A result at the end of a
+series must be the undisturbed run's in all but its attributes, which tell of time.
 
-A run is a process forked from this one, which has imported everything and started no thread: it begins at once, in a process
-group of its own. With workers a kill takes the whole group, or one worker, or the main process, whose workers then outlive it.
-The exit code is 1 if anything was corrupt, lost or unequal, or a run failed by itself.
+A run is a process forked from this one, which has imported everything and started no thread: it
+begins at once, in a process group of its own. With workers a kill takes the whole group, or one
+worker, or the main process, whose workers then outlive it. The exit code is 1 if anything was
+corrupt, lost or unequal, or a run failed by itself.
 """
 
 import json
@@ -48,14 +51,28 @@ from analysis.store.results import load
 
 COMMANDS = {
     "graph": "graph --seeds 6 --steps 30 --control-steps 30 --variants vanilla ssa --block-seeds 2",
-    "phase": "phase --preset smoke --seeds 6 --steps 30 60 --families ring small-world --variants vanilla ssa --block-seeds 2",
+    "phase": (
+        "phase --preset smoke --seeds 6 --steps 30 60 --families ring small-world --variants"
+        " vanilla ssa --block-seeds 2"
+    ),
     "retrieval": "retrieval --preset smoke --seeds 12 --block-seeds 2",
     "twins": "twins --preset smoke --seeds 8 --block-seeds 2",
-    "two experiments": "retrieval length --seeds 6 --steps 30 --cooldown-steps 10 --held-out 8 --block-seeds 2",
-    "graph, workers": "graph --seeds 6 --steps 30 --control-steps 30 --variants vanilla ssa --block-seeds 2 --workers 2",
+    "two experiments": (
+        "retrieval length --seeds 6 --steps 30 --cooldown-steps 10 --held-out 8 --block-seeds 2"
+    ),
+    "graph, workers": (
+        "graph --seeds 6 --steps 30 --control-steps 30 --variants vanilla ssa --block-seeds 2"
+        " --workers 2"
+    ),
     "retrieval, workers": "retrieval --preset smoke --seeds 12 --block-seeds 2 --workers 2",
 }
-STAGES = ("before the first block", "between blocks", "after the last block", "while drawing", "while reporting")
+STAGES = (
+    "before the first block",
+    "between blocks",
+    "after the last block",
+    "while drawing",
+    "while reporting",
+)
 _SERIES = 5  # kills at most before a series may end undisturbed
 _PATIENCE = 300.0  # seconds after which a run hangs
 _ENDS = {".svg": b"</svg>", ".pdf": b"%%EOF", ".png": b"IEND\xaeB`\x82", ".html": b"</html>"}
@@ -65,8 +82,9 @@ _ENDS = {".svg": b"</svg>", ".pdf": b"%%EOF", ".png": b"IEND\xaeB`\x82", ".html"
 class Case:
     """A command with its undisturbed run, and what its kills have come to.
 
-    workers: whether blocks go to other processes. blocks: the undisturbed run's, by file below the folder of results. results:
-    likewise. seconds: the undisturbed run takes. stages: how many kills hit each. failed: sentences.
+    workers: whether blocks go to other processes. blocks: the undisturbed run's, by file below the
+    folder of results. results: likewise. seconds: the undisturbed run takes. stages: how many kills
+    hit each. failed: sentences.
     """
 
     name: str
@@ -95,26 +113,41 @@ class Case:
 def main(
     kills: Annotated[int, tyro.conf.arg(help="how many runs to kill, over all cases")] = 100,
     seed: Annotated[int, tyro.conf.arg(help="of the moments, signals and victims")] = 0,
-    cases: Annotated[tuple[str, ...], tyro.conf.arg(help="names of the cases; default: all")] = tuple(COMMANDS),
+    cases: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="names of the cases; default: all")
+    ] = tuple(COMMANDS),
 ) -> int:
     """Kill runs at random moments and check what they leave; returns the exit code."""
     for name in cases:
         if name not in COMMANDS:
-            print(f"unknown case {name!r}: choose from {', '.join(map(repr, COMMANDS))}", file=sys.stderr)
+            print(
+                f"unknown case {name!r}: choose from {', '.join(map(repr, COMMANDS))}",
+                file=sys.stderr,
+            )
             return 2
     start, draw = time.monotonic(), random.Random(seed)
     torch.set_num_threads(1)
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # The display's own thread must not be there when a process is forked, so it is refreshed by hand.
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    # The display's own thread must not be there when a process is forked, so it is refreshed by
+    # hand.
     display = Progress(*columns, console=console, auto_refresh=False)
     with tempfile.TemporaryDirectory() as scratch, display:
         task = display.add_task("undisturbed runs", total=kills)
         display.refresh()
-        known = {name: undisturbed(name, Path(scratch) / "undisturbed" / str(i)) for i, name in enumerate(cases)}
+        known = {
+            name: undisturbed(name, Path(scratch) / "undisturbed" / str(i))
+            for i, name in enumerate(cases)
+        }
         series = 0
         while (done := sum(case.kills for case in known.values())) < kills:
-            # A run with workers starts processes that import everything: it gets fewer of the kills.
+            # A run with workers starts processes that import everything: it gets fewer of the
+            # kills.
             case = min(known.values(), key=lambda c: (c.kills + 1) * (4 if c.workers else 1))
             display.update(task, description=f"kills, {case.name}", completed=done)
             display.refresh()
@@ -140,15 +173,21 @@ def undisturbed(name: str, folder: Path) -> Case:
     start = time.monotonic()
     run = Run([*alone, "--out", str(folder)], folder.with_suffix(".log"), keep_blocks)
     if (code := run.wait(_PATIENCE)) != 0:
-        raise SystemExit(f"the undisturbed run of {name!r} ended with {code}: {run.log.read_text()[-500:]}")
+        raise SystemExit(
+            f"the undisturbed run of {name!r} ended with {code}: {run.log.read_text()[-500:]}"
+        )
     seconds = time.monotonic() - start
-    blocks = {str(p.relative_to(folder)): load(p).drop_attrs() for p in folder.glob("*/blocks/*.nc")}
+    blocks = {
+        str(p.relative_to(folder)): load(p).drop_attrs() for p in folder.glob("*/blocks/*.nc")
+    }
     results = {str(p.relative_to(folder)): load(p).drop_attrs() for p in folder.glob("*/result.nc")}
     if alone is not command:  # how long it takes is measured with the workers
         start, again = time.monotonic(), folder.with_name(folder.name + "-workers")
         run = Run([*command, "--out", str(again)], folder.with_suffix(".log"))
         if (code := run.wait(_PATIENCE)) != 0:
-            raise SystemExit(f"the undisturbed run of {name!r} ended with {code}: {run.log.read_text()[-500:]}")
+            raise SystemExit(
+                f"the undisturbed run of {name!r} ended with {code}: {run.log.read_text()[-500:]}"
+            )
         seconds = time.monotonic() - start
     if len(blocks) < 3 * len(results):
         raise SystemExit(f"the case {name!r} has only {len(blocks)} blocks: choose smaller ones")
@@ -156,9 +195,13 @@ def undisturbed(name: str, folder: Path) -> Case:
 
 
 class Run:
-    """`ssa-theory run` in a forked process that leads a group of its own; what it prints goes to `log`."""
+    """`ssa-theory run` in a forked process that leads a group of its own; what it prints goes to
+    `log`.
+    """
 
-    def __init__(self, arguments: list[str], log: Path, prepare: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, arguments: list[str], log: Path, prepare: Callable[[], None] = lambda: None
+    ) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
@@ -215,12 +258,15 @@ class Run:
 
 
 def kill_repeatedly(case: Case, folder: Path, kills: int, draw: random.Random) -> None:
-    """One series: kill a run, give the command again, ... and compare the result of the run that reaches its end."""
+    """One series: kill a run, give the command again, ... and compare the result of the run that
+    reaches its end.
+    """
     command, seen, runs = [*case.command, "--out", str(folder / "results")], set(), []
     try:
         while True:
             share = len(seen) / len(case.blocks)
-            # Drawing takes longer than the training of these small blocks, at which half of the kills aim.
+            # Drawing takes longer than the training of these small blocks, at which half of the
+            # kills aim.
             latest = case.seconds * (1 - 0.6 * share) * draw.choice((1.0, 0.4))
             moment = draw.uniform(0, latest) if kills > 0 else _PATIENCE
             runs.append(run := Run(command, folder / f"{len(runs)}.log"))
@@ -235,14 +281,17 @@ def kill_repeatedly(case: Case, folder: Path, kills: int, draw: random.Random) -
                 run.end_group()
                 return
             text = run.log.read_text(errors="replace")
-            # Ctrl-C is lost where it meets Python amid a destructor, which Python reports and goes on.
-            _, traceback, trace = re.sub(r"(?s)Exception ignored in.*?KeyboardInterrupt", "", text).partition(
-                "Traceback"
-            )
+            # Ctrl-C is lost where it meets Python amid a destructor, which Python reports and goes
+            # on.
+            _, traceback, trace = re.sub(
+                r"(?s)Exception ignored in.*?KeyboardInterrupt", "", text
+            ).partition("Traceback")
             # A worker killed before it was ready ends the run with a sentence.
             sentence = code == 2 and "workers could not be started" in text
             if traceback or not (sentence or code in (0, 130, -signal.SIGKILL, -signal.SIGTERM)):
-                case.failed.append(f"a run ended with {code}: {' '.join((trace or text).split())[-500:]}")
+                case.failed.append(
+                    f"a run ended with {code}: {' '.join((trace or text).split())[-500:]}"
+                )
                 return
             _check(case, folder / "results", seen)
             if code == 0:
@@ -255,7 +304,8 @@ def kill_repeatedly(case: Case, folder: Path, kills: int, draw: random.Random) -
         path = folder / "results" / name
         case.unequal += not (path.is_file() and load(path).drop_attrs().identical(expected))
     case.leftovers += sum(
-        p.is_file() and p.suffix != ".lock" and p.name.startswith(".") for p in (folder / "results").rglob("*")
+        p.is_file() and p.suffix != ".lock" and p.name.startswith(".")
+        for p in (folder / "results").rglob("*")
     )
 
 
@@ -282,7 +332,9 @@ def _kill(case: Case, run: Run, draw: random.Random) -> int | None:
 
 
 def _stage(case: Case, folder: Path) -> str:
-    """What the run was at, by the files that it has stored of its last experiment, as well as can be told from outside."""
+    """What the run was at, by the files that it has stored of its last experiment, as well as can
+    be told from outside.
+    """
     last = list(case.results)[-1].split("/")[0]
     last = next((n.split("/")[0] for n in case.results if not (folder / n).is_file()), last)
     blocks = [name for name in case.blocks if name.startswith(f"{last}/")]
@@ -295,7 +347,9 @@ def _stage(case: Case, folder: Path) -> str:
 
 
 def _check(case: Case, folder: Path, seen: set[str]) -> None:
-    """Read all that is stored. seen: the blocks that were there before; those that are there now join them."""
+    """Read all that is stored. seen: the blocks that were there before; those that are there now
+    join them.
+    """
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         name = str(path.relative_to(folder))
         expected = case.blocks.get(name, case.results.get(name))
@@ -324,7 +378,9 @@ def _check(case: Case, folder: Path, seen: set[str]) -> None:
 
 def report(cases: list[Case], series: int, seconds: float) -> None:
     """Print the table and the summary."""
-    table = Table("case", "kills", *STAGES, "corrupt files", "lost blocks", "unequal results", box=None)
+    table = Table(
+        "case", "kills", *STAGES, "corrupt files", "lost blocks", "unequal results", box=None
+    )
     for case in cases:
         numbers = [case.kills, *(case.stages[s] for s in STAGES), case.corrupt, case.lost]
         table.add_row(case.name, *map(str, numbers), f"{case.unequal} of {case.compared}")
@@ -333,11 +389,13 @@ def report(cases: list[Case], series: int, seconds: float) -> None:
         for sentence in case.failed:
             print(f"{case.name}: {sentence}")
     kills, corrupt, lost, unequal, left = (
-        sum(getattr(c, name) for c in cases) for name in ("kills", "corrupt", "lost", "unequal", "leftovers")
+        sum(getattr(c, name) for c in cases)
+        for name in ("kills", "corrupt", "lost", "unequal", "leftovers")
     )
     print(
-        f"{kills} kills in {series} series: {corrupt} corrupt files, {lost} lost blocks, {unequal} unequal results, "
-        f"{sum(len(c.failed) for c in cases)} failures; {left} hidden temporary files left; {seconds:.0f} s"
+        f"{kills} kills in {series} series: {corrupt} corrupt files, {lost} lost blocks, {unequal}"
+        f" unequal results, {sum(len(c.failed) for c in cases)} failures; {left} hidden temporary"
+        f" files left; {seconds:.0f} s"
     )
 
 

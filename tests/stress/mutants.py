@@ -1,12 +1,14 @@
-"""Break every formula on purpose, one sign, factor or constant at a time, and see that a property or a test notices.
+"""Break every formula on purpose, one sign, factor or constant at a time, and see that a property
+or a test notices.
 
     .venv/bin/python tests/stress/mutants.py
 
-A mutant is one function of `tasks` or `ssa_theory` with one change in one arithmetic expression: + for - and back, * for / and
-back, a minus dropped, a number raised by one. Left out are argument checks that only raise, messages, and numbers that stand
-alone as an argument or an index (axes, sizes). Every mutant is a forked process of its own, in which the function's code is
-replaced in place, so that all importers see it; it meets the properties and then the tests that call the function, until one
-fails. The working tree is never touched.
+A mutant is one function of `tasks` or `ssa_theory` with one change in one arithmetic expression: +
+for - and back, * for / and back, a minus dropped, a number raised by one. Left out are argument
+checks that only raise, messages, and numbers that stand alone as an argument or an index (axes,
+sizes). Every mutant is a forked process of its own, in which the function's code is replaced in
+place, so that all importers see it; it meets the properties and then the tests that call the
+function, until one fails. The working tree is never touched.
 """
 
 import ast
@@ -152,8 +154,10 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ssa_theory.losses.cross_entropy: 0, shifted, 0.0) -> 0, shifted, 1.0)",
     ),
 }
-"""Changes that no test can or should notice, by their reason: `module.function: expression -> changed expression`, as the
-tool prints them; " (2)" follows for the second such expression of a function."""
+"""Changes that no test can or should notice, by their reason: `module.function: expression ->
+changed expression`, as the tool prints them; " (2)" follows for the second such expression of a
+function.
+"""
 
 _SWAP = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 _BOUNDS = {"max", "min", "maximum", "minimum", "clip", "where", "full", "logaddexp"}
@@ -164,8 +168,9 @@ _MEMORY = 8 * 2**30  # a mutant that asks for more is stopped, and noticed
 
 @dataclass(frozen=True)
 class Mutant:
-    """One function with one change. code: of the changed function; line: in the module's file; change: before -> after,
-    numbered from the second of its kind."""
+    """One function with one change. code: of the changed function; line: in the module's file;
+    change: before -> after, numbered from the second of its kind.
+    """
 
     module: str
     function: str
@@ -183,9 +188,17 @@ def functions(module: ModuleType) -> dict[str, FunctionType]:
     """The functions that a module defines and the methods of its classes, by qualified name."""
     found = {}
     for value in vars(module).values():
-        members = vars(value).values() if isinstance(value, type) and value.__module__ == module.__name__ else [value]
+        members = (
+            vars(value).values()
+            if isinstance(value, type) and value.__module__ == module.__name__
+            else [value]
+        )
         for member in members:
-            for inner in ("fget", "func", "__func__"):  # of a property, a cached property, a class method
+            for inner in (
+                "fget",
+                "func",
+                "__func__",
+            ):  # of a property, a cached property, a class method
                 member = getattr(member, inner, None) or member
             if isinstance(member, FunctionType) and member.__code__.co_filename == module.__file__:
                 found[member.__qualname__] = member
@@ -208,7 +221,10 @@ def mutants(module: ModuleType) -> Iterator[Mutant]:
         for site in (site for statement in function.body for site in _sites(statement, statement)):
             before = ast.unparse(site.shown)
             site.change()
-            after, code = ast.unparse(site.shown), _code(compile(tree, module.__file__, "exec"), name)
+            after, code = (
+                ast.unparse(site.shown),
+                _code(compile(tree, module.__file__, "exec"), name),
+            )
             site.restore()
             change = _difference(before, after)
             seen[change] += 1
@@ -217,7 +233,9 @@ def mutants(module: ModuleType) -> Iterator[Mutant]:
 
 
 def announcing(module: ModuleType) -> dict[str, CodeType]:
-    """The code of every function of a module, changed to add the function's name to the set `__called__` of its module."""
+    """The code of every function of a module, changed to add the function's name to the set
+    `__called__` of its module.
+    """
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     for name, function in _definitions(tree):
         function.body.insert(0, ast.parse(f"__called__.add({name!r})").body[0])
@@ -263,10 +281,14 @@ class _Site:
 
 
 def _sites(node: ast.AST, shown: ast.AST) -> Iterator[_Site]:
-    """The changes below a node; shown: the smallest expression or statement around it that says what is changed."""
+    """The changes below a node; shown: the smallest expression or statement around it that says
+    what is changed.
+    """
     if isinstance(node, ast.Raise | ast.JoinedStr):
         return
-    if isinstance(node, ast.If) and all(isinstance(statement, ast.Raise) for statement in node.body):
+    if isinstance(node, ast.If) and all(
+        isinstance(statement, ast.Raise) for statement in node.body
+    ):
         for statement in node.orelse:
             yield from _sites(statement, statement)
         return
@@ -275,17 +297,23 @@ def _sites(node: ast.AST, shown: ast.AST) -> Iterator[_Site]:
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         yield _Site(node, "value", node.value + 1, shown)
     for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list", "args") and not isinstance(node, ast.Call):
+        if name in ("annotation", "returns", "decorator_list", "args") and not isinstance(
+            node, ast.Call
+        ):
             continue
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if not isinstance(child, ast.AST) or (_plain(child) and _is_place(node, name)):
                 continue
             if isinstance(child, ast.UnaryOp) and isinstance(child.op, ast.USub):
-                yield _Site(node, name, child.operand, node if isinstance(node, ast.expr) else shown, index)
+                yield _Site(
+                    node, name, child.operand, node if isinstance(node, ast.expr) else shown, index
+                )
             if isinstance(child, ast.stmt):
                 yield from _sites(child, child)
             else:
-                yield from _sites(child, child if isinstance(child, ast.BinOp | ast.Call | ast.Compare) else shown)
+                yield from _sites(
+                    child, child if isinstance(child, ast.BinOp | ast.Call | ast.Compare) else shown
+                )
 
 
 def _plain(node: ast.AST) -> bool:
@@ -297,7 +325,9 @@ def _is_place(node: ast.AST, name: str) -> bool:
     """Whether a number that stands alone there is an axis, a size, an index or a setting."""
     if isinstance(node, ast.Call):
         return ast.unparse(node.func).removeprefix("np.").removeprefix("torch.") not in _BOUNDS
-    return isinstance(node, ast.keyword | ast.Slice) or (isinstance(node, ast.Subscript) and name == "slice")
+    return isinstance(node, ast.keyword | ast.Slice) or (
+        isinstance(node, ast.Subscript) and name == "slice"
+    )
 
 
 def _code(code: CodeType, name: str) -> CodeType:
@@ -312,7 +342,9 @@ def _code(code: CodeType, name: str) -> CodeType:
 
 
 def forked(work: Callable[[], object], seconds: float) -> object:
-    """What `work` returns in a forked process of its own, through JSON; None where it is stopped or ends otherwise."""
+    """What `work` returns in a forked process of its own, through JSON; None where it is stopped or
+    ends otherwise.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -344,10 +376,16 @@ class Check:
 
 
 class Mutation:
-    """The mutation check, as a pytest plugin: pytest collects the tests once, and forked processes run them."""
+    """The mutation check, as a pytest plugin: pytest collects the tests once, and forked processes
+    run them.
+    """
 
     def __init__(self, modules: Sequence[str], cases: int, console: Console) -> None:
-        self.modules, self.cases, self.console = [importlib.import_module(name) for name in modules], cases, console
+        self.modules, self.cases, self.console = (
+            [importlib.import_module(name) for name in modules],
+            cases,
+            console,
+        )
         self.excused = {key for keys in EQUIVALENT.values() for key in keys}
         self.killed: Counter[tuple[str, str]] = Counter()
         self.survivors: list[Mutant] = []
@@ -358,7 +396,11 @@ class Mutation:
     @cached_property
     def functions(self) -> dict[tuple[str, str], FunctionType]:
         """By module and qualified name."""
-        return {(module.__name__, name): f for module in self.modules for name, f in functions(module).items()}
+        return {
+            (module.__name__, name): f
+            for module in self.modules
+            for name, f in functions(module).items()
+        }
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._failed |= report.failed
@@ -367,7 +409,9 @@ class Mutation:
     def pytest_collection(self) -> None:
         # What the tests' own configuration has chosen, but without shrinking.
         name = settings.get_current_profile_name()
-        settings.register_profile("mutants", settings.get_profile(name), phases=[Phase.explicit, Phase.generate])
+        settings.register_profile(
+            "mutants", settings.get_profile(name), phases=[Phase.explicit, Phase.generate]
+        )
         settings.load_profile("mutants")
 
     @pytest.hookimpl(tryfirst=True)
@@ -376,7 +420,12 @@ class Mutation:
         gc.freeze()  # a collection in a forked process would copy all that it shares
         checks = [*self._properties(), *(self._test(item) for item in session.items)]
         everything = [mutant for module in self.modules for mutant in mutants(module)]
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         # No thread of the display: processes are forked.
         with Progress(*columns, console=self.console, auto_refresh=False) as progress:
             plan = self._plan(checks, progress)
@@ -393,7 +442,10 @@ class Mutation:
         def holds(name: str) -> bool:
             for seed in range(_SEED, _SEED + self.cases):
                 try:
-                    if PROPERTIES[name].violation(seed, PROPERTIES[name].arguments(seed)) is not None:
+                    if (
+                        PROPERTIES[name].violation(seed, PROPERTIES[name].arguments(seed))
+                        is not None
+                    ):
                         return False
                 except Inapplicable:
                     pass
@@ -410,10 +462,14 @@ class Mutation:
 
         return Check(item.nodeid, "tests", passes)
 
-    def _plan(self, checks: Sequence[Check], progress: Progress) -> dict[tuple[str, str], list[tuple[float, Check]]]:
-        """Which checks call which function, properties first, the fast ones first, with their seconds.
+    def _plan(
+        self, checks: Sequence[Check], progress: Progress
+    ) -> dict[tuple[str, str], list[tuple[float, Check]]]:
+        """Which checks call which function, properties first, the fast ones first, with their
+        seconds.
 
-        Each check runs in a process of its own, as what is computed once and kept would hide a later call.
+        Each check runs in a process of its own, as what is computed once and kept would hide a
+        later call.
         """
         plan: dict[tuple[str, str], list[tuple[float, Check]]] = {}
         codes = {module.__name__: announcing(module) for module in self.modules}
@@ -427,7 +483,9 @@ class Mutation:
                         function.__code__ = codes[module.__name__][name]
                 start = time.monotonic()
                 passed = check.run()
-                called = [(module.__name__, name) for module in self.modules for name in module.__called__]
+                called = [
+                    (module.__name__, name) for module in self.modules for name in module.__called__
+                ]
                 return passed, time.monotonic() - start, called
 
             passed, seconds, called = forked(announced, 600.0) or (False, 0.0, [])
@@ -457,12 +515,16 @@ class Mutation:
                 return
         self.survivors.append(mutant)
         file = Path(sys.modules[mutant.module].__file__)
-        self.console.print(f"survived: {file}:{mutant.line} {mutant.key}", soft_wrap=True, markup=False)
+        self.console.print(
+            f"survived: {file}:{mutant.line} {mutant.key}", soft_wrap=True, markup=False
+        )
 
 
 @dataclass(frozen=True)
 class Config:
-    """Break every formula in turn and see that a property or a test notices; ends with 1 where one does not."""
+    """Break every formula in turn and see that a property or a test notices; ends with 1 where one
+    does not.
+    """
 
     modules: Annotated[tuple[str, ...], tyro.conf.arg(help="the modules to break")] = MODULES
     tests: Annotated[tuple[Path, ...], tyro.conf.arg(help="the tests that have to notice")] = (
@@ -476,28 +538,57 @@ def main(config: Config, console: Console) -> int:
     """Run the check and say what came of it: 0 where every mutant is noticed."""
     start = time.monotonic()
     mutation = Mutation(config.modules, config.cases, console)
-    # The suite's own options but for the runtime type checker, whose wrappers would hide the functions.
-    options = ["-q", "-s", "--no-summary", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # tyro has imported a package that is also a plugin
+    # The suite's own options but for the runtime type checker, whose wrappers would hide the
+    # functions.
+    options = [
+        "-q",
+        "-s",
+        "--no-summary",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=--import-mode=importlib",
+    ]
+    options += [
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ]  # tyro has imported a package that is also a plugin
     # Training: slow, and no formula's only test.
     options += [f"--ignore={ROOT / 'tests' / 'ssa_theory' / 'test_ensemble.py'}"]
-    pytest.main([*options, f"--rootdir={ROOT}", f"-c={ROOT / 'pyproject.toml'}", *map(str, config.tests)], [mutation])
+    pytest.main(
+        [*options, f"--rootdir={ROOT}", f"-c={ROOT / 'pyproject.toml'}", *map(str, config.tests)],
+        [mutation],
+    )
     for name in mutation.broken:
         console.print(f"fails on unbroken code: {name}", soft_wrap=True, markup=False)
-    table = Table("module", "mutants", "by properties", "by tests", "equivalent", "survived", box=None)
+    table = Table(
+        "module", "mutants", "by properties", "by tests", "equivalent", "survived", box=None
+    )
     for name in (*config.modules, ""):
         counts = [
-            *(sum(n for (m, k), n in mutation.killed.items() if name in ("", m) and k == kind) for kind in _KINDS),
-            *(sum(name in ("", m.module) for m in found) for found in (mutation.equivalent, mutation.survivors)),
+            *(
+                sum(n for (m, k), n in mutation.killed.items() if name in ("", m) and k == kind)
+                for kind in _KINDS
+            ),
+            *(
+                sum(name in ("", m.module) for m in found)
+                for found in (mutation.equivalent, mutation.survivors)
+            ),
         ]
         table.add_row(name or "all", *map(str, (sum(counts), *counts)))
     console.print(table)
     seen = {mutant.key for mutant in mutation.equivalent}
     stale = [
-        key for key in mutation.excused if key not in seen and key.startswith(tuple(f"{m}." for m in config.modules))
+        key
+        for key in mutation.excused
+        if key not in seen and key.startswith(tuple(f"{m}." for m in config.modules))
     ]
     for key in stale if not mutation.broken else ():
-        console.print(f"in the list of equivalent changes, but no such mutant: {key}", soft_wrap=True, markup=False)
+        console.print(
+            f"in the list of equivalent changes, but no such mutant: {key}",
+            soft_wrap=True,
+            markup=False,
+        )
     console.print(f"{time.monotonic() - start:.0f} s")
     return int(bool(mutation.survivors or mutation.broken or stale or not mutation.killed))
 

@@ -11,7 +11,11 @@ FOLDER = Path(__file__).parent
 def command(script: str, *flags: str) -> str:
     """What the script prints; it has to end with exit code 0."""
     done = subprocess.run(
-        [sys.executable, FOLDER / script, *flags], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, FOLDER / script, *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -19,7 +23,9 @@ def command(script: str, *flags: str) -> str:
 
 def test_killed_runs_go_on_and_lose_nothing():
     text = command("kills.py", "--kills", "3", "--cases", "retrieval")
-    assert re.search(r"3 kills in \d series: 0 corrupt files, 0 lost blocks, 0 unequal results, 0 failures", text)
+    assert re.search(
+        r"3 kills in \d series: 0 corrupt files, 0 lost blocks, 0 unequal results, 0 failures", text
+    )
     assert re.search(r"0 of [1-3] *$", text, re.MULTILINE)  # results were compared
 
 

@@ -1,4 +1,6 @@
-"""The denoising task: exact estimates against enumeration and quadrature, closed forms against Monte Carlo."""
+"""The denoising task: exact estimates against enumeration and quadrature, closed forms against
+Monte Carlo.
+"""
 
 from dataclasses import replace
 from itertools import product
@@ -27,9 +29,15 @@ TASKS = st.builds(
 SEEDS = st.integers(0, 2**32)
 CONFIGURATIONS = [
     DEFAULT,
-    DenoisingTask(dim=3, length=4, relevance=0.6, prior_scale=1.7, signal_noise=1.1, filler_noise=0.7),
-    DenoisingTask(dim=1, length=6, relevance=0.15, prior_scale=0.8, signal_noise=0.3, filler_noise=1.9),
-    DenoisingTask(dim=5, length=3, relevance=0.45, prior_scale=2.0, signal_noise=0.4, filler_noise=1.3),
+    DenoisingTask(
+        dim=3, length=4, relevance=0.6, prior_scale=1.7, signal_noise=1.1, filler_noise=0.7
+    ),
+    DenoisingTask(
+        dim=1, length=6, relevance=0.15, prior_scale=0.8, signal_noise=0.3, filler_noise=1.9
+    ),
+    DenoisingTask(
+        dim=5, length=3, relevance=0.45, prior_scale=2.0, signal_noise=0.4, filler_noise=1.3
+    ),
 ]
 ids = {"ids": [f"d{t.dim}-L{t.length}" for t in CONFIGURATIONS]}
 
@@ -62,12 +70,20 @@ def test_bayes_in_one_dimension_is_the_quadrature_over_the_signal(task, seed):
 
 
 @settings(max_examples=25)
-@given(seed=SEEDS, dim=st.integers(1, 4), length=st.integers(1, 5), relevance=st.sampled_from([0.0, 0.2, 0.7, 1.0]))
+@given(
+    seed=SEEDS,
+    dim=st.integers(1, 4),
+    length=st.integers(1, 5),
+    relevance=st.sampled_from([0.0, 0.2, 0.7, 1.0]),
+)
 def test_cross_polytope_is_the_enumeration_over_atoms_and_patterns(seed, dim, length, relevance):
     task = DenoisingTask(dim, length, relevance, 0.8, 0.9, 1.4, prior="cross-polytope")
     data = draw(task, seed, 2)
     atoms = 0.8 * np.sqrt(dim) * np.vstack([np.eye(dim), -np.eye(dim)])
-    posterior, oracle = task.bayes_posterior(data.tokens), task.oracle_posterior(data.tokens, data.relevant)
+    posterior, oracle = (
+        task.bayes_posterior(data.tokens),
+        task.oracle_posterior(data.tokens, data.relevant),
+    )
     for i, x in enumerate(data.tokens):
         weight, known = np.zeros(2 * dim), np.zeros(2 * dim)
         for j, y in enumerate(atoms):
@@ -75,13 +91,17 @@ def test_cross_polytope_is_the_enumeration_over_atoms_and_patterns(seed, dim, le
                 density = 1.0
                 for token, flag in zip(x, b, strict=True):
                     density *= relevance if flag else 1 - relevance
-                    density *= np.prod(stats.norm.pdf(token, y if flag else 0, 0.9 if flag else 1.4))
+                    density *= np.prod(
+                        stats.norm.pdf(token, y if flag else 0, 0.9 if flag else 1.4)
+                    )
                 weight[j] += density
             known[j] = np.prod(stats.norm.pdf(x[data.relevant[i]], y, 0.9))
         for law, found in ((weight / weight.sum(), posterior), (known / known.sum(), oracle)):
             mean = law @ atoms
             assert_allclose(found.mean[i], mean, rtol=1e-9, atol=1e-12)
-            assert_allclose(found.variance[i], law @ ((atoms - mean) ** 2).mean(1), rtol=1e-8, atol=1e-12)
+            assert_allclose(
+                found.variance[i], law @ ((atoms - mean) ** 2).mean(1), rtol=1e-8, atol=1e-12
+            )
 
 
 def test_cross_polytope_atoms_are_equally_likely_with_the_prior_covariance():
@@ -94,7 +114,9 @@ def test_cross_polytope_atoms_are_equally_likely_with_the_prior_covariance():
 
 
 def test_sampled_tokens_follow_the_model():
-    task = DenoisingTask(dim=4, length=3, relevance=0.4, prior_scale=1.2, signal_noise=0.6, filler_noise=2.0)
+    task = DenoisingTask(
+        dim=4, length=3, relevance=0.4, prior_scale=1.2, signal_noise=0.6, filler_noise=2.0
+    )
     data = draw(task, 1, 20_000)
     residual = (data.tokens - data.target[:, None])[data.relevant]
     fillers = data.tokens[~data.relevant]
@@ -105,7 +127,9 @@ def test_sampled_tokens_follow_the_model():
 
 @pytest.mark.parametrize("prior", ["gaussian", "cross-polytope"])
 def test_signal_relevance_and_noise_are_independent(prior):
-    task = DenoisingTask(dim=2, length=3, relevance=0.4, signal_noise=0.5, filler_noise=0.5, prior=prior)
+    task = DenoisingTask(
+        dim=2, length=3, relevance=0.4, signal_noise=0.5, filler_noise=0.5, prior=prior
+    )
     data = draw(task, 2, 20_000)
     noise = np.where(data.relevant[..., None], data.tokens - data.target[:, None], data.tokens)
     signal = np.column_stack([data.target, data.target**2])
@@ -144,7 +168,9 @@ def test_sampler_is_seeded_and_does_not_depend_on_its_chunks(prior):
 def test_the_sampler_uses_a_normal_for_every_number_it_draws(prior, signal):
     used, same = np.random.default_rng(8), np.random.default_rng(8)
     replace(DEFAULT, prior=prior).sample(3, used)
-    same.standard_normal(3 * (signal + 10 * (1 + 8)))  # each token: whether it is relevant, and its noise
+    same.standard_normal(
+        3 * (signal + 10 * (1 + 8))
+    )  # each token: whether it is relevant, and its noise
     assert used.random() == same.random()
 
 
@@ -152,7 +178,9 @@ def test_the_noise_of_the_fillers_scales_them_and_nothing_else():
     unit, loud = (draw(DenoisingTask(filler_noise=s), 3, 50) for s in (1.0, 3.5))
     assert (unit.relevant == loud.relevant).all()
     assert 0 < unit.relevant.mean() < 1
-    assert_allclose(loud.tokens, unit.tokens * np.where(unit.relevant, 1.0, 3.5)[..., None], rtol=1e-15)
+    assert_allclose(
+        loud.tokens, unit.tokens * np.where(unit.relevant, 1.0, 3.5)[..., None], rtol=1e-15
+    )
 
 
 def test_relevance_given_norm_is_the_ratio_of_densities():
@@ -160,8 +188,12 @@ def test_relevance_given_norm_is_the_ratio_of_densities():
     x = draw(task, 0, 6).tokens[:, 0]
     v = task.prior_scale**2 + task.signal_noise**2
     signal = task.relevance * stats.multivariate_normal(np.zeros(3), v).pdf(x)
-    filler = (1 - task.relevance) * stats.multivariate_normal(np.zeros(3), task.filler_noise**2).pdf(x)
-    assert_allclose(task.relevance_given_norm(np.linalg.norm(x, axis=1)), signal / (signal + filler), rtol=1e-10)
+    filler = (1 - task.relevance) * stats.multivariate_normal(
+        np.zeros(3), task.filler_noise**2
+    ).pdf(x)
+    assert_allclose(
+        task.relevance_given_norm(np.linalg.norm(x, axis=1)), signal / (signal + filler), rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
@@ -198,13 +230,19 @@ def test_closed_forms_are_the_monte_carlo_risks(task):
 
 @pytest.mark.parametrize("task", CONFIGURATIONS, **ids)
 def test_additive_solves_its_normal_equations(task):
-    """The error of the best additive estimator is uncorrelated with g(||x_1||) x_1, whatever g: it cannot be bettered."""
+    """The error of the best additive estimator is uncorrelated with g(||x_1||) x_1, whatever g: it
+    cannot be bettered.
+    """
     data = draw(task, 12, 40_000)
     radius = np.linalg.norm(data.tokens, axis=2)
     gate = additive_gate(task, radius)
     error = data.target - (gate[..., None] * data.tokens).sum(1)
     scale = np.hypot(task.prior_scale, task.signal_noise)
-    for test in (np.ones_like(radius), np.exp(-((radius / scale) ** 2) / task.dim), radius < scale * task.dim**0.5):
+    for test in (
+        np.ones_like(radius),
+        np.exp(-((radius / scale) ** 2) / task.dim),
+        radius < scale * task.dim**0.5,
+    ):
         products = ((test[..., None] * data.tokens).sum(1) * error).mean(1)
         assert abs(products.mean()) < 4 * products.std() / np.sqrt(len(products))
 
@@ -216,7 +254,9 @@ def test_threshold_is_the_best_of_a_grid_of_thresholds(task):
     grid, scores = np.quantile(square, np.linspace(0.02, 1, 50)), []
     for above in (False, True):
         for level in grid:
-            total = (data.tokens * ((square > level) if above else (square <= level))[..., None]).sum(1)
+            total = (
+                data.tokens * ((square > level) if above else (square <= level))[..., None]
+            ).sum(1)
             power = (total[:half] ** 2).mean()
             factor = (total[:half] * data.target[:half]).mean() / power if power > 0 else 0.0
             fitted = ((factor * total[:half] - data.target[:half]) ** 2).mean()
@@ -264,9 +304,12 @@ def test_bracket_contains_the_exact_bayes_risk(task, draws):
 def test_importance_sampling_tends_to_the_exact_estimate(relevance):
     task = DenoisingTask(dim=2, length=3, relevance=relevance, filler_noise=1.2)
     data = draw(task, 3, 30)
-    found = importance_estimates(task.law, data.tokens, data.target, 20_000, np.random.default_rng(4))[1]
+    found = importance_estimates(
+        task.law, data.tokens, data.target, 20_000, np.random.default_rng(4)
+    )[1]
     error = found - task.bayes_estimate(data.tokens)
-    # The effective number of draws is some thousands; a wrong density of the proposal or the posterior leaves 0.03 or more.
+    # The effective number of draws is some thousands; a wrong density of the proposal or the
+    # posterior leaves 0.03 or more.
     assert np.sqrt((error**2).mean()) < 0.012
 
 
@@ -283,9 +326,13 @@ def test_the_error_of_a_risk_is_that_of_the_mean_over_its_inputs():
     variance = task.bayes_posterior(draw(task, 12, 50).tokens).variance
     risk = task.bayes_risk(50, np.random.default_rng(12))
     assert risk.value == pytest.approx(variance.mean())
-    assert risk.error == pytest.approx(np.sqrt(np.square(variance - variance.mean()).sum() / 49 / 50))
+    assert risk.error == pytest.approx(
+        np.sqrt(np.square(variance - variance.mean()).sum() / 49 / 50)
+    )
     assert 0 < task.bayes_risk(2, np.random.default_rng(0)).error < np.inf
-    assert task.bayes_risk(1, np.random.default_rng(0)).error == np.inf  # one input tells nothing of the spread
+    assert (
+        task.bayes_risk(1, np.random.default_rng(0)).error == np.inf
+    )  # one input tells nothing of the spread
 
 
 def test_blocks_do_not_change_the_estimate(monkeypatch):
@@ -332,19 +379,34 @@ def test_bad_questions_are_rejected():
     long = replace(DEFAULT, length=15)
     data = draw(DEFAULT, 0)
     for call, message in (
-        (lambda: long.bayes_estimate(draw(long, 0).tokens), "at most 14 tokens, got length 15: use bayes_bracket"),
+        (
+            lambda: long.bayes_estimate(draw(long, 0).tokens),
+            "at most 14 tokens, got length 15: use bayes_bracket",
+        ),
         (lambda: long.bayes_risk(2, generator), "use bayes_bracket"),
-        (lambda: DEFAULT.bayes_estimate(data.tokens[:, 1:]), r"tokens must have shape \(sample, 10, 8\)"),
-        (lambda: DEFAULT.oracle_estimate(data.tokens, data.relevant[1:]), r"relevant must have shape \(5, 10\)"),
+        (
+            lambda: DEFAULT.bayes_estimate(data.tokens[:, 1:]),
+            r"tokens must have shape \(sample, 10, 8\)",
+        ),
+        (
+            lambda: DEFAULT.oracle_estimate(data.tokens, data.relevant[1:]),
+            r"relevant must have shape \(5, 10\)",
+        ),
         (lambda: DEFAULT.risk("bayes"), "choose one of oracle, naive, shrunk, threshold, additive"),
         (lambda: atoms.risk("oracle"), "for the cross-polytope prior: choose one of naive, shrunk"),
         (lambda: atoms.bayes_bracket(9, generator), "exact at any length for the cross-polytope"),
         (lambda: atoms.additive_gate(np.ones(1)), "additive_gate needs the gaussian prior"),
-        (lambda: atoms.relevance_given_norm(np.ones(1)), "relevance_given_norm needs the gaussian prior"),
+        (
+            lambda: atoms.relevance_given_norm(np.ones(1)),
+            "relevance_given_norm needs the gaussian prior",
+        ),
         (lambda: DEFAULT.sample(0, generator), "number of samples must be at least 1, got 0"),
         (lambda: DEFAULT.bayes_bracket(9, generator, 1), "draws must be at least 2, got 1"),
         (lambda: DEFAULT.bayes_bracket(1, generator), "count must be at least 2, got 1"),
-        (lambda: replace(DEFAULT, prior="cube"), "unknown prior 'cube': choose one of gaussian, cross-polytope"),
+        (
+            lambda: replace(DEFAULT, prior="cube"),
+            "unknown prior 'cube': choose one of gaussian, cross-polytope",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()

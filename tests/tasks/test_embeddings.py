@@ -14,7 +14,8 @@ def test_unit_norm_and_determinism(count: int, dim: int, similarity: float, seed
     if dim == 1 and similarity == 0.5:
         similarity = 0.25
     first, again, other = (
-        unit_embeddings(count, dim, np.random.default_rng(s), similarity) for s in (seed, seed, seed + 1)
+        unit_embeddings(count, dim, np.random.default_rng(s), similarity)
+        for s in (seed, seed, seed + 1)
     )
     assert first.shape == (count, dim)
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-12)
@@ -26,14 +27,20 @@ def test_unit_norm_and_determinism(count: int, dim: int, similarity: float, seed
 
 
 def test_directions_are_uniform_on_the_sphere() -> None:
-    """Each coordinate c of a uniform unit vector in R^d has (1 + c) / 2 ~ Beta((d - 1) / 2, (d - 1) / 2)."""
+    """Each coordinate c of a uniform unit vector in R^d has (1 + c) / 2 ~ Beta((d - 1) / 2, (d - 1)
+    / 2).
+    """
     dim = 4
     embeddings = unit_embeddings(20_000, dim, np.random.default_rng(0))
     law = stats.beta((dim - 1) / 2, (dim - 1) / 2)
     for coordinate in embeddings.T:
         assert stats.kstest((1 + coordinate) / 2, law.cdf).pvalue > 1e-6
-    np.testing.assert_allclose(embeddings.T @ embeddings / len(embeddings), np.eye(dim) / dim, atol=0.01)
-    assert stats.kstest((embeddings[::2] * embeddings[1::2]).sum(1) / 2 + 0.5, law.cdf).pvalue > 1e-6  # independent
+    np.testing.assert_allclose(
+        embeddings.T @ embeddings / len(embeddings), np.eye(dim) / dim, atol=0.01
+    )
+    assert (
+        stats.kstest((embeddings[::2] * embeddings[1::2]).sum(1) / 2 + 0.5, law.cdf).pvalue > 1e-6
+    )  # independent
 
 
 @pytest.mark.parametrize("similarity", [0.0, 0.2, 0.7, 1.0])
@@ -57,7 +64,12 @@ def test_full_similarity_is_one_direction() -> None:
         (3, 2, -0.1, r"similarity must lie in \[0, 1\], got -0.1: 0 is uniform"),
         (3, 2, 1.5, r"similarity must lie in \[0, 1\], got 1.5"),
         (3, 2, float("nan"), r"similarity must lie in \[0, 1\], got nan"),
-        (3, 1, 0.5, "similarity 0.5 in dimension 1 can cancel a token to zero: choose dim >= 2 or another similarity"),
+        (
+            3,
+            1,
+            0.5,
+            "similarity 0.5 in dimension 1 can cancel a token to zero: choose dim >= 2 or another similarity",
+        ),
     ],
 )
 def test_bad_input(count: int, dim: int, similarity: float, message: str) -> None:

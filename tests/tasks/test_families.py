@@ -50,7 +50,9 @@ def test_the_default_ring_is_that_of_the_design() -> None:
     st.floats(0.01, 1),
     st.integers(0, 2**32),
 )
-def test_random_families_leave_no_node_without_out_neighbours(family: str, nodes: int, share: float, seed: int) -> None:
+def test_random_families_leave_no_node_without_out_neighbours(
+    family: str, nodes: int, share: float, seed: int
+) -> None:
     graph = graph_from_family(family, nodes, share * (nodes - 1), np.random.default_rng(seed))
     assert graph.is_directed()
     assert sorted(graph) == list(range(nodes))
@@ -58,7 +60,9 @@ def test_random_families_leave_no_node_without_out_neighbours(family: str, nodes
     assert nx.number_of_selfloops(graph) == 0
     task = MarkovGraphTask.from_graph(graph)
     assert task.nodes == nodes
-    np.testing.assert_allclose(task.transition_matrix.max(1), 1 / task.out_degree)  # uniform over out-neighbours
+    np.testing.assert_allclose(
+        task.transition_matrix.max(1), 1 / task.out_degree
+    )  # uniform over out-neighbours
 
 
 def test_erdos_renyi_has_the_mean_degree_asked_for() -> None:
@@ -69,7 +73,9 @@ def test_erdos_renyi_has_the_mean_degree_asked_for() -> None:
     pairs = draws * nodes * (nodes - 1)
     assert stats.binomtest(present, pairs, mean_degree / (nodes - 1)).pvalue > FALSE_ALARM
     one_way = sum((j, i) not in edges(g) for g in graphs for i, j in edges(g))
-    assert one_way / present == pytest.approx(1 - mean_degree / (nodes - 1), abs=0.03)  # directions are independent
+    assert one_way / present == pytest.approx(
+        1 - mean_degree / (nodes - 1), abs=0.03
+    )  # directions are independent
     assert graph_from_family("erdos-renyi", 5, 4.0, generator).number_of_edges() == 20
 
 
@@ -94,7 +100,9 @@ def test_barabasi_albert(nodes: int, mean_degree: float, new: int) -> None:
     assert nx.is_strongly_connected(graph)
 
 
-@pytest.mark.parametrize(("nodes", "mean_degree", "near"), [(20, 4.0, 4), (20, 5.9, 6), (9, 1.0, 2), (6, 5.0, 4)])
+@pytest.mark.parametrize(
+    ("nodes", "mean_degree", "near"), [(20, 4.0, 4), (20, 5.9, 6), (9, 1.0, 2), (6, 5.0, 4)]
+)
 def test_small_world(nodes: int, mean_degree: float, near: int) -> None:
     graph = graph_from_family("small-world", nodes, mean_degree, np.random.default_rng(3))
     assert graph.number_of_edges() == nodes * near
@@ -130,8 +138,13 @@ def test_real_graphs() -> None:
     assert miserables.out_degree.sum() == 2 * 254
     assert "Valjean" in miserables.labels
     valjean, javert = (miserables.labels.index(name) for name in ("Valjean", "Javert"))
-    assert miserables.transition_matrix[valjean, javert] == pytest.approx(17 / 158)  # 17 of his 158 shared chapters
-    for task in (karate, miserables):  # an undirected graph's stationary mass is each node's share of the weight
+    assert miserables.transition_matrix[valjean, javert] == pytest.approx(
+        17 / 158
+    )  # 17 of his 158 shared chapters
+    for task in (
+        karate,
+        miserables,
+    ):  # an undirected graph's stationary mass is each node's share of the weight
         assert (task.stationary_distribution > 0).all()
 
 
@@ -139,7 +152,8 @@ def test_real_graphs() -> None:
 def test_random_families_are_functions_of_their_generator(family: str, seed: int) -> None:
     before = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002 (to see that nobody touches it)
     first, again, other = (
-        edges(graph_from_family(family, 12, 4.0, np.random.default_rng(s))) for s in (seed, seed, seed + 1)
+        edges(graph_from_family(family, 12, 4.0, np.random.default_rng(s)))
+        for s in (seed, seed, seed + 1)
     )
     assert first == again
     assert first != other
@@ -149,7 +163,9 @@ def test_random_families_are_functions_of_their_generator(family: str, seed: int
 
 def test_every_family_has_a_default() -> None:
     for family in FAMILIES:
-        graph = graph_from_family(family, generator=np.random.default_rng(0) if family in RANDOM else None)
+        graph = graph_from_family(
+            family, generator=np.random.default_rng(0) if family in RANDOM else None
+        )
         assert len(graph) == {"karate-club": 34, "les-miserables": 77}.get(family, 8)
 
 
@@ -157,14 +173,38 @@ def test_every_family_has_a_default() -> None:
     ("arguments", "message"),
     [
         ({"family": "torus"}, "unknown graph family 'torus': choose one of graded, erdos-renyi"),
-        ({"family": "karate-club", "nodes": 34}, "karate-club has a fixed number of nodes, got nodes=34: leave"),
-        ({"family": "les-miserables", "mean_degree": 3.0}, "les-miserables has fixed degrees, got mean_degree=3.0"),
-        ({"family": "graded", "mean_degree": 2.0}, "graded has fixed degrees, got mean_degree=2.0: leave it out"),
-        ({"family": "graded", "nodes": 1}, "at least 2 nodes to have transitions, got 1: choose nodes >= 2"),
-        ({"family": "small-world", "nodes": 8, "mean_degree": 8.0}, r"\(0, nodes - 1\] = \(0, 7\], got 8.0: choose"),
-        ({"family": "erdos-renyi", "nodes": 8, "mean_degree": 0.0}, r"\(0, nodes - 1\] = \(0, 7\], got 0.0"),
-        ({"family": "erdos-renyi", "mean_degree": float("nan")}, r"mean_degree must lie in .* got nan"),
-        ({"family": "barabasi-albert"}, "family barabasi-albert is random and got no generator: pass a numpy"),
+        (
+            {"family": "karate-club", "nodes": 34},
+            "karate-club has a fixed number of nodes, got nodes=34: leave",
+        ),
+        (
+            {"family": "les-miserables", "mean_degree": 3.0},
+            "les-miserables has fixed degrees, got mean_degree=3.0",
+        ),
+        (
+            {"family": "graded", "mean_degree": 2.0},
+            "graded has fixed degrees, got mean_degree=2.0: leave it out",
+        ),
+        (
+            {"family": "graded", "nodes": 1},
+            "at least 2 nodes to have transitions, got 1: choose nodes >= 2",
+        ),
+        (
+            {"family": "small-world", "nodes": 8, "mean_degree": 8.0},
+            r"\(0, nodes - 1\] = \(0, 7\], got 8.0: choose",
+        ),
+        (
+            {"family": "erdos-renyi", "nodes": 8, "mean_degree": 0.0},
+            r"\(0, nodes - 1\] = \(0, 7\], got 0.0",
+        ),
+        (
+            {"family": "erdos-renyi", "mean_degree": float("nan")},
+            r"mean_degree must lie in .* got nan",
+        ),
+        (
+            {"family": "barabasi-albert"},
+            "family barabasi-albert is random and got no generator: pass a numpy",
+        ),
     ],
 )
 def test_bad_family_arguments(arguments: dict, message: str) -> None:
@@ -182,7 +222,11 @@ def test_bad_family_arguments(arguments: dict, message: str) -> None:
     st.integers(0, 2**32),
 )
 def test_graph_files_round_trip(
-    tmp_path_factory: pytest.TempPathFactory, pairs: set[tuple[int, int]], directed: bool, suffix: str, seed: int
+    tmp_path_factory: pytest.TempPathFactory,
+    pairs: set[tuple[int, int]],
+    directed: bool,
+    suffix: str,
+    seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     edge_list = "ml" not in suffix.lower()
@@ -195,24 +239,39 @@ def test_graph_files_round_trip(
         nx.write_weighted_edgelist(graph, path)
     else:
         nx.write_graphml(graph, path)
-    read, direct = MarkovGraphTask.from_graph(graph_from_file(path)), MarkovGraphTask.from_graph(graph)
+    read, direct = (
+        MarkovGraphTask.from_graph(graph_from_file(path)),
+        MarkovGraphTask.from_graph(graph),
+    )
     assert sorted(read.labels) == list("012345")
     order = [read.labels.index(label) for label in direct.labels]
-    np.testing.assert_allclose(read.transition_matrix[np.ix_(order, order)], direct.transition_matrix, rtol=1e-14)
+    np.testing.assert_allclose(
+        read.transition_matrix[np.ix_(order, order)], direct.transition_matrix, rtol=1e-14
+    )
 
 
-def test_edge_lists_take_comments_blank_lines_default_weights_and_a_byte_order_mark(tmp_path: Path) -> None:
+def test_edge_lists_take_comments_blank_lines_default_weights_and_a_byte_order_mark(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "graph.txt"
-    path.write_text("\ufeffa b  # the first\n\n# nothing\nb a 3\nb\tc 1e0\nc a\nb a 2\n", encoding="utf-8")
+    path.write_text(
+        "\ufeffa b  # the first\n\n# nothing\nb a 3\nb\tc 1e0\nc a\nb a 2\n", encoding="utf-8"
+    )
     task = MarkovGraphTask.from_graph(graph_from_file(str(path)))
     assert task.labels == ("a", "b", "c")
-    np.testing.assert_allclose(task.transition_matrix, [[0, 1, 0], [5 / 6, 0, 1 / 6], [1, 0, 0]])  # b a adds up: 3 + 2
+    np.testing.assert_allclose(
+        task.transition_matrix, [[0, 1, 0], [5 / 6, 0, 1 / 6], [1, 0, 0]]
+    )  # b a adds up: 3 + 2
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("absent.txt", None, "cannot read the graph file .*absent.txt .No such file.*: give an existing file"),
+        (
+            "absent.txt",
+            None,
+            "cannot read the graph file .*absent.txt .No such file.*: give an existing file",
+        ),
         ("absent.graphml", None, "cannot read the graph file .*absent.graphml .No such file"),
         ("one.txt", b"a b\nc\n", "one.txt is malformed .line 2 has 1 fields.: give a GraphML file"),
         ("comma.csv", b"a,b\n", "comma.csv is malformed .line 1 has 1 fields"),
@@ -222,7 +281,11 @@ def test_edge_lists_take_comments_blank_lines_default_weights_and_a_byte_order_m
         ("empty.txt", b"", "empty.txt holds no edge: give lines of 'source target"),
         ("comments.txt", b"# a b\n\n", "comments.txt holds no edge"),
         ("empty.graphml", b"", "empty.graphml is malformed .no element found"),
-        ("cut.graphml", b"<graphml><graph edgedefault='directed'><node id=", "cut.graphml is malformed"),
+        (
+            "cut.graphml",
+            b"<graphml><graph edgedefault='directed'><node id=",
+            "cut.graphml is malformed",
+        ),
         ("other.xml", b"<html></html>", "other.xml is malformed"),
     ],
 )
@@ -264,7 +327,10 @@ def test_bigrams_by_brute_force(text: str) -> None:
         return
     matrix, named = bigram_matrix(text)
     assert named == symbols
-    table = np.array([[counts.get(pair, 0) for pair in itertools.product([a], symbols)] for a in symbols], dtype=float)
+    table = np.array(
+        [[counts.get(pair, 0) for pair in itertools.product([a], symbols)] for a in symbols],
+        dtype=float,
+    )
     np.testing.assert_allclose(matrix, table / table.sum(1, keepdims=True), rtol=1e-15)
 
 
@@ -321,7 +387,9 @@ def test_runs_of_other_characters_are_one_space() -> None:
     ],
 )
 def test_empty_and_one_letter_texts(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=f"at least 2 different symbols to have transitions, {message}"):
+    with pytest.raises(
+        ValueError, match=f"at least 2 different symbols to have transitions, {message}"
+    ):
         MarkovGraphTask.from_text(text)
 
 
@@ -333,7 +401,9 @@ def test_the_default_text_is_python_prose_in_27_symbols() -> None:
     assert task.labels == tuple("_abcdefghijklmnopqrstuvwxyz")
     q, u = task.labels.index("q"), task.labels.index("u")
     assert task.transition_matrix[q, u] > 0.9
-    assert 1.5 < task.entropy_rate < 2.7  # English letters given one letter: about 3.3 bits, 2.3 nats
+    assert (
+        1.5 < task.entropy_rate < 2.7
+    )  # English letters given one letter: about 3.3 bits, 2.3 nats
 
 
 def test_text_files(tmp_path: Path) -> None:

@@ -16,17 +16,27 @@ from tasks import MarkovGraphTask, Prompts
 
 FALSE_ALARM = 1e-6
 WEIGHTINGS = ("uniform", "stationary")
-LOOPED = np.array([[0.5, 0.5, 0.0], [0.3, 0.0, 0.7], [1.0, 0.0, 0.0]])  # node 0 is its own neighbour, 1 and 2 are not
+LOOPED = np.array(
+    [[0.5, 0.5, 0.0], [0.3, 0.0, 0.7], [1.0, 0.0, 0.0]]
+)  # node 0 is its own neighbour, 1 and 2 are not
 TWO_LOOPS = np.array([[0.5, 0.5, 0.0], [0.4, 0.0, 0.6], [0.2, 0.7, 0.1]])
-TRANSIENT = np.array([[0.2, 0.5, 0.3, 0.0], [0.0, 0.1, 0.9, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.25, 0.25, 0.5]])
+TRANSIENT = np.array(
+    [[0.2, 0.5, 0.3, 0.0], [0.0, 0.1, 0.9, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.25, 0.25, 0.5]]
+)
 
 
 @st.composite
 def chains(draw: st.DrawFn, least: int = 0, largest_size: int = 5) -> np.ndarray:
-    """A random row-stochastic matrix; weights from `least` to 4, so least 0 leaves edges out and least 1 none."""
+    """A random row-stochastic matrix; weights from `least` to 4, so least 0 leaves edges out and
+    least 1 none.
+    """
     size = draw(st.integers(2, largest_size))
     weights = draw(
-        st.lists(st.lists(st.integers(least, 4), min_size=size, max_size=size), min_size=size, max_size=size)
+        st.lists(
+            st.lists(st.integers(least, 4), min_size=size, max_size=size),
+            min_size=size,
+            max_size=size,
+        )
     )
     weights = np.array(weights, dtype=np.float64)
     for row in np.flatnonzero(weights.sum(1) == 0):
@@ -53,7 +63,9 @@ def test_stationary_distribution_of_a_periodic_chain(period: int) -> None:
         powers.append(powers[-1] @ matrix)
     assert np.abs(powers[-1] - powers[-2]).max() > 0.1
     average = np.mean(powers[-50 * period :], axis=0)
-    np.testing.assert_allclose(MarkovGraphTask.from_matrix(matrix).stationary_distribution, average[0], atol=1e-12)
+    np.testing.assert_allclose(
+        MarkovGraphTask.from_matrix(matrix).stationary_distribution, average[0], atol=1e-12
+    )
     np.testing.assert_allclose(average, np.broadcast_to(average[0], average.shape), atol=1e-12)
 
 
@@ -63,7 +75,9 @@ def test_transient_nodes_have_exactly_no_stationary_mass() -> None:
     assert pi[0] == 0
     assert pi[3] == 0
     np.testing.assert_allclose(pi[1:3], [1 / 1.9, 0.9 / 1.9], rtol=1e-14)
-    assert task.entropy_rate == pytest.approx(pi[1] * -(0.1 * math.log(0.1) + 0.9 * math.log(0.9)), rel=1e-14)
+    assert task.entropy_rate == pytest.approx(
+        pi[1] * -(0.1 * math.log(0.1) + 0.9 * math.log(0.9)), rel=1e-14
+    )
     absorbing = MarkovGraphTask.from_matrix([[1.0, 0.0], [0.5, 0.5]])
     assert absorbing.stationary_distribution.tolist() == [1, 0]
     assert absorbing.entropy_rate == 0
@@ -71,13 +85,17 @@ def test_transient_nodes_have_exactly_no_stationary_mass() -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_rare_nodes_have_an_accurate_and_never_negative_mass(order: int) -> None:
-    """A walk with drift: detailed balance gives pi_i proportional to (up / down)^i, here down to 1e-300 and beyond."""
+    """A walk with drift: detailed balance gives pi_i proportional to (up / down)^i, here down to
+    1e-300 and beyond.
+    """
     size, up = 160, 0.01
     matrix = np.zeros((size, size))
     for i in range(size):
         matrix[i, min(i + 1, size - 1)] += up
         matrix[i, max(i - 1, 0)] += 1 - up
-    pi = MarkovGraphTask.from_matrix(matrix[::order, ::order].copy()).stationary_distribution[::order]
+    pi = MarkovGraphTask.from_matrix(matrix[::order, ::order].copy()).stationary_distribution[
+        ::order
+    ]
     exact = (up / (1 - up)) ** np.arange(size)
     exact /= exact.sum()
     assert exact[150] < 1e-290
@@ -90,7 +108,9 @@ def test_row_entropy_and_out_degree_by_hand(matrix: np.ndarray) -> None:
     task = MarkovGraphTask.from_matrix(matrix)
     for i, row in enumerate(matrix):
         assert task.out_degree[i] == sum(p > 0 for p in row)
-        assert task.row_entropy[i] == pytest.approx(-sum(p * math.log(p) for p in row if p > 0), abs=1e-14)
+        assert task.row_entropy[i] == pytest.approx(
+            -sum(p * math.log(p) for p in row if p > 0), abs=1e-14
+        )
     assert (np.exp(task.row_entropy) <= task.out_degree * (1 + 1e-14)).all()
 
 
@@ -98,7 +118,9 @@ def test_row_entropy_and_out_degree_by_hand(matrix: np.ndarray) -> None:
 
 
 def chi_square(counts: np.ndarray, law: np.ndarray) -> float:
-    """p-value of counts under an exact law; impossible cells must be empty, and the others are well filled."""
+    """p-value of counts under an exact law; impossible cells must be empty, and the others are well
+    filled.
+    """
     assert counts[law == 0].sum() == 0
     expected = counts.sum() * law[law > 0]
     assert expected.min() > 5
@@ -116,17 +138,23 @@ def test_sampled_transitions_follow_their_law(matrix: np.ndarray, weighting: str
     assert law[weighting].sum() == pytest.approx(1)
     assert chi_square(counts, law[weighting]) > FALSE_ALARM
     wrong = law[WEIGHTINGS[1 - WEIGHTINGS.index(weighting)]]
-    assert counts[wrong == 0].sum() > 0 or chi_square(counts, wrong) < FALSE_ALARM  # the test can tell the two apart
+    assert (
+        counts[wrong == 0].sum() > 0 or chi_square(counts, wrong) < FALSE_ALARM
+    )  # the test can tell the two apart
 
 
 # Prompts
 
 
-def enumerate_prompts(task: MarkovGraphTask, length: int, weighting: str) -> tuple[np.ndarray, np.ndarray]:
-    """(joint, accepted): the exact law of (prompt, target), and the probability that a prompt has a target.
+def enumerate_prompts(
+    task: MarkovGraphTask, length: int, weighting: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(joint, accepted): the exact law of (prompt, target), and the probability that a prompt has a
+    target.
 
-    From the definition: independent tokens; a token of the prompt, at every place alike, is followed with probability
-    proportional to P*; prompts without a possible follower are left out. joint: (K,) * length + (K,).
+    From the definition: independent tokens; a token of the prompt, at every place alike, is
+    followed with probability proportional to P*; prompts without a possible follower are left out.
+    joint: (K,) * length + (K,).
     """
     weights, p = task.row_weights(weighting), task.transition_matrix
     joint = np.zeros((task.nodes,) * (length + 1))
@@ -140,8 +168,12 @@ def enumerate_prompts(task: MarkovGraphTask, length: int, weighting: str) -> tup
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-@pytest.mark.parametrize(("matrix", "length"), [(TWO_LOOPS, 1), (LOOPED, 2), (LOOPED, 3), (LOOPED, 4), (TWO_LOOPS, 3)])
-def test_sampled_prompts_and_targets_follow_their_law(matrix: np.ndarray, length: int, weighting: str) -> None:
+@pytest.mark.parametrize(
+    ("matrix", "length"), [(TWO_LOOPS, 1), (LOOPED, 2), (LOOPED, 3), (LOOPED, 4), (TWO_LOOPS, 3)]
+)
+def test_sampled_prompts_and_targets_follow_their_law(
+    matrix: np.ndarray, length: int, weighting: str
+) -> None:
     task = MarkovGraphTask.from_matrix(matrix)
     prompts = task.sample_prompts(60_000, length, np.random.default_rng(2), weighting)
     assert prompts.tokens.shape == (60_000, length)
@@ -155,10 +187,14 @@ def test_sampled_prompts_and_targets_follow_their_law(matrix: np.ndarray, length
 
 
 @given(chains(), st.integers(1, 6), st.integers(0, 2**32))
-def test_every_sampled_prompt_holds_its_target_next_to_its_query(matrix: np.ndarray, length: int, seed: int) -> None:
+def test_every_sampled_prompt_holds_its_target_next_to_its_query(
+    matrix: np.ndarray, length: int, seed: int
+) -> None:
     task = MarkovGraphTask.from_matrix(matrix)
     if task.prompt_acceptance(length) == 0:
-        with pytest.raises(ValueError, match="can hold a neighbour of its last token: use longer prompts"):
+        with pytest.raises(
+            ValueError, match="can hold a neighbour of its last token: use longer prompts"
+        ):
             task.sample_prompts(5, length, np.random.default_rng(seed))
         return
     prompts = task.sample_prompts(50, length, np.random.default_rng(seed))
@@ -180,10 +216,14 @@ class Constant:
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
 @pytest.mark.parametrize(
-    "matrix", [LOOPED, TRANSIENT, np.roll(np.eye(9), 1, axis=0)], ids=["looped", "transient", "cycle"]
+    "matrix",
+    [LOOPED, TRANSIENT, np.roll(np.eye(9), 1, axis=0)],
+    ids=["looped", "transient", "cycle"],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_the_least_and_the_largest_uniform_stay_possible(matrix: np.ndarray, uniform: float) -> None:
+def test_the_least_and_the_largest_uniform_stay_possible(
+    matrix: np.ndarray, uniform: float
+) -> None:
     """The ends of [0, 1) must not pick a node of zero weight beside them."""
     task = MarkovGraphTask.from_matrix(matrix)
     for weighting in WEIGHTINGS:
@@ -204,7 +244,9 @@ def test_transient_nodes_never_occur_in_stationary_prompts() -> None:
 
 @given(chains(largest_size=4), st.integers(1, 4), st.sampled_from(WEIGHTINGS))
 def test_prompt_acceptance_by_enumeration(matrix: np.ndarray, length: int, weighting: str) -> None:
-    task = MarkovGraphTask.from_matrix(matrix if weighting == "uniform" else (matrix + 1 / len(matrix)) / 2)
+    task = MarkovGraphTask.from_matrix(
+        matrix if weighting == "uniform" else (matrix + 1 / len(matrix)) / 2
+    )
     weights = task.row_weights(weighting)
     accepted = sum(
         math.prod(weights[list(prompt)])
@@ -283,7 +325,9 @@ def test_samplers_use_the_documented_number_of_uniforms(sample: Sampler, uniform
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(1, 9)), min_size=1, max_size=20),
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(1, 9)), min_size=1, max_size=20
+    ),
     st.booleans(),
 )
 def test_from_graph_counts_parallel_edges_and_goes_both_ways_along_undirected_ones(
@@ -299,7 +343,9 @@ def test_from_graph_counts_parallel_edges_and_goes_both_ways_along_undirected_on
         if not directed and i != j:
             weights[j, i] += w
     task = MarkovGraphTask.from_graph(graph)
-    np.testing.assert_allclose(task.transition_matrix, weights / weights.sum(1, keepdims=True), rtol=1e-15)
+    np.testing.assert_allclose(
+        task.transition_matrix, weights / weights.sum(1, keepdims=True), rtol=1e-15
+    )
     assert task.labels == ("0", "1", "2", "3", "4")
     assert task.nodes == 5
 
@@ -348,12 +394,24 @@ def test_from_text_is_the_chain_of_its_letters() -> None:
         ([[0.5, 0.5]], r"square with at least 2 nodes, got shape \(1, 2\)"),
         ([[1.0], [0.5, 0.5]], "must be made of numbers .*: give equally long rows"),
         ([["a", "b"], ["c", "d"]], "must be made of numbers .*: give equally long rows"),
-        ([[1.0, 0.0], [0.5, 0.4]], "must sum to 1, but row 1 sums to 0.9: divide each row by its sum"),
+        (
+            [[1.0, 0.0], [0.5, 0.4]],
+            "must sum to 1, but row 1 sums to 0.9: divide each row by its sum",
+        ),
         ([[0.5, 0.5], [0.5, 0.7]], "must sum to 1, but row 1 sums to 1.2: divide"),
         ([[1.0, 0.0], [0.0, 0.0]], "must sum to 1, but row 1 sums to 0: divide"),
-        ([[1.0, 0.0], [1.5, -0.5]], "must be non-negative, got -0.5 from node 1 to node 1: mend that weight"),
-        ([[1.0, 0.0], [math.nan, 0.5]], "must be finite, got nan from node 1 to node 0: mend that weight"),
-        ([[math.inf, 0.0], [0.5, 0.5]], "must be finite, got inf from node 0 to node 0: mend that weight"),
+        (
+            [[1.0, 0.0], [1.5, -0.5]],
+            "must be non-negative, got -0.5 from node 1 to node 1: mend that weight",
+        ),
+        (
+            [[1.0, 0.0], [math.nan, 0.5]],
+            "must be finite, got nan from node 1 to node 0: mend that weight",
+        ),
+        (
+            [[math.inf, 0.0], [0.5, 0.5]],
+            "must be finite, got inf from node 0 to node 0: mend that weight",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -384,16 +442,34 @@ def _graph(*edges: tuple[str, str, object]) -> nx.MultiDiGraph:
     [
         (_graph(), "at least 2 nodes to have transitions, got 0: add nodes"),
         (_graph(("a", "a", 1.0)), "at least 2 nodes to have transitions, got 1: add nodes"),
-        (_graph(("a", "b", 1.0)), "every node needs an out-neighbour, but node b has none: add an edge"),
-        (_graph(("a", "b", 1.0), ("b", "a", 0.0)), "every node needs an out-neighbour, but node b has none"),
-        (_graph(("a", "b", -2.0), ("b", "a", 1.0)), "must be non-negative, got -2.0 from node a to node b"),
+        (
+            _graph(("a", "b", 1.0)),
+            "every node needs an out-neighbour, but node b has none: add an edge",
+        ),
+        (
+            _graph(("a", "b", 1.0), ("b", "a", 0.0)),
+            "every node needs an out-neighbour, but node b has none",
+        ),
+        (
+            _graph(("a", "b", -2.0), ("b", "a", 1.0)),
+            "must be non-negative, got -2.0 from node a to node b",
+        ),
         (
             _graph(("a", "b", 3.0), ("a", "b", -1.0), ("b", "a", 1.0)),
             "must be non-negative, got -1.0 from node a to node b",
         ),
-        (_graph(("a", "b", math.nan), ("b", "a", 1.0)), "must be finite, got nan from node a to node b"),
-        (_graph(("a", "b", 1.0), ("b", "a", math.inf)), "must be finite, got inf from node b to node a"),
-        (_graph(("a", "b", "heavy"), ("b", "a", 1.0)), "edge weights must be numbers .*mend attribute 'weight'"),
+        (
+            _graph(("a", "b", math.nan), ("b", "a", 1.0)),
+            "must be finite, got nan from node a to node b",
+        ),
+        (
+            _graph(("a", "b", 1.0), ("b", "a", math.inf)),
+            "must be finite, got inf from node b to node a",
+        ),
+        (
+            _graph(("a", "b", "heavy"), ("b", "a", 1.0)),
+            "edge weights must be numbers .*mend attribute 'weight'",
+        ),
     ],
 )
 def test_bad_graphs(graph: nx.MultiDiGraph, message: str) -> None:
@@ -402,7 +478,9 @@ def test_bad_graphs(graph: nx.MultiDiGraph, message: str) -> None:
 
 
 def test_a_reducible_chain_has_no_stationary_distribution_but_everything_else() -> None:
-    task = MarkovGraphTask.from_matrix([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]], ["left", "right", "top"])
+    task = MarkovGraphTask.from_matrix(
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]], ["left", "right", "top"]
+    )
     message = "no unique stationary distribution: nodes left and right lie in different closed classes; connect them"
     generator = np.random.default_rng(0)
     for ask in (
@@ -423,14 +501,31 @@ def test_bad_requests() -> None:
     task = MarkovGraphTask.from_matrix([[0.0, 1.0], [1.0, 0.0]])
     generator = np.random.default_rng(0)
     for call, message in (
-        (lambda: task.row_weights("even"), "unknown row weighting 'even': choose uniform or stationary"),
-        (lambda: task.sample_transitions(0, generator), "number of transitions must be at least 1, got 0: ask"),
-        (lambda: task.sample_prompts(-1, 3, generator), "number of prompts must be at least 1, got -1: ask"),
-        (lambda: task.sample_prompts(3, 0, generator), "at least 1 token, got length 0: choose length >= 1"),
-        (lambda: task.prompt_acceptance(0), "at least 1 token, got length 0: choose length >= 1"),
-        (lambda: task.sample_prompts(3, 1, generator), "no prompt of length 1 can hold a neighbour of its last token"),
         (
-            lambda: task.bayes_predictive(Prompts(np.array([[0, 1], [1, 1]]), np.zeros(2, dtype=int))),
+            lambda: task.row_weights("even"),
+            "unknown row weighting 'even': choose uniform or stationary",
+        ),
+        (
+            lambda: task.sample_transitions(0, generator),
+            "number of transitions must be at least 1, got 0: ask",
+        ),
+        (
+            lambda: task.sample_prompts(-1, 3, generator),
+            "number of prompts must be at least 1, got -1: ask",
+        ),
+        (
+            lambda: task.sample_prompts(3, 0, generator),
+            "at least 1 token, got length 0: choose length >= 1",
+        ),
+        (lambda: task.prompt_acceptance(0), "at least 1 token, got length 0: choose length >= 1"),
+        (
+            lambda: task.sample_prompts(3, 1, generator),
+            "no prompt of length 1 can hold a neighbour of its last token",
+        ),
+        (
+            lambda: task.bayes_predictive(
+                Prompts(np.array([[0, 1], [1, 1]]), np.zeros(2, dtype=int))
+            ),
             "prompt 1 holds no neighbour of its last token, so nothing can follow it: draw prompts",
         ),
     ):

@@ -1,4 +1,6 @@
-"""Noisy retrieval: the posterior against densities, quadrature and Monte Carlo; the sampler's law and streams."""
+"""Noisy retrieval: the posterior against densities, quadrature and Monte Carlo; the sampler's law
+and streams.
+"""
 
 import math
 from dataclasses import astuple
@@ -26,7 +28,9 @@ def test_posterior_is_the_normalised_product_of_prior_and_densities(seed: int) -
         ]
     )
     assert 0.05 < (density / density.sum(1, keepdims=True)).max(1).min() < 0.9
-    np.testing.assert_allclose(task.posterior(batch), density / density.sum(1, keepdims=True), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        task.posterior(batch), density / density.sum(1, keepdims=True), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_log_posterior_is_finite_where_the_posterior_underflows() -> None:
@@ -48,14 +52,17 @@ def test_sampler_law() -> None:
     residual = batch.query - batch.keys[np.arange(len(batch.target)), batch.target]
     for s in levels:
         assert stats.kstest(residual[batch.noise == s].ravel() / s, "norm").pvalue > 1e-3
-    # A uniform direction on the sphere of R^3 has uniform coordinates (Archimedes); keys are independent.
+    # A uniform direction on the sphere of R^3 has uniform coordinates (Archimedes); keys are
+    # independent.
     assert stats.kstest(batch.keys[:, 1, 2], "uniform", (-1, 2)).pvalue > 1e-3
     cosine = (batch.keys[:, 0] * batch.keys[:, 1]).sum(-1)
     assert stats.kstest(cosine, "uniform", (-1, 2)).pvalue > 1e-3
 
 
 def test_target_level_keys_and_noise_are_independent() -> None:
-    batch = NoisyRetrievalTask(dim=3, keys=4, noise_levels=(0.2, 0.7, 1.5)).sample(20_000, generator(6))
+    batch = NoisyRetrievalTask(dim=3, keys=4, noise_levels=(0.2, 0.7, 1.5)).sample(
+        20_000, generator(6)
+    )
     rows = np.arange(len(batch.target))
     noise = (batch.query - batch.keys[rows, batch.target]) / batch.noise[:, None]
     drawn = np.column_stack([batch.target, batch.noise, batch.keys.reshape(len(rows), -1), noise])
@@ -83,24 +90,34 @@ def test_stream_is_the_same_however_it_is_chunked() -> None:
     parts = [task.sample(n, stream) for n in (1, 19, 30)]
     other = task.sample(50, generator(4))
     for name in ("keys", "query", "noise", "target"):
-        np.testing.assert_array_equal(getattr(whole, name), np.concatenate([getattr(p, name) for p in parts]))
+        np.testing.assert_array_equal(
+            getattr(whole, name), np.concatenate([getattr(p, name) for p in parts])
+        )
         assert (getattr(whole, name) != getattr(other, name)).any()
 
 
 def test_bayes_risk_of_two_keys_on_a_line_against_quadrature() -> None:
-    """d = 1: keys are +-1, equal half of the time (entropy log 2); else log-odds 2 q / s^2 with q ~ N(1, s^2)."""
+    """d = 1: keys are +-1, equal half of the time (entropy log 2); else log-odds 2 q / s^2 with q ~
+    N(1, s^2).
+    """
     s = 0.9
     risk = NoisyRetrievalTask(dim=1, keys=2, noise_levels=(s,)).bayes_risk(s, 40_000, generator())
     apart, _ = integrate.quad(
         lambda q: np.logaddexp(0, -2 * q / s**2) * stats.norm.pdf(q, 1, s), 1 - 12 * s, 1 + 12 * s
     )
-    assert risk.cross_entropy == pytest.approx((math.log(2) + apart) / 2, abs=4 * risk.cross_entropy_error)
-    assert risk.accuracy == pytest.approx((0.5 + stats.norm.cdf(1 / s)) / 2, abs=4 * risk.accuracy_error)
+    assert risk.cross_entropy == pytest.approx(
+        (math.log(2) + apart) / 2, abs=4 * risk.cross_entropy_error
+    )
+    assert risk.accuracy == pytest.approx(
+        (0.5 + stats.norm.cdf(1 / s)) / 2, abs=4 * risk.accuracy_error
+    )
     assert 0 < risk.cross_entropy_error < 0.003
 
 
 def test_bayes_accuracy_of_two_keys_on_the_sphere_against_quadrature() -> None:
-    """d = 3: the cosine c is uniform, and Bayes is right with probability Phi(||k1 - k2|| / 2s) = Phi(sqrt((1 - c) / 2) / s)."""
+    """d = 3: the cosine c is uniform, and Bayes is right with probability Phi(||k1 - k2|| / 2s) =
+    Phi(sqrt((1 - c) / 2) / s).
+    """
     s = 0.5
     risk = NoisyRetrievalTask(dim=3, keys=2, noise_levels=(s,)).bayes_risk(s, 40_000, generator(1))
     exact, _ = integrate.quad(lambda c: stats.norm.cdf(math.sqrt((1 - c) / 2) / s) / 2, -1, 1)
@@ -126,7 +143,9 @@ def test_bayes_risk_agrees_with_sampled_targets() -> None:
 def test_blocks_do_not_change_the_risk(monkeypatch: pytest.MonkeyPatch) -> None:
     task = NoisyRetrievalTask(dim=3, keys=4)
     whole = task.bayes_risk(0.4, 20, generator(9))
-    monkeypatch.setattr(retrieval, "_BLOCK_BYTES", 8 * 7 * (4 + 1) * 3)  # blocks of 7, the last of 6
+    monkeypatch.setattr(
+        retrieval, "_BLOCK_BYTES", 8 * 7 * (4 + 1) * 3
+    )  # blocks of 7, the last of 6
     parts, after, same = task.bayes_risk(0.4, 20, used := generator(9)), used.random(), generator(9)
     assert astuple(parts) == pytest.approx(astuple(whole), rel=1e-12)
     task.sample(20, same)
@@ -152,7 +171,9 @@ def test_no_other_temperature_beats_the_posterior_and_the_best_common_one_is_bet
 
     def cross_entropy(tau: np.ndarray) -> float:
         logits = tau * dots
-        return float(-(p * (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))).sum(1).mean())
+        return float(
+            -(p * (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))).sum(1).mean()
+        )
 
     bayes = posterior_entropy(task.log_posterior(batch)).mean()
     assert cross_entropy(1 / batch.noise[:, None] ** 2) == pytest.approx(bayes)
@@ -167,7 +188,8 @@ def test_no_other_temperature_beats_the_posterior_and_the_best_common_one_is_bet
 def test_bad_input() -> None:
     for name in ("dim", "keys"):
         with pytest.raises(
-            ValueError, match=rf"{name} of a retrieval task must be at least 1, got 0: choose {name} >= 1"
+            ValueError,
+            match=rf"{name} of a retrieval task must be at least 1, got 0: choose {name} >= 1",
         ):
             NoisyRetrievalTask(**{name: 0})
     for level in (0.0, -0.1, math.nan, math.inf):

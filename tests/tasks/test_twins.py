@@ -14,7 +14,9 @@ ANGLES = st.one_of(st.floats(1e-6, math.pi / 2), st.sampled_from([1e-6, 1e-3, ma
 
 
 def sample(pairs: int, dim: int, angle: float, seed: int, **betas: float) -> TwinTokenTask:
-    return TwinTokenTask.sample(pairs=pairs, dim=dim, angle=angle, generator=np.random.default_rng(seed), **betas)
+    return TwinTokenTask.sample(
+        pairs=pairs, dim=dim, angle=angle, generator=np.random.default_rng(seed), **betas
+    )
 
 
 @given(PAIRS, SMALL, ANGLES, st.integers(0, 2**32))
@@ -23,7 +25,9 @@ def test_twins_are_unit_vectors_at_the_angle(pairs: int, dim: int, angle: float,
     assert task.embeddings.shape == (2 * pairs, dim)
     np.testing.assert_allclose(np.linalg.norm(task.embeddings, axis=1), 1, rtol=1e-12)
     apart = np.linalg.norm(task.embeddings[:pairs] - task.embeddings[pairs:], axis=1)
-    np.testing.assert_allclose(apart, 2 * math.sin(angle / 2), rtol=1e-8)  # the chord, exact for small angles too
+    np.testing.assert_allclose(
+        apart, 2 * math.sin(angle / 2), rtol=1e-8
+    )  # the chord, exact for small angles too
     assert task.angle == angle
 
 
@@ -38,7 +42,9 @@ def test_twins_rank_the_same_targets_with_their_own_sharpness(
     logits -= logits.mean(1, keepdims=True)
     np.testing.assert_allclose(logits[:pairs].std(1), general, rtol=1e-9)
     np.testing.assert_allclose(logits[pairs:].std(1), specific, rtol=1e-9)
-    np.testing.assert_allclose(logits[pairs:], logits[:pairs] * specific / general, atol=1e-9 * specific)
+    np.testing.assert_allclose(
+        logits[pairs:], logits[:pairs] * specific / general, atol=1e-9 * specific
+    )
 
 
 def test_extreme_sharpness_stays_finite() -> None:
@@ -48,8 +54,12 @@ def test_extreme_sharpness_stays_finite() -> None:
 
 
 @given(st.integers(3, 6), st.integers(2, 4), st.floats(0.05, 1.5), st.integers(0, 2**32))
-def test_base_rows_are_realisable_by_a_linear_query(pairs: int, dim: int, angle: float, seed: int) -> None:
-    """With more tokens than dimensions few logit rows are E a + c; those of the base tokens are, random ones are not."""
+def test_base_rows_are_realisable_by_a_linear_query(
+    pairs: int, dim: int, angle: float, seed: int
+) -> None:
+    """With more tokens than dimensions few logit rows are E a + c; those of the base tokens are,
+    random ones are not.
+    """
     task = sample(pairs, dim, angle, seed)
     basis = np.column_stack([task.embeddings, np.ones(2 * pairs)])
     assert basis.shape[0] > basis.shape[1]
@@ -98,6 +108,11 @@ def test_a_task_is_a_function_of_its_generator(pairs: int, dim: int, seed: int) 
     ],
 )
 def test_bad_input(changed: dict, message: str) -> None:
-    arguments = {"pairs": 2, "dim": 4, "angle": 0.1, "generator": np.random.default_rng(0)} | changed
+    arguments = {
+        "pairs": 2,
+        "dim": 4,
+        "angle": 0.1,
+        "generator": np.random.default_rng(0),
+    } | changed
     with pytest.raises(ValueError, match=message):
         TwinTokenTask.sample(**arguments)
