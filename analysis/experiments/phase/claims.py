@@ -1,5 +1,7 @@
 """The ledger lines of the phase experiment. Thresholds are fixed here, before any run."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -66,7 +68,7 @@ def _add_errors(lines: Lines, config: PhaseConfig, dataset: xr.Dataset, mechanis
     families = map(str, dataset["family"].values) if half in dims else []
     main = {"dim": half, "similarity": least, "step": middle}
     where = f"graphs, at d = K / 2 and similarity {least:g} after {middle} steps"
-    tests: list[tuple[Topic, str, str, dict[str, object], str | None]] = [
+    tests: list[tuple[Topic, str, str, dict[str, Any], str | None]] = [
         (WHERE, f"l1-{f}", f"on {f} {where}", main | {"family": f}, _PAPER) for f in families
     ]
     if full in dims:

@@ -3,6 +3,7 @@ family.
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -32,9 +33,10 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
     shown = [dataset.sel(measure=m, selective=name, map=of) for m, name, of in columns]
     largest = max(float(abs(cells["difference"]).max()) for cells in shown)
     norm = FuncNorm((_signed_root, _signed_square), -largest, largest)
+    images = []
     for j, (measure, mechanism, name) in enumerate(columns):
         for ax, step in zip(axes[:, j], dataset["step"].values, strict=True):
-            image = _draw_map(ax, shown[j].sel(step=step), norm)
+            images.append(_draw_map(ax, shown[j].sel(step=step), norm))
         title = f"{name}\n{mechanism}, {_LABEL[measure]}"
         axes[0, j].set_title(title, fontweight="bold" if j < summaries else "normal", fontsize=8.5)
     for ax in axes[-1]:
@@ -46,7 +48,7 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
         ax.set_yticks(range(len(places)), places, fontsize=8)
         ax.set_ylabel(f"step {step}\nsimilarity")
     label = "mechanism - vanilla (L1 error; cross-entropy: nats)"
-    figure.colorbar(image, ax=axes, label=label, pad=0.01, aspect=40, fraction=0.02)
+    figure.colorbar(images[-1], ax=axes, label=label, pad=0.01, aspect=40, fraction=0.02)
     white = partial(Patch, facecolor="white")
     handles = [
         white(edgecolor="#777777", hatch="////", label="no significant difference"),
@@ -83,15 +85,17 @@ def _draw_map(ax: Axes, cells: xr.Dataset, norm: FuncNorm) -> AxesImage:
         value, cmap="RdBu_r", norm=norm, aspect="auto", origin="lower", interpolation="nearest"
     )
     # Hundreds of small artists within their axes, which the layout need not measure.
-    inside = {"in_layout": False}
+    largest = norm.vmax
+    assert largest is not None  # the norm of all maps has limits
+    inside: dict[str, Any] = {"in_layout": False}
     for (i, j), x in np.ndenumerate(value):
         if not significant[i, j]:
-            mark = {"hatch": "////", "edgecolor": "#999999", "linewidth": 0}
+            mark: dict[str, Any] = {"hatch": "////", "edgecolor": "#999999", "linewidth": 0}
             ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, **mark, **inside))
         elif x > 0:
             mark = {"edgecolor": "black", "linewidth": 1.8}
             ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, **mark, **inside))
-        dark = significant[i, j] and abs(x) > 0.36 * norm.vmax  # 0.6 of the colour scale
+        dark = significant[i, j] and abs(x) > 0.36 * largest  # 0.6 of the colour scale
         colour = "white" if dark else "black"
         box = None if significant[i, j] else {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         text = f"{x:+.2f}".replace("0.", ".", 1)

@@ -3,7 +3,7 @@ the tests of its cells.
 """
 
 from collections.abc import Callable
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -242,7 +242,8 @@ def _shares(dataset: xr.Dataset) -> xr.DataArray:
         high = 1 - (by_family["certain"] & ~sign).mean(over)
         # With few significant cells in all, one that stands family-wise may miss the false
         # discovery rate.
-        shares.append(xr.concat([value, np.minimum(low, value), high], dim="estimate"))
+        least = cast(xr.DataArray, np.minimum(low, value))  # numpy does not say that labels stay
+        shares.append(xr.concat([value, least, high], dim="estimate"))
     share = xr.concat(shares, dim="direction")
     share = share.transpose("measure", "selective", "direction", "estimate")
     about = (
