@@ -292,7 +292,6 @@ def test_the_shell_takes_a_mechanism_from_a_file(tmp_path, monkeypatch, capsys):
     assert first.attrs["inputs"] != second.attrs["inputs"]
 
 
-
 BROKEN = """
 from dataclasses import dataclass
 from ssa_theory import Mechanism
