@@ -102,7 +102,7 @@ print(f"Bayes risk {task.bayes_risk():.4f} nats; from samples {risk.mean():.4f} 
 
 # %% [markdown]
 # ## The problem: the task made trainable
-# A voter is a token, its kind one-hot beside its vote. The query is a learned constant, the log-odds
+# A voter is a token: its kind one-hot, and its vote. The query is a learned constant, the log-odds
 # one coordinate of the output: `sum_j p_j tau_j (a_kind + b vote)`, at the start the majority vote.
 # A `Problem` says the form of its layers and which task a seed names; its `Block` holds the data
 # and has the loss, here exact, and the evaluation. Tensors carry the models on their last axis.
