@@ -189,14 +189,14 @@ def importance_estimates(
         ] * generator.standard_normal((len(x), draws, dim))
 
         def estimate(y: np.ndarray) -> np.ndarray:
-            distance = _square_distance(y, centre) / variance[:, None]
+            distance = _square_distance(y, centre) / variance[:, None]  # noqa: B023
             log_q = logsumexp(
                 log_softmax(log_share, axis=1)[:, None]  # noqa: B023 (used in the loop only)
                 - dim / 2 * np.log(variance)[:, None]  # noqa: B023
                 - distance / 2,
                 axis=-1,
             )
-            weight = softmax(_log_posterior(law, x, y) - log_q, axis=1)
+            weight = softmax(_log_posterior(law, x, y) - log_q, axis=1)  # noqa: B023
             return np.einsum("sn,snd->sd", weight, y)
 
         upper[part] = estimate(y)
