@@ -181,6 +181,7 @@ def _draw_norms(ax: Axes, dataset: xr.Dataset, config: GraphConfig) -> None:
             body.set(facecolor=color, alpha=0.25, edgecolor=color)
         band = dataset["weight_norm_band"].sel(mechanism=[name])
         draw_points(ax, np.array([place]), band, name)
-    ax.set_xticks(range(len(mechanisms)), mechanisms, rotation=20 if len(mechanisms) > 3 else 0)
+    turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(range(len(mechanisms)), mechanisms, **turned if len(mechanisms) > 3 else {})
     ax.set(ylabel="spectral norm of W", title=f"norm after {config.steps} steps")
     ax.set_ylim(bottom=0)
