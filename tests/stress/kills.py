@@ -50,9 +50,9 @@ from analysis.cli import main as ssa_theory
 from analysis.store.results import load
 
 COMMANDS = {
-    "graph": "graph --seeds 6 --steps 30 --control-steps 30 --variants vanilla ssa --block-seeds 2",
+    "graph": "graph --seeds 6 --steps 30 --control-steps 30 --mechanisms vanilla ssa --block-seeds 2",
     "phase": (
-        "phase --preset smoke --seeds 6 --steps 30 60 --families ring small-world --variants"
+        "phase --preset smoke --seeds 6 --steps 30 60 --families graded small-world --mechanisms"
         " vanilla ssa --block-seeds 2"
     ),
     "retrieval": "retrieval --preset smoke --seeds 12 --block-seeds 2",
@@ -61,7 +61,7 @@ COMMANDS = {
         "retrieval length --seeds 6 --steps 30 --cooldown-steps 10 --held-out 8 --block-seeds 2"
     ),
     "graph, workers": (
-        "graph --seeds 6 --steps 30 --control-steps 30 --variants vanilla ssa --block-seeds 2"
+        "graph --seeds 6 --steps 30 --control-steps 30 --mechanisms vanilla ssa --block-seeds 2"
         " --workers 2"
     ),
     "retrieval, workers": "retrieval --preset smoke --seeds 12 --block-seeds 2 --workers 2",
