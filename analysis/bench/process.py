@@ -18,12 +18,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeVar
 
 import torch
 
 from analysis.bench.peers import COMPILED, CONTENDERS
 from analysis.bench.workloads import Workload, WorkloadName, workload
+
+Pipe = TypeVar("Pipe")
 
 COMPARED = 256  # models of each contender whose losses are compared
 _MM_SIZES = (128, 192, 256, 384)  # matrices within the caches of one core
@@ -124,7 +126,7 @@ class Child:
         return {"missing": " ".join([f"its process ended with code {code}", *last])[:160]}
 
 
-def _pipe(stream: IO[str] | None) -> IO[str]:
+def _pipe(stream: Pipe | None) -> Pipe:
     """A stream of a process that was started with pipes."""
     assert stream is not None
     return stream

@@ -1,5 +1,6 @@
 """What the README shows is what happens: its Python runs, and its commands are understood."""
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -31,8 +32,11 @@ COMMANDS = list(commands())
 @pytest.fixture
 def mine(tmp_path, monkeypatch) -> Path:
     """A folder with the mechanism of the example as the file that the command lines name."""
-    lines = PYTHON[0].splitlines()
-    text = [line for line in lines if re.match(r"from ssa_theory|MINE =", line)]
+    text = []
+    for node in ast.parse(PYTHON[0]).body:
+        line = ast.unparse(node)
+        if line.startswith(("from ssa_theory", "MINE =")):
+            text.append(line)
     (tmp_path / "mine.py").write_text("\n".join(text))
     monkeypatch.chdir(tmp_path)
     return tmp_path
