@@ -1,6 +1,4 @@
-"""Figure style and saving. A variant keeps its colour, line and marker in all figures; they differ
-in greyscale too.
-"""
+"""Figure style and saving. A mechanism looks the same in all figures: its look is in the registry."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,27 +20,6 @@ from ssa_theory.mechanism import known
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
-    {
-        "vanilla": {"color": "#222222", "linestyle": "-", "marker": "o"},
-        "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
-        "ssa-free": {"color": "#56b4e9", "linestyle": "-.", "marker": "^"},
-        "ssa-mlp": {"color": "#009e73", "linestyle": ":", "marker": "D"},
-        "ssa-degree": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
-    }
-)
-SCHEDULE_STYLE: Mapping[str, dict[str, object]] = MappingProxyType(
-    {
-        "constant": {"color": "#222222", "linestyle": "-", "marker": "o"},
-        "yarn": {"color": "#8c6d31", "linestyle": (0, (1, 1)), "marker": "P"},
-        "released": {"color": "#cc79a7", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
-        "ssa": {"color": "#d55e00", "linestyle": "--", "marker": "s"},
-        "ssmax": {"color": "#0072b2", "linestyle": "-.", "marker": "^"},
-        "asentmax": {"color": "#56b4e9", "linestyle": (0, (8, 2)), "marker": "X"},
-        "power": {"color": "#009e73", "linestyle": ":", "marker": "D"},
-    }
-)
-"""Likewise the position schedules, drawn by more than one experiment."""
 FORMATS: Mapping[str, dict[str, None]] = MappingProxyType(
     {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 )

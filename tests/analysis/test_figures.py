@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from analysis.draw.figures import STYLE, save_figure
+from analysis.draw.figures import save_figure, style
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
 
@@ -23,12 +23,10 @@ def test_the_same_result_gives_the_same_bytes(tmp_path, name):
         assert len(first) > 10_000
 
 
-def test_variants_differ_without_colour():
-    grey = {v: np.dot(to_rgb(s["color"]), (0.299, 0.587, 0.114)) for v, s in STYLE.items()}
-    assert (
-        len({s["marker"] for s in STYLE.values()})
-        == len({str(s["linestyle"]) for s in STYLE.values()})
-        == len(STYLE)
-    )
-    shown = sorted(grey[v] for v in ("vanilla", "ssa", "ssa-free"))
+def test_mechanisms_that_are_drawn_together_differ_without_colour():
+    looks = {m: style(m) for m in ("vanilla", "ssa", "ssa-free", "ssa-mlp", "ssa-degree")}
+    for mark in ("marker", "linestyle"):
+        assert len({str(look[mark]) for look in looks.values()}) == len(looks)
+    grey = {m: np.dot(to_rgb(s["color"]), (0.299, 0.587, 0.114)) for m, s in looks.items()}
+    shown = sorted(grey[m] for m in ("vanilla", "ssa", "ssa-free"))
     assert min(np.diff(shown)) > 0.12

@@ -1,4 +1,4 @@
-"""Closed-form theory, design section 4, items 1 to 3: temperature, norm lower bound, minimal norm."""
+"""Closed-form theory: temperature, norm lower bound, minimal norm."""
 
 import itertools
 import math
