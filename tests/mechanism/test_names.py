@@ -15,7 +15,6 @@ OTHERS = {("tasks/denoising_risk.py", "threshold")}
 """Names of other things: an estimator."""
 STILL_WRITTEN = {
     "analysis/bench/workloads.py",
-    "analysis/draw/figures.py",
     "analysis/experiments/ablation/train.py",
     "analysis/experiments/denoise/train.py",
     "analysis/experiments/dilution/config.py",
