@@ -19,6 +19,7 @@ from ssa_theory.mechanism.parts import (
     Parameters,
     Role,
     View,
+    beside,
     matmul,
     normal,
     own,
@@ -160,7 +161,7 @@ class Layer:
         scale = parameters["log_scale"].exp() if self._learns_scale else None
         factors = [f for f in (scale, *taus) if f is not None]
         tau = math.prod(factors[1:], start=factors[0])
-        return tau.unsqueeze(1) if tau.ndim > 1 else tau
+        return beside(tau)
 
     def rows(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """p, over the keys."""

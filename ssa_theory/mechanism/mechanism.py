@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssa_theory.mechanism.gates import Gate
 from ssa_theory.mechanism.normalizers import Normalizer, Softmax
-from ssa_theory.mechanism.parts import Form, Misfit, Parameters, Part, Role, Shape, own
+from ssa_theory.mechanism.parts import Form, Misfit, Parameters, Part, Role, Shape, beside, own
 from ssa_theory.mechanism.score_maps import Bilinear, ScoreMap
 from ssa_theory.mechanism.scores import Score
 from ssa_theory.mechanism.temperature import Temperature
@@ -159,7 +159,7 @@ class Mechanism:
         if self.shift is not None:
             shift = parameters["shift.offset"]
             if tau_query is not None:
-                shift = shift * (tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query)
+                shift = shift * beside(tau_query)
             z = z + (shift if tau_key is None else shift * tau_key)
         return z if bias is None else z + bias
 

@@ -138,6 +138,11 @@ def project(
     return matmul(x.flatten(0, -3), weight).unflatten(0, x.shape[:-2])
 
 
+def beside(tau: Tensor) -> Tensor:
+    """tau (token, member) with an axis beside the tokens; of all alike (member,) as it is."""
+    return tau.unsqueeze(1) if tau.ndim > 1 else tau
+
+
 def own(parameters: Parameters, part: str) -> Parameters:
     """The parameters of one part by their short names: `query.alpha` of `query` is `alpha`."""
     prefix = f"{part}."

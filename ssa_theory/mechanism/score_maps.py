@@ -21,6 +21,7 @@ from ssa_theory.mechanism.parts import (
     Part,
     Role,
     Shape,
+    beside,
     matmul,
 )
 
@@ -70,13 +71,13 @@ class Bilinear(ScoreMap):
         if query.ndim == 2:
             scores = (keys * query).sum(-2)
             if tau_query is not None:
-                scores = scores * (tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query)
+                scores = scores * beside(tau_query)
             return scores if tau_key is None else scores * tau_key
         # Vectors are scaled where they are fewer than the scores.
         if tau_query is not None:
-            query = query * (tau_query.unsqueeze(1) if tau_query.ndim > 1 else tau_query)
+            query = query * beside(tau_query)
         if keys.ndim == 3 and tau_key is not None and tau_key.ndim < 3:
-            keys = keys * (tau_key.unsqueeze(1) if tau_key.ndim > 1 else tau_key)
+            keys = keys * beside(tau_key)
             tau_key = None
         if keys.ndim == 3:
             scores = matmul(query, keys.transpose(0, 1))
