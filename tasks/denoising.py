@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import logsumexp, ndtr, ndtri, xlogy
+from scipy.special import logsumexp, ndtri, xlogy
 
 from tasks.denoising_risk import (
     Law,
@@ -16,6 +16,7 @@ from tasks.denoising_risk import (
     importance_estimates,
     relevance_given_norm,
 )
+from tasks.sampling import MonteCarlo, check_count, monte_carlo, uniform_choice
 
 Prior = Literal["gaussian", "cross-polytope"]
 LONGEST_EXACT = 14
@@ -42,14 +43,6 @@ class Posterior:
 
     mean: Float[np.ndarray, "sample dim"]
     variance: Float[np.ndarray, " sample"]
-
-
-@dataclass(frozen=True)
-class MonteCarlo:
-    """A mean over independent samples with its standard error."""
-
-    value: float
-    error: float
 
 
 @dataclass(frozen=True)
@@ -119,19 +112,13 @@ class DenoisingTask:
 
         Raises ValueError for count < 1.
         """
-        if count < 1:
-            raise ValueError(
-                f"the number of samples must be at least 1, got {count}: ask for one or more"
-            )
+        check_count(count, "samples")
         drawn = self.dim if self.prior == "gaussian" else 1
         normal = generator.standard_normal((count, drawn + self.length * (1 + self.dim)))
         if self.prior == "gaussian":
             target = self.prior_scale * normal[:, :drawn]
         else:  # Phi(normal) is uniform, and names the atom
-            atom = np.minimum(
-                (2 * self.dim * ndtr(normal[:, 0])).astype(np.int64), 2 * self.dim - 1
-            )
-            target = self._atoms()[atom]
+            target = self._atoms()[uniform_choice(normal[:, 0], 2 * self.dim)]
         relevant = normal[:, drawn : drawn + self.length] < ndtri(self.relevance)
         noise = normal[:, drawn + self.length :].reshape(count, self.length, self.dim)
         signal = target[:, None] + self.signal_noise * noise
@@ -265,7 +252,7 @@ class DenoisingTask:
         """The Bayes risk E Var(y | X) by Monte Carlo over `count` inputs, each with its exact
         posterior variance.
         """
-        return _monte_carlo(self.bayes_posterior(self.sample(count, generator).tokens).variance)
+        return monte_carlo(self.bayes_posterior(self.sample(count, generator).tokens).variance)
 
     def bayes_bracket(
         self, count: int, generator: np.random.Generator, draws: int = 128
@@ -292,7 +279,7 @@ class DenoisingTask:
                 )
         data = self.sample(count, generator)
         ends = importance_estimates(self.law, data.tokens, data.target, draws, generator)
-        lower, upper = (_monte_carlo(((h - data.target) ** 2).mean(1)) for h in ends)
+        lower, upper = (monte_carlo(((h - data.target) ** 2).mean(1)) for h in ends)
         return BayesBracket(lower, upper)
 
     def relevance_given_norm(
@@ -349,8 +336,3 @@ class DenoisingTask:
         weight = np.exp(log_weight - logsumexp(log_weight, axis=1, keepdims=True))
         mean = weight @ self._atoms()
         return Posterior(mean, np.maximum(self.prior_scale**2 - (mean**2).mean(1), 0.0))
-
-
-def _monte_carlo(values: np.ndarray) -> MonteCarlo:
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.inf
-    return MonteCarlo(float(values.mean()), error)

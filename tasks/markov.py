@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import entr
 
 from tasks.families import bigram_matrix
+from tasks.sampling import check_count, invert
 
 RowWeights = Literal["uniform", "stationary"]
 
@@ -223,10 +224,10 @@ class MarkovGraphTask:
         """Independent transitions (i, j): i from the row weights, j from P*_i. Uses two uniforms
         each.
         """
-        _check_count(count, "transitions")
+        check_count(count, "transitions")
         uniform = generator.random((count, 2))
-        current = _invert(np.cumsum(self.row_weights(weighting)), uniform[:, 0])
-        return current, _invert(np.cumsum(self.transition_matrix, 1)[current], uniform[:, 1])
+        current = invert(np.cumsum(self.row_weights(weighting)), uniform[:, 0])
+        return current, invert(np.cumsum(self.transition_matrix, 1)[current], uniform[:, 1])
 
     def prompt_acceptance(self, length: int, weighting: RowWeights = "uniform") -> float:
         """The probability that independent tokens make a valid prompt, one that holds a neighbour
@@ -250,7 +251,7 @@ class MarkovGraphTask:
 
         Raises ValueError for count < 1, length < 1, or where no valid prompt exists.
         """
-        _check_count(count, "prompts")
+        check_count(count, "prompts")
         weights = self.row_weights(weighting)
         accept, neighbour_mass = self._acceptance(length, weighting)
         if not (weights * accept).sum() > 0:
@@ -259,7 +260,7 @@ class MarkovGraphTask:
                 " prompts"
             )
         uniform = generator.random((count, length + 2))
-        query = _invert(np.cumsum(weights * accept), uniform[:, 0])
+        query = invert(np.cumsum(weights * accept), uniform[:, 0])
         neighbours = self.transition_matrix[query] > 0
         looped = neighbours[
             np.arange(count), query
@@ -278,9 +279,9 @@ class MarkovGraphTask:
         for place in range(1, length):
             not_after = np.where((first == place)[:, None], inside, outside)
             place_law = np.where((place > first)[:, None], everything, not_after)
-            tokens[:, place - 1] = _invert(place_law, uniform[:, place + 1])
+            tokens[:, place - 1] = invert(place_law, uniform[:, place + 1])
         prompts = Prompts(tokens, np.zeros(count, dtype=np.int64))
-        target = _invert(np.cumsum(self.bayes_predictive(prompts), 1), uniform[:, -1])
+        target = invert(np.cumsum(self.bayes_predictive(prompts), 1), uniform[:, -1])
         return Prompts(tokens, target)
 
     def _acceptance(
@@ -294,21 +295,6 @@ class MarkovGraphTask:
         neighbours = self.transition_matrix > 0
         mass = np.minimum(neighbours @ self.row_weights(weighting), 1.0)
         return np.where(np.diag(neighbours), 1.0, 1 - (1 - mass) ** (length - 1)), mass
-
-
-def _invert(cumulative: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """The index whose step of an unnormalised cumulative law covers each uniform; never one of zero
-    weight.
-    """
-    level = uniform[:, None] * cumulative[..., -1:]
-    return (cumulative <= level).sum(-1)
-
-
-def _check_count(count: int, what: str) -> None:
-    if count < 1:
-        raise ValueError(
-            f"the number of {what} must be at least 1, got {count}: ask for one or more"
-        )
 
 
 def _check_weights(weights: np.ndarray, labels: Sequence[str]) -> None:

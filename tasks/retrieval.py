@@ -8,7 +8,9 @@ from typing import cast
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import OptimizeResult, minimize_scalar
-from scipy.special import log_softmax, ndtr
+from scipy.special import log_softmax
+
+from tasks.sampling import check_count, uniform_choice
 
 _BLOCK_BYTES = 2**26  # of keys drawn at once by the Monte Carlo of `bayes_risk`
 
@@ -93,16 +95,13 @@ class NoisyRetrievalTask:
 
         Raises ValueError for count < 1.
         """
-        if count < 1:
-            raise ValueError(
-                f"the number of retrieval problems must be at least 1, got {count}: ask for one or more"
-            )
+        check_count(count, "retrieval problems")
         normal = generator.standard_normal((count, (self.keys + 1) * self.dim + 2))
         keys = normal[:, : self.keys * self.dim].reshape(count, self.keys, self.dim)
         keys = keys / np.sqrt(np.einsum("skd,skd->sk", keys, keys))[..., None]
         target, level = (
-            _choice(normal[:, -2], self.keys),
-            _choice(normal[:, -1], len(self.noise_levels)),
+            uniform_choice(normal[:, -2], self.keys),
+            uniform_choice(normal[:, -1], len(self.noise_levels)),
         )
         noise = np.array(self.noise_levels, dtype=np.float64)[level]
         query = (
@@ -171,8 +170,3 @@ def posterior_entropy(
     """-sum_i p_i log p_i in nats, with 0 log 0 = 0."""
     p = np.exp(log_posterior)
     return -(p * np.where(p > 0, log_posterior, 0.0)).sum(1)
-
-
-def _choice(normal: np.ndarray, options: int) -> np.ndarray:
-    """Uniform over 0 .. options - 1 from standard normals: Phi(normal) is uniform on (0, 1)."""
-    return np.minimum((ndtr(normal) * options).astype(np.int64), options - 1)

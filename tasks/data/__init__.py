@@ -1,0 +1,1 @@
+"""Data that tasks read, with the code that makes it."""
