@@ -8,11 +8,14 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float
 
+from tasks.small_graphs import connected_graphs
+
 RandomFamily = Literal[
     "graded", "erdos-renyi", "barabasi-albert", "small-world", "stochastic-blocks"
 ]
+PaperFamily = Literal["paper"]
 RealFamily = Literal["karate-club", "les-miserables"]
-FAMILIES: tuple[str, ...] = get_args(RandomFamily) + get_args(RealFamily)
+FAMILIES: tuple[str, ...] = get_args(RandomFamily) + get_args(PaperFamily) + get_args(RealFamily)
 
 
 def graph_from_family(
@@ -30,12 +33,15 @@ def graph_from_family(
     - `barabasi-albert`: undirected, each new node brings mean_degree / 2 edges.
     - `small-world`: Watts-Strogatz with mean_degree neighbours, rewired with probability 0.3.
     - `stochastic-blocks`: undirected, two blocks, nine in ten expected edges within a block.
+    - `paper`: the graphs of arXiv 2411.12892, uniform over all connected simple graphs on 2 to 8
+      nodes (11,117 on 8), every node with a self-loop, so that a walk goes on uniformly from a node
+      to itself and its neighbours.
     - `karate-club`, `les-miserables`: networkx's real graphs with their weights.
 
     A node that a random family leaves without out-neighbours gets one uniformly random
     out-neighbour. Random families default to 8 nodes of mean degree 3 (rounded to an even number
     where the family asks for it) and need a generator; real graphs take neither nodes nor
-    mean_degree, graded no mean_degree.
+    mean_degree, graded and paper no mean_degree.
 
     Raises ValueError for an unknown family, an argument that the family does not take, or sizes out
     of range.
@@ -49,7 +55,7 @@ def graph_from_family(
         raise ValueError(
             f"the graph {family} has a fixed number of nodes, got nodes={nodes}: leave nodes out"
         )
-    if family in (*get_args(RealFamily), "graded") and mean_degree is not None:
+    if family in (*get_args(RealFamily), "graded", "paper") and mean_degree is not None:
         raise ValueError(
             f"the graph {family} has fixed degrees, got mean_degree={mean_degree}: leave it out"
         )
@@ -65,7 +71,7 @@ def graph_from_family(
     if family == "graded":
         return _graded(nodes)
     mean_degree = 3.0 if mean_degree is None else mean_degree
-    if not 0 < mean_degree <= nodes - 1:
+    if family != "paper" and not 0 < mean_degree <= nodes - 1:
         raise ValueError(
             f"mean_degree must lie in (0, nodes - 1] = (0, {nodes - 1}], got {mean_degree}: choose"
             " a value in that range"
@@ -74,6 +80,8 @@ def graph_from_family(
         raise ValueError(
             f"the family {family} is random and got no generator: pass a numpy Generator"
         )
+    if family == "paper":
+        return _paper(nodes, generator)
     if family == "erdos-renyi":
         graph = nx.gnp_random_graph(nodes, mean_degree / (nodes - 1), seed=generator, directed=True)
     elif family == "barabasi-albert":
@@ -96,6 +104,14 @@ def _graded(nodes: int) -> nx.DiGraph:
     return nx.DiGraph(
         (i, (i + step) % nodes) for i in range(nodes) for step in range(1, degrees[i] + 1)
     )
+
+
+def _paper(nodes: int, generator: np.random.Generator) -> nx.DiGraph:
+    graphs = connected_graphs(nodes)
+    drawn = graphs[generator.integers(len(graphs))] | np.eye(nodes, dtype=bool)
+    graph = nx.empty_graph(nodes, create_using=nx.DiGraph)
+    graph.add_edges_from(np.argwhere(drawn).tolist())
+    return graph
 
 
 def _two_blocks(nodes: int, mean_degree: float, generator: np.random.Generator) -> nx.Graph:

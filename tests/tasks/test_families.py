@@ -1,6 +1,7 @@
 """Graph families, graph files and the letters of texts."""
 
 import itertools
+import math
 import random
 import re
 from collections import Counter
@@ -126,6 +127,28 @@ def test_stochastic_blocks() -> None:
     assert inside / (inside + across) == pytest.approx(0.9, abs=0.03)
 
 
+@pytest.mark.parametrize("nodes", [2, 4, 8])
+def test_the_papers_family_draws_all_connected_graphs_alike(nodes: int) -> None:
+    generator, draws = np.random.default_rng(5), 600
+    counts = Counter()
+    for _ in range(draws):
+        graph = graph_from_family("paper", nodes, generator=generator)
+        assert list(graph) == list(range(nodes))
+        task = MarkovGraphTask.from_graph(graph)
+        assert edges(graph) == {(j, i) for i, j in edges(graph)}
+        assert nx.is_strongly_connected(graph)
+        np.testing.assert_allclose(task.transition_matrix.max(1), 1 / task.out_degree)
+        assert (np.diag(task.transition_matrix) > 0).all()
+        counts[frozenset(edges(graph))] += 1
+    classes = {2: 1, 4: 6, 8: 11117}[nodes]
+    if nodes == 8:  # repeats among draws with replacement: a birthday count
+        assert abs(draws - len(counts) - draws**2 / (2 * classes)) < 6 * math.sqrt(16)
+    else:
+        assert len(counts) == classes
+    if nodes == 4:
+        assert stats.chisquare(list(counts.values())).pvalue > FALSE_ALARM
+
+
 def test_real_graphs() -> None:
     karate = MarkovGraphTask.from_graph(graph_from_family("karate-club"))
     assert karate.nodes == 34
@@ -164,7 +187,7 @@ def test_random_families_are_functions_of_their_generator(family: str, seed: int
 def test_every_family_has_a_default() -> None:
     for family in FAMILIES:
         graph = graph_from_family(
-            family, generator=np.random.default_rng(0) if family in RANDOM else None
+            family, generator=np.random.default_rng(0) if family in (*RANDOM, "paper") else None
         )
         assert len(graph) == {"karate-club": 34, "les-miserables": 77}.get(family, 8)
 
@@ -184,6 +207,15 @@ def test_every_family_has_a_default() -> None:
         (
             {"family": "graded", "mean_degree": 2.0},
             "graded has fixed degrees, got mean_degree=2.0: leave it out",
+        ),
+        (
+            {"family": "paper", "mean_degree": 2.0},
+            "paper has fixed degrees, got mean_degree=2.0: leave it out",
+        ),
+        ({"family": "paper", "nodes": 3}, "paper is random and got no generator: pass a numpy"),
+        (
+            {"family": "paper", "nodes": 9, "generator": np.random.default_rng(0)},
+            "at hand for 1 to 8 nodes, got 9: choose one of these, or a random family",
         ),
         (
             {"family": "graded", "nodes": 1},
