@@ -1,5 +1,6 @@
 """Data-generating processes with their exact Bayes-optimal baselines."""
 
+from tasks.basis_denoising import BasisDenoisingTask
 from tasks.denoising import DenoisingTask
 from tasks.dilution import DilutionProbe
 from tasks.embeddings import unit_embeddings
@@ -12,6 +13,7 @@ from tasks.twins import TwinTokenTask
 
 __all__ = [
     "FAMILIES",
+    "BasisDenoisingTask",
     "DenoisingTask",
     "DilutionProbe",
     "GraphFacts",
