@@ -5,6 +5,14 @@ from tasks.denoising import DenoisingTask
 from tasks.dilution import DilutionProbe
 from tasks.embeddings import unit_embeddings
 from tasks.families import FAMILIES, graph_from_family, graph_from_file, text_from_file
+from tasks.imbalance import (
+    ConstantImbalance,
+    ImbalanceTask,
+    PowerImbalance,
+    TwoTokenSequences,
+    bernoulli_sequences,
+    tracking_sequence,
+)
 from tasks.kernel_regression import KernelRegressionTask
 from tasks.markov import MarkovGraphTask, Prompts
 from tasks.retrieval import NoisyRetrievalTask
@@ -14,19 +22,25 @@ from tasks.twins import TwinTokenTask
 __all__ = [
     "FAMILIES",
     "BasisDenoisingTask",
+    "ConstantImbalance",
     "DenoisingTask",
     "DilutionProbe",
     "GraphFacts",
+    "ImbalanceTask",
     "KernelRegressionTask",
     "MarkovGraphTask",
     "NoisyRetrievalTask",
+    "PowerImbalance",
     "Prompts",
     "TwinTokenTask",
+    "TwoTokenSequences",
     "adjacency_matrix",
+    "bernoulli_sequences",
     "connected_graphs",
     "graph_from_family",
     "graph_from_file",
     "neighbour_law",
     "text_from_file",
+    "tracking_sequence",
     "unit_embeddings",
 ]
