@@ -5,6 +5,7 @@ from tasks.denoising import DenoisingTask
 from tasks.dilution import DilutionProbe
 from tasks.embeddings import unit_embeddings
 from tasks.families import FAMILIES, graph_from_family, graph_from_file, text_from_file
+from tasks.hierarchy import HierarchyTask
 from tasks.imbalance import (
     ConstantImbalance,
     ImbalanceTask,
@@ -26,6 +27,7 @@ __all__ = [
     "DenoisingTask",
     "DilutionProbe",
     "GraphFacts",
+    "HierarchyTask",
     "ImbalanceTask",
     "KernelRegressionTask",
     "MarkovGraphTask",
