@@ -123,7 +123,7 @@ class BasisDenoisingTask:
     ) -> Float[np.ndarray, "sample dim"]:
         """The direction of the mean of the tokens that carry the signal.
 
-        It is told which these are, and yet is not optimal: it does not use that y is one of K
+        It knows which these are, and yet is not optimal: it does not use that y is one of K
         vectors. Raises ValueError for flags of another shape.
         """
         self._check_tokens(tokens)

@@ -90,6 +90,9 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "tasks.kernel_regression.KernelRegressionTask._factors: max(1, _BLOCK_BYT -> max(2, _BLOCK_BYT",
         "tasks.kernel_regression.KernelRegressionTask._factors: 8 * length ** -> 9 * length **",
         "tasks.kernel_regression.KernelRegressionTask._factors: length ** 2 -> length ** 3",
+        "tasks.data.make_connected._one_of_each: max(1, _BLOCK //  -> max(2, _BLOCK // ",
+        "tasks.basis_denoising.BasisDenoisingTask.risks: max(1, _BLOCK_BYT -> max(2, _BLOCK_BYT",
+        "tasks.basis_denoising.BasisDenoisingTask.risks: 8 * self.leng -> 9 * self.leng",
         "tasks.denoising_risk.importance_estimates: max(1, 2 ** 21 // -> max(2, 2 ** 21 //",
         "tasks.denoising_risk.importance_estimates: 2 ** 21 -> 3 ** 21",
         "tasks.denoising_risk.importance_estimates: 2 ** 21 -> 2 ** 22",
@@ -131,6 +134,12 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "tasks.denoising_risk.closed_form_risk: length + 1 -> length + 2",
         "tasks.retrieval.posterior_entropy: _posterior, 0.0) -> _posterior, 1.0)",
         "tasks.markov.MarkovGraphTask.stationary_distribution: node + 1 -> node + 2",
+        "tasks.hierarchy.HierarchyTask.below: elf.depth + 1 -> elf.depth + 2",
+        "tasks.small_graphs.GraphFacts.of: max(1, nodes * (n -> max(2, nodes * (n",
+    ),
+    "a positive factor, of which only the sign or the direction counts": (
+        "tasks.basis_denoising.unit: dims=True), 1.0, vectors) -> dims=True), 2.0, vectors)",
+        "tasks.small_graphs._check:  @ reached, 1) ->  @ reached, 2)",
     ),
     "a positive factor, which the last turn takes out": (
         "tasks.markov.MarkovGraphTask.stationary_distribution: node + 1 -> node + 2 (2)",
