@@ -5,7 +5,7 @@
 Every connected graph on n + 1 nodes has a node whose removal leaves it connected, so all of them
 arise where a node is joined, in every way, to each connected graph on n nodes. One graph of each
 isomorphism class is kept: the one whose graph6 bits are the smallest among all orders of its nodes
-that keep to an order of classes of nodes, which are told apart by numbers of walks. Lines are in
+that keep to an order of classes of nodes, which numbers of walks tell apart. Lines are in
 the order of nodes, edges and bits. Format: https://users.cecs.anu.edu.au/~bdm/data/formats.txt.
 """
 
