@@ -27,11 +27,11 @@ _COLUMNS = {
 def draw(config: NormsConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     rows = len(config.settings)
-    figure = new_figure(14.0, 1.2 + 5.9 * rows)
-    paper, ours = figure.subfigures(2, 1, height_ratios=(2.3, 3.6))
+    figure = new_figure(14.0, 1.2 + 6.4 * rows)
+    grid = figure.add_gridspec(2, height_ratios=(2.3, 4.1))
     letters = iter(ascii_lowercase)
-    _draw_as_the_paper(paper, config, dataset, letters)
-    _draw_ours(ours, config, dataset, letters)
+    _draw_as_the_paper(figure.add_subfigure(grid[0]), config, dataset, letters)
+    _draw_ours(figure.add_subfigure(grid[1]), config, dataset, letters)
     dims = ", ".join(f"{s.name} d = {s.problem.dim}" for s in config.settings)
     lost = int(dataset["unmatched"].sum())
     figure.suptitle(
@@ -51,7 +51,9 @@ def _draw_as_the_paper(
     figure: SubFigure, config: NormsConfig, dataset: xr.Dataset, letters: Iterator[str]
 ) -> None:
     """Effective weight and spikiness of the tokens of all models, with their means: a row a setting."""
-    figure.suptitle("as the paper draws it, over the tokens of all models (smaller is spikier)")
+    figure.suptitle(
+        "as the paper draws it: over the tokens of all models, dashed lines at the means; smaller is spikier"
+    )
     axes = figure.subplots(len(config.settings), len(_PAPER) * len(COMPARISONS), squeeze=False)
     for setting, row in zip(config.settings, axes, strict=True):
         whole, panels = dataset.sel(setting=setting.name), iter(row)
@@ -76,10 +78,12 @@ def _draw_as_the_paper(
 def _draw_ours(
     figure: SubFigure, config: NormsConfig, dataset: xr.Dataset, letters: Iterator[str]
 ) -> None:
-    """What the effective weight is made of, whether rows are as spiky as their targets, and the norm
+    """Norms of W and of tokens, the support of rows against that of their targets, and the norm of W
     on the way: two rows a setting.
     """
-    figure.suptitle("what it is made of, and how spiky the targets are")
+    figure.suptitle(
+        "beside it: what the effective weight is made of, and how spiky the targets are"
+    )
     settings = config.settings
     grid = figure.add_gridspec(2 * len(settings), len(_COLUMNS) + 2)
     for i, setting in enumerate(settings):
@@ -93,8 +97,8 @@ def _draw_ours(
                 ax.set_title(f"({next(letters)}) {title}", loc="left")
                 ax.set(xlabel=label if j else "", ylabel="share of tokens")
             _draw_support(row[-1], at)
-            row[-1].set_title(f"({next(letters)}) spikiness", loc="left")
-            row[-1].set_xlabel("effective support, target row" if j else "")
+            row[-1].set_title(f"({next(letters)}) effective support", loc="left")
+            row[-1].set_xlabel("of the target row (tokens)" if j else "")
             when = _when(comparison, setting.steps)
             row[0].set_ylabel(f"{setting.name}, {when}\nshare of models")
         ax = figure.add_subplot(grid[2 * i : 2 * i + 2, -1])
@@ -110,7 +114,7 @@ def _draw_support(ax: Axes, at: xr.Dataset) -> None:
     ends = [np.nanmin(x), np.nanmax(x)]
     ax.plot(ends, ends, color="#999999", linewidth=1, label="learned = target")
     draw_each(draw_points, ax, x, band, markeredgewidth=0.5)
-    ax.set(xscale="log", yscale="log", ylabel="learned row")
+    ax.set(xscale="log", yscale="log", ylabel="of the learned row")
     label_log(ax.xaxis, ax.yaxis)
 
 

@@ -77,13 +77,15 @@ _ABOUT = {
 def seeds_per_block(config: NormsConfig) -> int:
     """By the memory of one seed in the largest setting, its recorded measures included."""
     models, settings = len(config.mechanisms), config.settings
+    held = 16 * models * len(ANATOMY)  # of a token at a recorded step: kept, then stacked
     sizes = [
         s.problem.bytes_per_seed(config.training(s, config.learning_rate))
-        + 16 * models * len(_recorded(s.steps)) * len(ANATOMY) * s.problem.size  # held, then stacked
+        + held * len(_recorded(s.steps)) * s.problem.size
         for s in settings
     ]
     compared = len(COMPARISONS) * len(ANATOMY) * max(s.problem.size for s in settings)
-    check_result_fits(config.seeds * models * len(settings) * compared)
+    recorded = 2 * max(len(_recorded(s.steps)) for s in settings)
+    check_result_fits(config.seeds * models * len(settings) * (compared + recorded))
     return block_size(config, max(sizes))
 
 
