@@ -29,7 +29,7 @@ from IPython.display import SVG
 from matplotlib.figure import Figure
 
 from analysis.draw.figures import new_figure, style
-from analysis.problems.measures import effective_support, gini, hoyer, participation, zero_fraction
+from analysis.problems.measures import effective_support, gini, hoyer, spikiness, zero_fraction
 from ssa_theory import (
     SelfAttention,
     entropy,
@@ -59,9 +59,10 @@ def show(figure: Figure) -> SVG:
 # %% [markdown]
 # ## One row at many temperatures
 # Twelve Gaussian logits. Entropy is in nats; its exponential, the *effective support*, is the
-# number of keys that a uniform row of the same entropy would attend to, and the participation 1 /
-# sum of squares is another such number. Gini and Hoyer are 0 for the uniform row and rise towards
-# 1. All measures put the rows in the same order. The next section says why they must.
+# number of keys that a uniform row of the same entropy would attend to. The SSA paper's *spikiness*
+# 1 / (n times the sum of squares) is 1 for the uniform row and falls towards 1 / n, so smaller is
+# spikier. Gini and Hoyer are 0 for the uniform row and rise towards 1. All measures put the rows in
+# the same order. The next section says why they must.
 
 # %%
 logits = torch.from_numpy(np.random.default_rng(0).standard_normal(12))
@@ -70,7 +71,7 @@ rows = (taus[:, None] * logits).softmax(-1)
 measures = {
     "entropy": entropy(rows),
     "effective support": effective_support(rows),
-    "participation": participation(rows),
+    "spikiness": spikiness(rows),
     "largest weight": rows.amax(-1),
     "Gini": gini(rows),
     "Hoyer": hoyer(rows),
@@ -84,7 +85,7 @@ table.clip(lower=0)  # rounding leaves -2e-16 at tau = 0
 # A row *majorises* another if, for every k, its k largest weights sum to at least as much. The sum
 # of the k largest weights against k is the row's Lorenz curve, so a row majorises another exactly
 # where its curve is nowhere below. For tau' > tau >= 0 the row at tau' majorises the row at tau:
-# the curves are nested and never cross. Entropy, participation, largest weight, Gini and Hoyer are
+# the curves are nested and never cross. Entropy, spikiness, largest weight, Gini and Hoyer are
 # all monotone under majorisation, so along a temperature they cannot disagree.
 #
 # Between rows of *different* logits they can. The curves of p and q below cross: p has the larger

@@ -21,10 +21,12 @@ def log_bins(values: np.ndarray) -> np.ndarray:
 
 
 def draw_distributions(
-    ax: Axes, values: xr.DataArray, band: xr.DataArray, bins: np.ndarray
+    ax: Axes, values: xr.DataArray, band: xr.DataArray, bins: np.ndarray, log: bool = True
 ) -> None:
     """Outlines of the distributions of `values` (mechanism, ...), dashed lines at the means, and
     above them the means' intervals, of `band` (mechanism, estimate).
+
+    The outlines are labelled with the means, for a legend. log: whether the axis is logarithmic.
     """
     tallest = 0.0
     above: dict[str, Any] = {"transform": ax.get_xaxis_transform()}
@@ -35,12 +37,20 @@ def draw_distributions(
         tallest = max(tallest, share.max())
         look = style(name)
         color = look["color"]
-        ax.stairs(share, bins, color=color, linestyle=look["linestyle"], linewidth=1.3)
-        ax.stairs(share, bins, color=color, fill=True, alpha=0.12)
         mean, low, high = interval(band.sel(mechanism=name))
+        ax.stairs(
+            share,
+            bins,
+            color=color,
+            linestyle=look["linestyle"],
+            linewidth=1.3,
+            label=f"{name} {float(mean):.3g}",
+        )
         ax.axvline(float(mean), color=color, linestyle="--", linewidth=1)
         height = 0.97 - 0.08 * place
         ax.plot([low, high], [height, height], color=color, linewidth=1.5, **above)
         ax.plot(mean, height, look["marker"], color=color, markersize=4, **above)
-    ax.set(xscale="log", xlim=(bins[0], bins[-1]), ylim=(0, 1.4 * tallest or 1))
-    label_log(ax.xaxis)
+    ax.set(xlim=(bins[0], bins[-1]), ylim=(0, 1.4 * tallest or 1))
+    if log:
+        ax.set_xscale("log")
+        label_log(ax.xaxis)

@@ -9,6 +9,7 @@ from analysis.problems.measures import (
     gini,
     hoyer,
     singular_values,
+    spikiness,
     token_norm,
     zero_fraction,
 )
@@ -25,8 +26,18 @@ TOKEN_ANATOMY = {
     "token_norm": Measure(("node",), "||W^T e_i||, how far the query map stretches each token"),
     "inverse_temperature": Measure(("node",), "learned tau of each token"),
     "logit_scale": Measure(("node",), "tau_i ||W^T e_i||, the effective logit scale of each token"),
+    "effective_weight": Measure(
+        ("node",),
+        "tau_i ||W||_2, the paper's effective weight of each token: a bound on its logits, tokens "
+        "being of unit norm",
+    ),
     "effective_support": Measure(
         ("node",), "exp(entropy) of each learned row: its effective number of next tokens"
+    ),
+    "spikiness": Measure(
+        ("node",),
+        "1 / (K sum_j s_j^2) of each learned row, the paper's spikiness: 1 uniform, 1/K for one next "
+        "token, smaller is spikier",
     ),
     "row_max": Measure(("node",), "largest probability of each learned row"),
     "row_hoyer": Measure(
@@ -62,7 +73,9 @@ def anatomy(block: RowBlock, layer: Layer, parameters: Parameters) -> dict[str, 
         "token_norm": norm,
         "inverse_temperature": tau,
         "logit_scale": tau * norm,
+        "effective_weight": tau * values[0],
         "effective_support": effective_support(row, dim=1),
+        "spikiness": spikiness(row, dim=1),
         "row_max": row.amax(1),
         "row_hoyer": hoyer(row, dim=1),
         "row_gini": gini(row, dim=1),

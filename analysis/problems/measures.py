@@ -1,4 +1,4 @@
-"""Measures of attention rows (how spiky, how sparse) and of weights (how large). Design section 5.
+"""Measures of attention rows (how spiky, how sparse) and of weights (how large).
 
 *Spiky* (concentrated) and *sparse* (exact zeros) are different things here: a softmax row is never
 sparse. All measures run on the device of their input and reduce one axis, the last by default.
@@ -21,11 +21,14 @@ def effective_support(row: Tensor, dim: int = -1) -> Tensor:
     return entropy(row.movedim(dim, -1)).exp()
 
 
-def participation(row: Tensor, dim: int = -1) -> Tensor:
-    """1 / sum_j s_j^2: another effective number of keys, between 1 and n; heavier on the largest
-    weights.
+def spikiness(row: Tensor, dim: int = -1) -> Tensor:
+    """1 / (n sum_j s_j^2) of a row that sums to 1 (arXiv 2411.12892, figure 2): from 1/n for one key
+    to 1 for the uniform row, *smaller* is spikier.
+
+    Times n it is another effective number of keys, at most exp(H), as the largest weights count for
+    more.
     """
-    return 1 / (row**2).sum(dim)
+    return 1 / (row.shape[dim] * (row**2).sum(dim))
 
 
 def gini(row: Tensor, dim: int = -1) -> Tensor:
@@ -73,12 +76,6 @@ def singular_values(weight: Float[Tensor, "row column member"]) -> Float[Tensor,
     ||W||_2.
     """
     return torch.linalg.svdvals(weight.movedim(-1, 0)).movedim(0, -1)
-
-
-def stable_rank(weight: Float[Tensor, "row column member"]) -> Float[Tensor, " member"]:
-    """||W||_F^2 / ||W||_2^2: how many directions carry the norm."""
-    values = singular_values(weight)
-    return (values**2).sum(0) / values[0] ** 2
 
 
 def token_norm(

@@ -10,10 +10,9 @@ from analysis.problems.measures import (
     effective_support,
     gini,
     hoyer,
-    participation,
     row_l1,
     singular_values,
-    stable_rank,
+    spikiness,
     token_norm,
     zero_fraction,
 )
@@ -25,7 +24,7 @@ ROW = torch.tensor([0.5, 0.25, 0.25, 0.0], dtype=torch.float64)
     ("measure", "uniform", "one_key"),
     [
         (effective_support, 5.0, 1.0),
-        (participation, 5.0, 1.0),
+        (spikiness, 1.0, 0.2),
         (gini, 0.0, 0.8),
         (hoyer, 0.0, 1.0),
         (zero_fraction, 0.0, 0.8),
@@ -40,7 +39,7 @@ def test_extremes(measure, uniform, one_key):
 
 def test_values_by_hand():
     assert effective_support(ROW).item() == pytest.approx(2**1.5)
-    assert participation(ROW).item() == pytest.approx(1 / 0.375)
+    assert spikiness(ROW).item() == pytest.approx(1 / 1.5)
     assert zero_fraction(ROW).item() == 0.25
     assert hoyer(ROW).item() == pytest.approx(2 - 1 / 0.375**0.5)
 
@@ -53,7 +52,15 @@ def test_gini_is_the_mean_absolute_difference(values):
     assert gini(p).item() == pytest.approx(pairs.item(), abs=1e-12)
 
 
-@pytest.mark.parametrize("measure", [effective_support, participation, gini, hoyer, zero_fraction])
+@given(st.lists(st.floats(0.01, 10), min_size=2, max_size=12))
+def test_spikiness_is_one_over_one_plus_the_squared_coefficient_of_variation(values):
+    row = np.array(values) / np.sum(values)
+    p, n = torch.from_numpy(row), len(row)
+    assert spikiness(p).item() == pytest.approx(1 / (1 + (row.std() / row.mean()) ** 2))
+    assert 1 - 1e-12 < n * spikiness(p).item() < effective_support(p).item() + 1e-9
+
+
+@pytest.mark.parametrize("measure", [effective_support, spikiness, gini, hoyer, zero_fraction])
 def test_any_axis(measure):
     rows = torch.rand(
         3, 7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
@@ -68,8 +75,6 @@ def test_weights_against_numpy():
     for member in range(4):
         one = weight[..., member]
         assert singular_values(tensor)[0, member].item() == pytest.approx(np.linalg.norm(one, 2))
-        ratio = np.linalg.norm(one) ** 2 / np.linalg.norm(one, 2) ** 2
-        assert stable_rank(tensor)[member].item() == pytest.approx(ratio)
     embeddings = torch.from_numpy(np.random.default_rng(1).normal(size=(6, 3, 4)))
     expected = np.linalg.norm(weight[..., 2].T @ embeddings[1, :, 2].numpy())
     assert token_norm(tensor, embeddings)[1, 2].item() == pytest.approx(expected)

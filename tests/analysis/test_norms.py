@@ -3,6 +3,8 @@ known data.
 """
 
 import json
+from itertools import product
+from string import ascii_lowercase
 
 import numpy as np
 import pytest
@@ -14,8 +16,14 @@ from pydantic import ValidationError
 
 from analysis.experiments.base import silent
 from analysis.experiments.norms import NORMS
-from analysis.experiments.norms.train import NormsConfig, row_groups
+from analysis.experiments.norms.train import (
+    COMPARISONS,
+    NormsConfig,
+    row_groups,
+    seeds_per_block,
+)
 from analysis.problems import GraphProblem, Training, train_all
+from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.curves import common_loss, interpolate
 from analysis.run.runner import execute
 from ssa_theory.mechanism import mechanism
@@ -44,6 +52,8 @@ def test_variables_and_dimensions(result):
         "weight_nuclear_norm": model,
         "weight_stable_rank": model,
         "mean_token_norm": model,
+        "mean_effective_weight": model,
+        "mean_spikiness": model,
         "sharp_support": model,
         "token_norm": token,
         "logit_scale": token,
@@ -66,6 +76,58 @@ def test_variables_and_dimensions(result):
     assert not result["unmatched"].any()
 
 
+def test_every_measure_exists_at_every_comparison(result):
+    assert result["comparison"].values.tolist() == list(COMPARISONS)
+    for name in ANATOMY:
+        assert "comparison" in result[name].dims, name
+        for setting, nodes in (("graded", 8), ("letters", 27)):
+            values = result[name].sel(setting=setting)
+            values = values.isel({"node": slice(nodes)}, missing_dims="ignore")
+            assert values.notnull().all(), (name, setting)
+    for name in ("effective_weight", "spikiness"):
+        np.testing.assert_allclose(result[f"mean_{name}"], result[name].mean("node"))
+        apart = result[name].sel(comparison="steps") != result[name].sel(comparison="loss")
+        assert apart.where(result[name].notnull().all("comparison")).mean() > 0.95, name
+
+
+def test_every_claim_is_made_at_every_comparison(executed):
+    ids = [c.id for c in executed[2] if c.id != "norms-no-zeros"]
+    steps, loss = ({i for i in ids if f"-{comparison}-" in i} for comparison in COMPARISONS)
+    assert len(steps) + len(loss) == len(ids)
+    assert {i.replace("-steps-", "-loss-") for i in steps} == loss
+
+
+@pytest.mark.parametrize("name", SMOKE.mechanisms)
+def test_measures_at_equal_loss_are_those_of_a_model_stopped_there(result, name):
+    """Each model trained anew, for the whole numbers of steps around its own common-loss step."""
+    model = result.sel(setting="graded", comparison="loss", seed=1, mechanism=name)
+    before, share = divmod(float(model["common_loss_step"]), 1)
+    weight, tau, rows = 0.0, 0.0, 0.0
+    for steps, part in ((int(before), 1 - share), (int(before) + 1, share)):
+        training, device = Training(steps, 0.05), torch.device("cpu")
+        trained = train_all(GraphProblem(nodes=8), [mechanism(name)], [1], training, device)
+        trained = trained.isel(mechanism=0, seed=0)
+        weight += part * trained["weight_norm"].item()
+        tau += part * trained["inverse_temperature"].values
+        rows += part * trained["learned_transition_matrix"].values
+    model = model.isel(node=slice(8))
+    np.testing.assert_allclose(model["effective_weight"], tau * weight, rtol=0.03)
+    expected = [1 / (8 * sum(p * p for p in row)) for row in rows]
+    np.testing.assert_allclose(model["spikiness"], expected, rtol=0.03)
+
+
+def test_a_scale_moved_from_weights_to_temperature_changes_no_effective_measure():
+    problem, start = GraphProblem(nodes=8), [np.random.default_rng(s) for s in range(3)]
+    block = problem.block(range(3), Training(1, 0.05), torch.device("cpu"))
+    layer = problem.layer(mechanism("scaled"))
+    weight, offset = (layer.initial_parameters(start)[k] for k in ("weight", "query.offset"))
+    plain = anatomy(block, layer, {"weight": 20 * weight, "query.offset": offset})
+    moved = anatomy(block, layer, {"weight": 5 * weight, "query.offset": offset + np.log(4)})
+    for name in ("effective_weight", "logit_scale", "spikiness", "effective_support"):
+        torch.testing.assert_close(moved[name], plain[name])
+    torch.testing.assert_close(4 * moved["weight_norm"], plain["weight_norm"])
+
+
 def test_measures_agree_with_those_of_the_problem_at_equal_steps(result):
     """`train_all` trains the same models, and measures them by other code at other steps."""
     names = result["mechanism"].values.tolist()
@@ -81,6 +143,13 @@ def test_measures_agree_with_those_of_the_problem_at_equal_steps(result):
     ):
         np.testing.assert_allclose(graded[name], graph[name], rtol=1e-9, err_msg=name)
     learned = graph["learned_transition_matrix"]
+    for row, value in zip(
+        learned.values.reshape(-1, 8), graded["spikiness"].values.ravel(), strict=True
+    ):
+        assert value == pytest.approx(1 / (8 * sum(p * p for p in row)))
+    np.testing.assert_allclose(
+        graded["effective_weight"], graph["inverse_temperature"] * graph["weight_norm"]
+    )
     np.testing.assert_allclose(graded["row_max"], learned.max("next"))
     np.testing.assert_allclose(
         graded["logit_scale"], graph["token_norm"] * graph["inverse_temperature"]
@@ -109,6 +178,13 @@ def test_relations_between_measures(result):
     assert (
         result["token_norm"].max("node") <= result["weight_norm"] * (1 + 1e-9)
     ).all()  # embeddings have norm 1
+    assert (
+        result["logit_scale"].max("node") <= result["effective_weight"].max("node") * (1 + 1e-9)
+    ).all()
+    for setting, nodes in (("graded", 8), ("letters", 27)):
+        rows = result.sel(setting=setting).isel(node=slice(nodes))
+        assert (nodes * rows["spikiness"] <= rows["effective_support"] * (1 + 1e-9)).all()
+        assert (nodes * rows["spikiness"] * rows["row_max"] >= 1 - 1e-9).all()
     assert result["zero_share"].max() == 0
     group = result["row_group"].sel(setting="letters").values
     rows = result["effective_support"].sel(setting="letters").transpose(..., "node").values
@@ -208,7 +284,8 @@ def test_diverged_models_are_marked_and_leave_no_number():
 def _synthetic(ratios: np.ndarray) -> xr.Dataset:
     """Vanilla has 1 everywhere, ssa the given value of each seed."""
     both = np.stack([np.ones_like(ratios), ratios])
-    names = ("weight_norm", "mean_token_norm", "mean_logit_scale", "sharp_support", "blunt_support")
+    names = [f"mean_{n}" for n in ("token_norm", "logit_scale", "effective_weight", "spikiness")]
+    names += ["weight_norm", "sharp_support", "blunt_support"]
     dims = ("setting", "mechanism", "seed", "comparison")
     values = np.broadcast_to(both[None, :, :, None], (1, *both.shape, 2))
     data = dict.fromkeys(names, (dims, values))
@@ -225,15 +302,8 @@ def _synthetic(ratios: np.ndarray) -> xr.Dataset:
 def test_claims_of_known_data():
     spread = np.random.default_rng(0).normal(0, 0.05, 64)
     smaller = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(0.5 + spread))}
-    keys = (
-        "spectral-steps",
-        "spectral-loss",
-        "token-steps",
-        "token-loss",
-        "scale-loss",
-        "sharp-steps",
-        "sharp-loss",
-    )
+    measures = ("spectral", "token", "scale", "effective", "spikiness", "sharp")
+    keys = [f"{measure}-{comparison}" for measure in measures for comparison in ("steps", "loss")]
     assert set(smaller) == {
         f"norms-{k}-graded-ssa" for k in (*keys, "blunt-steps", "blunt-loss")
     } | {"norms-no-zeros"}
@@ -273,18 +343,52 @@ def test_an_exact_zero_would_refute_that_softmax_is_never_sparse():
 
 def test_the_figure_shows_means_distributions_and_the_diagonal(result):
     figure = NORMS.plot(result)
-    assert len(figure.axes) == 2 * (2 * 4 + 1)
-    means = {
-        round(float(line.get_xdata()[0]), 9)
-        for line in figure.axes[0].get_lines()
-        if line.get_linestyle() == "--"
-    }
-    stored = result["weight_norm"].sel(setting="graded", comparison="steps").mean("seed")
-    assert {round(float(m), 9) for m in stored} <= means
-    support = figure.axes[3]
+    assert len(figure.axes) == 2 * 4 + 2 * (2 * 4 + 1)
+    paper, ours = figure.axes[:8], figure.axes[8:]
+    shown = [
+        (ax, name, setting, comparison)
+        for (setting, name, comparison), ax in zip(
+            product(("graded", "letters"), ("effective_weight", "spikiness"), COMPARISONS),
+            paper,
+            strict=True,
+        )
+    ]
+    for ax, name, setting, comparison in [*shown, (ours[0], "weight_norm", "graded", "steps")]:
+        stored = result[name].sel(setting=setting, comparison=comparison)
+        stored = stored.mean([d for d in ("seed", "node") if d in stored.dims])
+        means = [x.get_xdata()[0] for x in ax.get_lines() if x.get_linestyle() == "--"]
+        assert set(np.round(stored.values, 9)) <= set(np.round(np.array(means, float), 9))
+        assert ax.get_xscale() == ("linear" if name == "spikiness" else "log")
+    for ax, name, setting, comparison in shown:
+        texts = [text.get_text() for text in ax.get_legend().get_texts()]
+        stored = result[name].sel(setting=setting, comparison=comparison).mean(["seed", "node"])
+        assert texts == [f"{m} {stored.sel(mechanism=m):.3g}" for m in stored["mechanism"].values]
+        for stairs in ax.patches:
+            assert stairs.get_data().values.sum() == pytest.approx(1)
+    titles = [ax.get_legend().get_title().get_text() for ax in paper]
+    titles += [ax.get_title(loc="left") for ax in ours]
+    assert [title[:3] for title in titles] == [f"({x})" for x in ascii_lowercase]
+    support = ours[3]
     assert "learned = target" in support.get_legend_handles_labels()[1]
-    assert figure.axes[0].get_ylabel().startswith("graded, after 60 steps")
+    assert ours[0].get_ylabel().startswith("graded, after 60 steps")
     assert support.get_xscale() == support.get_yscale() == "log"
+
+
+def test_blocks_are_sized_by_all_that_is_held():
+    """Histories of every mechanism are held at once, so that more of them mean fewer large seeds."""
+    fields = {"nodes": 512, "dim": 64, "letters_steps": 0, "seeds": 4096}
+    pair = NormsConfig(**fields, mechanisms=("vanilla", "ssa"))
+    assert seeds_per_block(NormsConfig(**fields)) < seeds_per_block(pair)
+
+
+@pytest.mark.parametrize("nodes", [8, 64])
+def test_what_a_result_holds_is_what_its_size_is_reckoned_from(monkeypatch, nodes):
+    sizes = []
+    monkeypatch.setattr("analysis.experiments.norms.train.check_result_fits", sizes.append)
+    config = NormsConfig(seeds=32, steps=9, nodes=nodes, letters_steps=0)
+    seeds_per_block(config)
+    numbers = NORMS.run(config, silent).nbytes / 8
+    assert 0.9 * numbers < sizes[0] < 1.5 * numbers
 
 
 @pytest.mark.parametrize(
@@ -313,7 +417,7 @@ def test_smoke_run_end_to_end(executed):
     folder, dataset, claims, trained = executed
     assert trained
     assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
-    assert len({c.id for c in claims}) == len(claims) == 2 * 2 * 9 + 1
+    assert len({c.id for c in claims}) == len(claims) == 2 * 3 * 14 + 1
     assert (folder / "norms" / "figure.svg").stat().st_size > 10_000
     assert NORMS.preset("paper").seeds >= 64 > NORMS.preset("smoke").seeds
     assert NORMS.preset("large").seeds > NORMS.preset("paper").seeds

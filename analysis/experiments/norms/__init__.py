@@ -7,14 +7,18 @@ NORMS = Experiment(
     name="norms",
     question="Is the norm distribution of W and of tokens smaller, and the attention spikier, "
     "with a query temperature?",
-    caption="Rows: the graded graph and the letters of English text, each after equal steps and at "
+    caption="The graded graph and the letters of English text, each after equal steps and at "
     "equal loss, where each model first reaches the loss at which the slowest model of its seed "
-    "has made nine tenths of its progress. Columns: distributions of the spectral norm of W over "
-    "models, and of the token norm ||W^T e_i|| and the effective logit scale tau_i ||W^T e_i|| "
-    "over the tokens of all models (extremes in the outer bins), dashed lines at the means, marks "
-    "above with their 95 % intervals over seeds; effective support exp(entropy) of each learned "
-    "row against that of its target, means with 95 % intervals; and the norm of W by the share of "
-    "the slowest model's progress. A softmax row is spiky, never sparse.",
+    "has made nine tenths of its progress. scaled is the control: vanilla with one learned scale, "
+    "the same for every token. Above, as figure 2 of the paper: distributions over the tokens of "
+    "all models of the effective weight tau_i ||W|| and of the spikiness 1 / (K sum s^2) of their "
+    "rows, smaller being spikier (the paper's means, of a language model: 0.39 for vanilla "
+    "attention, 0.26 for SSA). Below: distributions of the spectral norm of W over models, and of "
+    "the token norm ||W^T e_i|| and the effective logit scale tau_i ||W^T e_i|| over tokens; "
+    "effective support exp(entropy) of each learned row against that of its target, means with "
+    "95 % intervals; and the norm of W by the share of the slowest model's progress. Dashed lines "
+    "are means, marks above them have their 95 % intervals over seeds, outer bins hold the "
+    "extremes. A softmax row is spiky, never sparse.",
     config=train.NormsConfig,
     train=train.train,
     seeds_per_block=train.seeds_per_block,

@@ -11,13 +11,17 @@ from ssa_theory.mechanism import VANILLA
 NOT_SPIKIER = 0.95
 """ "No spikier": an effective support at least this share of vanilla's."""
 _AT = {"steps": "after equal steps", "loss": "at equal loss"}
-_SCALE = "smaller effective logit scale tau_i ||W^T e_i|| than vanilla"
+_SCALE = "smaller mean effective logit scale tau_i ||W^T e_i|| than vanilla"
+_EFFECTIVE = "smaller mean effective weight tau_i ||W|| than vanilla"
+_SPIKIER = "spikier rows than vanilla (smaller mean spikiness 1 / (K sum s^2))"
 _SHARP = "spikier rows than vanilla (smaller effective support) where the target is sharp"
 _BLUNT = "rows no spikier than vanilla's where the target is blunt"
 _COMPARED: tuple[tuple[Topic, str, str, str, Relation, float], ...] = (
     (NORM, "spectral", "weight_norm", "smaller spectral norm of W than vanilla", "<", 1.0),
     (NORM, "token", "mean_token_norm", "smaller mean token norm than vanilla", "<", 1.0),
     (NORM, "scale", "mean_logit_scale", _SCALE, "<", 1.0),
+    (NORM, "effective", "mean_effective_weight", _EFFECTIVE, "<", 1.0),
+    (SPIKINESS, "spikiness", "mean_spikiness", _SPIKIER, "<", 1.0),
     (SPIKINESS, "sharp", "sharp_support", _SHARP, "<", 1.0),
     (SPIKINESS, "blunt", "blunt_support", _BLUNT, ">", NOT_SPIKIER),
 )
@@ -30,7 +34,7 @@ def judge(config: NormsConfig, dataset: xr.Dataset) -> list[Claim]:
     for setting in dataset["setting"].values.tolist():
         for name in (m for m in dataset["mechanism"].values.tolist() if m != VANILLA):
             for topic, key, variable, what, relation, threshold in _COMPARED:
-                for comparison in ("loss",) if key == "scale" else COMPARISONS:
+                for comparison in COMPARISONS:
                     at = dataset[variable].sel(setting=setting, comparison=comparison)
                     lines.ratio(
                         topic,

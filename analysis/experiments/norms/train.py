@@ -11,7 +11,7 @@ from pydantic import Field
 
 from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
-from analysis.experiments.mechanisms import chosen
+from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import ChainsConfig, Setting, train_settings
 from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.base import DIVERGED, fit
@@ -27,6 +27,11 @@ class NormsConfig(ChainsConfig):
 
     nodes: int = Field(8, ge=4, le=512, description="number of nodes K of the graded graph")
     learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
+    mechanisms: ComparedMechanisms = Field(
+        ("vanilla", "scaled", "ssa", "ssa-free"),
+        description="mechanisms to train; vanilla is the peer, scaled the control without "
+        "selectivity",
+    )
 
 
 COMPARISONS = ("steps", "loss")
@@ -35,9 +40,9 @@ PROGRESS = (0.5, 0.75, 0.9, 0.95, 0.99)
 COMMON_PROGRESS = 0.9
 """That of the common loss: where a model stalls its norm still grows, which would count against it.
 """
+_OVER_TOKENS = ("token_norm", "logit_scale", "effective_weight", "spikiness")
 _MEAN = {
-    "mean_token_norm": "mean over tokens of token_norm",
-    "mean_logit_scale": "mean over tokens of logit_scale",
+    **{f"mean_{name}": f"mean over tokens of {name}" for name in _OVER_TOKENS},
     "sharp_support": "mean effective_support of the quarter of rows whose target is sharpest",
     "blunt_support": "mean effective_support of the quarter of rows whose target is bluntest",
 }
@@ -71,12 +76,16 @@ _ABOUT = {
 
 def seeds_per_block(config: NormsConfig) -> int:
     """By the memory of one seed in the largest setting, its recorded measures included."""
+    models, settings = len(config.mechanisms), config.settings
+    held = 16 * models * len(ANATOMY)  # of a token at a recorded step: kept, then stacked
     sizes = [
         s.problem.bytes_per_seed(config.training(s, config.learning_rate))
-        + 16 * len(_recorded(s.steps)) * len(ANATOMY) * s.problem.size
-        for s in config.settings
+        + held * len(_recorded(s.steps)) * s.problem.size
+        for s in settings
     ]
-    check_result_fits(config.seeds * len(config.mechanisms) * sum(sizes) // 8)
+    compared = len(COMPARISONS) * len(ANATOMY) * max(s.problem.size for s in settings)
+    recorded = 2 * max(len(_recorded(s.steps)) for s in settings)
+    check_result_fits(config.seeds * models * len(settings) * (compared + recorded))
     return block_size(config, max(sizes))
 
 
@@ -149,7 +158,7 @@ def _train_setting(
     for name, measure in ANATOMY.items():
         compared = np.stack([values[name][:, :, -1], interpolate(values[name], place)], axis=-1)
         dataset[name] = ((*by_model, *measure.dims, "comparison"), compared)
-    for name in ("token_norm", "logit_scale"):
+    for name in _OVER_TOKENS:
         dataset[f"mean_{name}"] = dataset[name].mean("node", skipna=False)
     for name in ("sharp", "blunt"):
         rows = dataset["effective_support"].isel(node=group == name)
