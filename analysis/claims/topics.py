@@ -44,6 +44,18 @@ ORDER = Topic(
     f"{PAPER}, theory",
     "graph-temperature-order-ssa",
 )
+PAPER_GRAPH = Topic(
+    "paper-graph",
+    "On the paper's graphs SSA's loss is lower and its attention map closer to the transition matrix.",
+    f"{PAPER}, Fig. 3",
+    "paper-graph-map-l1-sampled-ssa-degree",
+)
+IDENTIFICATION = Topic(
+    "identification",
+    "Training a layer with a classifier recovers the transition matrix as its attention map.",
+    f"{PAPER}, Fig. 3",
+    "paper-graph-recovered-sampled-ssa-degree",
+)
 TWINS = Topic(
     "twins",
     "Alike tokens of different sharpness need unbounded weights, but not with a query temperature.",
@@ -172,6 +184,8 @@ TOPICS: tuple[Topic, ...] = (
     NORM,
     SPIKINESS,
     ORDER,
+    PAPER_GRAPH,
+    IDENTIFICATION,
     TWINS,
     DILUTION,
     EXTRAPOLATION,

@@ -97,6 +97,11 @@ def draw_each(
         draw(axes, x, bands.sel(mechanism=name), name, **extra)
 
 
+def letter(axes: Axes, place: int) -> None:
+    """(a), (b), ... before a panel's title."""
+    axes.set_title(f"({chr(ord('a') + place)}) {axes.get_title()}")
+
+
 def label_log(*axes: Axis) -> None:
     """Plain numbers on logarithmic axes, the more of them between the powers of ten the fewer
     decades an axis shows.

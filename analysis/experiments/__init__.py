@@ -10,6 +10,7 @@ from analysis.experiments.length import LENGTH
 from analysis.experiments.normalizers import NORMALIZERS
 from analysis.experiments.norms import NORMS
 from analysis.experiments.overhead import OVERHEAD
+from analysis.experiments.paper_graph import PAPER_GRAPH
 from analysis.experiments.phase import PHASE
 from analysis.experiments.retrieval import RETRIEVAL
 from analysis.experiments.twins import TWINS
@@ -20,6 +21,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         GRAPH,
         LETTERS,
         LES_MISERABLES,
+        PAPER_GRAPH,
         NORMS,
         CONVERGENCE,
         TWINS,

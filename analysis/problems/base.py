@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ssa_theory.ensemble import train
 from ssa_theory.mechanism import Form, Layer, Mechanism, Misfit, Parameters
+from ssa_theory.mechanism.parts import Generators
 from ssa_theory.seeds import Stream, member_generator
 
 COOLDOWN = 0.1  # the factor on the step size in the cooldown steps
@@ -90,6 +91,10 @@ class Block(abc.ABC):
 
     seeds: Sequence[int]
     device: torch.device
+
+    def initial_parameters(self, layer: Layer, generators: Generators) -> Parameters:
+        """Of every member, from its own generator: the layer's, and what stands on top of it."""
+        return layer.initial_parameters(generators)
 
     @abc.abstractmethod
     def loss(self, layer: Layer, parameters: Parameters, batch: Any) -> Tensor:
@@ -167,7 +172,8 @@ def fit(
     which the block's `recorded`, or `measure` of parameters in training's precision, is stored.
     """
     generators = [member_generator(s, Stream.PARAMETER) for s in block.seeds]
-    initial = {k: v.to(block.device) for k, v in layer.initial_parameters(generators).items()}
+    parameters = block.initial_parameters(layer, generators)
+    initial = {k: v.to(block.device) for k, v in parameters.items()}
     start = {k: v.to(training.kind) for k, v in initial.items()}
 
     def loss(parameters: Parameters, batch: Any) -> Tensor:

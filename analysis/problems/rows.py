@@ -1,19 +1,22 @@
-"""Problems whose answer is the attention row itself: a distribution over the next token.
+"""Problems whose answer is a distribution over the next token, for each token of a vocabulary.
 
-P_hat = the row of softmax(tau_i e_i W e_j), or of another normaliser, as a distribution
+P_hat = the row of softmax(tau_i e_i W e_j), or of another normaliser, as a distribution; or what
+another head makes of the layer
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from analysis.problems.base import Block, Fitted, Measure, Training
+from analysis.problems.heads import Head, RowHead
 from analysis.problems.measures import effective_support, row_l1, singular_values, token_norm
 from ssa_theory.losses import Queries, cross_entropy, squared_distance
 from ssa_theory.mechanism import Inputs, Layer, Misfit, Parameters, Tokens
+from ssa_theory.mechanism.parts import Generators
 
 LossScore = Literal["log", "brier"]
 ROW_MEASURES = {
@@ -51,6 +54,8 @@ ROW_MEASURES = {
     ),
 }
 """What is measured of a trained model whose rows are the prediction."""
+_AFTER = {"cross_entropy_gap": "final_gap"}
+"""What is measured after training, the cooldown included, under a name of its own."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class RowBlock(Block):
     rows P* (node, next, member). evaluation: the exact loss, from which the gap is computed, and
     which is trained on where there are no batches. training: precision. score: `log`, or `brier`,
     mean_i sum_j (P_ij - P*_ij)^2, which exact zeros do not make infinite. sampled: the training
-    data of all steps; None for the exact loss.
+    data of all steps; None for the exact loss. head: what predicts.
     """
 
     seeds: Sequence[int]
@@ -72,6 +77,7 @@ class RowBlock(Block):
     training: Training
     score: LossScore = "log"
     sampled: Callable[[], Iterator[Queries]] | None = None
+    head: Head = field(default_factory=RowHead)
 
     def __post_init__(self) -> None:
         kind = self.training.kind
@@ -82,6 +88,10 @@ class RowBlock(Block):
         bayes = (weight * torch.special.entr(target).sum(1)).sum(0)
         object.__setattr__(self, "_bayes", bayes)
 
+    def initial_parameters(self, layer: Layer, generators: Generators) -> Parameters:
+        own = layer.initial_parameters(generators)
+        return own | self.head.initial(self.tokens.vector, generators)
+
     def batches(self, training: Training) -> Iterator[Any] | None:
         return None if self.sampled is None else self.sampled()
 
@@ -90,12 +100,12 @@ class RowBlock(Block):
         queries: Queries = self._exact if batch is None else batch  # type: ignore[attr-defined]
         if self.score == "brier":
             return squared_distance(layer.rows(parameters, working), queries.target)
-        return cross_entropy(layer.scores(parameters, working), queries)
+        return cross_entropy(self.head.logits(layer, parameters, working), queries)
 
     def recorded(self, layer: Layer, parameters: Parameters) -> dict[str, Tensor]:
         if self.score == "brier":
             return {}
-        logits = layer.scores(parameters, self.inputs)
+        logits = self.head.logits(layer, parameters, self.inputs)
         gap = cross_entropy(logits, self.evaluation) - self._bayes  # type: ignore[attr-defined]
         return {"cross_entropy_gap": gap, "l1_by_step": row_l1(logits.softmax(1), self.target)}
 
@@ -110,21 +120,26 @@ class RowBlock(Block):
         return layer.rows(parameters, self.inputs), self.target
 
     def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
-        final, tokens = fitted.parameters, self.tokens
-        learned = layer.prediction(final, self.inputs)
-        nodes, dim, _ = tokens.vector.shape
-        rank = torch.linalg.matrix_rank(tokens.vector.permute(2, 0, 1))
-        return {
+        final = fitted.parameters
+        inputs = self.head.inputs(final, self.inputs)
+        learned = self.head.prediction(layer, final, self.inputs)
+        vector = self.tokens.vector if inputs.query is None else inputs.query.vector
+        nodes, dim, _ = vector.shape
+        rank = torch.linalg.matrix_rank(vector.permute(2, 0, 1))
+        weight_norm = singular_values(final["weight"])[0]
+        tau = layer.inverse_temperature("query", final, inputs).expand(nodes, -1)
+        recorded = self.recorded(layer, final)
+        return {name: recorded[own] for own, name in _AFTER.items() if own in recorded} | {
             "learned_transition_matrix": learned,
             "l1_error": row_l1(learned, self.target),
-            "weight_norm": singular_values(final["weight"])[0],
+            "map_l1": row_l1(layer.prediction(final, inputs), self.target),
+            "weight_norm": weight_norm,
+            "effective_weight": (tau * weight_norm).mean(0),
             "weight_frobenius_norm": final["weight"].square().sum((0, 1)).sqrt(),
-            "inverse_temperature": layer.inverse_temperature("query", final, self.inputs).expand(
-                nodes, -1
-            ),
-            "token_norm": token_norm(final["weight"], tokens.vector),
+            "inverse_temperature": tau,
+            "token_norm": token_norm(final["weight"], vector),
             "effective_support": effective_support(learned, dim=1),
-            "row_mass": layer.rows(final, self.inputs).sum(1),
+            "row_mass": layer.rows(final, inputs).sum(1),
             "underflow": (learned < torch.finfo(self.training.kind).tiny).any(0).any(0),
             "rank_deficient": rank < min(nodes, dim),
         }

@@ -1,0 +1,174 @@
+"""The paper's graph experiment on every graph that it could have drawn: cells, training, summary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import xarray as xr
+from pydantic import Field, model_validator
+
+from analysis.claims.statistics import mean_band
+from analysis.experiments.base import Progress
+from analysis.experiments.mechanisms import ComparedMechanisms, chosen
+from analysis.problems.base import Training, train_all
+from analysis.problems.heads import ClassifierHead, TiedHead
+from analysis.problems.measures import SMALLEST_TAU
+from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.small_graphs import SmallGraphProblem
+from analysis.store.config import TrainingConfig
+from ssa_theory.ensemble import resolve_device
+from ssa_theory.mechanism import VANILLA
+from tasks.small_graphs import LARGEST
+
+QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
+COMPARED = {"map_l1": "map", "final_gap": "gap"}
+"""The measures whose ratio to vanilla is drawn, and their short names."""
+THEORY, OWN = "row", "sampled"
+"""The cells of the paper's theory, and of its experiment."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to set the experiment up."""
+
+    name: str
+    problem: SmallGraphProblem
+    training: Training
+
+
+class PaperGraphConfig(TrainingConfig):
+    """Predict the next token on every connected simple graph: uniform over a node and its
+    neighbours. One seed is one graph; 11,117 seeds have each graph on 8 nodes once.
+    """
+
+    seeds: int = Field(
+        11_117,
+        ge=1,
+        le=10_000_000,
+        description="number of seeds: graphs, in a fixed random order (11,117 are all on 8 nodes)",
+    )
+    nodes: int = Field(8, ge=2, le=LARGEST, description="number of nodes K of the graphs")
+    row_dim: int = Field(
+        4, ge=1, le=512, description="embedding dimension d of the row head, below K"
+    )
+    dim: int = Field(
+        8, ge=1, le=512, description="embedding dimension d of the other heads (tied: at least K)"
+    )
+    mechanisms: ComparedMechanisms = Field(
+        ("vanilla", "scaled", "ssa-degree", "ssa-query", "ssa-free"),
+        description="mechanisms to train; vanilla is the peer",
+    )
+    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
+    row_steps: int = Field(400, ge=4, le=1_000_000, description="training steps of row and tied")
+    steps: int = Field(300, ge=4, le=1_000_000, description="training steps of the classifiers")
+    cooldown_steps: int = Field(
+        100, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
+    )
+    batch_size: int = Field(
+        64, ge=1, le=65_535, description="labels a step, where they are sampled"
+    )
+
+    @model_validator(mode="after")
+    def _wearable(self) -> "PaperGraphConfig":
+        for cell in self.cells:
+            for mechanism in chosen(self.mechanisms):
+                cell.problem.layer(mechanism)
+        return self
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The heads: the paper's theory first, its experiment last."""
+        low, high = (SmallGraphProblem(self.nodes, d) for d in (self.row_dim, self.dim))
+        fixed, learned = ClassifierHead(), ClassifierHead(learned_embeddings=True)
+        sampled = replace(high, head=learned, labels="sampled", batch_size=self.batch_size)
+        row, classifier = self._training(self.row_steps), self._training(self.steps)
+        return [
+            Cell(THEORY, low, row),
+            Cell("tied", replace(high, head=TiedHead()), row),
+            Cell("fixed E", replace(high, head=fixed), classifier),
+            Cell("learned E", replace(high, head=learned), classifier),
+            Cell(OWN, sampled, classifier),
+        ]
+
+    def _training(self, steps: int) -> Training:
+        return Training(
+            steps,
+            self.learning_rate,
+            cooldown_steps=self.cooldown_steps,
+            dtype=self.dtype,
+            compile=self.compile,
+        )
+
+
+_STAGES = ("quarter", "two thirds")
+"""Shares of the steps after which the gap is measured, beside the end."""
+
+
+def seeds_per_block(config: PaperGraphConfig) -> int:
+    """By the memory of one model of the largest cell."""
+    size = len(config.cells) * len(config.mechanisms) * (config.nodes + len(_STAGES) + 5)
+    check_result_fits(config.seeds * size)
+    return block_size(config, max(c.problem.bytes_per_seed(c.training) for c in config.cells))
+
+
+def train(config: PaperGraphConfig, progress: Progress) -> xr.Dataset:
+    """Every mechanism on every seed's graph, in every cell."""
+    device, mechanisms, cells = (
+        resolve_device(config.device),
+        chosen(config.mechanisms),
+        config.cells,
+    )
+    total = sum(cell.training.total_steps for cell in cells) * len(mechanisms)
+    about = f"training {config.seeds} graphs x {len(mechanisms)} mechanisms x {len(cells)} heads"
+    advance = progress(about, total)
+    parts: list[xr.Dataset] = []
+    for cell in cells:
+        setup, steps = cell.training, cell.training.steps
+        record = (steps // 4, 2 * steps // 3)
+        trained = train_all(
+            cell.problem,
+            mechanisms,
+            config.seed_range,
+            setup,
+            device,
+            record=record,
+            progress=advance,
+        )
+        parts.append(trained.rename(step="stage").assign_coords(stage=list(_STAGES)))
+    names = xr.DataArray([c.name for c in cells], dims="cell", name="cell")
+    own = [str(name) for name, v in parts[0].data_vars.items() if "mechanism" in v.dims]
+    dataset: xr.Dataset = xr.concat(parts, names, data_vars=own, coords="minimal", compat="equals")
+    temperature = dataset["inverse_temperature"].astype(np.float32)
+    return dataset.assign(inverse_temperature=temperature)
+
+
+def summarise(config: PaperGraphConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add slopes, ratios to vanilla and their quantiles over graphs, and what is drawn."""
+    # Cast, as numpy does not say that labels stay.
+    log_tau = cast(xr.DataArray, np.log(dataset["inverse_temperature"].clip(min=SMALLEST_TAU)))
+    log_temperature, degree = -log_tau, dataset["degree"]
+    apart = degree - degree.mean("node")
+    moment = (apart**2).sum("node")
+    slope = (apart * log_temperature).sum("node") / moment.where(moment > 0)
+    dataset["temperature_slope"] = slope.where(~dataset["diverged"]).assign_attrs(
+        description="least-squares slope of log(1 / tau) on the number of neighbours, per model; "
+        "NaN for a graph whose nodes have equally many"
+    )
+    levels = np.arange(1, config.nodes)
+    each: Sequence[xr.DataArray] = [log_temperature.where(degree == k).mean("node") for k in levels]
+    by_degree = xr.concat(each, "neighbours").assign_coords(neighbours=levels)
+    band = cast(xr.DataArray, np.exp(mean_band(by_degree)))
+    dataset["temperature_by_degree"] = band.assign_attrs(
+        description="temperature 1 / tau by number of neighbours, geometric mean over graphs, with "
+        "its 95 % interval"
+    )
+    for measure, short in COMPARED.items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = dataset[measure] / dataset[measure].sel(mechanism=VANILLA, drop=True)
+        dataset[f"{short}_ratio"] = ratio.quantile(QUANTILES, dim="seed").assign_attrs(
+            description=f"quantiles over graphs of the ratio of {measure} to vanilla's"
+        )
+    for name in ("map_l1", "l1_error", "final_gap"):
+        dataset[f"{name}_band"] = mean_band(dataset[name])
+    return dataset
