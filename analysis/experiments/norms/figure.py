@@ -79,8 +79,8 @@ def _draw_as_the_paper(
 def _draw_ours(
     figure: SubFigure, config: NormsConfig, dataset: xr.Dataset, letters: Iterator[str]
 ) -> None:
-    """Norms of W and of tokens, the support of rows against that of their targets, and the norm of W
-    on the way: two rows a setting.
+    """Norms of W and of tokens, the support of rows against that of their targets, and the norm of
+    W on the way: two rows a setting.
     """
     figure.suptitle(
         "beside it: what the effective weight is made of, and how spiky the targets are"
