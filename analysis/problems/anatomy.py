@@ -36,8 +36,8 @@ TOKEN_ANATOMY = {
     ),
     "spikiness": Measure(
         ("node",),
-        "1 / (K sum_j s_j^2) of each learned row, the paper's spikiness: 1 uniform, 1/K for one next "
-        "token, smaller is spikier",
+        "1 / (K sum_j s_j^2) of each learned row, the paper's spikiness: 1 uniform, 1/K for one "
+        "next token, smaller is spikier",
     ),
     "row_max": Measure(("node",), "largest probability of each learned row"),
     "row_hoyer": Measure(

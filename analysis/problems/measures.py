@@ -22,8 +22,8 @@ def effective_support(row: Tensor, dim: int = -1) -> Tensor:
 
 
 def spikiness(row: Tensor, dim: int = -1) -> Tensor:
-    """1 / (n sum_j s_j^2) of a row that sums to 1 (arXiv 2411.12892, figure 2): from 1/n for one key
-    to 1 for the uniform row, *smaller* is spikier.
+    """1 / (n sum_j s_j^2) of a row that sums to 1 (arXiv 2411.12892, figure 2): from 1/n for one
+    key to 1 for the uniform row, *smaller* is spikier.
 
     Times n it is another effective number of keys, at most exp(H), as the largest weights count for
     more.

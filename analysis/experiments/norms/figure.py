@@ -50,9 +50,10 @@ def _when(comparison: str, steps: int) -> str:
 def _draw_as_the_paper(
     figure: SubFigure, config: NormsConfig, dataset: xr.Dataset, letters: Iterator[str]
 ) -> None:
-    """Effective weight and spikiness of the tokens of all models, with their means: a row a setting."""
+    """Effective weight and spikiness of the tokens of all models, and means: a row a setting."""
     figure.suptitle(
-        "as the paper draws it: over the tokens of all models, dashed lines at the means; smaller is spikier"
+        "as the paper draws it: over the tokens of all models, dashed lines at the means; "
+        "smaller is spikier"
     )
     axes = figure.subplots(len(config.settings), len(_PAPER) * len(COMPARISONS), squeeze=False)
     for setting, row in zip(config.settings, axes, strict=True):
@@ -78,8 +79,8 @@ def _draw_as_the_paper(
 def _draw_ours(
     figure: SubFigure, config: NormsConfig, dataset: xr.Dataset, letters: Iterator[str]
 ) -> None:
-    """Norms of W and of tokens, the support of rows against that of their targets, and the norm of W
-    on the way: two rows a setting.
+    """Norms of W and of tokens, the support of rows against that of their targets, and the norm of
+    W on the way: two rows a setting.
     """
     figure.suptitle(
         "beside it: what the effective weight is made of, and how spiky the targets are"
