@@ -44,6 +44,12 @@ ORDER = Topic(
     f"{PAPER}, theory",
     "graph-temperature-order-ssa",
 )
+PAPER_THEORY = Topic(
+    "paper-theory",
+    "The paper's statements hold as printed: a query temperature frees the norm from how alike tokens are.",
+    f"{PAPER}, section 4 and appendix",
+    "paper-theory-prop-1-free-of-rho",
+)
 PAPER_GRAPH = Topic(
     "paper-graph",
     "On the paper's graphs SSA's loss is lower and its attention map closer to the transition matrix.",
@@ -184,6 +190,7 @@ TOPICS: tuple[Topic, ...] = (
     NORM,
     SPIKINESS,
     ORDER,
+    PAPER_THEORY,
     PAPER_GRAPH,
     IDENTIFICATION,
     TWINS,

@@ -11,6 +11,7 @@ from analysis.experiments.normalizers import NORMALIZERS
 from analysis.experiments.norms import NORMS
 from analysis.experiments.overhead import OVERHEAD
 from analysis.experiments.paper_graph import PAPER_GRAPH
+from analysis.experiments.paper_theory import PAPER_THEORY
 from analysis.experiments.phase import PHASE
 from analysis.experiments.retrieval import RETRIEVAL
 from analysis.experiments.twins import TWINS
@@ -21,6 +22,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         GRAPH,
         LETTERS,
         LES_MISERABLES,
+        PAPER_THEORY,
         PAPER_GRAPH,
         NORMS,
         CONVERGENCE,
