@@ -70,7 +70,7 @@ def first_contradiction(late_ratio: int = LATE_RATIO) -> float:
     """
     _check(1, late_ratio)
     c = Fraction(2 * (1 + late_ratio), 9)
-    return math.floor((c + 1) / (c - 1)) + 1 if c > 1 else math.inf
+    return float(math.floor((c + 1) / (c - 1)) + 1) if c > 1 else math.inf
 
 
 @final

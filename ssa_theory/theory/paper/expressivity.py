@@ -222,7 +222,7 @@ class TwoTokens:
         return float(min(norms))
 
 
-def largest_weight_bound(length: float, norm: float) -> float:
+def largest_weight_bound(length: int, norm: float) -> float:
     """The dilution bound: no softmax weight over L unit keys exceeds 1 / (1 + (L - 1) e^(-2 ||W||)),
     for a unit query.
 
@@ -232,7 +232,7 @@ def largest_weight_bound(length: float, norm: float) -> float:
     return float(bounded_needle_mass(length, 1.0, 1, norm, norm)[1])
 
 
-def dilution_norm(length: float, weight: float) -> float:
+def dilution_norm(length: int, weight: float) -> float:
     """The least ||W|| that lets a key among L hold `weight`: (log(L - 1) + logit(weight)) / 2, and
     0 for weight <= 1 / L.
 

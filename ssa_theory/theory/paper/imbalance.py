@@ -131,12 +131,12 @@ _HALF = math.pi / 2
 _POWERS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 11.0, 16.0, 24.0)
 FAMILIES: Mapping[str, Family] = {
     "constant": Family(lambda n, theta: np.ones_like(n)),
-    "ssa": Family(lambda n, theta: 1 + theta[0] * np.log(n), (_steps(0, 1, 21),)),
+    "ssa": Family(lambda n, theta: 1 + theta[0] * np.log(n), (_steps(0.0, 1.0, 21),)),
     "log": Family(lambda n, theta: _growing(n, theta[0]), (_steps(-_HALF, _HALF, 61),)),
     "ssmax": Family(lambda n, theta: np.log(n)),
-    "power": Family(lambda n, theta: n ** theta[0], (_steps(-4, 4, 65),)),
+    "power": Family(lambda n, theta: n ** theta[0], (_steps(-4.0, 4.0, 65),)),
     "asentmax": Family(
-        lambda n, theta: _growing(n, theta[0], theta[1]), (_steps(0, math.pi, 37), _POWERS)
+        lambda n, theta: _growing(n, theta[0], theta[1]), (_steps(0.0, math.pi, 37), _POWERS)
     ),
 }
 """The registry's schedules without their scales.

@@ -21,16 +21,17 @@ from scipy.special import logsumexp
 @dataclass(frozen=True)
 class SparseScores:
     """n scores of two levels. length: n > 1; slope: alpha >= 0; gap: gamma > 0; power: p > 0, for
-    the share n^-p of high scores. Counts need not be whole. Raises ValueError otherwise.
+    the share n^-p of high scores. High and kept scores need not be whole numbers. Raises ValueError
+    otherwise.
     """
 
-    length: float
+    length: int
     slope: float
     gap: float
     power: float
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.length) and self.length > 1):
+        if not self.length > 1:
             raise ValueError(f"the length must be above 1, got {self.length}: use longer rows")
         if not (np.isfinite(self.slope) and self.slope >= 0):
             raise ValueError(f"the slope must be at least 0, got {self.slope}: raise it")
@@ -71,6 +72,7 @@ class SparseScores:
         def excess(share: float) -> float:
             return self.log_largest_weight(share, 1.0) - wanted
 
-        if excess(1.0) >= 0:
-            return 1.0
+        for edge, sign in ((1.0, 1), (self.high_share, -1)):  # a root within rounding of an edge
+            if sign * excess(edge) >= 0:
+                return edge
         return float(root_scalar(excess, bracket=(self.high_share, 1.0), xtol=1e-15).root)

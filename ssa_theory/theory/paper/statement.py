@@ -26,5 +26,5 @@ class Statement:
     status: Status
     truth: str
     cases: int
-    counter_example: Mapping[str, float] | None = None
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    counter_example: Mapping[str, int | float] | None = None
+    numbers: Mapping[str, int | float] = field(default_factory=dict)
