@@ -15,6 +15,7 @@ from analysis.claims.claim import count_verdicts
 from analysis.claims.ledger import Entry
 from analysis.claims.topics import BEYOND, DENOISING, ERROR, EXTRAPOLATION, LIMITS
 from analysis.experiments import EXPERIMENTS
+from analysis.report.paper import Line, paper_table
 from analysis.report.report import read_stored
 from analysis.store.results import write_whole
 
@@ -29,7 +30,8 @@ _BLOCK = re.compile(
 
 def blocks(entries: list[Entry]) -> dict[str, str]:
     """The generated text by the name of its block."""
-    return {"results": _results(entries)}
+    claims = [claim for entry in entries for claim in entry.claims]
+    return {"results": _results(entries), "paper": _paper(paper_table(claims))}
 
 
 def fill(text: str, generated: Mapping[str, str]) -> str:
@@ -65,6 +67,16 @@ def _results(entries: list[Entry]) -> str:
             f" {counts}."
         )
     return "\n".join(lines)
+
+
+def _paper(lines: list[Line]) -> str:
+    """The most telling rows of the paper's table."""
+    rows = ["| the paper | its number | ours | status |", "|---|---|---|---|"]
+    for line in (line for line in lines if line.row.telling):
+        row = line.row
+        cells = (f"{row.says} ({row.place})", row.number, f"{row.form}: {line.ours}", line.status)
+        rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(rows)
 
 
 def main(out: Path, readme: Path) -> None:

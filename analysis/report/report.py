@@ -17,6 +17,7 @@ from analysis.bench.tables import SCALING, SPEED, notes, scaling_rows, speed_row
 from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, count_verdicts
 from analysis.claims.ledger import Entry, ledger
 from analysis.experiments.base import PRESETS, Experiment
+from analysis.report.paper import paper_table
 from analysis.run.runner import load_claims, result_path
 from analysis.store.guards import warnings_of
 from analysis.store.results import load, write_whole
@@ -107,6 +108,7 @@ def render(
         sections=sections,
         rate=FALSE_DISCOVERY_RATE,
         speed=speed,
+        paper=paper_table([claim for section in sections for claim in section.claims]),
         deciding={entry.topic.decided_by for entry in entries},
         tests=sum(len(entry.claims) for entry in entries),
     )

@@ -17,6 +17,7 @@ from analysis.store.dependencies import definitions, sources
 COMMON = ["seeds", "first_seed", "device", "dtype", "compile", "block_seeds"]
 WITHOUT = {
     "overhead": COMMON,
+    "paper-theory": COMMON,
     "dilution": ["dtype", "compile", "block_seeds"],
 }
 
@@ -129,7 +130,11 @@ def test_a_flag_that_would_do_nothing_is_neither_shown_nor_accepted(
 def test_common_flags_keep_their_order() -> None:
     assert list(TrainingConfig.model_fields) == COMMON
     for name, experiment in EXPERIMENTS.items():
-        kind = {"overhead": ExperimentConfig, "dilution": SeededConfig}.get(name, TrainingConfig)
+        kind = {
+            "overhead": ExperimentConfig,
+            "paper-theory": ExperimentConfig,
+            "dilution": SeededConfig,
+        }.get(name, TrainingConfig)
         assert issubclass(experiment.config, kind)
         assert list(experiment.config.model_fields)[: len(kind.model_fields)] == list(
             kind.model_fields

@@ -260,7 +260,7 @@ def test_a_result_that_does_not_fit_is_refused_before_training(machine):
 
 def test_every_preset_is_a_valid_config_of_enough_seeds():
     for experiment in EXPERIMENTS.values():
-        if experiment.name == "overhead":  # counts: nothing is random
+        if not issubclass(experiment.config, SeededConfig):  # nothing is random
             assert not hasattr(experiment.preset("paper"), "seeds")
             continue
         assert experiment.preset("paper").seeds >= 64

@@ -85,6 +85,8 @@ TINY = {
     "--retrieval-batch 2 --length-steps 2 --length-batch 2 --length-train 4 8 --length-test 4 8 16 --length-held-out 2",
     "phase": "--seeds 4 --families graded small-world --dims 2 4 --similarities 0 0.9 --steps 3 6",
     "overhead": "",
+    "paper-theory": "--length 8",
+    "paper-graph": "--seeds 3 --nodes 4 --dim 4 --row-dim 3 --row-steps 4 --steps 4 --cooldown-steps 1 --batch-size 8",
 }
 """For every experiment flags with which a run takes about a second."""
 _HARMLESS = {
