@@ -263,14 +263,14 @@ def paper_converse(generator: np.random.Generator, length: int, late_ratio: int)
 def _valid(is_a: np.ndarray, late_ratio: int) -> bool:
     """Whether a sequence meets the hypotheses, position by position."""
     length = len(is_a)
-    for n in range(1, length + 1):
-        a = int(is_a[:n].sum())
-        b = n - a
-        if length <= 4 * n and 2 * n <= length and not (a > 0 and a <= b <= 2 * a):
-            return False
-        if 4 * n >= 3 * length and not (a > 0 and b >= late_ratio * a):
-            return False
-    return True
+    n, a = np.arange(1, length + 1), np.cumsum(is_a)
+    early, late = (4 * n >= length) & (2 * n <= length), 4 * n >= 3 * length
+    b = n - a
+    return bool(
+        (a[early | late] > 0).all()
+        and ((a <= b) & (b <= 2 * a))[early].all()
+        and (b >= late_ratio * a)[late].all()
+    )
 
 
 @states(

@@ -98,8 +98,9 @@ class Imbalance:
     ) -> float:
         """The mean over all positions of (w_n - alpha)^2 ||a - b||^2; margins: (m_a, m_b)."""
         margin = np.where(self.query_a, margins[0], margins[1])
-        odds = inverse_temperature * margin - self.log_odds + logit(self.alpha)
-        error = np.where(self.balanced, expit(odds) - self.alpha, 0.0)
+        ratio = np.where(self.balanced, self.ratio, 1.0)
+        weight = expit(inverse_temperature * margin - np.log(ratio))  # 1 / (1 + kappa e^(-tau m))
+        error = np.where(self.balanced, weight - self.alpha, 0.0)
         return float(np.mean(error**2)) * self.distance_squared
 
 
