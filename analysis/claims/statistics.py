@@ -174,18 +174,19 @@ def correlation(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) ->
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     kept = np.isfinite(x) & np.isfinite(y)
     # About their means, sums of products lose no digits.
-    x, y = x - x[kept].mean(), y - y[kept].mean()
+    x, y = (v - v[kept].sum() / max(1, kept.sum()) for v in (x, y))
     moments = np.stack([x, y, x * x, y * y, x * y])
 
-    def from_means(a: np.ndarray, b: np.ndarray, aa: np.ndarray, bb: np.ndarray, ab: np.ndarray):
+    def from_means(means: np.ndarray) -> np.ndarray:
+        a, b, aa, bb, ab = means
         with np.errstate(divide="ignore", invalid="ignore"):
-            return (ab - a * b) / np.sqrt((aa - a * a) * (bb - b * b))
+            return np.asarray((ab - a * b) / np.sqrt((aa - a * a) * (bb - b * b)))
 
     def without(seeds: Int[np.ndarray, " seed"]) -> Float[np.ndarray, " seed"]:
         own = moments[:, seeds]
-        return from_means(*(own.sum(1, keepdims=True) - own) / (len(seeds) - 1))
+        return from_means((own.sum(1, keepdims=True) - own) / (len(seeds) - 1))
 
-    return estimate(lambda index: from_means(*moments[:, index].mean(-1)), kept, without=without)
+    return estimate(lambda index: from_means(moments[:, index].mean(-1)), kept, without=without)
 
 
 def sign_flip_tests(

@@ -11,6 +11,7 @@ from analysis.claims.statistics import mean, rank_correlation, ratio
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
+from analysis.store.config import SeededConfig
 
 SMALL = {"seeds": 3, "steps": 20, "control_steps": 0}
 
