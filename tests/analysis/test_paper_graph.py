@@ -97,10 +97,12 @@ def test_claims_follow_the_numbers(result):
     assert verdicts["paper-graph-slope-sampled-ssa-degree"] == "not supported"
 
 
-def test_blocks_join_to_the_same_result(result):
-    parted = PAPER_GRAPH.run(SMOKE.model_copy(update={"block_seeds": 5}), silent)
-    for name in ("map_l1", "final_gap", "inverse_temperature"):
-        assert np.allclose(parted[name], result[name], rtol=1e-4, atol=1e-5)
+def test_blocks_join_to_the_same_result():
+    config = SMOKE.model_copy(update={"dtype": "float64", "seeds": 4, "row_steps": 8, "steps": 6})
+    whole = PAPER_GRAPH.run(config, silent)
+    parted = PAPER_GRAPH.run(config.model_copy(update={"block_seeds": 3}), silent)
+    for name in ("map_l1", "final_gap", "inverse_temperature", "temperature_slope"):
+        assert np.allclose(parted[name], whole[name], rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
 def test_bad_settings_are_refused_before_training():

@@ -68,7 +68,7 @@ def _add_explanation(
         log_ratio = np.log(one["map_l1"].values / vanilla["map_l1"].values)
     usable = np.where(np.isfinite(log_ratio), log_ratio, np.nan)
     facts = ("entropy_spread", "degree_classes", "density")
-    spread, *others = (correlation(one[fact].values, usable) for fact in facts)
+    spread, *others = (correlation(one[fact].values.astype(float), usable) for fact in facts)
     lines.add(
         WHERE,
         f"spread-{_key(cell)}-{name}",

@@ -101,6 +101,7 @@ class PaperGraphConfig(TrainingConfig):
         )
 
 
+_MODEL = ("cell", "mechanism", "seed")
 _STAGES = ("quarter", "two thirds")
 """Shares of the steps after which the gap is measured, beside the end."""
 
@@ -151,9 +152,13 @@ def summarise(config: PaperGraphConfig, dataset: xr.Dataset, progress: Progress)
     apart = degree - degree.mean("node")
     moment = (apart**2).sum("node")
     slope = (apart * log_temperature).sum("node") / moment.where(moment > 0)
-    dataset["temperature_slope"] = slope.where(~dataset["diverged"]).assign_attrs(
-        description="least-squares slope of log(1 / tau) on the number of neighbours, per model; "
-        "NaN for a graph whose nodes have equally many"
+    dataset["temperature_slope"] = (
+        slope.where(~dataset["diverged"])
+        .transpose(*_MODEL)
+        .assign_attrs(
+            description="least-squares slope of log(1 / tau) on the number of neighbours, per model; "
+            "NaN for a graph whose nodes have equally many"
+        )
     )
     levels = np.arange(1, config.nodes)
     each: Sequence[xr.DataArray] = [log_temperature.where(degree == k).mean("node") for k in levels]
