@@ -395,9 +395,10 @@ def test_lemma_2_on_explicit_scores() -> None:
     assert softmax(row[:kept]).max() == pytest.approx(tempered, rel=1e-10)
     assert scores.kept_share == pytest.approx(kept / n)
     assert scores.log_largest_weight(kept / n, 1.0) == pytest.approx(math.log(tempered))
-    assert abs(scores.printed_share - kept / n) > 1e-4
+    printed = high / n + (kept - high) / (n - high) / (1 - high / n)
+    assert scores.printed_share == pytest.approx(printed)
     assert SparseScores(n, 0.0, gap, power).kept_share == 1
-    assert SparseScores(n, 0.0, gap, power).solved_share == 1
+    assert SparseScores(n, 0.0, gap, power).solved_share == pytest.approx(1)
     assert SparseScores(n, 9.0, gap, power).solved_share == pytest.approx(high / n)
 
 
