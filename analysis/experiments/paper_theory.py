@@ -26,9 +26,9 @@ from ssa_theory.theory.paper import (
     statements,
 )
 
-_TEMPERATURES = {"vanilla": VANILLA, "tau > 0": POSITIVE, "any sign": SIGNED}
+_TEMPERATURES = {"tau = 1": VANILLA, "tau > 0": POSITIVE, "any sign": SIGNED}
 _PRINTED = {"printed lower bound": "lower_bound", "printed converse": "converse_bound"}
-_LINES = {"vanilla": "-", "tau > 0": "--", "any sign": ":"}
+_LINES = {"tau = 1": "-", "tau > 0": "--", "any sign": ":"}
 _COLORS = ("#222222", "#0072b2", "#d55e00", "#009e73")
 _SOLVED = 13  # of the values of rho, by the general solver
 _LATE = 3  # the largest whole late ratio with which long sequences meet the converse's hypotheses
