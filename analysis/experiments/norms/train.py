@@ -28,7 +28,7 @@ class NormsConfig(ChainsConfig):
     nodes: int = Field(8, ge=4, le=512, description="number of nodes K of the graded graph")
     learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
     mechanisms: ComparedMechanisms = Field(
-        ("vanilla", "scaled", "ssa", "ssa-free"),
+        (VANILLA, "scaled", "ssa", "ssa-free"),
         description="mechanisms to train; vanilla is the peer, scaled the control without "
         "selectivity",
     )

@@ -56,7 +56,7 @@ class PaperGraphConfig(TrainingConfig):
         8, ge=1, le=512, description="embedding dimension d of the other heads (tied: at least K)"
     )
     mechanisms: ComparedMechanisms = Field(
-        ("vanilla", "scaled", "ssa-degree", "ssa-query", "ssa-free"),
+        (VANILLA, "scaled", "ssa-degree", "ssa-query", "ssa-free"),
         description="mechanisms to train; vanilla is the peer",
     )
     learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
