@@ -2,12 +2,21 @@
 tests on fixed ones.
 """
 
-from analysis.properties import denoising, dilution, mechanism, norms, prediction, rows, temperature
+from analysis.properties import (
+    denoising,
+    dilution,
+    mechanism,
+    norms,
+    paper,
+    prediction,
+    rows,
+    temperature,
+)
 from analysis.properties.base import Property
 
 PROPERTIES: dict[str, Property] = {
     own.name: own
-    for module in (temperature, norms, dilution, mechanism, rows, denoising, prediction)
+    for module in (temperature, norms, dilution, mechanism, rows, denoising, prediction, paper)
     for own in module.PROPERTIES
 }
 

@@ -4,16 +4,20 @@ rows       entropy of a row, its derivative in tau, and majorisation
 norms      what norm a transition matrix costs, with and without a temperature per token
 dilution   how much attention needles keep as the context grows
 expected   exact expectations of a row with random distractors
+paper      the SSA paper's statements: what is claimed, what is true, and where it fails
 """
 
 from ssa_theory.theory.norms import MinimalNorm, minimal_norm, norm_lower_bound
+from ssa_theory.theory.paper import Statement, statements
 from ssa_theory.theory.rows import entropy, entropy_derivative, majorises
 
 __all__ = [
     "MinimalNorm",
+    "Statement",
     "entropy",
     "entropy_derivative",
     "majorises",
     "minimal_norm",
     "norm_lower_bound",
+    "statements",
 ]

@@ -27,7 +27,13 @@ from analysis.properties.base import (
 from analysis.properties.verify import Counterexample, Trial, VerifyConfig, smallest, verify
 
 SEED = 20_241_119
-SLOW = {"risks-are-ordered": 6, "norms-without-information": 6}  # two quadratures a case
+# Two quadratures a case, or a global search.
+SLOW = {
+    "risks-are-ordered": 6,
+    "norms-without-information": 6,
+    "paper-best-schedule": 30,
+    "paper-converse": 30,
+}
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
