@@ -20,7 +20,8 @@ IMBALANCE = Experiment(
     "and does training find the best that a schedule can do?",
     caption=(
         "(a) Squared error by position within and beyond the training length (vertical line), "
-        "beside the exact optimum of a constant and of the paper's schedule; (b) trained loss "
+        "beside the exact optimum of a constant and of the paper's schedule (counts are whole, hence "
+        "the teeth); (b) trained loss "
         "against the exact least loss of the mechanism's schedules, every power and share; (c) "
         "loss by power, trained and exact; (d) learned margin of a over b beside that of zero loss. "
         "Medians and 95 % of the initialisations."
@@ -32,7 +33,13 @@ IMBALANCE = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {"seeds": 4, "steps": 60, "cooldown_steps": 20, "positions": 16},
+        "smoke": {
+            "seeds": 4,
+            "steps": 60,
+            "cooldown_steps": 20,
+            "positions": 16,
+            "powers": (0.0, 0.5, 1.0),
+        },
         "large": {"seeds": 256, "steps": 4000, "cooldown_steps": 400},
     },
 )

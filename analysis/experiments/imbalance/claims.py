@@ -5,6 +5,7 @@ import xarray as xr
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
+from analysis.claims.statistics import ratio
 from analysis.claims.topics import IMBALANCE, PAPER, THEORY
 from analysis.experiments.imbalance.train import CONTROL, PAPERS, RANDOM, ImbalanceConfig
 from ssa_theory.mechanism import VANILLA
@@ -43,6 +44,7 @@ def judge(config: ImbalanceConfig, dataset: xr.Dataset) -> list[Claim]:
                 _pair(at, "loss", PAPERS),
                 "<",
                 SUCCESS,
+                {"exact optima": ratio(*_pair(at, "best_loss", PAPERS).values())},
             )
             if CONTROL in names:
                 lines.ratio(

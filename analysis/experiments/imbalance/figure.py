@@ -13,7 +13,7 @@ from analysis.experiments.imbalance.train import RANDOM, ImbalanceConfig
 from ssa_theory.mechanism import VANILLA
 
 _BEST: dict[str, Any] = {"linewidth": 4, "alpha": 0.3, "zorder": 0}
-_LEAST = 1e-7  # below this a squared error is drawn here
+_LEAST = 1e-7  # what is smaller is drawn at this
 
 
 def draw(config: ImbalanceConfig, dataset: xr.Dataset) -> Figure:
@@ -58,8 +58,8 @@ def _draw_error(ax: Axes, config: ImbalanceConfig, dataset: xr.Dataset) -> None:
         yscale="log",
         xlabel="position n (tokens)",
         ylabel="squared error",
-        title=f"error where the query is b: power {config.power:g}, α = {config.share:g} "
-        "(best schedule: 0)",
+        title=f"error where the query is b: κ(n) = n^{config.power:g}, α = {config.share:g} (zero-loss "
+        "schedule: 0)",
     )
     label_log(ax.xaxis)
 
@@ -95,9 +95,9 @@ def _draw_powers(ax: Axes, config: ImbalanceConfig, dataset: xr.Dataset) -> None
         ax.plot(x, one["best_loss"].isel(seed=0), color=look["color"], **_BEST)
     ax.set(
         yscale="log",
-        xlabel="power of n that kappa_n is",
+        xlabel="power p of the imbalance κ(n) = n^p",
         ylabel="loss (mean squared error)",
-        title=f"within the training length, α = {config.share:g} (broad: exact optimum)",
+        title=f"loss by imbalance, α = {config.share:g} (broad: exact optimum of the schedule)",
     )
     ax.set_xticks(x)
 
@@ -118,7 +118,7 @@ def _draw_margin(ax: Axes, config: ImbalanceConfig, dataset: xr.Dataset) -> None
         xscale="log",
         xlabel="position n (tokens)",
         ylabel="margin τ(n) m of a over b (nats)",
-        title=f"learned margin where the query is b: power {config.power:g}, α = {config.share:g}",
+        title=f"learned margin where the query is b: κ(n) = n^{config.power:g}, α = {config.share:g}",
     )
     ax.legend()
     label_log(ax.xaxis)
