@@ -99,7 +99,7 @@ def test_no_parameters_have_a_lower_loss_than_the_optimum(name):
     for seed, problem in MEMBERS:
         block = problem.block([seed] * 200, Training(1, 0.1), CPU)
         layer = problem.layer(mechanism(name))
-        start = layer.initial_parameters([member_generator(0, Stream.PARAMETER)] * 400)
+        start = layer.initial_parameters([member_generator(0, Stream.PARAMETER)] * 200)
         scale = 10 ** (2 * torch.rand(200, generator=generator) - 1)
         random = {
             k: v + scale * torch.randn(v.shape, generator=generator).double()

@@ -11,6 +11,7 @@ from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.store.config import TrainingConfig
 from ssa_theory.ensemble import resolve_device
+from ssa_theory.mechanism import VANILLA
 
 PAPERS, CONTROL = "ssa-position", "scaled"
 """The paper's schedule, and the constant with a learned scale."""
@@ -46,7 +47,7 @@ class ImbalanceConfig(TrainingConfig):
     )
     mechanisms: ComparedMechanisms = Field(
         (
-            "vanilla",
+            VANILLA,
             CONTROL,
             "key-bias",
             PAPERS,
@@ -57,7 +58,7 @@ class ImbalanceConfig(TrainingConfig):
             "yarn",
             "power",
         ),
-        description="mechanisms to train; vanilla is the peer",
+        description=f"mechanisms to train; {VANILLA} is the peer",
     )
     learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
     steps: int = Field(400, ge=1, le=1_000_000, description="training steps at the full step size")
