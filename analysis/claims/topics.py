@@ -74,6 +74,12 @@ DILUTION = Topic(
     f"{PAPER}, dilution argument",
     "dilution-ssa-position-bounded",
 )
+IMBALANCE = Topic(
+    "imbalance",
+    "A position temperature keeps a prediction while one token crowds out the other.",
+    f"{PAPER}, Proposition 2",
+    "imbalance-success-0.5-0.5",
+)
 EXTRAPOLATION = Topic(
     "extrapolation",
     "A position temperature helps beyond the training length.",
@@ -195,6 +201,7 @@ TOPICS: tuple[Topic, ...] = (
     IDENTIFICATION,
     TWINS,
     DILUTION,
+    IMBALANCE,
     EXTRAPOLATION,
     DENOISING,
     RETRIEVAL,

@@ -6,6 +6,7 @@ from analysis.experiments.convergence import CONVERGENCE
 from analysis.experiments.denoise import DENOISE
 from analysis.experiments.dilution import DILUTION
 from analysis.experiments.graph import GRAPH, LES_MISERABLES, LETTERS
+from analysis.experiments.imbalance import IMBALANCE
 from analysis.experiments.length import LENGTH
 from analysis.experiments.normalizers import NORMALIZERS
 from analysis.experiments.norms import NORMS
@@ -31,6 +32,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         RETRIEVAL,
         LENGTH,
         DILUTION,
+        IMBALANCE,
         ABLATION,
         NORMALIZERS,
         PHASE,

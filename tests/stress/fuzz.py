@@ -75,6 +75,8 @@ TINY = {
     "retrieval": "--seeds 2 --steps 6 --cooldown-steps 3 --held-out 4 --batch-size 4 --keys 6 --tested-keys 4 8",
     "length": "--seeds 2 --steps 6 --cooldown-steps 3 --held-out 2 --contexts 4 --batch-size 8 --train-lengths 4 8 "
     "--test-lengths 4 8 16",
+    "imbalance": "--seeds 2 --steps 4 --cooldown-steps 2 --positions 6 --powers 0 0.5 --shares 0.5 "
+    "--mechanisms vanilla ssa-position",
     "denoise": "--seeds 2 --steps 4 --cooldown-steps 2 --held-out 4 --batch-size 4 --length 3 --swept-filler-noise 4",
     "norms": "--seeds 3 --steps 6 --letters-steps 0",
     "dilution": "--seeds 3 --lengths 10 16 --freezing-lengths 10 16 --critical-length 16",

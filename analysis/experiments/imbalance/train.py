@@ -1,0 +1,177 @@
+"""Imbalanced tokens: the grid of imbalances and targets, its training in one program a mechanism."""
+
+import numpy as np
+import xarray as xr
+from pydantic import Field, model_validator
+
+from analysis.experiments.base import Progress
+from analysis.experiments.mechanisms import ComparedMechanisms, chosen
+from analysis.problems.base import DIVERGED, Training, fit
+from analysis.problems.imbalance import ImbalanceProblem
+from analysis.problems.sizes import block_size, check_result_fits
+from analysis.store.config import TrainingConfig
+from ssa_theory.ensemble import resolve_device
+from ssa_theory.mechanism import VANILLA
+
+PAPERS, CONTROL = "ssa-position", "scaled"
+"""The paper's schedule, and the constant with a learned scale."""
+RANDOM = ", random"
+QUANTILES = (0.025, 0.5, 0.975)
+
+
+class ImbalanceConfig(TrainingConfig):
+    """Predict alpha a + (1 - alpha) b whatever the counts, while b occurs n^power times as often as
+    a among the first n tokens.
+    """
+
+    powers: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0), description="powers of n, each in [-1, 1]; 0 is balanced"
+    )
+    shares: tuple[float, ...] = Field(
+        (0.25, 0.5, 0.75), description="shares alpha of a in the target, each in (0, 1)"
+    )
+    power: float = Field(
+        0.5, description="the power (one of powers) of curves by position and of random sequences"
+    )
+    share: float = Field(0.5, description="likewise, the share (one of shares)")
+    cosine: float = Field(0.0, gt=-1, lt=1, description="cosine of the embeddings of a and b")
+    train_length: int = Field(256, ge=4, le=65_536, description="the last training position")
+    positions: int = Field(
+        48,
+        ge=2,
+        le=1024,
+        description="training positions at most, log-spaced from 2, equally weighted",
+    )
+    beyond: int = Field(
+        8, ge=2, le=64, description="evaluate up to this many times the training length"
+    )
+    mechanisms: ComparedMechanisms = Field(
+        (
+            VANILLA,
+            CONTROL,
+            "key-bias",
+            PAPERS,
+            "ssa",
+            "released",
+            "ssmax",
+            "asentmax-position",
+            "yarn",
+            "power",
+        ),
+        description=f"mechanisms to train; {VANILLA} is the peer",
+    )
+    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
+    steps: int = Field(400, ge=1, le=1_000_000, description="training steps at the full step size")
+    cooldown_steps: int = Field(
+        100, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ImbalanceConfig":
+        self.require_distinct("powers", "shares")
+        self.require_listed("power", "powers")
+        self.require_listed("share", "shares")
+        for problem in self.problems:
+            for one in chosen(self.mechanisms):
+                problem.layer(one)
+        return self
+
+    @property
+    def problems(self) -> list[ImbalanceProblem]:
+        """Every power and share on the deterministic sequence, the last running fastest; then the
+        curves' own on random sequences.
+        """
+        common = (self.cosine, False, self.train_length, self.positions, self.beyond)
+        grid = [ImbalanceProblem(p, a, *common) for p in self.powers for a in self.shares]
+        drawn = (self.cosine, True, self.train_length, self.positions, self.beyond)
+        return [*grid, ImbalanceProblem(self.power, self.share, *drawn)]
+
+    @property
+    def shown(self) -> str:
+        """The cell of the curves by position."""
+        return cell_name(self.problems[-1]).removesuffix(RANDOM)
+
+    @property
+    def training(self) -> Training:
+        """How every model is trained."""
+        return Training(
+            self.steps,
+            self.learning_rate,
+            cooldown_steps=self.cooldown_steps,
+            dtype=self.dtype,
+            compile=self.compile,
+        )
+
+
+def cell_name(problem: ImbalanceProblem) -> str:
+    """Of a cell of the result."""
+    return f"{problem.power:g}, {problem.share:g}" + RANDOM * problem.random
+
+
+def seeds_per_block(config: ImbalanceConfig) -> int:
+    """By the memory of one seed in all cells."""
+    problems = config.problems
+    one = problems[0].bytes_per_seed(config.training)
+    numbers = 3 * len(problems[0].evaluated) * len(config.mechanisms) * len(problems)
+    check_result_fits(config.seeds * numbers)
+    return block_size(config, len(problems) * one, len(problems))
+
+
+def train(config: ImbalanceConfig, progress: Progress) -> xr.Dataset:
+    """Every mechanism in every cell, and the least loss of its schedules."""
+    problems, training, seeds = config.problems, config.training, config.seed_range
+    models, first = chosen(config.mechanisms), problems[0]
+    names = [cell_name(p) for p in problems]
+    advance = progress("exact optima of the schedules", len(models) * len(problems))
+    best = np.empty((len(models), len(seeds), len(problems), len(first.trained)))
+    for i, model in enumerate(models):
+        for c, problem in enumerate(problems):
+            best[i, :, c] = [problem.best_error(model, s) for s in seeds]
+            advance(1)
+    members = [(s, p) for s in seeds for p in problems]
+    block = first.block_at(members, training, resolve_device(config.device))
+    advance = progress(
+        f"training {len(members)} tasks x {len(models)} mechanisms",
+        training.total_steps * len(models),
+    )
+    rows, parameters = [], []
+    for layer in map(first.layer, models):
+        fitted = fit(block, layer, training, progress=advance)
+        final = block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
+        rows.append(fitted.by_member(final))
+        parameters.append(sum(v[..., 0].numel() for v in fitted.parameters.values()))
+    cell = xr.DataArray(names, dims="cell", name="cell")
+    dataset = xr.concat([p.describe(seeds) for p in problems], cell).transpose("seed", "cell", ...)
+    dataset = dataset.assign_coords(mechanism=[m.name for m in models])
+    for name, measure in {**first.measures, **DIVERGED}.items():
+        values = np.stack([row[name] for row in rows])
+        values = values.reshape(len(models), len(seeds), len(problems), *values.shape[2:])
+        values = values.astype(np.float32) if measure.dims else values
+        dims = ("mechanism", "seed", "cell", *measure.dims)
+        dataset[name] = (dims, values, {"description": measure.about})
+    each = ("mechanism", "seed", "cell")
+    dataset["best_loss"] = (each, best.mean(-1), {"description": _BEST})
+    whole = np.full((*best.shape[:-1], len(first.evaluated)), np.nan, np.float32)
+    whole[..., : best.shape[-1]] = best
+    about = {"description": "squared error by position of that schedule; NaN beyond the training"}
+    dataset["best_error"] = ((*each, "position"), whole, about)
+    return dataset.assign(
+        power=("cell", [p.power for p in problems], {"description": "power of n that kappa_n is"}),
+        share=("cell", [p.share for p in problems], {"description": "share alpha of a"}),
+        parameters=("mechanism", parameters, {"description": "parameters of a model"}),
+    )
+
+
+_BEST = (
+    "the least mean squared error over the training positions that any model with this mechanism's "
+    "schedule can have, exact; NaN where it is not known"
+)
+
+
+def summarise(config: ImbalanceConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add quantiles over seeds, which differ by initialisation only where nothing is random."""
+    for name in ("loss", "loss_beyond", "error", "margin"):
+        quantiles = dataset[name].quantile(QUANTILES, dim="seed")
+        about = f"quantiles over seeds: {dataset[name].attrs['description']}"
+        dataset[f"{name}_quantile"] = quantiles.assign_attrs(description=about)
+    return dataset
