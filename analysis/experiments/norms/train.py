@@ -18,6 +18,7 @@ from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import common_loss, interpolate
 from analysis.problems.rows import ROW_MEASURES
 from analysis.problems.sizes import block_size, check_result_fits
+from ssa_theory.mechanism import VANILLA
 
 
 class NormsConfig(ChainsConfig):
