@@ -80,6 +80,12 @@ DENOISING = Topic(
     f"{PAPER}, denoising",
     "denoise-vanilla-above-ssa-mlp-value",
 )
+BASIS = Topic(
+    "basis-denoising",
+    "On the paper's denoising task a value temperature reaches the threshold estimator and vanilla is as bad as the mean.",
+    f"{PAPER}, Table 2",
+    "basis-denoise-threshold-default-ssa-value",
+)
 RETRIEVAL = Topic(
     "retrieval",
     "A query temperature reaches the Bayes-optimal predictor on noisy retrieval, which vanilla attention cannot.",
@@ -190,6 +196,7 @@ TOPICS: tuple[Topic, ...] = (
     DILUTION,
     EXTRAPOLATION,
     DENOISING,
+    BASIS,
     RETRIEVAL,
     LIMITS,
     OPTIMISATION,

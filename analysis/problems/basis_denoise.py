@@ -1,7 +1,8 @@
 """The problem of basis vectors in noise: which direction do the tokens share?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,7 +43,7 @@ class BasisDenoiseProblem(Problem):
     held_out: int = 256
 
     name: ClassVar[str] = "basis-denoise"
-    measures = {
+    measures: ClassVar[Mapping[str, Measure]] = {
         "risk": Measure((), "E||y - o / ||o|| ||^2 given the seed's held-out tokens"),
         "gate_by_peak": Measure(
             ("peak",),
@@ -140,7 +141,7 @@ class BasisDenoiseBlock(Block):
             return torch.where(chosen, tau, 0.0).sum((0, 1)) / chosen.sum((0, 1))
 
         signal = mean(self.relevant)
-        bins = [(peak >= a) & (peak < b) for a, b in zip(_PEAKS[:-1], _PEAKS[1:], strict=True)]
+        bins = [(peak >= a) & (peak < b) for a, b in pairwise(_PEAKS.tolist())]
         by_peak = torch.stack([mean(b) for b in bins]) / signal
         return {"gate_by_peak": by_peak, "filler_gate": mean(~self.relevant) / signal}
 
