@@ -82,7 +82,7 @@ DENOISING = Topic(
 )
 BASIS = Topic(
     "basis-denoising",
-    "On the paper's denoising task a value temperature reaches the threshold estimator and vanilla is as bad as the mean.",
+    "On the paper's denoising task a value temperature reaches the threshold, and vanilla only the mean token.",
     f"{PAPER}, Table 2",
     "basis-denoise-threshold-default-ssa-value",
 )

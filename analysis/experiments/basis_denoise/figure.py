@@ -56,38 +56,28 @@ def draw(config: BasisDenoiseConfig, dataset: xr.Dataset) -> Figure:
 
 
 def _draw_table(ax: Axes, dataset: xr.Dataset) -> None:
-    """Risks at the default: trained as points, exact as lines."""
+    """Risks at the default, one row an estimator, the largest on top; exact ones as lines too."""
     at = dataset.sel(setting="default")
+    rows: list[tuple[str, xr.DataArray, dict[str, Any]]] = []
     for name, (label, color, line) in _LOOKS.items():
-        value = float(at[f"{name}_band"].sel(estimate="value"))
-        ax.axvline(value, color=color, linestyle=line, linewidth=1.3)
-        ax.text(
-            value,
-            1.0,
-            f" {label} {value:.3f}",
-            transform=ax.get_xaxis_transform(),
-            rotation=90,
-            fontsize=8,
-            va="top",
-            ha="right",
-        )
-    names = at["mechanism"].values.tolist()
-    value, low, high = interval(at["risk_band"])
-    order = [i for i in np.argsort(-value) if np.isfinite(value[i])]
-    for place, i in enumerate(reversed(order)):
-        look: dict[str, Any] = {"capsize": 2.5, "markersize": 6}
-        look |= style(names[i]) | {"linestyle": "none"}
-        spread = [[value[i] - low[i]], [high[i] - value[i]]]
-        ax.errorbar(value[i], place, xerr=np.nan_to_num(spread), **look)
-        ax.annotate(
-            f"{value[i]:.4f}", (value[i], place), (10, -3), textcoords="offset points", fontsize=8
-        )
-    added = at["added_parameters"].values
-    labels = [f"{names[i]} (+{added[i]})" for i in reversed(order)]
-    ax.set_yticks(range(len(order)), labels)
+        band = at[f"{name}_band"]
+        ax.axvline(float(band.sel(estimate="value")), color=color, linestyle=line, linewidth=1)
+        rows.append((label, band, {"color": color, "marker": "|", "markersize": 10}))
+    for name in at["mechanism"].values.tolist():
+        one = at.sel(mechanism=name)
+        label = f"{name} (+{int(one['added_parameters'])})"
+        rows.append((label, one["risk_band"], style(name) | {"markersize": 6}))
+    rows = [row for row in rows if np.isfinite(row[1].sel(estimate="value"))]
+    rows.sort(key=lambda row: float(row[1].sel(estimate="value")))
+    for place, (_, band, own) in enumerate(rows):
+        value, low, high = (float(x) for x in interval(band))
+        spread = np.nan_to_num([[value - low], [high - value]])
+        look: dict[str, Any] = {"capsize": 2.5} | own | {"linestyle": "none"}
+        ax.errorbar(value, place, xerr=spread, **look)
+        ax.text(1.01, place, f"{value:.4f}", transform=ax.get_yaxis_transform(), va="center")
+    ax.set_yticks(range(len(rows)), [label for label, _, _ in rows])
     ax.set(
         xscale="log",
-        ylim=(-0.6, len(order) + 1.2),
         xlabel=_RISK,
         title=f"default: L = {int(at['length'])}, sigma = {float(at['noise']):g}",
     )

@@ -36,7 +36,7 @@ class BasisDenoiseConfig(TrainingConfig):
     swept_noises: tuple[float, ...] = Field(
         (0.1, 0.5, 1.0), description="further sigma, at the default length"
     )
-    swept_lengths: tuple[int, ...] = Field((16, 32), description="further L, at the default noise")
+    swept_lengths: tuple[int, ...] = Field((4, 16), description="further L, at the default noise")
     mechanisms: ComparedMechanisms = Field(
         (
             "vanilla",
@@ -56,9 +56,9 @@ class BasisDenoiseConfig(TrainingConfig):
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="fresh samples a step")
     learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
-    steps: int = Field(120, ge=1, le=1_000_000, description="training steps at the full step size")
+    steps: int = Field(100, ge=1, le=1_000_000, description="training steps at the full step size")
     cooldown_steps: int = Field(
-        60, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
+        50, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
     )
     held_out: int = Field(
         256, ge=2, le=1_000_000, description="held-out samples per seed and setting"
