@@ -92,6 +92,12 @@ DENOISING = Topic(
     f"{PAPER}, denoising",
     "denoise-vanilla-above-ssa-mlp-value",
 )
+BASIS = Topic(
+    "basis-denoising",
+    "On the paper's denoising task a value temperature reaches the threshold, and vanilla only the mean token.",
+    f"{PAPER}, Table 2",
+    "basis-denoise-threshold-default-ssa-value",
+)
 RETRIEVAL = Topic(
     "retrieval",
     "A query temperature reaches the Bayes-optimal predictor on noisy retrieval, which vanilla attention cannot.",
@@ -204,6 +210,7 @@ TOPICS: tuple[Topic, ...] = (
     IMBALANCE,
     EXTRAPOLATION,
     DENOISING,
+    BASIS,
     RETRIEVAL,
     LIMITS,
     OPTIMISATION,

@@ -2,6 +2,7 @@
 
 from analysis.experiments.ablation import ABLATION
 from analysis.experiments.base import PRESETS, Experiment, Preset
+from analysis.experiments.basis_denoise import BASIS_DENOISE
 from analysis.experiments.convergence import CONVERGENCE
 from analysis.experiments.denoise import DENOISE
 from analysis.experiments.dilution import DILUTION
@@ -29,6 +30,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         CONVERGENCE,
         TWINS,
         DENOISE,
+        BASIS_DENOISE,
         RETRIEVAL,
         LENGTH,
         DILUTION,

@@ -78,6 +78,7 @@ TINY = {
     "imbalance": "--seeds 2 --steps 4 --cooldown-steps 2 --positions 6 --powers 0 0.5 --shares 0.5 "
     "--mechanisms vanilla ssa-position",
     "denoise": "--seeds 2 --steps 4 --cooldown-steps 2 --held-out 4 --batch-size 4 --length 3 --swept-filler-noise 4",
+    "basis-denoise": "--seeds 2 --steps 4 --cooldown-steps 2 --held-out 4 --batch-size 4 --length 3 --swept-lengths 4",
     "norms": "--seeds 3 --steps 6 --letters-steps 0",
     "dilution": "--seeds 3 --lengths 10 16 --freezing-lengths 10 16 --critical-length 16",
     "ablation": "--preset smoke --seeds 2 --letters-steps 2 --denoise-steps 3 --cooldown-steps 2 --train-lengths 2 3 "

@@ -1,0 +1,119 @@
+"""The figure of the paper's denoising task."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.draw.figures import (
+    draw_points,
+    interval,
+    label_log,
+    left_out,
+    letter,
+    new_figure,
+    style,
+)
+from analysis.experiments.basis_denoise.train import BasisDenoiseConfig
+
+_LOOKS = {
+    "naive": ("mean token", "#999999", (0, (1, 1))),
+    "threshold": ("threshold at 1/2", "#b15928", "--"),
+    "oracle": ("oracle mean", "#6a3d9a", "-."),
+    "bayes": ("Bayes", "#000000", "-"),
+}
+_RISK = "risk of the normalised output"
+_LEAST = 1e-3
+"""A risk below this is left out: no model comes near it, and logarithms would show little else."""
+
+
+def draw(config: BasisDenoiseConfig, dataset: xr.Dataset) -> Figure:
+    """Draw a stored result; nothing is trained or estimated here."""
+    figure = new_figure(14.0, 8.4)
+    axes = figure.subplots(2, 2)
+    _draw_table(axes[0, 0], dataset)
+    _draw_sweep(axes[0, 1], dataset, "noise", "length", config.length)
+    axes[0, 1].set(xlabel="noise sigma, per coordinate", title=f"by noise, L = {config.length}")
+    _draw_sweep(axes[1, 0], dataset, "length", "noise", config.noise)
+    axes[1, 0].set(xlabel="tokens L", title=f"by length, sigma = {config.noise:g}")
+    axes[1, 0].set_xscale("log", base=2)
+    axes[1, 0].xaxis.set_major_formatter("{x:g}")
+    _draw_gate(axes[1, 1], dataset, config)
+    for i, ax in enumerate(axes.flat):
+        letter(ax, i)
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+    figure.suptitle(
+        f"basis vectors in noise: d = K = {config.dim}, each token but the last, which is the query, "
+        f"carries the signal with probability {config.relevance:g}; adam {config.learning_rate:g}, "
+        f"{config.steps} + {config.cooldown_steps} steps of {config.batch_size};\nmeans and 95 % "
+        f"intervals over {config.seeds} seeds" + left_out(dataset)
+    )
+    return figure
+
+
+def _draw_table(ax: Axes, dataset: xr.Dataset) -> None:
+    """Risks at the default, one row an estimator, the largest on top; exact ones as lines too."""
+    at = dataset.sel(setting="default")
+    rows: list[tuple[str, xr.DataArray, dict[str, Any]]] = []
+    for name, (label, color, line) in _LOOKS.items():
+        band = at[f"{name}_band"]
+        ax.axvline(float(band.sel(estimate="value")), color=color, linestyle=line, linewidth=1)
+        rows.append((label, band, {"color": color, "marker": "|", "markersize": 10}))
+    for name in at["mechanism"].values.tolist():
+        one = at.sel(mechanism=name)
+        label = f"{name} (+{int(one['added_parameters'])})"
+        rows.append((label, one["risk_band"], style(name) | {"markersize": 6}))
+    rows = [row for row in rows if np.isfinite(row[1].sel(estimate="value"))]
+    rows.sort(key=lambda row: float(row[1].sel(estimate="value")))
+    for place, (_, band, own) in enumerate(rows):
+        value, low, high = (float(x) for x in interval(band))
+        spread = np.nan_to_num([[value - low], [high - value]])
+        look: dict[str, Any] = {"capsize": 2.5} | own | {"linestyle": "none"}
+        ax.errorbar(value, place, xerr=spread, **look)
+        ax.text(1.01, place, f"{value:.4f}", transform=ax.get_yaxis_transform(), va="center")
+    ax.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+    ax.set(
+        xscale="log",
+        xlabel=_RISK,
+        title=f"default: L = {int(at['length'])}, sigma = {float(at['noise']):g}",
+    )
+    label_log(ax.xaxis)
+
+
+def _draw_sweep(ax: Axes, dataset: xr.Dataset, over: str, fixed: str, value: float) -> None:
+    """Risks over one of the two settings, at the default of the other."""
+    at = dataset.isel(setting=np.flatnonzero(dataset[fixed].values == value)).sortby(over)
+    x = at[over].values
+    for name, (label, color, line) in _LOOKS.items():
+        exact = at[f"{name}_band"].sel(estimate="value").values
+        shown = np.where(exact >= _LEAST, exact, np.nan)
+        ax.plot(x, shown, color=color, linestyle=line, linewidth=1.3, label=label)
+    for name in dataset["mechanism"].values.tolist():
+        band = at["risk_band"].sel(mechanism=name)
+        if len(x) == 1 or np.isfinite(interval(band)[0]).sum() > 1:
+            draw_points(ax, x, band, name, joined=True, linewidth=1)
+    ax.set(ylabel=_RISK, yscale="log")
+    label_log(ax.yaxis)
+
+
+def _draw_gate(ax: Axes, dataset: xr.Dataset, config: BasisDenoiseConfig) -> None:
+    """Learned value temperatures by the largest coordinate of a token, and the hard threshold."""
+    x = dataset["peak"].values
+    ax.step(
+        [x[0], 0.5, x[-1]], [0, 1, 1], where="post", color=_LOOKS["threshold"][1], linestyle="--"
+    )
+    for name in dataset["mechanism"].values.tolist():
+        band = dataset["gate_band"].sel(mechanism=name)
+        if np.isfinite(band).any():
+            draw_points(ax, x, band, name, joined=True)
+    ax.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    ax.set(
+        xlabel="largest coordinate of a token",
+        ylabel="learned tau_v / its mean over signal tokens",
+        title=f"value temperature, L = {config.length}, sigma = {config.noise:g}",
+    )
+    ax.legend(loc="lower right")

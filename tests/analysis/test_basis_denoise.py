@@ -1,0 +1,169 @@
+"""The paper's denoising task: loss and risk against loops, gates, and what its ledger says."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from analysis.experiments import EXPERIMENTS
+from analysis.experiments.base import silent
+from analysis.experiments.basis_denoise import BasisDenoiseConfig
+from analysis.problems import Training, fit
+from analysis.problems.basis_denoise import BasisDenoiseProblem, direction
+from ssa_theory.mechanism import mechanism
+from ssa_theory.seeds import Stream, member_generator
+from tasks.basis_denoising import BasisDenoisingTask, unit
+
+CPU = torch.device("cpu")
+TASK = BasisDenoisingTask(dim=3, length=4, noise=0.4)
+EXPERIMENT = EXPERIMENTS["basis-denoise"]
+EXACT = ("naive", "threshold", "oracle", "bayes")
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    return EXPERIMENT.run(EXPERIMENT.preset("smoke"), silent)
+
+
+def fitted(name, seeds=(5, 2), **settings):
+    problem = BasisDenoiseProblem(TASK, batch_size=6, held_out=40, **settings)
+    training = Training(4, 0.05, 2, dtype="float64")
+    block, layer = problem.block(list(seeds), training, CPU), problem.layer(mechanism(name))
+    return block, layer, fit(block, layer, training), training
+
+
+def output(own, m, context):
+    """Of the last token of one context, by loops, with the value gate 1 + tanh f + s(a) log L."""
+    scores = np.array([context[-1] @ own["weight"][..., m] @ x for x in context])
+    row = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    total, tau = np.zeros(3), np.ones(4)
+    for j, x in enumerate(context):
+        if "value.vector" in own:
+            tau[j] = gate(own, m, x)
+        total += tau[j] * row[j] * (x @ own["value"][..., m])
+    return total, tau
+
+
+def gate(own, m, x):
+    hidden = torch.nn.functional.gelu(torch.from_numpy(x @ own["value"][..., m])).numpy()
+    share = 1 / (1 + np.exp(-own["value.alpha"][m]))
+    return 1 + np.tanh(own["value.vector"][..., m] @ hidden) + share * np.log(4)
+
+
+@pytest.mark.parametrize("name", ["vanilla", "ssa-value"])
+def test_risk_and_loss_are_the_formula(name):
+    block, layer, done, training = fitted(name)
+    found = {k: v.numpy() for k, v in block.evaluate(layer, done).items()}
+    tokens, target = next(block.batches(training))
+    loss = block.loss(layer, done.parameters, (tokens, target)).numpy()
+    own = {k: v.numpy() for k, v in done.parameters.items()}
+    for m, seed in enumerate(block.seeds):
+        tested = TASK.sample(40, member_generator(seed, Stream.EVALUATION))
+        outputs, taus = zip(*(output(own, m, x) for x in tested.tokens), strict=True)
+        errors = TASK.expected_error(tested.tokens, np.array(outputs))
+        assert_allclose(found["risk"][m], errors.mean(), rtol=1e-10)
+        trained = TASK.sample(6 * 6, member_generator(seed, Stream.DATA))
+        wanted = []
+        for i in range(6):
+            o = output(own, m, trained.tokens[i])[0]
+            wanted.append(((np.eye(3)[trained.label[i]] - o / np.linalg.norm(o)) ** 2).sum())
+        assert_allclose(loss[m], np.mean(wanted), rtol=1e-10)
+        if name == "vanilla":
+            assert np.isnan(found["filler_gate"][m])
+            assert np.isnan(found["gate_by_peak"][:, m]).all()
+            continue
+        tau, peak = np.array(taus), tested.tokens.max(2)
+        signal = tau[tested.relevant].mean()
+        assert_allclose(found["filler_gate"][m], tau[~tested.relevant].mean() / signal, rtol=1e-9)
+        bin_8 = tau[(peak >= 0.8) & (peak < 0.9)]
+        assert_allclose(found["gate_by_peak"][8, m], bin_8.mean() / signal, rtol=1e-9)
+
+
+def test_batches_are_the_tasks_own_samples():
+    block, _, _, training = fitted("vanilla")
+    batches = list(block.batches(training))
+    assert len(batches) == 6
+    drawn = TASK.sample(36, member_generator(2, Stream.DATA))
+    assert_allclose(torch.cat([t for t, _ in batches])[..., 1], drawn.tokens)
+    assert torch.cat([y for _, y in batches])[..., 1].argmax(1).tolist() == drawn.label.tolist()
+
+
+def test_the_direction_of_zero_is_the_tasks_and_has_no_gradient():
+    rows = torch.tensor([[3.0, -4.0], [0.0, 0.0]], dtype=torch.float64).unsqueeze(2)
+    rows.requires_grad_()
+    u = direction(rows)
+    assert_allclose(u.detach()[..., 0], unit(rows.detach()[..., 0].numpy()))
+    (gradient,) = torch.autograd.grad(u[:, 0].sum(), rows)
+    assert_allclose(gradient[0, :, 0], [16 / 125, 12 / 125], atol=1e-12)  # (I - u u^T) e_1 / ||o||
+    assert (gradient[1] == 0).all()
+
+
+def test_baselines_are_those_of_the_held_out_samples():
+    problem = BasisDenoiseProblem(TASK, held_out=40)
+    described = problem.describe([3, 8])
+    tested = TASK.sample(40, member_generator(8, Stream.EVALUATION))
+    p = TASK.posterior(tested.tokens)
+    assert_allclose(described["bayes"][1], (2 - 2 * np.linalg.norm(p, axis=1)).mean())
+    mean = tested.tokens.mean(1)
+    cosine = (p * mean).sum(1) / np.linalg.norm(mean, axis=1)
+    assert_allclose(described["naive"][1], (2 - 2 * cosine).mean())
+
+
+def test_no_trained_model_is_below_bayes(smoke):
+    """Both risks are given the same tokens, so that this holds without an error of sampling."""
+    assert not smoke["diverged"].any()
+    trained = np.isfinite(smoke["risk"])
+    assert trained.sel(setting="default").all()
+    assert (trained.sum("mechanism") >= 5).all()
+    assert (smoke["risk"] > smoke["bayes"]).where(trained, True).all()
+    assert (smoke["threshold"] >= smoke["bayes"]).all()
+    assert (smoke["naive"] >= smoke["bayes"]).all()
+
+
+def test_a_sink_is_lost_in_the_direction(smoke):
+    """It scales the whole output of a query."""
+    at = smoke["risk"].sel(setting="default")
+    assert_allclose(at.sel(mechanism="sink"), at.sel(mechanism="vanilla"), rtol=1e-3)
+
+
+def test_settings_are_the_default_and_one_sweep_of_each():
+    config = BasisDenoiseConfig(noise=0.2, swept_noises=(0.7,), length=5, swept_lengths=(3,))
+    laws = {k: (p.task.length, p.task.noise) for k, p in config.problems.items()}
+    assert laws == {"default": (5, 0.2), "noise 0.7": (5, 0.7), "length 3": (3, 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"swept_noises": (0.3,)}, "noise and swept_noises must all be different"),
+        ({"swept_noises": (-1.0,)}, "noise must be positive and finite, got -1.0"),
+        ({"swept_lengths": (16, 16)}, "length and swept_lengths must all be different"),
+        ({"swept_lengths": (1,)}, r"swept_lengths must lie in \[2, 4096\], got \[1\]"),
+        ({"mechanisms": ("vanilla", "ssa-value")}, "swept_mechanisms must be among mechanisms"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        BasisDenoiseConfig(**settings)
+
+
+def test_claims_on_known_risks(smoke):
+    """Vanilla as bad as the mean, the gate as good as the threshold: what the paper says."""
+    known = smoke.copy(deep=True)
+    known["risk"] = known["risk"] * np.nan
+    known["risk"].loc[{"mechanism": "vanilla"}] = known["naive"].transpose("seed", "setting")
+    known["risk"].loc[{"mechanism": "ssa-value"}] = 1.01 * known["threshold"].transpose(
+        "seed", "setting"
+    )
+    lines = {c.id: c for c in EXPERIMENT.claims(known)}
+    for key in ("threshold-default-ssa-value", "naive-default-vanilla", "needed-default-vanilla"):
+        assert lines[f"basis-denoise-{key}"].verdict == "supported"
+    assert lines["basis-denoise-threshold-default-ssa-value"].estimate.value == pytest.approx(1.01)
+    assert lines["basis-denoise-naive-default-vanilla"].estimate.value == pytest.approx(1)
+    one = smoke["risk"].sel(mechanism="vanilla", setting="length 4").values
+    ratio = one.mean() / smoke["threshold"].sel(setting="length 4").values.mean()
+    lines = {c.id: c for c in EXPERIMENT.claims(smoke)}
+    assert lines["basis-denoise-needed-length-4-vanilla"].estimate.value == pytest.approx(ratio)
+    oracle = lines["basis-denoise-oracle-default"]
+    at = smoke.sel(setting="default")
+    assert oracle.estimate.value == pytest.approx(float((at["oracle"] - at["bayes"]).mean()))
