@@ -21,9 +21,10 @@ BASIS_DENOISE = Experiment(
     caption=(
         "Risk of the normalised output, at most 4; 2 - 2 / sqrt(K) without information. (a) At the "
         "default, every trained mechanism (with its number of parameters beyond vanilla's) beside "
-        "the exact estimators; (b) by noise, (c) by length, estimators as lines without markers; "
-        "(d) learned tau_v of a token by its largest coordinate, where tokens that carry the signal "
-        "have mean 1, beside the paper's hard threshold at 1/2. Means and 95 % intervals over seeds."
+        "the exact estimators; (b) by noise, (c) by length, over the risk of the mean token, exact "
+        "ones without markers; (d) learned tau_v of a token by its largest coordinate, over its mean "
+        "for tokens that carry the signal, beside the paper's hard threshold at 1/2. Means and 95 % "
+        "intervals over seeds."
     ),
     config=BasisDenoiseConfig,
     train=train,

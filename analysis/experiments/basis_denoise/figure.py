@@ -25,8 +25,6 @@ _LOOKS = {
     "bayes": ("Bayes", "#000000", "-"),
 }
 _RISK = "risk of the normalised output"
-_LEAST = 1e-3
-"""A risk below this is left out: no model comes near it, and logarithms would show little else."""
 
 
 def draw(config: BasisDenoiseConfig, dataset: xr.Dataset) -> Figure:
@@ -85,19 +83,19 @@ def _draw_table(ax: Axes, dataset: xr.Dataset) -> None:
 
 
 def _draw_sweep(ax: Axes, dataset: xr.Dataset, over: str, fixed: str, value: float) -> None:
-    """Risks over one of the two settings, at the default of the other."""
+    """Risks over one of the two settings, at the default of the other, as shares of the mean
+    token's: what is left of them would otherwise be lost in how much the task changes.
+    """
     at = dataset.isel(setting=np.flatnonzero(dataset[fixed].values == value)).sortby(over)
-    x = at[over].values
+    x, whole = at[over].values, at["naive_band"].sel(estimate="value", drop=True)
     for name, (label, color, line) in _LOOKS.items():
-        exact = at[f"{name}_band"].sel(estimate="value").values
-        shown = np.where(exact >= _LEAST, exact, np.nan)
-        ax.plot(x, shown, color=color, linestyle=line, linewidth=1.3, label=label)
+        share = at[f"{name}_band"].sel(estimate="value") / whole
+        ax.plot(x, share, color=color, linestyle=line, linewidth=1.3, label=label)
     for name in dataset["mechanism"].values.tolist():
-        band = at["risk_band"].sel(mechanism=name)
-        if len(x) == 1 or np.isfinite(interval(band)[0]).sum() > 1:
-            draw_points(ax, x, band, name, joined=True, linewidth=1)
-    ax.set(ylabel=_RISK, yscale="log")
-    label_log(ax.yaxis)
+        share = at["risk_band"].sel(mechanism=name) / whole
+        if len(x) == 1 or np.isfinite(interval(share)[0]).sum() > 1:
+            draw_points(ax, x, share, name, joined=True, linewidth=1)
+    ax.set(ylabel="risk / risk of the mean token", ylim=(0, None))
 
 
 def _draw_gate(ax: Axes, dataset: xr.Dataset, config: BasisDenoiseConfig) -> None:
