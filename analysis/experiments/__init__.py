@@ -6,6 +6,7 @@ from analysis.experiments.convergence import CONVERGENCE
 from analysis.experiments.denoise import DENOISE
 from analysis.experiments.dilution import DILUTION
 from analysis.experiments.graph import GRAPH, LES_MISERABLES, LETTERS
+from analysis.experiments.hierarchy import HIERARCHY
 from analysis.experiments.length import LENGTH
 from analysis.experiments.normalizers import NORMALIZERS
 from analysis.experiments.norms import NORMS
@@ -22,6 +23,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         LETTERS,
         LES_MISERABLES,
         PAPER_GRAPH,
+        HIERARCHY,
         NORMS,
         CONVERGENCE,
         TWINS,
