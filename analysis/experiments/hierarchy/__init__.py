@@ -28,7 +28,15 @@ HIERARCHY = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {"seeds": 6, "most_nodes": 7, "steps": 30, "cooldown_steps": 5, "held_out": 64},
+        "smoke": {
+            "seeds": 6,
+            "branchings": (2,),
+            "most_nodes": 7,
+            "dim_shares": (0.5, 1.0),
+            "steps": 20,
+            "cooldown_steps": 5,
+            "held_out": 64,
+        },
         "paper": {"block_seeds": 32},
         "large": {
             "compile": True,

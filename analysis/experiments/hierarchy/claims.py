@@ -60,6 +60,7 @@ def pooled_ratio(x: np.ndarray, y: np.ndarray) -> Estimate:
 
     def pooled(index: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.exp(np.log(x[:, index].mean(-1) / y[:, index].mean(-1)).mean(0))
+            log_ratio = np.log(x[:, index].mean(-1) / y[:, index].mean(-1))
+        return np.asarray(np.exp(log_ratio.mean(0)))
 
-    return estimate(pooled, np.isfinite(x + y).all(axis=0, keepdims=True)[0])
+    return estimate(pooled, np.asarray(np.isfinite(x + y).all(0)))

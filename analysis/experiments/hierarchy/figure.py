@@ -110,7 +110,7 @@ def _draw_errors(ax: Axes, config: HierarchyConfig, dataset: xr.Dataset) -> None
                 "least of any scores, prompts",
                 (x[0], float(at["floor"][0])),
                 textcoords="offset points",
-                xytext=(0, 4),
+                xytext=(0, -11),
                 fontsize=8,
             )
     ax.set(

@@ -1,7 +1,7 @@
 """The hierarchy experiment: its cells, training, and summary."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import xarray as xr
@@ -165,8 +165,9 @@ def train(config: HierarchyConfig, progress: Progress) -> xr.Dataset:
 def summarise(config: HierarchyConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
     """Add what is drawn: ratios to vanilla, errors, temperatures; and the floor of the prompts."""
     heads = {cell.name: cell.head for cell in config.cells}
-    error = xr.concat(
-        [dataset[MEASURE[heads[c]]].sel(cell=c) for c in dataset["cell"].values.tolist()], "cell"
+    row = [heads[c] == "row" for c in dataset["cell"].values.tolist()]
+    error = dataset[MEASURE["row"]].where(
+        xr.DataArray(row, dims="cell"), dataset[MEASURE["classifier"]]
     )
     dataset["error"] = error.assign_attrs(
         description="the measure of the paper's claim: map_l1 of head row, tv of head classifier"
@@ -180,7 +181,13 @@ def summarise(config: HierarchyConfig, dataset: xr.Dataset, progress: Progress) 
         np.array([[(e.value, e.low, e.high) for e in row] for row in estimates]),
         {"description": "ratio of mean errors to vanilla's, with its 95 % interval over seeds"},
     )
-    dataset["level_temperature_band"] = mean_band(dataset["level_temperature"])
+    # Cast, as numpy does not say that labels stay.
+    log_temperature = cast(xr.DataArray, np.log(dataset["level_temperature"]))
+    band = cast(xr.DataArray, np.exp(mean_band(log_temperature)))
+    dataset["level_temperature_band"] = band.assign_attrs(
+        description="temperature 1 / tau by level, geometric mean over tokens and seeds, with its "
+        "95 % interval"
+    )
     dataset["floor"] = (
         "cell",
         [cell.problem.floor() for cell in config.cells],
