@@ -39,20 +39,32 @@ def log_predictive(
     return (logits if counts is None else logits + counts.log()).log_softmax(1)
 
 
-def cross_entropy(
+def query_logits(
     logits: Float[Tensor, "node next member"], queries: Queries
-) -> Float[Tensor, " member"]:
-    """-sum_q weight_q sum_j target_qj log P_hat(j | q) in nats, P_hat the softmax of the logits.
-
-    A target of zero contributes zero, whatever P_hat is. With z = logits + log m it is
-    sum_q weight_q (log sum_j exp z_qj - sum_j target_qj z_qj), since targets sum to one: the
-    gradient then needs the one exponential that the value needs.
-    """
+) -> Float[Tensor, "query next member"]:
+    """z + log m of each query, from the logits of all nodes."""
     if queries.node is not None:
         shape = (len(queries.node), *logits.shape[1:])
         logits = logits.gather(0, queries.node.unsqueeze(1).expand(shape))
-    if queries.counts is not None:
-        logits = logits + queries.counts.log()
+    return logits if queries.counts is None else logits + queries.counts.log()
+
+
+def cross_entropy(
+    logits: Float[Tensor, "node next member"], queries: Queries
+) -> Float[Tensor, " member"]:
+    """`query_cross_entropy` from the logits of all nodes."""
+    return query_cross_entropy(query_logits(logits, queries), queries)
+
+
+def query_cross_entropy(
+    logits: Float[Tensor, "query next member"], queries: Queries
+) -> Float[Tensor, " member"]:
+    """-sum_q weight_q sum_j target_qj log P_hat(j | q) in nats, P_hat the softmax of the logits.
+
+    A target of zero contributes zero, whatever P_hat is. With the logits z it is
+    sum_q weight_q (log sum_j exp z_qj - sum_j target_qj z_qj), since targets sum to one: the
+    gradient then needs the one exponential that the value needs.
+    """
     shifted = logits - logits.detach().amax(1, keepdim=True)
     # 0 * -inf, of a token that is not in the prompt, would be NaN.
     answered = torch.where(queries.target > 0, shifted, 0.0)

@@ -62,6 +62,18 @@ IDENTIFICATION = Topic(
     f"{PAPER}, Fig. 3",
     "paper-graph-recovered-sampled-ssa-degree",
 )
+HIERARCHY1 = Topic(
+    "hierarchy-map",
+    "In a hierarchical vocabulary SSA's attention map is closer to the true one than vanilla's.",
+    f"{PAPER}, appendix E, claim 1",
+    "hierarchy-row-vanilla",
+)
+HIERARCHY2 = Topic(
+    "hierarchy-prediction",
+    "In a hierarchical vocabulary SSA's prediction is closer to the true one than vanilla's.",
+    f"{PAPER}, appendix E, claim 2",
+    "hierarchy-classifier-vanilla",
+)
 TWINS = Topic(
     "twins",
     "Alike tokens of different sharpness need unbounded weights, but not with a query temperature.",
@@ -205,6 +217,8 @@ TOPICS: tuple[Topic, ...] = (
     PAPER_THEORY,
     PAPER_GRAPH,
     IDENTIFICATION,
+    HIERARCHY1,
+    HIERARCHY2,
     TWINS,
     DILUTION,
     IMBALANCE,

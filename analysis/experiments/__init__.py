@@ -7,6 +7,7 @@ from analysis.experiments.convergence import CONVERGENCE
 from analysis.experiments.denoise import DENOISE
 from analysis.experiments.dilution import DILUTION
 from analysis.experiments.graph import GRAPH, LES_MISERABLES, LETTERS
+from analysis.experiments.hierarchy import HIERARCHY
 from analysis.experiments.imbalance import IMBALANCE
 from analysis.experiments.length import LENGTH
 from analysis.experiments.normalizers import NORMALIZERS
@@ -26,6 +27,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         LES_MISERABLES,
         PAPER_THEORY,
         PAPER_GRAPH,
+        HIERARCHY,
         NORMS,
         CONVERGENCE,
         TWINS,

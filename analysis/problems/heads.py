@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ssa_theory.losses import Queries, query_cross_entropy, query_logits
 from ssa_theory.mechanism import Inputs, Layer, Parameters
-from ssa_theory.mechanism.parts import Generators, matmul, normal
+from ssa_theory.mechanism.parts import Generators, matmul, normal, own
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,20 @@ class Head(abc.ABC):
     def prediction(self, layer: Layer, parameters: Parameters, inputs: Inputs) -> Tensor:
         """P_hat (query, next, member)."""
         return self.logits(layer, parameters, inputs).softmax(1)
+
+    def query_logits(
+        self, layer: Layer, parameters: Parameters, inputs: Inputs, queries: Queries
+    ) -> Tensor:
+        """log P_hat of queries up to a constant each (query, next, member): in a prompt equal
+        tokens share their attention.
+        """
+        return query_logits(self.logits(layer, parameters, inputs), queries)
+
+    def loss(
+        self, layer: Layer, parameters: Parameters, inputs: Inputs, queries: Queries
+    ) -> Tensor:
+        """The cross-entropy of queries (member,), in nats."""
+        return query_cross_entropy(self.query_logits(layer, parameters, inputs, queries), queries)
 
 
 @dataclass(frozen=True)
@@ -98,4 +113,16 @@ class ClassifierHead(Head):
 
     def logits(self, layer: Layer, parameters: Parameters, inputs: Inputs) -> Tensor:
         output = layer.output(parameters, self.inputs(parameters, inputs))
+        return matmul(output, parameters["classifier"].transpose(0, 1))
+
+    def query_logits(
+        self, layer: Layer, parameters: Parameters, inputs: Inputs, queries: Queries
+    ) -> Tensor:
+        """Of prompts p = softmax(z + log m) over the vocabulary, by a layer without a gate."""
+        if queries.counts is None:
+            return super().query_logits(layer, parameters, inputs, queries)
+        seen = self.inputs(parameters, inputs)
+        z = query_logits(layer.scores(parameters, seen), queries)
+        rows = layer.normalizer.rows(own(parameters, "normalizer"), z, 1)
+        output = layer.mixed(parameters, seen, rows)
         return matmul(output, parameters["classifier"].transpose(0, 1))

@@ -14,7 +14,7 @@ from torch import Tensor
 from analysis.problems.base import Block, Fitted, Measure, Training
 from analysis.problems.heads import Head, RowHead
 from analysis.problems.measures import effective_support, row_l1, singular_values, token_norm
-from ssa_theory.losses import Queries, cross_entropy, squared_distance
+from ssa_theory.losses import Queries, squared_distance
 from ssa_theory.mechanism import Inputs, Layer, Misfit, Parameters, Tokens
 from ssa_theory.mechanism.parts import Generators
 
@@ -100,13 +100,14 @@ class RowBlock(Block):
         queries: Queries = self._exact if batch is None else batch  # type: ignore[attr-defined]
         if self.score == "brier":
             return squared_distance(layer.rows(parameters, working), queries.target)
-        return cross_entropy(self.head.logits(layer, parameters, working), queries)
+        return self.head.loss(layer, parameters, working, queries)
 
     def recorded(self, layer: Layer, parameters: Parameters) -> dict[str, Tensor]:
         if self.score == "brier":
             return {}
         logits = self.head.logits(layer, parameters, self.inputs)
-        gap = cross_entropy(logits, self.evaluation) - self._bayes  # type: ignore[attr-defined]
+        loss = self.head.loss(layer, parameters, self.inputs, self.evaluation)
+        gap = loss - self._bayes  # type: ignore[attr-defined]
         return {"cross_entropy_gap": gap, "l1_by_step": row_l1(logits.softmax(1), self.target)}
 
     @property

@@ -177,15 +177,20 @@ class Layer:
 
     def output(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query dim member"]:
         """y of every query."""
-        weight, keys = self.rows(parameters, inputs), _there(inputs.keys, "keys").vector
-        tau = self._tau("value", parameters, inputs)
-        weight = weight if tau is None else weight * tau
-        mixed = matmul(weight, keys) if keys.ndim == 3 else (weight.unsqueeze(2) * keys).sum(1)
-        y = matmul(mixed, parameters["value"])
+        y = self.mixed(parameters, inputs, self.rows(parameters, inputs))
         if self.mechanism.gate is not None:
             token = _there(inputs.query, "query tokens").vector
             y = y * self.mechanism.gate(own(parameters, "gate"), token)
         return y
+
+    def mixed(
+        self, parameters: Parameters, inputs: Inputs, rows: Float[Tensor, "query key member"]
+    ) -> Float[Tensor, "query dim member"]:
+        """sum_j p_ij tau_j W_v x_j of given rows p: the output before a gate."""
+        keys, tau = _there(inputs.keys, "keys").vector, self._tau("value", parameters, inputs)
+        weight = rows if tau is None else rows * tau
+        mixed = matmul(weight, keys) if keys.ndim == 3 else (weight.unsqueeze(2) * keys).sum(1)
+        return matmul(mixed, parameters["value"])
 
     def selective(self, role: Role) -> Selective:
         """The SSA temperature of a role. Raises ValueError where it has none, or one of another

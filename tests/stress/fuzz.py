@@ -79,6 +79,8 @@ TINY = {
     "--mechanisms vanilla ssa-position",
     "denoise": "--seeds 2 --steps 4 --cooldown-steps 2 --held-out 4 --batch-size 4 --length 3 --swept-filler-noise 4",
     "basis-denoise": "--seeds 2 --steps 4 --cooldown-steps 2 --held-out 4 --batch-size 4 --length 3 --swept-lengths 4",
+    "hierarchy": "--seeds 2 --steps 2 --cooldown-steps 1 --most-nodes 3 --dim-shares 1 --pool 2 --batch-size 2 "
+    "--held-out 4 --prompt-length 3",
     "norms": "--seeds 3 --steps 6 --letters-steps 0",
     "dilution": "--seeds 3 --lengths 10 16 --freezing-lengths 10 16 --critical-length 16",
     "ablation": "--preset smoke --seeds 2 --letters-steps 2 --denoise-steps 3 --cooldown-steps 2 --train-lengths 2 3 "

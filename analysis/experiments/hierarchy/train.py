@@ -1,0 +1,199 @@
+"""The hierarchy experiment: its cells, training, and summary."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, cast
+
+import numpy as np
+import xarray as xr
+from pydantic import Field, model_validator
+
+from analysis.claims.statistics import mean_band, ratio
+from analysis.experiments.base import Progress
+from analysis.experiments.mechanisms import ComparedMechanisms, chosen
+from analysis.problems.base import Training, train_all
+from analysis.problems.heads import ClassifierHead, RowHead
+from analysis.problems.hierarchy import Context, HierarchyProblem
+from analysis.problems.sizes import block_size, check_result_fits
+from analysis.store.config import TrainingConfig
+from ssa_theory.ensemble import resolve_device
+from ssa_theory.mechanism import VANILLA
+
+HEADS = {"row": RowHead(), "classifier": ClassifierHead()}
+MEASURE = {"row": "map_l1", "classifier": "tv"}
+"""What the paper's claim on each head is about."""
+CONTEXTS: tuple[Context, ...] = ("vocabulary", "prompt")
+_SMALLEST_DIM = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A tree, an embedding dimension, a head and a context."""
+
+    head: str
+    problem: HierarchyProblem
+
+    @property
+    def tree(self) -> str:
+        """Its name: branching k and depth D."""
+        return f"k{self.problem.branching}-D{self.problem.depth}"
+
+    @property
+    def name(self) -> str:
+        """Of the cell."""
+        return f"{self.head}-{self.problem.context}-{self.tree}-d{self.problem.dim}"
+
+
+class HierarchyConfig(TrainingConfig):
+    """Predict the next token of a tree of tokens: uniform over the query and those below it that
+    occur in the context.
+    """
+
+    branchings: tuple[Annotated[int, Field(ge=2, le=64)], ...] = Field(
+        (2, 3), description="children k of a token that has any"
+    )
+    depths: tuple[Annotated[int, Field(ge=1, le=8)], ...] = Field(
+        (1, 2, 3), description="levels D below the root"
+    )
+    most_nodes: int = Field(
+        15, ge=3, le=512, description="larger trees than this number N of tokens are left out"
+    )
+    dim_shares: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(
+        (0.25, 0.5, 1.0),
+        description=f"embedding dimensions d as shares of N, rounded, but at least {_SMALLEST_DIM}",
+    )
+    mechanisms: ComparedMechanisms = Field(
+        ("vanilla", "scaled", "key-bias", "ssa-query", "ssa-free"),
+        description="mechanisms to train; vanilla is the peer",
+    )
+    prompt_length: int = Field(8, ge=1, le=4096, description="tokens of a prompt, the query last")
+    batch_size: int = Field(16, ge=1, le=65_535, description="prompts a step")
+    pool: int = Field(
+        32, ge=1, le=65_535, description="different batches of prompts, used over and over"
+    )
+    held_out: int = Field(
+        256, ge=1, le=65_535, description="prompts of a seed to evaluate on, not trained on"
+    )
+    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
+    steps: int = Field(200, ge=1, le=1_000_000, description="training steps")
+    cooldown_steps: int = Field(
+        50, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
+    )
+
+    @model_validator(mode="after")
+    def _wearable(self) -> "HierarchyConfig":
+        self.require_distinct("branchings", "depths", "dim_shares")
+        if not self.cells:
+            raise ValueError(
+                f"most_nodes must allow a tree, got {self.most_nodes} for branchings "
+                f"{self.branchings} and depths {self.depths}: raise most_nodes"
+            )
+        for cell in self.cells:
+            for mechanism in chosen(self.mechanisms):
+                cell.problem.layer(mechanism)
+        return self
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every tree, dimension, head and context."""
+        prompts = HierarchyProblem(
+            context="prompt",
+            prompt_length=self.prompt_length,
+            batch_size=self.batch_size,
+            pool=self.pool,
+            held_out=self.held_out,
+        )
+        trees = [
+            (k, depth, nodes)
+            for k in self.branchings
+            for depth in self.depths
+            if (nodes := sum(k**n for n in range(depth + 1))) <= self.most_nodes
+        ]
+        return [
+            Cell(head, replace(prompts, branching=k, depth=depth, dim=d, head=own, context=context))
+            for head, own in HEADS.items()
+            for context in CONTEXTS
+            for k, depth, nodes in trees
+            for d in sorted({max(_SMALLEST_DIM, round(s * nodes)) for s in self.dim_shares})
+        ]
+
+    @property
+    def training(self) -> Training:
+        """How every model is trained."""
+        return Training(
+            self.steps,
+            self.learning_rate,
+            cooldown_steps=self.cooldown_steps,
+            dtype=self.dtype,
+            compile=self.compile,
+        )
+
+
+def seeds_per_block(config: HierarchyConfig) -> int:
+    """By the memory of one model of the largest cell."""
+    numbers = len(HierarchyProblem.measures) + max(config.depths)
+    check_result_fits(config.seeds * len(config.cells) * len(config.mechanisms) * numbers)
+    return block_size(config, max(c.problem.bytes_per_seed(config.training) for c in config.cells))
+
+
+def train(config: HierarchyConfig, progress: Progress) -> xr.Dataset:
+    """Every mechanism on every seed's embeddings and prompts, in every cell."""
+    device, mechanisms, cells = (
+        resolve_device(config.device),
+        chosen(config.mechanisms),
+        config.cells,
+    )
+    total = config.training.total_steps * len(mechanisms) * len(cells)
+    about = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms x {len(cells)} cells"
+    advance = progress(about, total)
+    parts = [
+        train_all(
+            cell.problem,
+            mechanisms,
+            config.seed_range,
+            config.training,
+            device,
+            record=(),
+            progress=advance,
+        )
+        for cell in cells
+    ]
+    names = xr.DataArray([c.name for c in cells], dims="cell", name="cell")
+    dataset: xr.Dataset = xr.concat(parts, names, join="outer")  # levels that a tree lacks are NaN
+    return dataset.drop_dims("step", errors="ignore").drop_vars("step", errors="ignore")
+
+
+def summarise(config: HierarchyConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Add what is drawn: ratios to vanilla, errors, temperatures; and the floor of the prompts."""
+    heads = {cell.name: cell.head for cell in config.cells}
+    row = [heads[c] == "row" for c in dataset["cell"].values.tolist()]
+    error = dataset[MEASURE["row"]].where(
+        xr.DataArray(row, dims="cell"), dataset[MEASURE["classifier"]]
+    )
+    dataset["error"] = error.assign_attrs(
+        description="the measure of the paper's claim: map_l1 of head row, tv of head classifier"
+    )
+    dataset["error_band"] = mean_band(dataset["error"])
+    error = error.transpose("mechanism", "cell", "seed")
+    vanilla = error.sel(mechanism=VANILLA).values
+    estimates = [[ratio(x, y) for x, y in zip(own, vanilla, strict=True)] for own in error.values]
+    dataset["error_ratio"] = (
+        ("mechanism", "cell", "estimate"),
+        np.array([[(e.value, e.low, e.high) for e in row] for row in estimates]),
+        {"description": "ratio of mean errors to vanilla's, with its 95 % interval over seeds"},
+    )
+    # Cast, as numpy does not say that labels stay.
+    log_temperature = cast(xr.DataArray, np.log(dataset["level_temperature"]))
+    band = cast(xr.DataArray, np.exp(mean_band(log_temperature)))
+    dataset["level_temperature_band"] = band.assign_attrs(
+        description="temperature 1 / tau by level, geometric mean over tokens and seeds, with its "
+        "95 % interval"
+    )
+    dataset["floor"] = (
+        "cell",
+        [cell.problem.floor() for cell in config.cells],
+        {
+            "description": "map_l1 of the best rows softmax(z + log m) whatever z, which count equal "
+            "tokens of a prompt; 0 in the vocabulary context, NaN where not known"
+        },
+    )
+    return dataset

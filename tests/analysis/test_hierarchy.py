@@ -1,0 +1,183 @@
+"""The hierarchy experiment: prompts by loops, the floor by enumeration, claims on known data."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from analysis.experiments import EXPERIMENTS
+from analysis.experiments.base import silent
+from analysis.experiments.hierarchy.claims import pooled_ratio
+from analysis.problems import Training, fit, train_all
+from analysis.problems.heads import ClassifierHead, RowHead
+from analysis.problems.hierarchy import HierarchyProblem
+from ssa_theory.mechanism import Misfit, mechanism
+from ssa_theory.seeds import Stream, member_generator
+
+CPU = torch.device("cpu")
+HEADS = {"row": RowHead(), "classifier": ClassifierHead()}
+HIERARCHY = EXPERIMENTS["hierarchy"]
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    config = HIERARCHY.preset("smoke")
+    return config, HIERARCHY.run(config, silent)
+
+
+def problem_of(head, context, **settings):
+    prompts = {"prompt_length": 5, "batch_size": 4, "pool": 3, "held_out": 6} | settings
+    return HierarchyProblem(2, 2, 4, HEADS[head], context, **prompts)
+
+
+def softmax(scores):
+    weight = np.exp(scores - scores.max())
+    return weight / weight.sum()
+
+
+@pytest.mark.parametrize("name", ["vanilla", "key-bias", "ssa-free", "ssa"])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("context", ["vocabulary", "prompt"])
+def test_attention_prediction_and_measures_are_the_formula(context, head, name):
+    """Softmax over the positions of each prompt, one after the other."""
+    problem = problem_of(head, context)
+    training = Training(30, 0.05, dtype="float64")
+    block, layer = problem.block([3, 8], training, CPU), problem.layer(mechanism(name))
+    done = fit(block, layer, training)
+    measured = block.evaluate(layer, done)
+    z = layer.scores(done.parameters, block.inputs).numpy()
+    tau = layer.inverse_temperature("value", done.parameters, block.inputs).numpy()
+    own = {k: v.numpy() for k, v in done.parameters.items()}
+    below = problem.task.below
+    for m, seed in enumerate([3, 8]):
+        prompts = [np.r_[[j for j in range(7) if j != i], i] for i in range(7)]
+        if context == "prompt":
+            generator = member_generator(seed, Stream.EVALUATION)
+            prompts = problem.task.sample_prompts(6, 5, generator).tokens
+        vector = block.tokens.vector[..., m].numpy()
+        l1, tv, gap = [], [], []
+        for tokens in prompts:
+            query = tokens[-1]
+            p = softmax(z[query, tokens, m])
+            row = np.array([p[tokens == j].sum() for j in range(7)])
+            predicted = row
+            if head == "classifier":
+                y = sum(
+                    p[i] * tau[j, m] * vector[j] @ own["value"][..., m]
+                    for i, j in enumerate(tokens)
+                )
+                predicted = softmax(own["classifier"][..., m] @ y)
+            possible = [j for j in range(7) if j in tokens and below[query, j]]
+            law = np.array([1 / len(possible) if j in possible else 0 for j in range(7)])
+            l1.append(np.abs(row - law).sum())
+            tv.append(np.abs(predicted - law).sum() / 2)
+            gap.append(np.mean([np.log(1 / len(possible) / predicted[j]) for j in possible]))
+        for measure, each in (("map_l1", l1), ("tv", tv), ("final_gap", gap)):
+            assert measured[measure][m].item() == pytest.approx(np.mean(each), rel=1e-9)
+    assert measured["parameters"][0] == sum(v[..., 0].size for v in own.values())
+
+
+def test_prompts_are_a_fixed_pool_and_others_are_held_out():
+    problem, training = problem_of("row", "prompt", prompt_length=40), Training(5, 0.1)
+    block = problem.block([1, 2], training, CPU)
+    batches = list(block.batches(training))
+    assert torch.equal(batches[0].counts, batches[3].counts)
+    pool = {tuple(row) for b in batches for row in b.counts.movedim(1, 2).reshape(-1, 7).tolist()}
+    held = {tuple(row) for row in block.evaluation.counts.movedim(1, 2).reshape(-1, 7).tolist()}
+    assert len(pool) == 24
+    assert not pool & held
+    alone = problem.block([2], training, CPU)
+    for batch, own in zip(batches, alone.batches(training), strict=True):
+        assert torch.equal(batch.target[..., 1:], own.target)
+        assert torch.allclose(batch.weight.sum(0), torch.ones(2))
+
+
+def test_the_floor_is_that_of_free_scores_on_all_prompts():
+    """All 3^4 prompts of a root and two leaves, and a general solver for all nine scores."""
+    problem = HierarchyProblem(2, 1, 2, RowHead(), "prompt", prompt_length=4)
+    task = problem.task
+    prompts = np.array(list(itertools.product(range(3), repeat=4)))
+    counts = np.array([np.bincount(p, minlength=3) for p in prompts])
+    law = task.below[prompts[:, -1]] & (counts > 0)
+    law = law / law.sum(1, keepdims=True)
+
+    def rows(scores):
+        weight = counts * np.exp(scores.reshape(3, 3)[prompts[:, -1]])
+        return weight / weight.sum(1, keepdims=True)
+
+    def loss(scores):
+        return -np.mean(np.sum(law * np.log(np.where(law > 0, rows(scores), 1)), 1))
+
+    best = minimize(loss, np.zeros(9), bounds=[(-15, 15)] * 9, tol=1e-12).x
+    each = np.abs(rows(best) - law).sum(1)
+    assert problem.floor() == pytest.approx(each.mean(), abs=4 * each.std() / np.sqrt(2**14))
+    assert each.mean() > 0.05
+    assert problem_of("row", "vocabulary").floor() == 0
+    assert np.isnan(problem_of("classifier", "prompt").floor())
+
+
+def test_free_scores_reach_the_law_and_the_floor():
+    """With d = N, a row reaches P* in the vocabulary, and in prompts the floor but not the law."""
+    for context in ("vocabulary", "prompt"):
+        problem = HierarchyProblem(2, 1, 3, RowHead(), context)
+        trained = train_all(
+            problem, [mechanism("scaled")], range(8), Training(600, 0.05), CPU, record=[]
+        )
+        error = np.median(trained["map_l1"])  # nearly parallel embeddings train slowly
+        assert error == pytest.approx(problem.floor(), abs=0.01)
+
+
+def test_what_a_prompt_cannot_wear_is_refused():
+    with pytest.raises(Misfit, match="no gate"):
+        problem_of("classifier", "prompt").layer(mechanism("gated"))
+    with pytest.raises(Misfit, match="context vocabulary"):
+        problem_of("classifier", "prompt").layer(mechanism("sparsemax"))
+    assert problem_of("classifier", "vocabulary").layer(mechanism("gated")).form.values
+    with pytest.raises(ValueError, match="most_nodes must allow a tree, got 5"):
+        HIERARCHY.config(most_nodes=5, branchings=(5,))
+
+
+def test_no_model_is_below_bayes_and_everything_is_described(smoke):
+    config, result = smoke
+    assert (result["final_gap"] > -1e-9).all()
+    assert not result["diverged"].any()
+    assert [c.name for c in config.cells] == result["cell"].values.tolist()
+    assert all(v.attrs.get("description") for v in result.data_vars.values())
+    cell = "row-prompt-k2-D2-d4"
+    at = result.sel(cell=cell)
+    assert np.array_equal(at["error"], at["map_l1"])
+    assert np.allclose(at["map_l1"], 2 * at["tv"])
+    other = result.sel(cell="classifier-prompt-k2-D2-d4")
+    assert np.array_equal(other["error"], other["tv"])
+    ratio = at["error"].sel(mechanism="scaled").mean() / at["error"].sel(mechanism="vanilla").mean()
+    found = at["error_ratio"].sel(mechanism="scaled", estimate="value")
+    assert float(found) == pytest.approx(float(ratio))
+    HIERARCHY.plot(result)
+
+
+def test_claims_follow_the_errors(smoke):
+    """ssa-query at 0.8 of vanilla and 1.25 of scaled in every cell, but in one at 2 of vanilla."""
+    config, result = smoke
+    error = result["error"].copy()
+    spread = 1 + 0.01 * np.arange(6)
+    for name, factor in (("vanilla", 1.0), ("scaled", 0.64), ("ssa-query", 0.8)):
+        error.loc[{"mechanism": name}] = factor * np.broadcast_to(spread, (len(config.cells), 6))
+    error.loc[{"mechanism": "ssa-query", "cell": "row-prompt-k2-D2-d4"}] *= 2.5
+    lines = {c.id: c for c in HIERARCHY.claims(result.assign(error=error))}
+    cells = len(config.cells)
+    assert len(lines) == 2 * (cells + 2)
+    assert lines["hierarchy-row-vanilla-prompt-k2-d2-d7"].verdict == "supported"
+    assert lines["hierarchy-row-vanilla-prompt-k2-d2-d4"].verdict == "not supported"
+    assert lines["hierarchy-row-scaled-vocabulary-k2-d2-d7"].verdict == "not supported"
+    whole = lines["hierarchy-row-vanilla"].estimate.value
+    assert whole == pytest.approx(0.8 * 2.5 ** (2 / cells))
+    assert lines["hierarchy-classifier-vanilla"].estimate.value == pytest.approx(0.8)
+
+
+def test_a_pooled_ratio_leaves_out_a_seed_that_lacks_a_cell():
+    x, y = np.array([[1.0, 3.0, np.nan], [2.0, 4.0, 1.0]]), np.ones((2, 3))
+    found = pooled_ratio(x, y)
+    assert found.value == pytest.approx(np.sqrt(2 * 3))
+    assert found.seeds == 2
