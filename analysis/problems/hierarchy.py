@@ -214,7 +214,8 @@ def _floor(task: HierarchyTask, length: int) -> float:
         def loss(b: float, n: int = n) -> float:
             return float(np.mean((np.log(own * np.exp(b) + others) - own_law * b)[level == n]))
 
-        best[n] = minimize_scalar(loss, bounds=(-20, 20), method="bounded")["x"]
+        optimum: Any = minimize_scalar(loss, bounds=(-20, 20), method="bounded")
+        best[n] = optimum.x
     weight = np.where(law > 0, counts, 0.0)
     weight[row, prompts.query] *= np.exp(best[level])
     return float(np.abs(weight / weight.sum(1, keepdims=True) - law).sum(1).mean())
