@@ -1,9 +1,12 @@
 """Imbalanced tokens: the loss by loops over every key, the exact optima, and the claims."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from scipy.optimize import minimize
 
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.imbalance import IMBALANCE, ImbalanceConfig
@@ -132,6 +135,25 @@ def test_optima_are_nested():
         assert best["ssa"] <= best["ssa-position"] + 1e-9
         assert best["ssa"] <= best["ssmax"] + 1e-9
         assert best["power"] <= best["vanilla"] + 1e-12
+
+
+def test_a_token_term_frees_the_ratio_for_each_query_token():
+    """By a general solver over t_x + s_x log n of one sign, x the query's token."""
+    problem = ImbalanceProblem(0.25, 0.75, -0.4, **SMALL)
+    at, sequence = problem.trained - 1, problem.sequence(0)
+    kappa, token = sequence.kappa[0, at], sequence.tokens[0, at]
+
+    def loss(x, sign):
+        x = np.exp(x.reshape(2, 2))[token]
+        margin = sign[token] * (x[:, 0] + x[:, 1] * np.log(problem.trained))
+        return problem.task.error(1 / (1 + kappa * np.exp(-margin))).mean()
+
+    signs = [np.array(s) for s in itertools.product((-1, 1), repeat=2)]
+    starts = [np.array(x) for x in itertools.product((-4.0, 0.0), repeat=4)]
+    least = min(minimize(loss, x, (s,)).fun for s in signs for x in starts)
+    best = problem.best_error(mechanism("ssa"), 0).mean()
+    assert best <= least + 1e-12
+    assert least == pytest.approx(best, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["ssa-key", "qk-norm", "ssa-mlp-key-shift", "key-bias+ssmax"])
