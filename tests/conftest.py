@@ -70,27 +70,51 @@ class Machine:
     memory: int
 
 
-@pytest.fixture(
-    params=[(size, cores) for size in ("256K", "8192K", "1G") for cores in (1, 4)],
-    ids=lambda param: f"{param[0]}-{param[1]}",
-)
+_SIZES = {"256K": 2**18, "8192K": 2**23, "1G": 2**30}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--machine",
+        metavar="CACHE-CORES",
+        choices=[f"{size}-{cores}" for size in _SIZES for cores in (1, 4)],
+        help="pretend this machine in every test, such as 256K-1 or 1G-4",
+    )
+
+
+def _pretend(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Machine:
+    """Let the package see a machine with this cache and these cores, of 4 GiB each."""
+    size, cores = name.split("-")
+    cache = folder / "size"
+    cache.write_text(f"{size}\n")
+    pretended = Machine(_SIZES[size], int(cores), int(cores) * 2**32)
+    page = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": pretended.memory // 2**12}
+    monkeypatch.setattr("ssa_theory.ensemble._CACHE_SIZE", cache)
+    monkeypatch.setattr("os.cpu_count", lambda: pretended.cores)
+    monkeypatch.setattr(
+        "os.sysconf", lambda name, real=os.sysconf: page[name] if name in page else real(name)
+    )
+    return pretended
+
+
+@pytest.fixture(params=[f"{size}-{cores}" for size in _SIZES for cores in (1, 4)])
 def machine(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
 ) -> Machine:
     """What a test says of blocks, cores and memory has to hold on each of these machines, whatever
     it runs on.
     """
-    size, cores = request.param
-    cache = tmp_path_factory.mktemp("cache") / "size"
-    cache.write_text(f"{size}\n")
-    pretended = Machine({"256K": 2**18, "8192K": 2**23, "1G": 2**30}[size], cores, cores * 2**32)
-    page = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": pretended.memory // 2**12}
-    monkeypatch.setattr("ssa_theory.ensemble._CACHE_SIZE", cache)
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
-    monkeypatch.setattr(
-        "os.sysconf", lambda name, real=os.sysconf: page[name] if name in page else real(name)
-    )
-    return pretended
+    return _pretend(request.param, monkeypatch, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _whole_machine(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[None]:
+    """The machine that `--machine` names, for the whole session."""
+    name = request.config.getoption("--machine")
+    with pytest.MonkeyPatch.context() as patch:
+        if name is not None:
+            _pretend(name, patch, tmp_path_factory.mktemp("machine"))
+        yield
 
 
 class _NoHost(TorchDispatchMode):
