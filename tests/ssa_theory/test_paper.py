@@ -219,6 +219,7 @@ def test_the_loss_is_that_of_attention_over_vectors() -> None:
         expected = attended(task, is_a, tau, margins)
         assert task.loss(tau, margins) == pytest.approx(expected, rel=1e-9)
         assert attended(task, is_a, task.log_odds, np.ones(2)) < 1e-28
+        assert not task.log_odds[~task.balanced].any()
 
 
 def test_reference_losses_at_one_temperature() -> None:
@@ -256,6 +257,46 @@ def test_best_schedules_against_a_global_search(name: str, alpha: float) -> None
     assert best.loss == pytest.approx(loss(np.append(best.parameters, best.margins * scale)))
     assert best.loss <= best.grid_loss
     assert best.gradient < 1e-6
+    if not family.grid:  # the grid of margins alone comes close
+        assert best.grid_loss < 1.01 * best.loss
+
+
+def test_schedules_by_their_formulas() -> None:
+    n, angle = np.array([3.0, 20.0, 100.0]), 0.6
+    growth = np.log(n) / np.log(100)
+    expected = {
+        "constant": ([], np.ones(3)),
+        "ssa": ([0.4], 1 + 0.4 * np.log(n)),
+        "log": ([angle], np.cos(angle) + np.sin(angle) * growth),
+        "ssmax": ([], np.log(n)),
+        "power": ([-0.5], 1 / np.sqrt(n)),
+        "asentmax": ([angle, 2.0], np.cos(angle) + np.sin(angle) * growth**2),
+    }
+    assert expected.keys() == FAMILIES.keys()
+    for name, (theta, tau) in expected.items():
+        assert FAMILIES[name].schedule(n, np.array(theta)) == pytest.approx(tau)
+
+
+@pytest.mark.parametrize("planted", [0.02, 0.8])
+def test_the_gradient_of_a_schedule_that_is_not_refined(planted: float) -> None:
+    """Without refinement the best of the grid is an edge, whose slope leads inwards and counts."""
+    count, family = np.arange(2.0, 60), Family(FAMILIES["ssa"].schedule, ((0.0, 1.0),))
+    task = Imbalance(count, np.exp(1 + planted * np.log(count)), np.arange(58) % 2 == 0)
+    best = best_schedule(task, family, starts=0)
+    assert best.parameters == [round(planted)]
+    assert best.loss == best.grid_loss
+    scale = np.sqrt(np.mean(best.inverse_temperature**2))
+    point = np.append(best.parameters, best.margins * scale)
+
+    def loss(x: np.ndarray) -> float:
+        tau = 1 + x[0] * np.log(count)
+        return task.loss(tau / np.sqrt(np.mean(tau**2)), x[1:])
+
+    steps = 1e-5 * np.eye(3)
+    slopes = [(loss(point + h) - loss(point - h)) / 2e-5 for h in steps]
+    assert abs(slopes[0]) > abs(slopes[1])
+    assert best.gradient == pytest.approx(np.abs(slopes).max(), rel=1e-3)
+    assert best_schedule(task, family).loss < 1e-18
 
 
 @pytest.mark.parametrize(
@@ -395,9 +436,10 @@ def test_lemma_2_on_explicit_scores() -> None:
     assert softmax(row[:kept]).max() == pytest.approx(tempered, rel=1e-10)
     assert scores.kept_share == pytest.approx(kept / n)
     assert scores.log_largest_weight(kept / n, 1.0) == pytest.approx(math.log(tempered))
-    assert abs(scores.printed_share - kept / n) > 1e-4
+    printed = high / n + (kept - high) / (n - high) / (1 - high / n)
+    assert scores.printed_share == pytest.approx(printed)
     assert SparseScores(n, 0.0, gap, power).kept_share == 1
-    assert SparseScores(n, 0.0, gap, power).solved_share == 1
+    assert SparseScores(n, 0.0, gap, power).solved_share == pytest.approx(1)
     assert SparseScores(n, 9.0, gap, power).solved_share == pytest.approx(high / n)
 
 

@@ -57,7 +57,9 @@ def consistent(length: int, late_ratio: int = LATE_RATIO) -> bool:
 
 def consistent_by_search(length: int, late_ratio: int = LATE_RATIO) -> bool:
     """The same by following every possible count n_a from position to position."""
-    return bool(_reachable(length, late_ratio)[-1].any())
+    _check(length, late_ratio)
+    margins = np.zeros((1, 2))  # whatever a path costs
+    return bool(np.isfinite(_path(length, late_ratio, margins, margins)).all())
 
 
 def first_contradiction(late_ratio: int = LATE_RATIO) -> float:
@@ -104,12 +106,10 @@ def least_loss(length: int, late_ratio: int = LATE_RATIO, tolerance: float = 1e-
             f"no sequence of length {length} meets the hypotheses with late ratio {late_ratio}: "
             "choose another length"
         )
-    edges = np.array([-np.inf, -4.0, -2.0, 0.0, 2.0, 4.0, np.inf])
-    i, j = np.indices((6, 6)).reshape(2, -1)
-    low, high = edges[[i, j]].T, edges[[i + 1, j + 1]].T
+    low, high = np.full((1, 2), -np.inf), np.full((1, 2), np.inf)
     upper, margins = math.inf, np.zeros(2)
     while len(low):
-        middle = np.clip((np.clip(low, -8, 8) + np.clip(high, -8, 8)) / 2, low, high)
+        middle = (np.clip(low, -8, 8) + np.clip(high, -8, 8)) / 2
         losses = _path(length, late_ratio, middle, middle)
         if losses.min() < upper:
             upper, margins = float(losses.min()), middle[losses.argmin()]
@@ -133,16 +133,6 @@ def _allowed(n: int, length: int, late_ratio: int) -> np.ndarray:
     if 4 * n >= 3 * length:
         allowed &= (a > 0) & (n - a >= late_ratio * a)
     return allowed
-
-
-def _reachable(length: int, late_ratio: int) -> list[np.ndarray]:
-    """Which n_a some sequence has reached at each position."""
-    _check(length, late_ratio)
-    states = [np.arange(length + 1) == 0]
-    for n in range(1, length + 1):
-        before = states[-1]
-        states.append((before | np.append(False, before[:-1])) & _allowed(n, length, late_ratio))
-    return states[1:]
 
 
 def _steps(n: int, length: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -169,7 +159,7 @@ def _path(length: int, late_ratio: int, low: np.ndarray, high: np.ndarray) -> np
 
 def _best_path(length: int, late_ratio: int, margins: np.ndarray) -> np.ndarray:
     """The best sequence at given margins, by walking back through the shortest paths."""
-    total, choices = np.where(np.arange(length + 1) == 0, 0.0, np.inf), []
+    total, choices = np.append(0.0, np.full(length, np.inf)), []
     for n in range(1, length + 1):
         cost_a, cost_b = _steps(n, length, margins, margins)
         with_a, with_b = np.append(np.inf, total[:-1]) + cost_a, total + cost_b

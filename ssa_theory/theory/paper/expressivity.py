@@ -198,27 +198,20 @@ class TwoTokens:
                 [[*row, -low], [*-row, high], [*-np.outer(second, apart).ravel(), 0.0]]
             )
             slack = np.array([0.0, 0.0, least])
-            inverse = np.linalg.inv(self.embeddings)
-            odds = sign * (low + high) / 2
-            start = np.append(inverse @ np.diag([odds, 2 * least]) @ inverse.T, 1.0)
-            for _ in range(3):  # restarts at the scale of the last solution sharpen its digits
-                scale = np.append(np.full(4, spectral(start)[0]), 1.0)
-                start = scale * (
-                    minimize(
-                        lambda x, scale=scale: spectral(x),
-                        start / scale,
-                        jac=True,
-                        method="SLSQP",
-                        bounds=[(None, None)] * 4 + [(1.0, temperatures.ratio)],
-                        constraints={
-                            "type": "ineq",
-                            "fun": lambda x, a=rules * scale, c=slack: a @ x - c,
-                            "jac": lambda x, a=rules * scale: a,
-                        },
-                        options={"ftol": 1e-15, "maxiter": 500},
-                    ).x
-                )
-            norms.append(spectral(start)[0])
+            solution = minimize(
+                spectral,
+                np.append(np.eye(2), 1.0),
+                jac=True,
+                method="SLSQP",
+                bounds=[(None, None)] * 4 + [(1.0, temperatures.ratio)],
+                constraints={
+                    "type": "ineq",
+                    "fun": lambda x, a=rules, c=slack: a @ x - c,
+                    "jac": lambda x, a=rules: a,
+                },
+                options={"ftol": 1e-15, "maxiter": 500},
+            )
+            norms.append(spectral(solution.x)[0])
         return float(min(norms))
 
 

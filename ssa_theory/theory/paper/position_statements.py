@@ -50,7 +50,7 @@ def zero_loss() -> Statement:
 def _converse(name: str, late_ratio: int) -> Statement:
     """The converse of Proposition 2 for one late ratio."""
     beyond = first_contradiction(late_ratio)
-    lengths = (*range(1, 61),) if math.isfinite(beyond) else (*range(1, 41), 100, 200)
+    lengths = (*range(1, 61),) if math.isfinite(beyond) else (*range(1, 41), 100)
     valid = [n for n in lengths if consistent_by_search(n, late_ratio)]
     agree = all(consistent(n, late_ratio) == (n in valid) for n in lengths)
     least = {n: least_loss(n, late_ratio, 5e-4) for n in valid}

@@ -72,7 +72,6 @@ class SparseScores:
         def excess(share: float) -> float:
             return self.log_largest_weight(share, 1.0) - wanted
 
-        for edge, sign in ((1.0, 1), (self.high_share, -1)):  # a root within rounding of an edge
-            if sign * excess(edge) >= 0:
-                return edge
-        return float(root_scalar(excess, bracket=(self.high_share, 1.0), xtol=1e-15).root)
+        if excess(self.high_share) <= 0:  # the kept low scores are within rounding of none
+            return self.high_share
+        return float(root_scalar(excess, bracket=(self.high_share, 2.0), xtol=1e-15).root)
