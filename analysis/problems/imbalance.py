@@ -1,7 +1,7 @@
 """The problem of imbalanced tokens: one target, whatever the counts (position temperature)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import ClassVar
 
@@ -12,13 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analysis.problems.base import Block, Fitted, Measure, Problem, Training, stack_members
+from analysis.problems.schedules import Least, schedules
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Misfit, Parameters, Tokens
 from ssa_theory.mechanism.normalizers import Softmax
-from ssa_theory.mechanism.schedules import ASEntmax, Power, Released, SSMax, YaRN
-from ssa_theory.mechanism.score_maps import Bilinear
-from ssa_theory.mechanism.temperature import Selective
 from ssa_theory.seeds import Stream, member_generator
-from ssa_theory.theory.paper.imbalance import FAMILIES, Family, Imbalance, best_schedule
+from ssa_theory.theory.paper.imbalance import Imbalance, best_schedule
 from tasks.imbalance import (
     ImbalanceTask,
     PowerImbalance,
@@ -29,51 +27,6 @@ from tasks.imbalance import (
 
 FIRST = 2
 """n_0 of the deterministic sequence under any power law."""
-
-
-@dataclass(frozen=True)
-class Least:
-    """Schedules among which those of a mechanism are.
-
-    by_query: whether each of the two query tokens has a schedule of its own.
-    """
-
-    family: Family
-    by_query: bool = False
-
-
-_CONSTANT, _SSA = Least(FAMILIES["constant"]), Least(FAMILIES["ssa"])
-_GROWING = Family(FAMILIES["log"].schedule, (tuple(np.linspace(0, np.pi / 2, 31).tolist()),))
-"""t + s log n with t and s of one sign, up to a factor."""
-
-
-def schedules(mechanism: Mechanism) -> Least | None:
-    """What the query temperature of a fitted mechanism can be within the training length.
-
-    A token's factor goes into its margin, so that a token term alone is a constant, and beside a
-    position term it sets a ratio t / s for each query token. A bias of keys adds to both margins,
-    which a constant temperature lets W do. None where another part changes the scores.
-    """
-    rest = replace(mechanism, query=None, bias=None)
-    if rest != replace(mechanism, query=None, bias=None, key=None, shift=None, score=Bilinear()):
-        return None
-    if mechanism.bias is not None:
-        return _CONSTANT if mechanism.query is None else None
-    match mechanism.query:
-        case None | YaRN() | Selective(position=False):
-            return _CONSTANT
-        case Released() | Selective(score=None):
-            return _SSA
-        case Selective(link=link):
-            return Least(FAMILIES["log"] if link.floor is None else _GROWING, True)
-        case SSMax():
-            return Least(FAMILIES["ssmax"])
-        case Power():
-            return Least(FAMILIES["power"])
-        case ASEntmax():
-            return Least(FAMILIES["asentmax"])
-        case _:
-            return None
 
 
 @dataclass(frozen=True)

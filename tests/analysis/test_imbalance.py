@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.imbalance import IMBALANCE, ImbalanceConfig
 from analysis.problems import Training, fit
-from analysis.problems.imbalance import ImbalanceProblem, schedules
+from analysis.problems.imbalance import ImbalanceProblem
+from analysis.problems.schedules import schedules
 from ssa_theory.mechanism import Misfit, mechanism
 from ssa_theory.seeds import Stream, member_generator
 
