@@ -351,6 +351,9 @@ def test_the_edge_of_a_family_is_said() -> None:
     assert best.parameters == [1]
     only_b = Imbalance(np.arange(5.0, 9), np.full(4, 2.0), np.zeros(4, bool))
     best = best_schedule(only_b, FAMILIES["constant"])
+    ending = Imbalance(np.array([5.0, 6, 90]), np.array([2.0, 3, 0]), np.zeros(3, bool))
+    log = best_schedule(ending, FAMILIES["log"])  # a last position without a loss keeps its scale
+    assert ending.loss(log.inverse_temperature, log.margins) == pytest.approx(log.loss, abs=1e-20)
     assert best.loss < 1e-30
     assert best.margins == pytest.approx([0, math.log(2)])
 

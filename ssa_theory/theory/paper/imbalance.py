@@ -188,13 +188,13 @@ def best_schedule(task: Imbalance, family: Family, starts: int = 6) -> BestSched
         raise ValueError(
             "a schedule needs positions where both tokens were seen, got none: use more tokens"
         )
-    count, wanted, query_a = task.count[keep], task.log_odds[keep], task.query_a[keep]
+    wanted, query_a = task.log_odds[keep], task.query_a[keep]
     shift, size = float(logit(task.alpha)), task.distance_squared / len(task.count)
     lower = np.array([values[0] for values in family.grid] + [-np.inf] * 2)
     upper = np.array([values[-1] for values in family.grid] + [np.inf] * 2)
 
     def scaled(theta: np.ndarray) -> tuple[np.ndarray, float]:
-        tau = np.asarray(family.schedule(count, theta), np.float64)
+        tau = np.asarray(family.schedule(task.count, theta), np.float64)[keep]
         if not np.isfinite(tau).all():
             raise ValueError(
                 f"a schedule must be finite, got {tau[~np.isfinite(tau)][0]} at parameters "

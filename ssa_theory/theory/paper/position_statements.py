@@ -87,9 +87,8 @@ def _converse(name: str, late_ratio: int) -> Statement:
         "and one temperature, every W has a loss above 1/500.",
         status,
         f"The hypotheses hold for {where}. There the least loss over all sequences and W is above "
-        f"{at_least(lowest)} for "
-        f"orthogonal tokens, but proportional to ||a - b||^2: at length {shortest} it is 1/500 at "
-        f"||a - b||^2 = {distance:.3f}, and less below.",
+        f"{at_least(lowest)} for orthogonal tokens, but proportional to ||a - b||^2: at length "
+        f"{shortest} it is 1/500 at ||a - b||^2 = {distance:.3f}, and less below.",
         len(lengths),
         example,
         numbers,
