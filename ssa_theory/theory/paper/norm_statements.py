@@ -34,8 +34,8 @@ def lemma_1() -> Statement:
         "A W with ||W^T a|| >= L_a and ||W^T b|| <= L_b has ||W|| >= (L_a - L_b) / ||a - b||; a "
         "query temperature needs max(L_a, L_b) only.",
         "fails" if wrong else "holds",
-        f"The exact least norm exceeds the bound by {at_least(least)} or more for unit queries with "
-        f"L_a = 1; for L_b = 0 and a.b = 0.99 it is {ratio:.4f} times the bound.",
+        f"The exact least norm exceeds the bound by {at_least(least)} or more for unit "
+        f"queries with L_a = 1; for L_b = 0 and a.b = 0.99 it is {ratio:.4f} times the bound.",
         len(margins),
         {"rho": rho, "blunt": blunt} if wrong else None,
         {"least_margin": least, "ratio": ratio},
@@ -107,9 +107,10 @@ def free_of_rho() -> Statement:
         "With a query temperature the norm, times ||e1 - e2||, does not grow as the tokens become "
         "alike (rho to 1).",
         status,
-        f"From rho = 0.9 to 1 - 1e-8 it grows by a factor of up to "
-        f"{numbers['positive_growth']:.3g} with positive temperatures, for gamma up to {blunt:g}, and of up to "
-        f"{numbers['signed_growth']:.3g} with temperatures of either sign. SSA's own is positive.",
+        "From rho = 0.9 to 1 - 1e-8 it grows by a factor of up to "
+        f"{numbers['positive_growth']:.3g} with positive temperatures, for gamma up to {blunt:g}, "
+        f"and of up to {numbers['signed_growth']:.3g} with temperatures of either sign. SSA's own "
+        "is positive.",
         2 * len(cases),
         _arguments(bad[POSITIVE][0]) if bad[POSITIVE] else None,
         numbers,
