@@ -193,7 +193,7 @@ PRINTED[200:] = False  # a at places 1, 4, 7.. of the first 200, then b
 
 
 def attended(task: Imbalance, is_a: np.ndarray, tau: np.ndarray, margins: np.ndarray) -> float:
-    """The loss by plain loops over vectors: softmax of logits, mean of the values, squared error."""
+    """The loss by plain loops over vectors: softmax, mean of the values, squared error."""
     r = task.cosine
     a, b = np.array([1.0, 0.0]), np.array([r, math.sqrt(1 - r**2)])
     # W with a^T W (a - b) = m_a and b^T W (a - b) = m_b.
@@ -351,6 +351,9 @@ def test_the_edge_of_a_family_is_said() -> None:
     assert best.parameters == [1]
     only_b = Imbalance(np.arange(5.0, 9), np.full(4, 2.0), np.zeros(4, bool))
     best = best_schedule(only_b, FAMILIES["constant"])
+    ending = Imbalance(np.array([5.0, 6, 90]), np.array([2.0, 3, 0]), np.zeros(3, bool))
+    log = best_schedule(ending, FAMILIES["log"])  # a last position without a loss keeps its scale
+    assert ending.loss(log.inverse_temperature, log.margins) == pytest.approx(log.loss, abs=1e-20)
     assert best.loss < 1e-30
     assert best.margins == pytest.approx([0, math.log(2)])
 
@@ -563,7 +566,7 @@ TASK = Imbalance.of_tokens(np.array([True, False]))
         (lambda: Imbalance(np.zeros(1), np.ones(1), np.ones(1, bool)), "counts at least 1"),
         (
             lambda: best_schedule(Imbalance.of_tokens(np.ones(3, bool)), FAMILIES["constant"]),
-            "both tokens were seen, got none: use longer sequences",
+            "both tokens were seen, got none: use more tokens",
         ),
         (
             lambda: best_schedule(TASK, Family(lambda n, theta: n * math.nan)),

@@ -133,6 +133,12 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ssa_theory.theory.expected.expected_row: _needles, 300) -> _needles, 301)",
         "ssa_theory.theory.expected.expected_row: mum(grid, 700) -> mum(grid, 701)",
         "ssa_theory.theory.norms.minimal_norm: 100 * len(piece -> 101 * len(piece",
+        "ssa_theory.theory.paper.converse.least_loss: .clip(low, -8, 8) -> .clip(low, -9, 8)",
+        "ssa_theory.theory.paper.converse.least_loss: ip(low, -8, 8) -> ip(low, -8, 9)",
+        "ssa_theory.theory.paper.converse.least_loss: clip(high, -8, 8) -> clip(high, -9, 8)",
+        "ssa_theory.theory.paper.converse.least_loss: p(high, -8, 8) -> p(high, -8, 9)",
+        "ssa_theory.theory.paper.sparsity.SparseScores.solved_share: "
+        "high_share, 2.0), xtol=1e -> high_share, 3.0), xtol=1e",
     ),
     "a term that is zero, or an entry that is overwritten next": (
         "tasks.denoising_risk.closed_form_risk: length + 1 -> length + 2",
@@ -168,6 +174,11 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ssa_theory.mechanism.parts.matmul: a.shape[0] * a.shape[1] -> a.shape[0] / a.shape[1]",
     ),
     "a value that is replaced, or meets a factor of zero": (
+        "ssa_theory.theory.paper.imbalance.Imbalance.log_odds: self.ratio, 1.0) -> self.ratio, 2.0)",
+        "ssa_theory.theory.paper.imbalance.Imbalance.loss: self.ratio, 1.0) -> self.ratio, 2.0)",
+        "ssa_theory.theory.paper.imbalance.best_schedule:  ** 2))) or 1.0 ->  ** 2))) or 2.0",
+        "ssa_theory.theory.paper.converse.consistent_by_search: np.zeros((1, 2)) -> np.zeros((2, 2))",
+        "ssa_theory.theory.paper.converse.consistent_by_search: p.zeros((1, 2)) -> p.zeros((1, 3))",
         "ssa_theory.mechanism.normalizers.Sparse.rows: (), scores, 0.0) -> (), scores, 1.0)",
         "ssa_theory.mechanism.normalizers.ReLA.finite_rows: total == 0, 1.0, total) -> total == 0, 2.0, total)",
         "ssa_theory.losses.cross_entropy: 0, shifted, 0.0) -> 0, shifted, 1.0)",

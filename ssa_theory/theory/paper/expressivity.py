@@ -34,8 +34,9 @@ def specificity_bound(sharp: float, blunt: float, distance: float) -> float:
 
 
 def specificity_norm(sharp: float, blunt: float, rho: float) -> float:
-    """The least ||W|| of Lemma 1 for unit queries a, b with a.b = rho: sqrt((L_a^2 + s^2 - 2 rho L_a
-    s) / (1 - rho^2)), s = rho L_a clipped to [-L_b, L_b].
+    """The least ||W|| of Lemma 1 for unit queries a and b with a.b = rho:
+
+        sqrt((L_a^2 + s^2 - 2 rho L_a s) / (1 - rho^2)),    s = rho L_a clipped to [-L_b, L_b].
 
     With u the direction of W^T a any W is at least as long as W u, which has to meet a at L_a or
     more and b within L_b; the shortest such vector is a least-squares solution, and W = y u^T
@@ -209,15 +210,16 @@ class TwoTokens:
                     "fun": lambda x, a=rules, c=slack: a @ x - c,
                     "jac": lambda x, a=rules: a,
                 },
-                options={"ftol": 1e-15, "maxiter": 500},
+                options={"ftol": 1e-15},
             )
             norms.append(spectral(solution.x)[0])
         return float(min(norms))
 
 
 def largest_weight_bound(length: int, norm: float) -> float:
-    """The dilution bound: no softmax weight over L unit keys exceeds 1 / (1 + (L - 1) e^(-2 ||W||)),
-    for a unit query.
+    """The dilution bound: for a unit query no softmax weight over L unit keys exceeds
+
+        1 / (1 + (L - 1) e^(-2 ||W||)).
 
     It is attained: the query and one key are u, all other keys -u, and W = ||W|| u u^T. Raises
     ValueError for L < 1 or a negative norm.

@@ -3,7 +3,7 @@ the least loss that any other schedule of inverse temperatures can reach.
 
 Tokens are unit vectors a and b with a.b = r. At position n the keys hold n_a copies of a and n_b of
 b, kappa_n = n_b / n_a, and the target is alpha a + (1 - alpha) b. All copies of a token share a
-logit, so that only the margin of a over b matters: m_a where the query is a, m_b where it is b. With
+logit, so that only the margin m of a over b matters: m_a where the query is a, else m_b. With
 
     w_n = 1 / (1 + kappa_n exp(-tau_n m))
 
@@ -186,15 +186,15 @@ def best_schedule(task: Imbalance, family: Family, starts: int = 6) -> BestSched
     keep = task.balanced
     if not keep.any():
         raise ValueError(
-            "a schedule needs a position where both tokens were seen, got none: use longer sequences"
+            "a schedule needs positions where both tokens were seen, got none: use more tokens"
         )
-    count, wanted, query_a = task.count[keep], task.log_odds[keep], task.query_a[keep]
+    wanted, query_a = task.log_odds[keep], task.query_a[keep]
     shift, size = float(logit(task.alpha)), task.distance_squared / len(task.count)
     lower = np.array([values[0] for values in family.grid] + [-np.inf] * 2)
     upper = np.array([values[-1] for values in family.grid] + [np.inf] * 2)
 
     def scaled(theta: np.ndarray) -> tuple[np.ndarray, float]:
-        tau = np.asarray(family.schedule(count, theta), np.float64)
+        tau = np.asarray(family.schedule(task.count, theta), np.float64)[keep]
         if not np.isfinite(tau).all():
             raise ValueError(
                 f"a schedule must be finite, got {tau[~np.isfinite(tau)][0]} at parameters "
@@ -257,8 +257,8 @@ def _slope(
 ) -> np.ndarray:
     """Half the gradient of the sum of squares, by differences that stay within the bounds."""
     slope, at = np.zeros_like(x), errors(x)
-    for i, step in enumerate(1e-6 * np.maximum(1, np.abs(x))):
+    for i in range(len(x)):
         ends = [x.copy(), x.copy()]
-        ends[0][i], ends[1][i] = max(x[i] - step, lower[i]), min(x[i] + step, upper[i])
+        ends[0][i], ends[1][i] = max(x[i] - 1e-6, lower[i]), min(x[i] + 1e-6, upper[i])
         slope[i] = at @ (errors(ends[1]) - errors(ends[0])) / (ends[1][i] - ends[0][i])
     return slope

@@ -1,4 +1,4 @@
-"""The paper's statements on norms, tried on cases: Lemma 1, Proposition 1 and the dilution bound."""
+"""The paper's statements on norms, on cases: Lemma 1, Proposition 1 and the dilution bound."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from ssa_theory.theory.paper.expressivity import (
     specificity_bound,
     specificity_norm,
 )
-from ssa_theory.theory.paper.statement import PAPER, ROUNDING, Statement, Status
+from ssa_theory.theory.paper.statement import PAPER, ROUNDING, Statement, Status, at_least
 
 
 def lemma_1() -> Statement:
@@ -34,8 +34,8 @@ def lemma_1() -> Statement:
         "A W with ||W^T a|| >= L_a and ||W^T b|| <= L_b has ||W|| >= (L_a - L_b) / ||a - b||; a "
         "query temperature needs max(L_a, L_b) only.",
         "fails" if wrong else "holds",
-        f"The exact least norm exceeds the bound by {least:.3g} or more for unit queries with L_a = 1; "
-        f"for L_b = 0 and a.b = 0.99 it is {ratio:.4f} times the bound.",
+        f"The exact least norm exceeds the bound by {at_least(least)} or more for unit "
+        f"queries with L_a = 1; for L_b = 0 and a.b = 0.99 it is {ratio:.4f} times the bound.",
         len(margins),
         {"rho": rho, "blunt": blunt} if wrong else None,
         {"least_margin": least, "ratio": ratio},
@@ -50,10 +50,11 @@ def lower_bound() -> Statement:
     return Statement(
         "prop-1-lower-bound",
         f"{PAPER}, Proposition 1",
-        "Vanilla attention that meets [[1 - gamma, gamma], [0, 1]] within eps has ||W|| >= (log(1 / "
-        "(4 eps)) - G) / (||e1 - e2|| sqrt(2 - 2 rho^2)).",
+        "Vanilla attention that meets [[1 - gamma, gamma], [0, 1]] within eps has ||W|| >= (log(1 "
+        "/ (4 eps)) - G) / (||e1 - e2|| sqrt(2 - 2 rho^2)).",
         "fails" if wrong else "holds",
-        f"The exact minimum is at least {ratios[least]:.4f} times the bound wherever that is positive.",
+        f"The exact minimum is at least {at_least(ratios[least])} times the bound wherever that is "
+        "positive.",
         len(ratios),
         _arguments(wrong[0]) if wrong else None,
         {"least_ratio": ratios[least]},
@@ -106,9 +107,10 @@ def free_of_rho() -> Statement:
         "With a query temperature the norm, times ||e1 - e2||, does not grow as the tokens become "
         "alike (rho to 1).",
         status,
-        f"From rho = 0.9 to 1 - 1e-8 it grows by up to {numbers['positive_growth']:.3g} with positive "
-        f"temperatures, in every case up to gamma = {blunt:g}, and by up to "
-        f"{numbers['signed_growth']:.3g} with temperatures of either sign. SSA's own is positive.",
+        "From rho = 0.9 to 1 - 1e-8 it grows by a factor of up to "
+        f"{numbers['positive_growth']:.3g} with positive temperatures, for gamma up to {blunt:g}, "
+        f"and of up to {numbers['signed_growth']:.3g} with temperatures of either sign. SSA's own "
+        "is positive.",
         2 * len(cases),
         _arguments(bad[POSITIVE][0]) if bad[POSITIVE] else None,
         numbers,
@@ -135,10 +137,11 @@ def dilution() -> Statement:
     return Statement(
         "dilution",
         f"{PAPER}, section 4.2",
-        "No softmax weight over L unit keys exceeds 1 / (1 + (L - 1) e^(-2 ||W||)), so that the norm "
-        "has to grow like log(L) / 2.",
+        "No softmax weight over L unit keys exceeds 1 / (1 + (L - 1) e^(-2 ||W||)), so that the "
+        "norm has to grow like log(L) / 2.",
         "fails" if worst > ROUNDING else "holds",
-        f"No random W exceeds it, and one key against {length - 1} opposite ones attains {tight:.6f} of "
+        f"No random W exceeds it, and one key against {length - 1} opposite ones attains "
+        f"{tight:.6f} of "
         f"it; a weight of 1/2 among {length} keys needs ||W|| >= {needed:.4f}, log(L) / 2 = "
         f"{math.log(length) / 2:.4f}.",
         cases,

@@ -18,7 +18,7 @@ from ssa_theory.theory.paper.converse import (
 )
 from ssa_theory.theory.paper.imbalance import Imbalance
 from ssa_theory.theory.paper.sparsity import SparseScores
-from ssa_theory.theory.paper.statement import PAPER, ROUNDING, Statement, Status
+from ssa_theory.theory.paper.statement import PAPER, ROUNDING, Statement, Status, at_least
 
 _LOSS = 1 / 500
 """The printed bound of the converse of Proposition 2."""
@@ -36,8 +36,8 @@ def zero_loss() -> Statement:
     return Statement(
         "prop-2-zero-loss",
         f"{PAPER}, Proposition 2",
-        "For linearly independent a and b the schedule tau_n = log kappa_n + log(alpha / (1 - alpha)) "
-        "reaches zero loss.",
+        "For linearly independent a and b the schedule tau_n = log kappa_n + log(alpha / (1 - "
+        "alpha)) reaches zero loss.",
         "fails" if worst > ROUNDING else "holds",
         f"The largest loss of {cases} random sequences is {worst:.2g}; {negative} of them need a "
         "negative tau somewhere, kappa_n < (1 - alpha) / alpha.",
@@ -86,9 +86,9 @@ def _converse(name: str, late_ratio: int) -> Statement:
         f"With kappa_n in [1, 2] on [L/4, L/2] and at least {late_ratio} from 3L/4 on, alpha = 1/2 "
         "and one temperature, every W has a loss above 1/500.",
         status,
-        f"The hypotheses hold for {where}. There the least loss over all sequences and W is above {lowest:.4f} for "
-        f"orthogonal tokens, but proportional to ||a - b||^2: at length {shortest} it is 1/500 at "
-        f"||a - b||^2 = {distance:.3f}, and less below.",
+        f"The hypotheses hold for {where}. There the least loss over all sequences and W is above "
+        f"{at_least(lowest)} for orthogonal tokens, but proportional to ||a - b||^2: at length "
+        f"{shortest} it is 1/500 at ||a - b||^2 = {distance:.3f}, and less below.",
         len(lengths),
         example,
         numbers,
@@ -101,7 +101,7 @@ def printed_converse() -> Statement:
 
 
 def relaxed_converse() -> Statement:
-    """The converse of Proposition 2 with the largest whole late ratio that long sequences can have."""
+    """The converse of Proposition 2 with the largest whole ratio that long sequences can reach."""
     return _converse("prop-2-converse-relaxed", int(reachable_ratios(2.0)[1]))
 
 
@@ -129,12 +129,13 @@ def lemma_2() -> Statement:
     return Statement(
         "lemma-2",
         f"{PAPER}, Lemma 2",
-        "tau = 1 + alpha log n gives the largest weight that keeping the share n^(-alpha gamma) / (1 "
-        "- n^-p) + n^-p of the scores gives.",
+        "tau = 1 + alpha log n gives the largest weight that keeping the share n^(-alpha gamma) / "
+        "(1 - n^-p) + n^-p of the scores gives.",
         status,
-        "The share is (1 - n^-p) n^(-alpha gamma) + n^-p: at n = 1000, alpha = 0.5, gamma = 1, p = 0.7 "
-        f"it is {numbers['corrected']:.6f}, by root finding {numbers['exact']:.6f}, against the printed "
-        f"{numbers['printed']:.6f}.",
+        "The share is (1 - n^-p) n^(-alpha gamma) + n^-p: at n = 1000, alpha = 0.5, gamma = 1, p = "
+        "0.7 "
+        f"it is {numbers['corrected']:.6f}, by root finding {numbers['exact']:.6f}, against the "
+        f"printed {numbers['printed']:.6f}.",
         len(cases),
         vars(printed[0]) | {"exact": printed[0].solved_share, "printed": printed[0].printed_share}
         if printed
@@ -154,8 +155,8 @@ def suppression() -> Statement:
         "A token term near -1 makes tau = tanh(f) + 1 + sigmoid(alpha) log n vanish, and a token "
         "with it.",
         "fails" if wrong else "holds",
-        f"With alpha = 0 the least tau is {least[2]:.4f} at n = 2 and {least[1000]:.4f} at n = 1000: "
-        "sigmoid(alpha) log n stays.",
+        f"With alpha = 0 the least tau is {least[2]:.4f} at n = 2 and {least[1000]:.4f} at n = "
+        "1000: sigmoid(alpha) log n stays.",
         len(lengths),
         {"length": wrong[0], "alpha": 0.0, "tau": least[wrong[0]]} if wrong else None,
         {"at_2": least[2], "at_1000": least[1000]},

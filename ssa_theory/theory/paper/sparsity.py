@@ -1,5 +1,5 @@
-"""Lemma 2 of arXiv 2411.12892: a temperature that grows with the length acts like keeping a share of
-the scores.
+"""Lemma 2 of arXiv 2411.12892: a temperature that grows with the length acts like keeping a share
+of the scores.
 
 Of n scores the share s = n^-p is c + gamma and the rest c. Both with tau = 1 + alpha log n over all
 scores, and with tau = 1 over the largest kappa n of them, the largest weights are equal:

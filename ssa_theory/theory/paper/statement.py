@@ -1,5 +1,6 @@
 """The record of one statement of the paper."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, final
@@ -28,3 +29,8 @@ class Statement:
     cases: int
     counter_example: Mapping[str, int | float] | None = None
     numbers: Mapping[str, int | float] = field(default_factory=dict)
+
+
+def at_least(value: float) -> str:
+    """A lower bound in text: four decimals, rounded down so that it stays one."""
+    return f"{math.floor(1e4 * value) / 1e4:.4f}"
