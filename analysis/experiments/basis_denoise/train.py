@@ -39,7 +39,7 @@ class BasisDenoiseConfig(TrainingConfig):
     swept_lengths: tuple[int, ...] = Field((4, 16), description="further L, at the default noise")
     mechanisms: ComparedMechanisms = Field(
         (
-            "vanilla",
+            VANILLA,
             "scaled",
             "key-bias",
             "sink",
@@ -51,7 +51,7 @@ class BasisDenoiseConfig(TrainingConfig):
         description="mechanisms to train at the default; vanilla is the peer",
     )
     swept_mechanisms: ComparedMechanisms = Field(
-        ("vanilla", "key-bias", "ssa-value", "value-sigmoid", "gate-and-sink"),
+        (VANILLA, "key-bias", "ssa-value", "value-sigmoid", "gate-and-sink"),
         description="those to train at the other settings as well",
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="fresh samples a step")

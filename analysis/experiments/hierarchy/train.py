@@ -62,7 +62,7 @@ class HierarchyConfig(TrainingConfig):
         description=f"embedding dimensions d as shares of N, rounded, but at least {_SMALLEST_DIM}",
     )
     mechanisms: ComparedMechanisms = Field(
-        ("vanilla", "scaled", "key-bias", "ssa-query", "ssa-free"),
+        (VANILLA, "scaled", "key-bias", "ssa-query", "ssa-free"),
         description="mechanisms to train; vanilla is the peer",
     )
     prompt_length: int = Field(8, ge=1, le=4096, description="tokens of a prompt, the query last")
