@@ -12,6 +12,7 @@ from analysis.problems.basis_denoise import BASELINES, BasisDenoiseProblem
 from analysis.problems.sizes import block_size
 from analysis.store.config import TrainingConfig
 from ssa_theory.ensemble import resolve_device
+from ssa_theory.mechanism import VANILLA
 from tasks.basis_denoising import BasisDenoisingTask
 
 
