@@ -1,18 +1,15 @@
-"""The paper's statements, computed exactly: each with what is true of it, and where it fails."""
+"""The paper's statements: every curve, every status, and the ledger lines."""
 
 import math
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from pydantic import Field, model_validator
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.topics import PAPER_THEORY as TOPIC
-from analysis.draw.figures import label_log, letter, new_figure
-from analysis.experiments.base import Experiment, Progress
+from analysis.experiments.base import Progress
 from analysis.store.config import ExperimentConfig
 from ssa_theory.theory.paper import (
     POSITIVE,
@@ -27,11 +24,9 @@ from ssa_theory.theory.paper import (
 )
 
 _TEMPERATURES = {"tau = 1": VANILLA, "tau > 0": POSITIVE, "any sign": SIGNED}
-_PRINTED = {"printed lower bound": "lower_bound", "printed converse": "converse_bound"}
-_LINES = {"tau = 1": "-", "tau > 0": "--", "any sign": ":"}
-_COLORS = ("#222222", "#0072b2", "#d55e00", "#009e73")
+PRINTED = {"printed lower bound": "lower_bound", "printed converse": "converse_bound"}
 _SOLVED = 13  # of the values of rho, by the general solver
-_LATE = 3  # the largest whole late ratio with which long sequences meet the converse's hypotheses
+LATE = 3  # the largest whole late ratio with which long sequences meet the converse's hypotheses
 
 
 class PaperTheoryConfig(ExperimentConfig):
@@ -66,7 +61,7 @@ def train(config: PaperTheoryConfig, progress: Progress) -> xr.Dataset:
     advance = progress("computing the paper's statements", 4)
     dataset = _expressivity(config)
     advance(1)
-    least, many = least_loss(config.length, _LATE), np.unique(np.geomspace(2, 1e5, 41).round())
+    least, many = least_loss(config.length, LATE), np.unique(np.geomspace(2, 1e5, 41).round())
     ratio = np.linspace(0, 4, 81)
     dataset["converse_loss"] = (("edge",), [least.lower, least.upper])
     reach = [reachable_ratios(r) for r in ratio.tolist()]
@@ -126,7 +121,7 @@ def _expressivity(config: PaperTheoryConfig) -> xr.Dataset:
         {
             "least_norm": (("map", "temperatures", "rho"), table(rho, "closed")),
             "solved_norm": (("map", "temperatures", "rho_solved"), table(some, "solved")),
-            **{v: (("map", "rho"), printed(v)) for v in _PRINTED.values()},
+            **{v: (("map", "rho"), printed(v)) for v in PRINTED.values()},
         },
         coords={
             "map": [f"gamma {g:g}, eps {e:g}" for g, e in pairs],
@@ -144,7 +139,7 @@ _ABOUT = {
     "lower_bound": "the printed lower bound for vanilla attention; where negative it says nothing",
     "converse_bound": "the printed effective norm that is enough with a query temperature",
     "converse_loss": "least mean of (w_n - 1/2)^2 over all W and all sequences of the length with "
-    f"kappa in [1, 2] on [L/4, L/2] and >= {_LATE} from 3L/4: certified from below and above",
+    f"kappa in [1, 2] on [L/4, L/2] and >= {LATE} from 3L/4: certified from below and above",
     "reachable_late_ratio": "least and largest kappa at 3L/4, as L grows, by kappa at L/2",
     "largest_weight": "the dilution bound on a softmax weight over n unit keys",
     "attained_weight": "the largest weight of one key u against n - 1 keys -u, W = ||W|| u u^T",
@@ -182,132 +177,3 @@ def judge(config: PaperTheoryConfig, dataset: xr.Dataset) -> list[Claim]:
 
 
 _SAID = ("claim", "status", "truth", "source", "counter_example")
-
-
-def draw(config: PaperTheoryConfig, dataset: xr.Dataset) -> Figure:
-    """Draw a stored result; nothing is computed here."""
-    maps = dataset["map"].values.tolist()
-    figure = new_figure(14.0, 7.6)
-    axes = figure.subplots(2, 2 + math.ceil(len(maps) / 2), squeeze=False)
-    flat = axes.flat
-    for name in maps:
-        _draw_norms(next(flat), dataset.sel(map=name), name)
-    _draw_region(next(flat), dataset)
-    _draw_converse(next(flat), dataset, config)
-    _draw_dilution(next(flat), dataset)
-    _draw_shares(next(flat), dataset)
-    for ax in flat:
-        ax.set_visible(False)
-    for i, ax in enumerate(a for a in axes.flat if a.get_visible()):
-        letter(ax, i)
-    counts = {s: list(dataset["statement_status"].values).count(s) for s in _STATUSES}
-    said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    figure.suptitle(f"the paper's {sum(counts.values())} statements, exactly: {said}")
-    return figure
-
-
-_STATUSES = ("holds", "holds as corrected", "fails", "vacuous")
-
-
-def _draw_norms(ax: Axes, at: xr.Dataset, name: str) -> None:
-    for color, (kind, line) in zip(_COLORS, _LINES.items(), strict=False):
-        own = at.sel(temperatures=kind)
-        ax.plot(at["rho"], own["least_norm"], line, color=color, label=f"least, {kind}")
-        ax.plot(at["rho_solved"], own["solved_norm"], "o", color=color, mfc="none", ms=4)
-    for color, (label, variable) in zip(("#8c8c8c", "#cc79a7"), _PRINTED.items(), strict=True):
-        bound = at[variable].where(at[variable] > 0)
-        ax.plot(at["rho"], bound, color=color, linewidth=1, label=label)
-    ax.set(
-        yscale="log",
-        xlabel="similarity of the tokens rho = e1.e2",
-        ylabel="effective norm |tau| ||W||",
-        title=f"Prop. 1, {name} (circles: solver)",
-    )
-    label_log(ax.yaxis)
-    ax.legend(fontsize=7.5, loc="upper center")
-
-
-def _draw_region(ax: Axes, dataset: xr.Dataset) -> None:
-    x, reach = dataset["half_ratio"].values, dataset["reachable_late_ratio"]
-    low, high = (reach.sel(end=e).values for e in ("least", "largest"))
-    ax.fill_between(x, low, high, color="#0072b2", alpha=0.15, linewidth=0, label="possible")
-    for late, color in ((4, "#d55e00"), (_LATE, "#009e73")):
-        ax.plot([1, 1, 2, 2], [6, late, late, 6], color=color, label=f"hypotheses, late >= {late}")
-    ax.set(
-        xlim=(0, 4),
-        ylim=(0, 6),
-        xlabel="kappa at L/2",
-        ylabel="kappa at 3L/4",
-        title="Prop. 2, converse: can its hypotheses hold?",
-    )
-    ax.legend(fontsize=7.5, loc="lower right")
-
-
-def _draw_converse(ax: Axes, dataset: xr.Dataset, config: PaperTheoryConfig) -> None:
-    distance = np.linspace(0.02, 4, 200)
-    low, high = dataset["converse_loss"].values
-    ax.fill_between(distance, low * distance, high * distance, color="#009e73", alpha=0.4)
-    ax.plot(distance, high * distance, color="#009e73", label="least loss of any W and sequence")
-    ax.axhline(1 / 500, color="#d55e00", linestyle="--", label="printed bound, 1/500")
-    ax.axvline(2, color="#8c8c8c", linewidth=1, label="a orthogonal to b")
-    ax.set(
-        xlabel="||a - b||^2",
-        ylabel="mean squared error",
-        title=f"Prop. 2, converse with late kappa >= {_LATE}, L = {config.length}",
-        ylim=(0, None),
-    )
-    ax.legend(fontsize=7.5)
-
-
-def _draw_dilution(ax: Axes, dataset: xr.Dataset) -> None:
-    n = dataset["count"].values
-    for color, norm in zip(_COLORS, dataset["norm"].values, strict=False):
-        own = dataset.sel(norm=norm)
-        ax.plot(n, own["largest_weight"], color=color, label=f"bound, ||W|| = {norm:g}")
-        ax.plot(n[::5], own["attained_weight"][::5], "o", color=color, mfc="none", ms=4)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="number of keys",
-        ylabel="largest weight",
-        title="dilution bound (circles: a case that attains it)",
-    )
-    label_log(ax.xaxis, ax.yaxis)
-    ax.legend(fontsize=7.5)
-
-
-def _draw_shares(ax: Axes, dataset: xr.Dataset) -> None:
-    n = dataset["count"].values
-    for color, slope in zip(_COLORS, dataset["slope"].values, strict=False):
-        own = dataset.sel(slope=slope)
-        ax.plot(n, own["kept_share"], color=color, label=f"corrected, alpha = {slope:g}")
-        ax.plot(n, own["printed_share"], "--", color=color, label=f"printed, alpha = {slope:g}")
-        ax.plot(n[::5], own["solved_share"][::5], "o", color=color, mfc="none", ms=4)
-    ax.axhline(1, color="#8c8c8c", linewidth=1)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="number of scores",
-        ylabel="share of scores kept",
-        title="Lemma 2 (circles: root finding; above 1 is no share)",
-    )
-    label_log(ax.xaxis, ax.yaxis)
-    ax.legend(fontsize=7.5)
-
-
-PAPER_THEORY = Experiment(
-    name="paper-theory",
-    question="Which statements of the paper hold as printed, which as corrected, and which fail?",
-    caption=(
-        "(a, b) Proposition 1: the least effective norm that meets its map within eps, vanilla, with "
-        "positive and with signed temperatures, beside the printed bounds; (c) where the hypotheses "
-        "of Proposition 2's converse lie among all sequences that exist; (d) its bound against the "
-        "certified least loss with the ratio that long sequences can have; (e) the dilution bound "
-        "and a case that attains it; (f) Lemma 2 as printed and as corrected. Circles are second, "
-        "independent computations. Nothing is random or trained."
-    ),
-    config=PaperTheoryConfig,
-    train=train,
-    draw=draw,
-    judge=judge,
-)
