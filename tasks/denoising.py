@@ -1,5 +1,5 @@
-"""Denoising: recover a signal from tokens of which only some carry it (value temperature, design
-section 3.2).
+"""Denoising: recover a signal from tokens of which only some carry it (value
+temperature).
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""Kernel regression over growing contexts: the best temperature of attention depends on the length.
-Design section 3.4.
-"""
+"""Kernel regression over growing contexts: the best temperature of attention depends on the length."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""Noisy retrieval: the Bayes predictor is attention with a query-dependent temperature. Design
-section 3.3.
-"""
+"""Noisy retrieval: the Bayes predictor is attention with a query-dependent temperature."""
 
 from dataclasses import dataclass
 from typing import cast
