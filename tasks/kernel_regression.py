@@ -1,4 +1,4 @@
-"""Kernel regression over growing contexts: the best temperature of attention depends on the length."""
+"""Kernel regression over growing contexts: the best temperature depends on the length."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
