@@ -1,10 +1,11 @@
 """The paper's statements: every curve, every status, and the ledger lines."""
 
-import math
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
 from pydantic import Field, model_validator
+from scipy.special import softmax
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
@@ -16,6 +17,7 @@ from ssa_theory.theory.paper import (
     SIGNED,
     VANILLA,
     SparseScores,
+    Temperatures,
     TwoTokens,
     largest_weight_bound,
     least_loss,
@@ -69,9 +71,8 @@ def train(config: PaperTheoryConfig, progress: Progress) -> xr.Dataset:
     advance(1)
     bounds = [[largest_weight_bound(int(n), w) for n in many] for w in config.norms]
     dataset["largest_weight"] = (("norm", "count"), bounds)
-    odds = [
-        [1 / (1 + (n - 1) * math.exp(-2 * w)) for n in many] for w in config.norms
-    ]  # u against -u
+    # The scores themselves, of a key u and n - 1 keys -u: no formula of the bound.
+    odds = [[softmax(np.append(w, np.full(int(n) - 1, -w)))[0] for n in many] for w in config.norms]
     dataset["attained_weight"] = (("norm", "count"), odds)
     scores = [[SparseScores(int(n), a, 1.0, config.power) for n in many] for a in config.slopes]
     for name in ("kept_share", "printed_share", "solved_share"):
@@ -106,21 +107,25 @@ def _expressivity(config: PaperTheoryConfig) -> xr.Dataset:
     some = rho[:: len(rho) // (_SOLVED - 1)]
     pairs = list(zip(config.gammas, config.errors, strict=True))
 
-    def table(points: np.ndarray, value: str) -> list[list[list[float]]]:
+    def table(
+        points: np.ndarray, norm: Callable[[TwoTokens, Temperatures], float]
+    ) -> list[list[list[float]]]:
         maps = [[TwoTokens(g, e, r) for r in points.tolist()] for g, e in pairs]
-        if value == "solved":
-            rows = [[[t.solved_norm(k) for t in m] for k in _TEMPERATURES.values()] for m in maps]
-        else:
-            rows = [[[t.least(k).norm for t in m] for k in _TEMPERATURES.values()] for m in maps]
-        return rows
+        return [[[norm(t, k) for t in own] for k in _TEMPERATURES.values()] for own in maps]
 
     def printed(name: str) -> list[list[float]]:
         return [[getattr(TwoTokens(g, e, r), name) for r in rho.tolist()] for g, e in pairs]
 
     return xr.Dataset(
         {
-            "least_norm": (("map", "temperatures", "rho"), table(rho, "closed")),
-            "solved_norm": (("map", "temperatures", "rho_solved"), table(some, "solved")),
+            "least_norm": (
+                ("map", "temperatures", "rho"),
+                table(rho, lambda t, k: t.least(k).norm),
+            ),
+            "solved_norm": (
+                ("map", "temperatures", "rho_solved"),
+                table(some, TwoTokens.solved_norm),
+            ),
             **{v: (("map", "rho"), printed(v)) for v in PRINTED.values()},
         },
         coords={
