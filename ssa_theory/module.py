@@ -4,7 +4,7 @@ as members.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ssa_theory.mechanism import Form, Mechanism, Misfit, Parameters, Part, Role, View, mechanism
+from ssa_theory.mechanism import Form, Mechanism, Parameters, Part, Role
+from ssa_theory.mechanism import mechanism as load_mechanism
 from ssa_theory.mechanism.normalizers import Softmax
 from ssa_theory.mechanism.parts import own
 from ssa_theory.mechanism.score_maps import Bilinear
+from ssa_theory.token_batch import RequiredInputs, TokenBatch, Visibility, at_least_float32
 
 ROLES: tuple[Role, ...] = ("query", "key", "value")
 
@@ -98,7 +100,8 @@ class SelfAttention(nn.Module):
             dim, heads, position=position, labels=labels, trained_length=trained_length
         )
         self.dim, self.heads, self.causal, self.form = dim, heads, causal, form
-        self.mechanism = _named(mechanism).fitted(form)
+        chosen = load_mechanism(mechanism) if isinstance(mechanism, str) else mechanism
+        self.mechanism = chosen.fitted(form)
         self.fused = self.mechanism == replace(
             self.mechanism,
             score=Bilinear(),
@@ -107,15 +110,7 @@ class SelfAttention(nn.Module):
             normalizer=Softmax(),
             gate=None,
         )
-        self._reads_features = _differs(self.mechanism, replace(form, features=frozenset()))
-        self._reads_labels = frozenset(
-            label
-            for label in form.labels
-            if _differs(
-                self.mechanism,
-                replace(form, labels={k: v for k, v in form.labels.items() if k != label}),
-            )
-        )
+        self._required = RequiredInputs.of(self.mechanism, form, dim)
         self.query, self.key, self.value, self.output = (
             nn.Linear(dim, dim, bias=bias) for _ in range(4)
         )
@@ -141,16 +136,18 @@ class SelfAttention(nn.Module):
         value = self._scaled("value", batch)
         if self.fused:
             query, key = self._scaled("query", batch), self._scaled("key", batch)
-            if batch.blind is None:
+            if batch.visible.blind is None:
                 y = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
             else:
-                y = F.scaled_dot_product_attention(query, key, value, attn_mask=batch.attended)
-                y = y.masked_fill(batch.blind, 0.0)
+                y = F.scaled_dot_product_attention(
+                    query, key, value, attn_mask=batch.visible.attended
+                )
+                y = y.masked_fill(batch.visible.blind, 0.0)
         else:
             y = self._rows(batch).to(value.dtype) @ value
         if self.mechanism.gate is not None:
             gate = self.mechanism.gate(self._own("gate"), batch.tokens)
-            y = y * self._by_head(gate, batch).to(y.dtype)
+            y = y * batch.by_head(gate).to(y.dtype)
         return self.output(y.transpose(1, 2).flatten(2))
 
     def attention(
@@ -176,7 +173,7 @@ class SelfAttention(nn.Module):
         tau = self._tau(role, batch)
         if tau is None:
             return x.new_ones(x.shape[0], self.heads, x.shape[1])
-        return self._by_head(tau.unsqueeze(1), batch).squeeze(-1)
+        return batch.by_head(tau.unsqueeze(1)).squeeze(-1)
 
     def added_parameters(self) -> int:
         """How many parameters the mechanism adds to the vanilla layer."""
@@ -216,95 +213,32 @@ class SelfAttention(nn.Module):
         features: Tensor | None,
         labels: Mapping[str, Tensor] | None,
         padding: Tensor | None,
-    ) -> "_Batch":
+    ) -> TokenBatch:
         """What the parts see of a batch."""
-        self._check(x, features, labels, padding)
+        self._required.check(x, features, labels, padding)
         size, length = x.shape[:2]
-        attended = blind = None
-        seen = (
-            torch.ones(length, length, dtype=torch.bool, device=x.device) if self.causal else None
-        )
-        seen = None if seen is None else seen.tril()
+        visible = Visibility.of(x, self.causal, padding)
         if padding is not None:
             x = x.masked_fill(padding.logical_not().unsqueeze(-1), 0.0)
             features = None if features is None else features.masked_fill(padding.logical_not(), 0)
             labels = {k: v.masked_fill(padding.logical_not(), 0) for k, v in (labels or {}).items()}
-            real = padding.view(size, 1, 1, length).expand(-1, -1, length, -1)
-            attended = real if seen is None else real & seen
-            blind = attended.any(-1, keepdim=True).logical_not()
-            attended = attended | blind  # a row without a key is NaN, and is set to zero at the end
-            # A token that sees no key has n = 1 for want of another: log 0 is infinite.
-            count = padding.cumsum(1) if self.causal else padding.sum(1, keepdim=True)
-            count = count.expand(-1, length).clamp(min=1).reshape(-1, 1)
-        elif self.causal:
-            attended = None if seen is None else seen.view(1, 1, length, length)
-            count = torch.arange(1, length + 1, device=x.device).repeat(size).unsqueeze(1)
-        else:
-            count = float(max(length, 1))
-        if isinstance(count, Tensor):
-            count = count.to(_precise(x.dtype))  # float16 counts to 65504
         projected: dict[Role, Tensor] = {
             role: getattr(self, role)(x)
             .view(size, length, self.heads, self.form.dim)
             .transpose(1, 2)
             for role in ROLES
         }
-        return _Batch(
+        return TokenBatch(
             size,
             length,
             x.reshape(size * length, self.dim, 1),
             projected,
             None if features is None else features.reshape(-1, 1),
             {k: v.reshape(-1, 1).expand(-1, self.heads) for k, v in (labels or {}).items()},
-            count,
-            attended,
-            blind,
+            visible,
         )
 
-    def _check(
-        self,
-        x: Tensor,
-        features: Tensor | None,
-        labels: Mapping[str, Tensor] | None,
-        padding: Tensor | None,
-    ) -> None:
-        if x.ndim != 3 or x.shape[-1] != self.dim:
-            raise ValueError(
-                f"tokens must have the shape (batch, length, {self.dim}), got {tuple(x.shape)}: "
-                "match the layer's dim"
-            )
-        name = self.mechanism.name
-        if self._reads_features and features is None:
-            raise ValueError(
-                f"mechanism {name} reads a given scalar of every token, got None: pass features "
-                "(batch, length)"
-            )
-        if not self._reads_features and features is not None:
-            raise ValueError(
-                f"mechanism {name} reads no given scalar, got features: leave them out"
-            )
-        if self._reads_labels != (got := set(labels or {})):
-            wanted = ", ".join(sorted(self._reads_labels)) or "no"
-            raise ValueError(
-                f"mechanism {name} reads {wanted} labels here, got "
-                f"{', '.join(sorted(got)) or 'none'}: pass those that it reads"
-            )
-        for what, given in {"features": features, "padding": padding, **(labels or {})}.items():
-            if given is not None and given.shape != x.shape[:2]:
-                raise ValueError(
-                    f"{what} must have one value a token, {tuple(x.shape[:2])}, got "
-                    f"{tuple(given.shape)}: match the tokens"
-                )
-        if padding is not None and padding.dtype != torch.bool:
-            raise ValueError(
-                f"padding must be boolean, True for a real token, got {padding.dtype}: convert it"
-            )
-
-    def _by_head(self, per_token: Tensor, batch: "_Batch") -> Float[Tensor, "batch head length w"]:
-        """Of what the parts compute, (token, w, head)."""
-        return per_token.unflatten(0, (batch.size, batch.length)).permute(0, 3, 1, 2)
-
-    def _tau(self, role: Role, batch: "_Batch") -> Float[Tensor, "token head"] | None:
+    def _tau(self, role: Role, batch: TokenBatch) -> Float[Tensor, "token head"] | None:
         part = {
             "query": self.mechanism.query,
             "key": self.mechanism.key,
@@ -314,19 +248,19 @@ class SelfAttention(nn.Module):
             return None
         return part(self._own(role), batch.view(role)).expand(len(batch.tokens), self.heads)
 
-    def _scaled(self, role: Role, batch: "_Batch") -> Float[Tensor, "batch head length width"]:
+    def _scaled(self, role: Role, batch: TokenBatch) -> Float[Tensor, "batch head length width"]:
         """The projected tokens times their tau."""
         vector, tau = batch.projected[role], self._tau(role, batch)
         if tau is None:
             return vector
-        return vector * self._by_head(tau.unsqueeze(1), batch).to(vector.dtype)
+        return vector * batch.by_head(tau.unsqueeze(1)).to(vector.dtype)
 
-    def _rows(self, batch: "_Batch") -> Float[Tensor, "batch head length length"]:
+    def _rows(self, batch: TokenBatch) -> Float[Tensor, "batch head length length"]:
         """p: here a member is a head of one sequence of the batch."""
         worn, size = self.mechanism, (batch.size, batch.length)
         if not batch.length:
             return batch.tokens.new_zeros(batch.size, self.heads, 0, 0)
-        precise = _precise(batch.tokens.dtype)  # normalisers, for one, need it
+        precise = at_least_float32(batch.tokens.dtype)  # normalisers, for one, need it
 
         def members(per_token: Tensor) -> Tensor:  # (token, ..., head) -> (length, ..., member)
             return per_token.to(precise).unflatten(0, size).movedim(0, -2).flatten(-2)
@@ -347,62 +281,11 @@ class SelfAttention(nn.Module):
             for part in ("score", "shift", "normalizer")
             for k, v in self._own(part).items()
         }
-        z = worn.scores(
-            acting,
-            members(query),
-            members(keys),
-            tau_query,
-            tau_key,
-            bias,
-        )
+        z = worn.scores(acting, members(query), members(keys), tau_query, tau_key, bias)
         z = z.to(precise).unflatten(-1, (batch.size, self.heads))
-        if batch.attended is not None:
+        if batch.visible.attended is not None:
             # Only now: a temperature of zero times -inf would be NaN.
-            z = z.masked_fill(batch.attended.logical_not().permute(2, 3, 0, 1), -torch.inf)
+            z = z.masked_fill(batch.visible.attended.logical_not().permute(2, 3, 0, 1), -torch.inf)
         rows = worn.normalizer.rows(own(acting, "normalizer"), z.flatten(-2), 1)
         rows = rows.unflatten(-1, (batch.size, self.heads)).permute(2, 3, 0, 1).to(query.dtype)
-        return rows if batch.blind is None else rows.masked_fill(batch.blind, 0.0)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What the parts see of a batch, with all its tokens on one axis.
-
-    size, length: of the batch and its sequences. projected: by role. count: n (token, 1) or a
-    number. attended: which keys each query sees; all, if it sees none. blind: which queries see
-    none.
-    """
-
-    size: int
-    length: int
-    tokens: Float[Tensor, "token dim 1"]
-    projected: dict[Role, Float[Tensor, "batch head length width"]]
-    feature: Float[Tensor, "token 1"] | None
-    labels: Mapping[str, Int[Tensor, "token head"]]
-    count: Tensor | float
-    attended: Bool[Tensor, "#batch 1 query key"] | None
-    blind: Bool[Tensor, "batch 1 query 1"] | None
-
-    def view(self, role: Role) -> View:
-        """Of the tokens in a role."""
-        return View(self.tokens, lambda: self.by_token(role), self.feature, self.labels, self.count)
-
-    def by_token(self, role: Role) -> Float[Tensor, "token width head"]:
-        """The projected tokens, with the heads as members."""
-        return self.projected[role].permute(0, 2, 3, 1).flatten(0, 1)
-
-
-def _named(given: str | Mechanism) -> Mechanism:
-    return mechanism(given) if isinstance(given, str) else given
-
-
-def _differs(worn: Mechanism, form: Form) -> bool:
-    """Whether a mechanism would be another in this form."""
-    try:
-        return worn.fitted(form) != worn
-    except Misfit:
-        return True
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+        return rows if batch.visible.blind is None else rows.masked_fill(batch.visible.blind, 0.0)

@@ -73,6 +73,7 @@ MODULES = (
     "ssa_theory.losses",
     "ssa_theory.ensemble",
     "ssa_theory.module",
+    "ssa_theory.token_batch",
     "ssa_theory.parameters",
 )
 
