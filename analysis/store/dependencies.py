@@ -8,19 +8,18 @@ reached, such as bare calls and conditions, count too. What is found out while a
 `getattr` with a computed name, is not seen.
 """
 
-import ast
 import hashlib
 import inspect
-import symtable
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, cached_property
-from importlib.util import resolve_name
+from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
+
+from analysis.store.source import Import, Module, Reference, Statement
 
 PACKAGES = ("ssa_theory", "tasks", "analysis")
 
@@ -34,84 +33,15 @@ class Definition(NamedTuple):
     name: str
 
 
-class _Import(NamedTuple):
-    """What an import binds to a name: a module, or a name of it, which may be a module too."""
-
-    module: str
-    name: str | None = None
-
-
-class _Statement:
-    """A top-level statement and what it uses."""
-
-    def __init__(self, node: ast.stmt, lines: Sequence[str], module: "_Module") -> None:
-        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
-        self.source = "\n".join(lines[first - 1 : node.end_lineno])
-        self._node, self._module = node, module
-
-    @cached_property
-    def uses(self) -> frozenset[Definition]:
-        """What of the project the statement uses, each where it is defined."""
-        own = dict(_imports(ast.walk(self._node), self._module))
-        names = set(own) | _globals(symtable.symtable(self.source, "statement", "exec"))
-        chains = defaultdict(set)  # of attributes, by the name that they begin with
-        inner: set[int] = set()
-        for node in ast.walk(self._node):
-            path, base = [], node
-            while isinstance(base, ast.Attribute):
-                path.insert(0, base.attr)
-                base = base.value
-            if (
-                isinstance(base, ast.Name)
-                and isinstance(base.ctx, ast.Load)
-                and id(base) not in inner
-            ):
-                inner.add(id(base))  # `walk` meets the longest chain first
-                chains[base.id].add(tuple(path))
-        found = set()
-        for name in names:
-            bound = (
-                own.get(name) or self._module.imports.get(name) or _Import(self._module.name, name)
-            )
-            for path in chains[name] or {()}:
-                found |= self._module.project.follow(bound, path)
-        return frozenset(found)
-
-
-class _Module:
-    """A parsed module: its definitions, what its imports bind, and its other statements."""
-
-    def __init__(self, project: "Project", name: str, path: Path) -> None:
-        self.project, self.name, self.is_package = project, name, path.name == "__init__.py"
-        text = path.read_text(encoding="utf-8")
-        lines = text.split("\n")
-        self.definitions: dict[str, list[_Statement]] = defaultdict(list)
-        self.others: list[_Statement] = []
-        self.imports: dict[str, _Import] = {}
-        self.stars: list[str] = []
-        for node in ast.parse(text).body:
-            for alias, bound in _imports([node], self):
-                if alias == "*":
-                    self.stars.append(bound.module)
-                else:
-                    self.imports[alias] = bound
-            if isinstance(node, ast.Import | ast.ImportFrom) or _is_text(node):
-                continue
-            statement, names = _Statement(node, lines, self), _defined(node)
-            for defined in names:
-                self.definitions[defined].append(statement)
-            if not names:
-                self.others.append(statement)
-
-
 class Project:
     """The source of the packages below a folder, read as it is needed."""
 
     def __init__(self, root: Path, packages: Sequence[str] = PACKAGES) -> None:
         self.root, self.packages = root, tuple(packages)
-        self._modules: dict[str, _Module | None] = {}
+        self._modules: dict[str, Module | None] = {}
+        self._targets: dict[Reference, frozenset[Definition]] = {}
 
-    def module(self, name: str) -> _Module | None:
+    def module(self, name: str) -> Module | None:
         """The parsed module; None for one that is not of this project."""
         if name not in self._modules:
             base = self.root.joinpath(*name.split("."))
@@ -119,7 +49,7 @@ class Project:
             files = [
                 p for p in (base.with_suffix(".py"), base / "__init__.py") if ours and p.is_file()
             ]
-            self._modules[name] = _Module(self, name, files[0]) if files else None
+            self._modules[name] = Module(name, files[0]) if files else None
         return self._modules[name]
 
     def knows(self, definition: Definition) -> bool:
@@ -127,42 +57,47 @@ class Project:
         module = self.module(definition.module)
         return module is not None and definition.name in module.definitions
 
-    def follow(self, bound: _Import, path: Sequence[str]) -> set[Definition]:
-        """What `bound.path` is, and the modules that hand it on; a whole module where nothing says
+    def targets(self, reference: Reference) -> frozenset[Definition]:
+        """What a reference is, and the modules that hand it on; a whole module where nothing says
         what of it is used.
         """
+        if reference not in self._targets:
+            self._targets[reference] = frozenset(self._follow(*reference))
+        return self._targets[reference]
+
+    def _follow(self, bound: Import, path: Sequence[str]) -> set[Definition]:
         module, name, rest = bound.module, bound.name, list(path)
         passed: set[Definition] = set()
-        while (here := self.module(module)) is not None:
+        while (source := self.module(module)) is not None:
             if name is None and not rest:
                 return passed | {Definition(module, "*")}
             if name is None:
                 name = rest.pop(0)
-            if name in here.definitions:
+            if name in source.definitions:
                 return passed | {Definition(module, name)}
             if Definition(module, name) in passed:  # modules that import it from each other
                 return passed
             passed.add(Definition(module, name))  # if its other statements bind it, they count
-            if name in here.imports:
-                module, name = here.imports[name]
+            if name in source.imports:
+                module, name = source.imports[name]
             elif self.module(f"{module}.{name}") is not None:
                 module, name = f"{module}.{name}", None
             else:
-                star = next((s for s in here.stars if self._has(s, name)), None)
+                star = next((s for s in source.stars if self._has(s, name)), None)
                 if star is None:  # a built-in, or bound by a statement that counts anyway
                     return passed
                 module = star
         return passed
 
     def _has(self, module: str, name: str) -> bool:
-        there = self.module(module)
-        return there is not None and (name in there.definitions or name in there.imports)
+        source = self.module(module)
+        return source is not None and (name in source.definitions or name in source.imports)
 
     def closure(self, starts: Iterable[Definition]) -> frozenset[Definition]:
         """All that the definitions lead to, themselves included. Raises ValueError for one that the
         source does not have.
         """
-        ahead, found = list(starts), set()
+        ahead, reached = list(starts), set()
         for start in ahead:
             if not self.knows(start):
                 raise ValueError(
@@ -171,19 +106,20 @@ class Project:
                 )
         while ahead:
             definition = ahead.pop()
-            if definition in found:
+            if definition in reached:
                 continue
-            found.add(definition)
+            reached.add(definition)
             for statement in self._statements(definition):
-                ahead += statement.uses
+                for reference in statement.references:
+                    ahead += self.targets(reference)
             # A module runs as a whole when it is imported, and its packages with it.
             parts = accumulate(
                 definition.module.split("."), lambda package, part: f"{package}.{part}"
             )
             ahead += [Definition(name, "") for name in parts]
-        return frozenset(d for d in found if self._statements(d))
+        return frozenset(d for d in reached if self._statements(d))
 
-    def _statements(self, definition: Definition) -> list[_Statement]:
+    def _statements(self, definition: Definition) -> list[Statement]:
         module = self.module(definition.module)
         if module is None:
             return []
@@ -223,72 +159,6 @@ class Project:
         for path in sorted(set(files)):
             digest.update(repr(path.read_bytes()).encode())
         return digest.hexdigest()[:16]
-
-
-def _is_text(node: ast.stmt) -> bool:
-    """Whether a statement is a bare text or number, such as a docstring, which does nothing."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _defined(node: ast.stmt) -> set[str]:
-    """The names that a top-level statement defines; none for one that does more than that."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {node.name}
-    if isinstance(node, ast.Assign):
-        targets = node.targets
-    elif isinstance(node, ast.AnnAssign | ast.AugAssign):
-        targets = [node.target]
-    else:
-        return set()
-    parts = [part for target in targets for part in _parts(target)]
-    names = [part.id for part in parts if isinstance(part, ast.Name)]
-    return set(names) if len(names) == len(parts) else set()
-
-
-def _parts(target: ast.expr) -> Iterator[ast.expr]:
-    """The targets of a possibly nested tuple."""
-    if isinstance(target, ast.Tuple | ast.List):
-        for element in target.elts:
-            yield from _parts(element)
-    elif isinstance(target, ast.Starred):
-        yield from _parts(target.value)
-    else:
-        yield target
-
-
-def _imports(nodes: Iterable[ast.AST], module: _Module) -> Iterator[tuple[str, _Import]]:
-    """The names that import statements bind, and to what; the name `*` for all of a module."""
-    package = module.name if module.is_package else module.name.rpartition(".")[0]
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                # Without `as`, the name is the outermost package, through which attributes lead.
-                yield (
-                    alias.asname or alias.name.split(".")[0],
-                    _Import(alias.name if alias.asname else alias.name.split(".")[0]),
-                )
-        elif isinstance(node, ast.ImportFrom):
-            source = resolve_name("." * node.level + (node.module or ""), package)
-            for alias in node.names:
-                yield (
-                    alias.asname or alias.name,
-                    _Import(source, None if alias.name == "*" else alias.name),
-                )
-
-
-def _globals(table: symtable.SymbolTable) -> set[str]:
-    """The names that a statement takes from its module, or from the built-ins; not the local ones
-    of its functions.
-    """
-    outermost = table.get_type() == "module"
-    own = {
-        s.get_name()
-        for s in table.get_symbols()
-        if s.is_referenced() and (outermost or s.is_global())
-    }
-    if table.get_type() == "class":  # whose names are looked up in the module before they are bound
-        own |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and s.is_assigned()}
-    return own.union(*(_globals(child) for child in table.get_children()))
 
 
 @cache
