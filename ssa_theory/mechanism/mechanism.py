@@ -14,6 +14,8 @@ from ssa_theory.mechanism.temperature import Temperature
 
 VANILLA = "vanilla"
 """The peer of all comparisons."""
+DOTS, DASH_DOTS, LONG = (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2))
+"""Line styles beside matplotlib's own: offset and dashes, in points."""
 
 
 @dataclass(frozen=True)
