@@ -212,12 +212,12 @@ def _verify(arguments: Sequence[str]) -> int:
 def _bench(arguments: Sequence[str]) -> int:
     options = parse("bench", arguments, BenchConfig.__doc__, BenchConfig(), out=OUT)
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         if not sys.stderr.isatty():  # where there is a display, it says so
             print(line, file=sys.stderr, flush=True)
 
     with progress_display() as progress:
-        report = bench(options.config, options.out, progress, tell)
+        report = bench(options.config, options.out, progress, log)
     for table in tables(report):
         print_table(table)
         print()

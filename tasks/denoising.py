@@ -7,8 +7,15 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import logsumexp, ndtri, xlogy
+from scipy.special import ndtri
 
+from tasks.denoising_posterior import (
+    Posterior,
+    atom_posterior,
+    atoms,
+    posterior_over_atoms,
+    subset_posterior,
+)
 from tasks.denoising_risk import (
     Law,
     additive_gate,
@@ -20,7 +27,6 @@ from tasks.sampling import MonteCarlo, check_count, monte_carlo, uniform_choice
 
 Prior = Literal["gaussian", "cross-polytope"]
 LONGEST_EXACT = 14
-_BLOCK = 2**16  # weights held at once, sample x subset: stays near the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +39,6 @@ class NoisyTokens:
     tokens: Float[np.ndarray, "sample length dim"]
     relevant: Bool[np.ndarray, "sample length"]
     target: Float[np.ndarray, "sample dim"]
-
-
-@dataclass(frozen=True, eq=False)
-class Posterior:
-    """What is known of y: its mean, and its variance per coordinate, the risk of that mean given
-    the tokens.
-    """
-
-    mean: Float[np.ndarray, "sample dim"]
-    variance: Float[np.ndarray, " sample"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ class DenoisingTask:
         if self.prior == "gaussian":
             target = self.prior_scale * normal[:, :drawn]
         else:  # Phi(normal) is uniform, and names the atom
-            target = self._atoms()[uniform_choice(normal[:, 0], 2 * self.dim)]
+            target = atoms(self.law)[uniform_choice(normal[:, 0], 2 * self.dim)]
         relevant = normal[:, drawn : drawn + self.length] < ndtri(self.relevance)
         noise = normal[:, drawn + self.length :].reshape(count, self.length, self.dim)
         signal = target[:, None] + self.signal_noise * noise
@@ -135,61 +131,22 @@ class DenoisingTask:
     def bayes_posterior(self, tokens: Float[np.ndarray, "sample length dim"]) -> Posterior:
         """The exact mean and variance of y given X.
 
-        Gaussian prior: a sum over the subsets S of tokens that may be the relevant ones, k = |S|,
-        with g_k = s^2 / (a + k s^2) and weights
-
-            log w(S) = k log rho + (L - k) log(1 - rho) + (d/2) [k log(n/a) - log(1 + k s^2/a)]
-                       - (1/a - 1/n) / 2 sum_S ||x_i||^2 + g_k / (2a) ||sum_S x_i||^2,
-
-        whose tokens enter by their Gram matrix alone, linearly. Given S the mean is g_k sum_S x_i
-        and the variance a g_k. Cross-polytope: a sum over its 2 dim atoms, at any length.
+        Gaussian prior: a sum over the subsets of tokens that may be the relevant ones, see
+        `subset_posterior`. Cross-polytope: a sum over its 2 dim atoms, at any length.
 
         Raises ValueError for tokens of another shape, and for more than 14 tokens under the
         Gaussian prior.
         """
         self._check_tokens(tokens)
         if self.prior == "cross-polytope":
-            return self._atom_posterior(tokens)
+            return atom_posterior(self.law, tokens)
         if self.length > LONGEST_EXACT:
             raise ValueError(
                 "the exact Bayes estimate sums over 2^length subsets and takes at most"
                 f" {LONGEST_EXACT} tokens, got length {self.length}: use bayes_bracket, which"
                 " bounds the Bayes risk at any length"
             )
-        dim, length, rho, s2, a, n = self.law
-        subset = (np.arange(2**length)[:, None] >> np.arange(length) & 1).astype(np.float64)
-        first, second = np.triu_indices(length)
-        pairs = subset[:, first] * subset[:, second] * np.where(first == second, 1.0, 2.0)
-        k = subset.sum(1)
-        gain = s2 / (a + k * s2)
-        constant = (
-            xlogy(k, rho)
-            + xlogy(length - k, 1 - rho)
-            + dim / 2 * (k * np.log(n / a) - np.log1p(k * s2 / a))
-        )
-        from_gram = (
-            pairs * (gain / (2 * a))[:, None]
-            - np.where(first == second, (1 / a - 1 / n) / 2, 0.0) * pairs
-        )
-        mean, variance = np.empty((len(tokens), dim)), np.empty(len(tokens))
-        rows = max(1, _BLOCK // 2**length)
-        for start in range(0, len(tokens), rows):
-            part = slice(start, start + rows)
-            x = tokens[part]
-            gram = (x @ x.transpose(0, 2, 1))[:, first, second]
-            weight = gram @ from_gram.T + constant
-            weight -= weight.max(1, keepdims=True)
-            np.exp(weight, out=weight)
-            weight /= weight.sum(1, keepdims=True)
-            weight *= gain
-            mean[part] = np.einsum("sl,sld->sd", weight @ subset, x)
-            within = a * weight.sum(1)
-            weight *= gain
-            second_moment = (gram * (weight @ pairs)).sum(1)
-            variance[part] = (
-                within + np.maximum(second_moment - (mean[part] ** 2).sum(1), 0.0) / dim
-            )
-        return Posterior(mean, variance)
+        return subset_posterior(self.law, tokens)
 
     def oracle_estimate(
         self,
@@ -222,7 +179,7 @@ class DenoisingTask:
                 self.signal_noise**2 + relevant.sum(1) * self.prior_scale**2
             )
             return Posterior(gain[:, None] * total, self.signal_noise**2 * gain)
-        return self._from_atoms(total @ self._atoms().T / self.signal_noise**2)
+        return posterior_over_atoms(self.law, total @ atoms(self.law).T / self.signal_noise**2)
 
     def risk(self, name: str) -> float:
         """The mean squared error per coordinate, in closed form (series, quadrature), of a
@@ -308,31 +265,3 @@ class DenoisingTask:
                 f"tokens must have shape (sample, {self.length}, {self.dim}), got {tokens.shape}:"
                 " match length and dim"
             )
-
-    def _atoms(self) -> Float[np.ndarray, "atom dim"]:
-        """The cross-polytope's atoms."""
-        return (
-            self.prior_scale
-            * np.sqrt(self.dim)
-            * np.concatenate([np.eye(self.dim), -np.eye(self.dim)])
-        )
-
-    def _atom_posterior(self, tokens: np.ndarray) -> Posterior:
-        """Sum over tokens of log[rho N(x; y, a) + (1 - rho) N(x; 0, n)] for each atom y, up to what
-        all atoms share.
-        """
-        dim, _, rho, s2, a, n = self.law
-        square = (tokens**2).sum(-1)[..., None]
-        with np.errstate(divide="ignore"):
-            signal = (
-                np.log(rho)
-                - dim / 2 * np.log(a)
-                - (square - 2 * tokens @ self._atoms().T + dim * s2) / (2 * a)
-            )
-            filler = np.log1p(-rho) - dim / 2 * np.log(n) - square / (2 * n)
-        return self._from_atoms(np.logaddexp(signal, filler).sum(1))
-
-    def _from_atoms(self, log_weight: Float[np.ndarray, "sample atom"]) -> Posterior:
-        weight = np.exp(log_weight - logsumexp(log_weight, axis=1, keepdims=True))
-        mean = weight @ self._atoms()
-        return Posterior(mean, np.maximum(self.prior_scale**2 - (mean**2).mean(1), 0.0))

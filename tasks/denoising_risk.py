@@ -134,11 +134,11 @@ def _threshold_risk(law: Law) -> float:
         central = stats.chi2.sf if above else stats.chi2.cdf
         conditional = stats.ncx2.sf if above else stats.ncx2.cdf
         relevant = central(threshold / v, dim + 2)
-        both = s2 * weight @ conditional(threshold / a, dim + 2, noncentral) ** 2
+        cross = s2 * weight @ conditional(threshold / a, dim + 2, noncentral) ** 2
         power = (
             rho * v * relevant
             + (1 - rho) * n * central(threshold / n, dim + 2)
-            + (length - 1) * rho**2 * both
+            + (length - 1) * rho**2 * cross
         )
         return float(s2 - length * (rho * s2 * relevant) ** 2 / power) if power > 0 else s2
 

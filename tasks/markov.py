@@ -89,10 +89,7 @@ class MarkovGraphTask:
             raise ValueError(
                 f"a transition matrix must be made of numbers ({error}): give equally long rows"
             ) from error
-        return cls(
-            matrix,
-            tuple(labels) if labels is not None else tuple(str(i) for i in range(len(matrix))),
-        )
+        return cls(matrix, tuple(map(str, range(len(matrix))) if labels is None else labels))
 
     @classmethod
     def from_graph(cls, graph: nx.Graph, weight: str = "weight") -> "MarkovGraphTask":
@@ -104,9 +101,9 @@ class MarkovGraphTask:
         """
         labels = tuple(str(node) for node in graph)
         try:
-            kind = np.dtype(np.float64)
+            dtype = np.dtype(np.float64)
             weights, least = (
-                nx.to_numpy_array(graph, weight=weight, multigraph_weight=join, dtype=kind)
+                nx.to_numpy_array(graph, weight=weight, multigraph_weight=join, dtype=dtype)
                 for join in (sum, min)
             )
         except (TypeError, ValueError, nx.NetworkXError) as error:
@@ -118,9 +115,7 @@ class MarkovGraphTask:
                 f"a graph needs at least 2 nodes to have transitions, got {len(labels)}: add nodes"
             )
         _check_weights(weights, labels)
-        _check_weights(
-            least, labels
-        )  # a negative weight among parallel edges may vanish in their sum
+        _check_weights(least, labels)  # where edges are parallel, their sum hides a negative weight
         sums = weights.sum(1, keepdims=True)
         for label, total in zip(labels, sums[:, 0], strict=True):
             if total == 0:
@@ -170,9 +165,8 @@ class MarkovGraphTask:
             )
         member = label == closed[0]
         inner = p[np.ix_(member, member)]
-        for last in range(
-            len(inner) - 1, 0, -1
-        ):  # leave node `last` out: its visits lead where it leads
+        # Leave node `last` out: its visits lead where it leads.
+        for last in range(len(inner) - 1, 0, -1):
             inner[:last, last] /= inner[last, :last].sum()
             inner[:last, :last] += np.outer(inner[:last, last], inner[last, :last])
         visits = np.ones(len(inner))  # the share of each node in the visits to nodes 0..node
@@ -262,9 +256,8 @@ class MarkovGraphTask:
         uniform = generator.random((count, length + 2))
         query = invert(np.cumsum(weights * accept), uniform[:, 0])
         neighbours = self.transition_matrix[query] > 0
-        looped = neighbours[
-            np.arange(count), query
-        ]  # the last token is its own neighbour: no condition on the rest
+        # Where the last token is its own neighbour there is no condition on the rest.
+        looped = neighbours[np.arange(count), query]
         # The first neighbour stands at place t with probability p (1-p)^(t-1) / (1 -
         # (1-p)^(length-1)).
         p = neighbour_mass[query]
@@ -298,10 +291,10 @@ class MarkovGraphTask:
 
 
 def _check_weights(weights: np.ndarray, labels: Sequence[str]) -> None:
-    for fault, found in (("finite", ~np.isfinite(weights)), ("non-negative", weights < 0)):
-        if found.any():
-            row, column = np.argwhere(found)[0]
+    for rule, broken in (("finite", ~np.isfinite(weights)), ("non-negative", weights < 0)):
+        if broken.any():
+            row, column = np.argwhere(broken)[0]
             raise ValueError(
-                f"transition weights must be {fault}, got {weights[row, column]} from node"
+                f"transition weights must be {rule}, got {weights[row, column]} from node"
                 f" {labels[row]} to node {labels[column]}: mend that weight"
             )

@@ -16,7 +16,7 @@ import torch
 
 from analysis.bench.compare import compared, idle_peaks
 from analysis.bench.config import BenchConfig
-from analysis.bench.jobs import UNMEASURED, Tell, block_of, trainer
+from analysis.bench.jobs import UNMEASURED, Log, block_of, trainer
 from analysis.bench.process import cores
 from analysis.bench.scaling import large, sizes, two_cores
 from analysis.bench.workloads import GRAPHS
@@ -28,15 +28,13 @@ from ssa_theory.ensemble import resolve_device
 _STOPPED = "stopped.json"
 
 
-def _unheard(line: str) -> None:
-    """Nobody listens."""
+def _silent(line: str) -> None:
+    """Log nothing."""
 
 
-def bench(
-    config: BenchConfig, out: Path, progress: Progress, tell: Tell = _unheard
-) -> dict[str, Any]:
-    """Measure everything and store the report as out/bench/bench.json, whole. tell(line) is told of
-    each measurement at once.
+def bench(config: BenchConfig, out: Path, progress: Progress, log: Log = _silent) -> dict[str, Any]:
+    """Measure everything and store the report as out/bench/bench.json, whole. log(line) receives a
+    line at each measurement.
 
     Ctrl-C ends the measuring: the report then says `stopped`, holds what was measured by then, and
     is stored as stopped.json beside an earlier whole one.
@@ -52,7 +50,7 @@ def bench(
     }
     try:
         with _fresh_compilations():
-            _measure_all(config, device, report, progress, tell)
+            _measure_all(config, device, report, progress, log)
     except KeyboardInterrupt:
         report["stopped"] = True
     _add_memory(report)
@@ -71,14 +69,14 @@ def _measure_all(
     device: torch.device,
     report: dict[str, Any],
     progress: Progress,
-    tell: Tell,
+    log: Log,
 ) -> None:
     """Fill the report part by part, so that it holds what was measured if KeyboardInterrupt ends
     it.
     """
     report["idle_peak_bytes"] = idle_peaks(config, device, progress)
     for name in config.workloads:
-        report["workloads"][name], stopped = compared(config, name, device, progress, tell)
+        report["workloads"][name], stopped = compared(config, name, device, progress, log)
         if stopped:
             raise KeyboardInterrupt
     for name in config.workloads:
@@ -87,9 +85,9 @@ def _measure_all(
         grown = {"trainer": trainer(config), "block": block_of(config, name, device), "rows": []}
         parts = {"cores": {"missing": UNMEASURED}, "sizes": grown, "large": None}
         report["ensembles"][name] = parts
-        parts["cores"] = two_cores(config, name, device, progress, tell)
-        sizes(config, name, device, progress, tell, grown)
-        parts["large"] = large(config, name, device, progress, tell)
+        parts["cores"] = two_cores(config, name, device, progress, log)
+        sizes(config, name, device, progress, log, grown)
+        parts["large"] = large(config, name, device, progress, log)
 
 
 def stored_at(report: Mapping[str, Any], out: Path) -> Path:

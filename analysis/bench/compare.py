@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from analysis.bench.config import BenchConfig
-from analysis.bench.jobs import UNMEASURED, Tell, block_of, children, job, trainer
+from analysis.bench.jobs import UNMEASURED, Log, block_of, children, job, trainer
 from analysis.bench.peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME, Contender
 from analysis.bench.workloads import GRAPHS, WorkloadName, graph_operations, workload
 from analysis.experiments.base import Progress
@@ -24,15 +24,15 @@ def idle_peaks(config: BenchConfig, device: torch.device, progress: Progress) ->
     same process.
     """
     present = [c for c in contenders(config) if not c.missing]
-    kinds = {c.warm_up: c.name for c in present}
-    jobs = {name: job(config, device, "idle", contender=name) for name in kinds.values()}
+    by_warm_up = {c.warm_up: c.name for c in present}
+    jobs = {name: job(config, device, "idle", contender=name) for name in by_warm_up.values()}
     with children(jobs, progress("bench: memory of idle processes", len(jobs))) as running:
         peaks = {name: child.finish() for name, child in running.items()}
-    return {c.name: peaks[kinds[c.warm_up]] for c in present}
+    return {c.name: peaks[by_warm_up[c.warm_up]] for c in present}
 
 
 def compared(
-    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, tell: Tell
+    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, log: Log
 ) -> tuple[dict[str, Any], bool]:
     """All contenders on one workload, in rounds: each measures in turn, so that a change of the
     machine's speed meets all.
@@ -62,52 +62,51 @@ def compared(
     advance = progress(f"bench: {name}", len(jobs) * (1 + config.repeats))
     rows: dict[str, dict[str, Any]] = {c.name: {"missing": c.missing} for c in rivals if c.missing}
     for key, row in rows.items():
-        tell(f"bench: {name}: {key}: {row['missing']}")
+        log(f"bench: {name}: {key}: {row['missing']}")
     stopped = False
     with children(jobs, advance) as running:
-        found: dict[str, list[dict[str, Any]]] = {key: [] for key in jobs}
+        measured: dict[str, list[dict[str, Any]]] = {key: [] for key in jobs}
         try:
             for turn in range(config.repeats):
                 for key, child in running.items():
                     if "missing" not in child.ready:
-                        found[key].append(child.measure())
+                        measured[key].append(child.measure())
                     if turn == 0 and key != "multiply-add":
-                        last = found[key][-1] if found[key] else child.ready
+                        last = measured[key][-1] if measured[key] else child.ready
                         speed = (
                             None
                             if "missing" in last
                             else _speed(members[key], steps, child.ready, [last])
                         )
-                        said = (
+                        outcome = (
                             last["missing"] if speed is None else f"{speed:,.0f} models x steps / s"
                         )
-                        tell(f"bench: {name}: {key}: {said}, round 1 of {config.repeats}")
+                        log(f"bench: {name}: {key}: {outcome}, round 1 of {config.repeats}")
                     advance(1)
         except KeyboardInterrupt:
             stopped = True
         for key in jobs:
             ready = running[key].ready
-            gone = next((m["missing"] for m in (ready, *found[key]) if "missing" in m), None)
+            gone = next((m["missing"] for m in (ready, *measured[key]) if "missing" in m), None)
             if key == "multiply-add":
                 continue
-            if gone is not None or not found[key]:
+            if gone is not None or not measured[key]:
                 rows[key] = {"missing": gone or UNMEASURED}
                 continue
             rows[key] = {
                 "models": members[key],
                 "trainings": ready["trainings"],
-                "seconds": [m["seconds"] for m in found[key]],
-                "models_steps_per_second": _speed(members[key], steps, ready, found[key]),
+                "seconds": [m["seconds"] for m in measured[key]],
+                "models_steps_per_second": _speed(members[key], steps, ready, measured[key]),
                 "compile_seconds": ready["compile_seconds"] if CONTENDERS[key].compiles else None,
                 "losses": ready["losses"],
             }
-            if (
-                not stopped
-            ):  # else the process is in the middle of its work, or Ctrl-C has ended it too
+            # A stopped process is in the middle of its work, or Ctrl-C has ended it too.
+            if not stopped:
                 rows[key]["peak_bytes"] = running[key].finish()
     ceiling = None
     rates = [
-        m["operations_per_second"] for m in found.get("multiply-add", []) if "missing" not in m
+        m["operations_per_second"] for m in measured.get("multiply-add", []) if "missing" not in m
     ]
     if rates:
         plain, functions = graph_operations(name)
@@ -127,10 +126,10 @@ def compared(
 
 
 def _speed(
-    models: int, steps: int, ready: Mapping[str, Any], found: Sequence[Mapping[str, Any]]
+    models: int, steps: int, ready: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]
 ) -> float:
     """Models x steps per second in the fastest of the rounds."""
-    return models * steps * ready["trainings"] / min(m["seconds"] for m in found)
+    return models * steps * ready["trainings"] / min(m["seconds"] for m in measured)
 
 
 def _relate(rows: dict[str, dict[str, Any]], ceiling: dict[str, Any] | None, trainer: str) -> None:

@@ -13,8 +13,8 @@ from analysis.bench.workloads import WorkloadName, workload
 from ssa_theory.ensemble import block_members
 
 Advance = Callable[[int], None]
-Tell = Callable[[str], None]
-"""Is told of each measurement, in a line."""
+Log = Callable[[str], None]
+"""Receives a line at each measurement."""
 UNMEASURED = "stopped before it was measured"
 
 

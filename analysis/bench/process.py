@@ -67,9 +67,8 @@ class Child:
     def __init__(self, job: Job) -> None:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         threads: dict[str, str] = dict.fromkeys(names, "1")
-        threads["XLA_FLAGS"] = (
-            f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
-        )
+        flags = os.environ.get("XLA_FLAGS", "")
+        threads["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed with the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "analysis.bench.process", json.dumps(asdict(job))],
@@ -92,7 +91,7 @@ class Child:
             print(file=self._input, flush=True)
 
     def result(self) -> dict[str, Any]:
-        """What the measurement found; `missing` with a sentence where the process ended instead."""
+        """Of the measurement; `missing` with a sentence where the process ended instead."""
         return self._answer()
 
     def measure(self) -> dict[str, Any]:
@@ -134,11 +133,9 @@ def _pipe(stream: Pipe | None) -> Pipe:
 
 def cores() -> list[int]:
     """The cores that this process may use; on systems that do not say, as many as there are."""
-    return (
-        sorted(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else list(range(os.cpu_count() or 1))
-    )
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def prepare(job: Job) -> tuple[dict[str, Any], Measure]:
@@ -147,12 +144,7 @@ def prepare(job: Job) -> tuple[dict[str, Any], Measure]:
 
     A trainer that is to be compiled and goes on uncompiled counts as one that cannot run here.
     """
-    tasks = {
-        "contender": _contender,
-        "blocks": _blocks,
-        "idle": _idle,
-        "multiply-add": _multiply_add,
-    }
+    tasks = {"contender": _contender, "blocks": _blocks, "idle": _idle, "multiply-add": _flops}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "training goes on uncompiled", RuntimeWarning)
@@ -170,9 +162,10 @@ def _contender(job: Job) -> tuple[dict[str, Any], Measure]:
     """Train a block twice, for compilation and to know how long it takes; evaluate what was
     learned, in float64.
     """
-    work, device, kind = workload(job.workload), torch.device(job.device), getattr(torch, job.dtype)
+    work, device = workload(job.workload), torch.device(job.device)
+    dtype = getattr(torch, job.dtype)
     seeds = range(job.first_seed, job.first_seed + job.block)
-    train = CONTENDERS[job.contender].prepare(work, work.make(seeds, device, kind), job.steps)
+    train = CONTENDERS[job.contender].prepare(work, work.make(seeds, device, dtype), job.steps)
     first, _ = _timed(train, device)
     seconds, learned = _timed(train, device)
     trainings = job.trainings or max(1, round(job.min_seconds / seconds + 0.5))
@@ -206,14 +199,14 @@ def _blocks(job: Job) -> tuple[dict[str, Any], Measure]:
     coming = iter(ensembles)
 
     def measure() -> dict[str, Any]:
-        parts, found, start = next(coming), [], time.perf_counter()
-        while not found or time.perf_counter() - start < job.min_seconds:
-            found += [_train_block(work, job, part, device, job.steps) for part in parts]
+        parts, trained, start = next(coming), [], time.perf_counter()
+        while not trained or time.perf_counter() - start < job.min_seconds:
+            trained += [_train_block(work, job, part, device, job.steps) for part in parts]
         return {
             "seconds": time.perf_counter() - start,
-            "training_seconds": sum(seconds for seconds, _ in found),
-            "trainings": len(found) // len(parts),
-            "not_finite": sum(bad for _, bad in found[: len(parts)]),
+            "training_seconds": sum(seconds for seconds, _ in trained),
+            "trainings": len(trained) // len(parts),
+            "not_finite": sum(bad for _, bad in trained[: len(parts)]),
             "peak_bytes": _peak_bytes(job.device),
         }
 
@@ -232,7 +225,7 @@ def _parts(job: Job, size: int) -> list[range]:
 def _train_block(
     work: Workload, job: Job, seeds: range, device: torch.device, steps: int
 ) -> tuple[float, int]:
-    """Make a block's data, train, and forget both; the seconds of training, and how many losses are
+    """Make a block's data, train, and drop data and models; the seconds of training, and how many losses are
     not finite.
     """
     start = work.make(seeds, device, getattr(torch, job.dtype))
@@ -240,7 +233,7 @@ def _train_block(
     return seconds, int((~work.ensemble_loss(start)(learned, None).isfinite()).sum())
 
 
-def _multiply_add(job: Job) -> tuple[dict[str, Any], Measure]:
+def _flops(job: Job) -> tuple[dict[str, Any], Measure]:
     """The best rate of float32 matrix products that stay in the caches, in operations (2 a
     multiply-add) per second.
     """
@@ -278,9 +271,7 @@ def _peak_bytes(device: str) -> int:
             return sys.modules["jax"].devices()[0].memory_stats()["peak_bytes_in_use"]
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
-    if (
-        status.is_file()
-    ):  # getrusage would begin at what the parent held when it started this process
+    if status.is_file():  # getrusage begins at what the parent held when it started this process
         return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

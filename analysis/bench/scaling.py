@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from analysis.bench.config import BenchConfig
-from analysis.bench.jobs import Tell, block_of, children, cores, job, trainer
+from analysis.bench.jobs import Log, block_of, children, cores, job, trainer
 from analysis.bench.workloads import WorkloadName
 from analysis.experiments.base import Progress
 
 
 def two_cores(
-    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, tell: Tell
+    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, log: Log
 ) -> dict[str, Any]:
     """A block in one process, and in two at once, each with a core and models of its own."""
     if device.type != "cpu":
@@ -55,7 +55,7 @@ def two_cores(
             )
             advance(1)
     one, two = max(alone), max(together)
-    tell(
+    log(
         f"bench: {name} on two cores: {two:,.0f} models x steps / s, {two / one:.2f} times those "
         "of one"
     )
@@ -67,7 +67,7 @@ def sizes(
     name: WorkloadName,
     device: torch.device,
     progress: Progress,
-    tell: Tell,
+    log: Log,
     into: dict[str, Any],
 ) -> None:
     """Ensembles of growing size in one process, block by block: what memory a smaller one needed is
@@ -91,17 +91,17 @@ def sizes(
     with children({"": work}, advance) as running:
         child = running[""]
         for size in config.scaling:
-            found = child.ready if "missing" in child.ready else child.measure()
-            if "missing" in found:
-                into.update(missing=found["missing"], rows=[])
+            measured = child.ready if "missing" in child.ready else child.measure()
+            if "missing" in measured:
+                into.update(missing=measured["missing"], rows=[])
                 return
-            done = size * config.steps * found["trainings"]
+            done = size * config.steps * measured["trainings"]
             speeds = {
-                "models_steps_per_second": done / found["training_seconds"],
-                "with_data": done / found["seconds"],
+                "models_steps_per_second": done / measured["training_seconds"],
+                "with_data": done / measured["seconds"],
             }
-            into["rows"].append({"models": size} | found | speeds)
-            tell(
+            into["rows"].append({"models": size} | measured | speeds)
+            log(
                 f"bench: {name}, {size:,} models in blocks: "
                 f"{speeds['models_steps_per_second']:,.0f} models x steps / s"
             )
@@ -109,7 +109,7 @@ def sizes(
 
 
 def large(
-    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, tell: Tell
+    config: BenchConfig, name: WorkloadName, device: torch.device, progress: Progress, log: Log
 ) -> dict[str, Any] | None:
     """One ensemble of `models` models in blocks over all cores: the seconds from the common start
     to the last end.
@@ -144,21 +144,21 @@ def large(
         start = time.perf_counter()
         for child in running.values():
             child.go()
-        found = []
+        measured = []
         for child in running.values():
-            found.append(child.result())
+            measured.append(child.result())
             advance(1)
         seconds = time.perf_counter() - start
-    if gone := next((f["missing"] for f in found if "missing" in f), None):
+    if gone := next((f["missing"] for f in measured if "missing" in f), None):
         return {"missing": gone}
-    tell(f"bench: {name}, {config.models:,} models over all cores: {seconds:.0f} s")
+    log(f"bench: {name}, {config.models:,} models over all cores: {seconds:.0f} s")
     return {
         "models": config.models,
         "steps": config.steps,
         "processes": len(jobs),
         "seconds": seconds,
         "models_steps_per_second": config.models * config.steps / seconds,
-        "training_seconds": max(f["training_seconds"] for f in found),
-        "peak_bytes": max(f["peak_bytes"] for f in found),
-        "not_finite": sum(f["not_finite"] for f in found),
+        "training_seconds": max(f["training_seconds"] for f in measured),
+        "peak_bytes": max(f["peak_bytes"] for f in measured),
+        "not_finite": sum(f["not_finite"] for f in measured),
     }

@@ -42,6 +42,7 @@ MODULES = (
     "tasks.twins",
     "tasks.embeddings",
     "tasks.denoising",
+    "tasks.denoising_posterior",
     "tasks.denoising_risk",
     "tasks.retrieval",
     "tasks.kernel_regression",
@@ -87,8 +88,8 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "tasks.denoising_risk.importance_estimates:  component] + np.sqrt(var ->  component] - np.sqrt(var",
     ),
     "how much is held in memory at once": (
-        "tasks.denoising.DenoisingTask.bayes_posterior: max(1, _BLOCK //  -> max(2, _BLOCK // ",
-        "tasks.denoising.DenoisingTask.bayes_posterior: 2 ** length -> 3 ** length (2)",
+        "tasks.denoising_posterior.subset_posterior: max(1, _BLOCK //  -> max(2, _BLOCK // ",
+        "tasks.denoising_posterior.subset_posterior: 2 ** length -> 3 ** length (2)",
         "tasks.retrieval.NoisyRetrievalTask.bayes_risk: max(1, _BLOCK_BYT -> max(2, _BLOCK_BYT",
         "tasks.retrieval.NoisyRetrievalTask.bayes_risk: 8 * (self.key -> 9 * (self.key",
         "tasks.retrieval.NoisyRetrievalTask.bayes_risk: self.keys + 1 -> self.keys + 2",

@@ -338,7 +338,7 @@ def test_the_error_of_a_risk_is_that_of_the_mean_over_its_inputs():
 def test_blocks_do_not_change_the_estimate(monkeypatch):
     x = draw(DEFAULT, 2, 30).tokens
     whole = DEFAULT.bayes_posterior(x)
-    monkeypatch.setattr("tasks.denoising._BLOCK", 3 * 2**10)
+    monkeypatch.setattr("tasks.denoising_posterior._BLOCK", 3 * 2**10)
     parts = DEFAULT.bayes_posterior(x)
     assert_allclose(parts.mean, whole.mean, rtol=1e-12)
     assert_allclose(parts.variance, whole.variance, rtol=1e-12)
