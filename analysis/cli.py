@@ -119,15 +119,15 @@ def _run(arguments: Sequence[str]) -> None:
     stored = [job for job in jobs if not common.fresh and is_unchanged(*job[:3])]
     to_train = [job for job in jobs if job not in stored]
     # The workers share the blocks of a single experiment; several experiments are shared out whole.
-    alone, here = (1, None), stored
+    alone, local = (1, None), stored
     if len(to_train) == 1:
-        alone, here, to_train = (common.workers, common.scheduler), [*stored, *to_train], []
+        alone, local, to_train = (common.workers, common.scheduler), [*stored, *to_train], []
     if common.workers > 1:
         # Those that take longest come last: begun last, one of them would leave a core idle.
         to_train.reverse()
     with progress_display() as progress:
         for part, workers, scheduler in (
-            (here, 1, None),
+            (local, 1, None),
             (to_train, common.workers, common.scheduler),
         ):
             calls = [(*job, *alone) for job in part]

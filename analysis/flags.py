@@ -44,8 +44,8 @@ def parse(
     config: gives the defaults. Ends the process, with code 2, at a flag that it does not know.
     """
     given = [] if config is None else [("config", type(config), config, tyro.conf.arg(name=""))]
-    given += [(k, kind, value, tyro.conf.arg(help=h)) for k, (kind, value, h) in flags.items()]
-    fields = [(k, Annotated[kind, about], field(default=v)) for k, kind, v, about in given]
+    given += [(k, hint, value, tyro.conf.arg(help=h)) for k, (hint, value, h) in flags.items()]
+    fields = [(k, Annotated[hint, about], field(default=v)) for k, hint, v, about in given]
     return tyro.cli(
         make_dataclass(command.split()[0].capitalize(), fields),
         args=list(arguments),

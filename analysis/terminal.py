@@ -76,7 +76,7 @@ def print_claims(claims: Sequence[Claim], title: str) -> None:
     columns = ("verdict", "estimate [95 % interval]", "holds if", "seeds", "test", "claim")
     table = Table(*columns, title=title, title_justify="left", box=None)
     for claim in claims:
-        seeds = f"{claim.estimate.seeds}/{claim.asked}"
+        seeds = f"{claim.estimate.seeds}/{claim.requested_seeds}"
         rule = f"{claim.relation} {claim.threshold:g}"
         table.add_row(claim.verdict, str(claim.estimate), rule, seeds, claim.id, claim.sentence)
     print_table(table)
@@ -104,8 +104,8 @@ def print_outcomes(outcomes: Sequence[Outcome], seed: int) -> int:
     for o in outcomes:
         table.add_row(f"{o.cases:,}", o.verdict, o.property.name, Text(o.property.sentence))
     print_table(table)
-    found = ((o.property.name, o.counterexample) for o in outcomes)
-    violated = [(name, against) for name, against in found if against is not None]
+    violations = ((o.property.name, o.counterexample) for o in outcomes)
+    violated = [(name, against) for name, against in violations if against is not None]
     for name, against in violated:
         print(f"{name} is violated: {against}")
         print(f"  again: ssa-theory verify --only {name} --seed {against.seed}")

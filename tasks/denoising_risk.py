@@ -152,10 +152,10 @@ def _threshold_risk(law: Law) -> float:
         at = int(np.clip(np.argmin(risks), 1, len(grid) - 2))
         bounds = (grid[at - 1], grid[at + 1])
         accuracy = {"xatol": 1e-7}
-        found = minimize_scalar(
+        minimum = minimize_scalar(
             risk, bounds=bounds, args=(above,), method="bounded", options=accuracy
         )
-        best = min(best, float(cast(OptimizeResult, found).fun))
+        best = min(best, float(cast(OptimizeResult, minimum).fun))
     return best
 
 

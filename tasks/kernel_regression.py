@@ -109,10 +109,10 @@ class KernelRegressionTask:
         self, keys: Float[np.ndarray, "*batch n dim"]
     ) -> Float[np.ndarray, "*batch n n"]:
         """Cov(y) = K + sigma^2 I."""
-        found = self.kernel(keys, keys)
-        diagonal = np.arange(found.shape[-1])
-        found[..., diagonal, diagonal] = 1 + self.noise**2
-        return found
+        covariance = self.kernel(keys, keys)
+        diagonal = np.arange(covariance.shape[-1])
+        covariance[..., diagonal, diagonal] = 1 + self.noise**2
+        return covariance
 
     def sample_contexts(
         self, count: int, length: int, generator: np.random.Generator, queries: int = 1
@@ -175,10 +175,10 @@ class KernelRegressionTask:
         covariance: that of the keys, where it is already at hand. Raises ValueError as
         `bayes_estimate`.
         """
-        found = np.empty((*contexts.query.shape[:2], contexts.keys.shape[1]))
+        variance = np.empty((*contexts.query.shape[:2], contexts.keys.shape[1]))
         for i, _, whitened in self._factors(contexts, covariance):
-            found[i] = 1 - np.cumsum(whitened.T**2, axis=1)
-        return found
+            variance[i] = 1 - np.cumsum(whitened.T**2, axis=1)
+        return variance
 
     def attention(
         self, contexts: Contexts, inverse_temperature: Float[np.ndarray, " row"]

@@ -128,13 +128,13 @@ class NoisyRetrievalTask:
         low, high = 1 / batch.noise.max() ** 2, 1 / batch.noise.min() ** 2
         if low == high:
             return float(low)
-        found = minimize_scalar(
+        minimum = minimize_scalar(
             lambda log_c: -(p * log_softmax(np.exp(log_c) * dots, axis=1)).sum(),
             bounds=(np.log(low), np.log(high)),
             method="bounded",
             options={"xatol": 1e-5},
         )
-        return float(np.exp(cast(OptimizeResult, found).x))
+        return float(np.exp(cast(OptimizeResult, minimum).x))
 
     def bayes_risk(self, noise: float, count: int, generator: np.random.Generator) -> RetrievalRisk:
         """The Bayes cross-entropy and accuracy at noise level `noise`, with standard errors, from
@@ -154,10 +154,10 @@ class NoisyRetrievalTask:
         for start in range(0, count, block):
             log_p = self.log_posterior(task.sample(min(block, count - start), generator))
             parts.append(np.stack([posterior_entropy(log_p), np.exp(log_p.max(1))]))
-        found = np.concatenate(parts, axis=1)
+        values = np.concatenate(parts, axis=1)
         (entropy, accuracy), error = (
-            found.mean(1).tolist(),
-            (found.std(1, ddof=1) / np.sqrt(count)).tolist(),
+            values.mean(1).tolist(),
+            (values.std(1, ddof=1) / np.sqrt(count)).tolist(),
         )
         return RetrievalRisk(entropy, error[0], accuracy, error[1])
 

@@ -87,11 +87,11 @@ def compared(
             stopped = True
         for key in jobs:
             ready = running[key].ready
-            gone = next((m["missing"] for m in (ready, *measured[key]) if "missing" in m), None)
+            missing = next((m["missing"] for m in (ready, *measured[key]) if "missing" in m), None)
             if key == "multiply-add":
                 continue
-            if gone is not None or not measured[key]:
-                rows[key] = {"missing": gone or UNMEASURED}
+            if missing is not None or not measured[key]:
+                rows[key] = {"missing": missing or UNMEASURED}
                 continue
             rows[key] = {
                 "models": members[key],

@@ -36,10 +36,10 @@ def two_cores(
     }
     advance = progress(f"bench: {name} on two cores", 2 + 2 * config.repeats)
     with children(jobs, advance) as running:
-        if gone := next(
+        if missing := next(
             (c.ready["missing"] for c in running.values() if "missing" in c.ready), None
         ):
-            return {"missing": gone}
+            return {"missing": missing}
         first, second = running.values()
         work = {
             child: block * config.steps * child.ready["trainings"] for child in running.values()
@@ -137,10 +137,10 @@ def large(
     }
     advance = progress(f"bench: {name}, {config.models} models", 2 * len(jobs))
     with children(jobs, advance) as running:
-        if gone := next(
+        if missing := next(
             (c.ready["missing"] for c in running.values() if "missing" in c.ready), None
         ):
-            return {"missing": gone}
+            return {"missing": missing}
         start = time.perf_counter()
         for child in running.values():
             child.go()
@@ -149,8 +149,8 @@ def large(
             measured.append(child.result())
             advance(1)
         seconds = time.perf_counter() - start
-    if gone := next((f["missing"] for f in measured if "missing" in f), None):
-        return {"missing": gone}
+    if missing := next((f["missing"] for f in measured if "missing" in f), None):
+        return {"missing": missing}
     log(f"bench: {name}, {config.models:,} models over all cores: {seconds:.0f} s")
     return {
         "models": config.models,

@@ -15,12 +15,12 @@ Values = np.ndarray
 class Lines:
     """The claims of one experiment, in order.
 
-    experiment: begins every claim's id. asked: the number of seeds of the run. source: of claims
-    that name no other; by default that of their topic.
+    experiment: begins every claim's id. requested_seeds: the number of seeds of the run. source: of
+    claims that name no other; by default that of their topic.
     """
 
-    def __init__(self, experiment: str, asked: int, source: str | None = None) -> None:
-        self.experiment, self.asked, self.source = experiment, asked, source
+    def __init__(self, experiment: str, requested_seeds: int, source: str | None = None) -> None:
+        self.experiment, self.requested_seeds, self.source = experiment, requested_seeds, source
         self.claims: list[Claim] = []
 
     def add(
@@ -46,7 +46,7 @@ class Lines:
                 relation=relation,
                 threshold=threshold,
                 estimate=estimate,
-                asked=self.asked,
+                requested_seeds=self.requested_seeds,
                 parts=dict(parts or {}),
             )
         )
@@ -122,5 +122,7 @@ class Lines:
     ) -> None:
         """A number that no chance is in: a count, or a worst case over everything."""
         value = float(value)
-        estimate = Estimate(value, value, value, self.asked if seeds is None else seeds, how)
+        estimate = Estimate(
+            value, value, value, self.requested_seeds if seeds is None else seeds, how
+        )
         self.add(topic, key, sentence, statistic, relation, threshold, estimate, source=source)

@@ -23,11 +23,11 @@ class Claim:
 
     id: stable name. sentence: what is claimed, in our words. source: where the claim comes from.
     statistic: what the estimate measures. relation and threshold: the claim holds where `estimate
-    relation threshold`. estimate: with interval. asked: the number of seeds of the run. parts: the
-    estimates the statistic is made of, by name. p_value: two-sided, of the statistic being at the
-    threshold; None for an exact count or a worst case, which no chance is in. corrected_p_value:
-    adjusted for all claims of the ledger; None before that. topic: the name of the topic it belongs
-    to.
+    relation threshold`. estimate: with interval. requested_seeds: the number of seeds of the run.
+    parts: the estimates the statistic is made of, by name. p_value: two-sided, of the statistic
+    being at the threshold; None for an exact count or a worst case, which no chance is in.
+    corrected_p_value: adjusted for all claims of the ledger; None before that. topic: the name of
+    the topic it belongs to.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Claim:
     relation: Relation
     threshold: float
     estimate: Estimate
-    asked: int
+    requested_seeds: int
     parts: dict[str, Estimate] = field(default_factory=dict)
     p_value: float | None = None
     corrected_p_value: float | None = None
@@ -75,8 +75,10 @@ class Claim:
     @property
     def note(self) -> str:
         """What a reader has to know of the seeds: empty where all of them counted."""
-        if self.estimate.seeds < self.asked:
-            return f"computed on {self.estimate.seeds} of the {self.asked} seeds asked for"
+        if self.estimate.seeds < self.requested_seeds:
+            return (
+                f"computed on {self.estimate.seeds} of the {self.requested_seeds} requested seeds"
+            )
         return ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Estimate:
         if len(shifted) >= MANY:
             t = shifted.mean() / stats.sem(shifted)
             return float(2 * stats.t.sf(abs(t), len(shifted) - 1))
-        found = stats.permutation_test(
+        test = stats.permutation_test(
             (shifted,),
             lambda x, axis: x.mean(axis),
             permutation_type="samples",
@@ -62,7 +62,7 @@ class Estimate:
             batch=1000,
             rng=np.random.default_rng(0),
         )
-        return float(found.pvalue)
+        return float(test.pvalue)
 
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
@@ -233,9 +233,9 @@ def slopes(
 ) -> Float[np.ndarray, " seed"]:
     """The least-squares slope of each seed's y on x; NaN where a point is not finite."""
     usable = np.isfinite(y).all(1)
-    found = np.full(len(y), np.nan)
-    found[usable] = np.polyfit(x, y[usable].T, 1)[0]
-    return found
+    slope = np.full(len(y), np.nan)
+    slope[usable] = np.polyfit(x, y[usable].T, 1)[0]
+    return slope
 
 
 def mean_band(data: xr.DataArray) -> xr.DataArray:

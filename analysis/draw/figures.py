@@ -126,7 +126,7 @@ def save_figure(figure: Figure, folder: Path) -> None:
     """Write figure.svg, figure.pdf and figure.png, each whole and without a time stamp."""
     figure.draw_without_rendering()
     figure.set_layout_engine(None)  # the layout is done; each format would otherwise do it again
-    for kind, info in FORMATS.items():
+    for suffix, info in FORMATS.items():
         write_whole(
-            folder / f"figure.{kind}", lambda path, info=info: figure.savefig(path, metadata=info)
+            folder / f"figure.{suffix}", lambda path, info=info: figure.savefig(path, metadata=info)
         )

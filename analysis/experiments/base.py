@@ -83,9 +83,9 @@ class Experiment:
         machine, or blocks are asked for where there are none.
         """
         if self.seeds_per_block is None:
-            if asked := getattr(config, "block_seeds", None):
+            if requested := getattr(config, "block_seeds", None):
                 raise ValueError(
-                    f"{self.name} takes all seeds together, got block_seeds={asked}: drop block_seeds"
+                    f"{self.name} takes all seeds together, got block_seeds={requested}: drop block_seeds"
                 )
             return [config]
         size = self.seeds_per_block(config)

@@ -13,13 +13,13 @@ def chosen(names: Sequence[str]) -> list[Mechanism]:
 
     Raises ValueError for none, for one that cannot be found, and for two of one name.
     """
-    found = [mechanism(name) for name in names]
-    own = [m.name for m in found]
+    mechanisms = [mechanism(name) for name in names]
+    own = [m.name for m in mechanisms]
     if not own or len(set(own)) != len(own):
         raise ValueError(
             f"mechanisms must be different and at least one, got {tuple(own)}: list each once"
         )
-    return found
+    return mechanisms
 
 
 def _known(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ class Training:
         return self.steps + self.cooldown_steps
 
     @property
-    def kind(self) -> torch.dtype:
+    def torch_dtype(self) -> torch.dtype:
         """The precision of training."""
         return getattr(torch, self.dtype)
 
@@ -74,14 +74,14 @@ class Fitted:
     diverged: Tensor
     unmoved: Tensor
 
-    def by_member(self, found: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    def by_member(self, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Numbers (..., member) as arrays (member, ...); NaN where a member diverged.
 
         Truth values stay: they are what guards count.
         """
         kept = {
             name: v if v.dtype == torch.bool else torch.where(self.diverged, torch.nan, v)
-            for name, v in found.items()
+            for name, v in values.items()
         }
         return {name: np.moveaxis(v.cpu().numpy(), -1, 0) for name, v in kept.items()}
 
@@ -172,9 +172,9 @@ def fit(
     which the block's `recorded`, or `measure` of parameters in training's precision, is stored.
     """
     generators = [member_generator(s, Stream.PARAMETER) for s in block.seeds]
-    parameters = block.initial_parameters(layer, generators)
-    initial = {k: v.to(block.device) for k, v in parameters.items()}
-    start = {k: v.to(training.kind) for k, v in initial.items()}
+    drawn = block.initial_parameters(layer, generators)
+    initial = {k: v.to(block.device) for k, v in drawn.items()}
+    start = {k: v.to(training.torch_dtype) for k, v in initial.items()}
 
     def loss(parameters: Parameters, batch: Any) -> Tensor:
         return block.loss(layer, parameters, batch)
@@ -182,14 +182,13 @@ def fit(
     def recorded(parameters: Parameters) -> dict[str, Tensor]:
         return block.recorded(layer, {k: v.double() for k, v in parameters.items()})
 
-    batches = block.batches(training)
     common = {
         "optimizer": training.optimizer,
         "compile": training.compile,
-        "batches": batches,
+        "batches": block.batches(training),
         "progress": progress,
         "rates": rates,
-        "dtype": training.kind,
+        "dtype": training.torch_dtype,
     }
     trained = train(
         loss,
@@ -236,8 +235,8 @@ def train_all(
     rows = []
     for layer in layers:
         fitted = fit(block, layer, training, record=steps, progress=progress)
-        found = fitted.history | block.evaluate(layer, fitted)
-        rows.append(fitted.by_member(found | {"diverged": fitted.diverged}))
+        measured = fitted.history | block.evaluate(layer, fitted)
+        rows.append(fitted.by_member(measured | {"diverged": fitted.diverged}))
     dataset = problem.describe(seeds).assign_coords(
         mechanism=[m.name for m in mechanisms], seed=list(seeds)
     )
@@ -246,8 +245,7 @@ def train_all(
         if name in rows[0]:
             values = np.stack([row[name] for row in rows])
             dims = ("mechanism", "seed", *measure.dims)
-            coords = {d: labels[d] for d in measure.dims if d in labels}
-            dataset = dataset.assign_coords(coords)
+            dataset = dataset.assign_coords({d: labels[d] for d in measure.dims if d in labels})
             dataset[name] = (dims, values, {"description": measure.about})
     return dataset
 

@@ -155,7 +155,7 @@ class GraphProblem(Problem):
         block = RowBlock(seeds, device, inputs, target, evaluation, training, self.score)
         if not self.sampled:
             return block
-        working = target.to(training.kind)
+        working = target.to(training.torch_dtype)
         return replace(block, sampled=lambda: self._batches(tasks, seeds, working, training))
 
     def upload(

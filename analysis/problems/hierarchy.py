@@ -125,7 +125,7 @@ class HierarchyProblem(Problem):
         if self.context == "vocabulary":
             return block
         pool = self._queries(seeds, self.batch_size * self.pool, Stream.DATA, device)
-        pool = pool.to(training.kind)
+        pool = pool.to(training.torch_dtype)
         batches = [_part(pool, i, self.batch_size) for i in range(self.pool)]
         return replace(
             block,

@@ -196,11 +196,11 @@ class Counted:
     share: Float[Tensor, " member"]
     distance: Float[Tensor, " member"]
 
-    def first(self, positions: int, kind: torch.dtype) -> "Counted":
+    def first(self, positions: int, dtype: torch.dtype) -> "Counted":
         """Of the first positions, in another precision."""
         by_position = (self.query, self.count, self.log_kappa)
-        query, count, log_kappa = (x[:positions].to(kind) for x in by_position)
-        keys, share, distance = (x.to(kind) for x in (self.keys, self.share, self.distance))
+        query, count, log_kappa = (x[:positions].to(dtype) for x in by_position)
+        keys, share, distance = (x.to(dtype) for x in (self.keys, self.share, self.distance))
         return Counted(query, keys, count, log_kappa, self.seen[:positions], share, distance)
 
     @property
@@ -244,7 +244,7 @@ class ImbalanceBlock(Block):
 
     @cached_property
     def _in_training(self) -> Counted:
-        return self.counted.first(self.trained, self.training.kind)
+        return self.counted.first(self.trained, self.training.torch_dtype)
 
 
 def _spaced(first: int, last: int, most: int) -> Int[np.ndarray, " position"]:

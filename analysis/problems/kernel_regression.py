@@ -234,7 +234,7 @@ class KernelRegressionBlock(Block):
             dots = np.einsum("snd,sqd->qsn", one.keys, one.query).reshape(-1, longest)
             drawn.append((dots, np.tile(one.values, (POOL_QUERIES, 1)), one.target.T.ravel()))
         given, values, target = (
-            stack_members(arrays, self.device).to(self.training.kind)
+            stack_members(arrays, self.device).to(self.training.torch_dtype)
             for arrays in zip(*drawn, strict=True)
         )
         size = self.problem.batch_size

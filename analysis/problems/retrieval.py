@@ -273,7 +273,7 @@ class RetrievalBlock(Block):
         return [self._tested(p) for p in by_noise], [self._tested(p) for p in by_keys]
 
     def _batch(self, parts: Sequence[Retrievals]) -> Batch:
-        dtype = self.training.kind
+        dtype = self.training.torch_dtype
         if self.problem.score == "log":
             wanted = stack_members([p.target for p in parts], self.device)
         else:

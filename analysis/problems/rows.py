@@ -80,10 +80,10 @@ class RowBlock(Block):
     head: Head = field(default_factory=RowHead)
 
     def __post_init__(self) -> None:
-        kind = self.training.kind
-        tokens = _as(self.tokens, kind)
+        dtype = self.training.torch_dtype
+        tokens = _as(self.tokens, dtype)
         object.__setattr__(self, "_working", Inputs(tokens, tokens, count=self.inputs.count))
-        object.__setattr__(self, "_exact", self.evaluation.to(kind))
+        object.__setattr__(self, "_exact", self.evaluation.to(dtype))
         weight, target = self.evaluation.weight, self.evaluation.target
         bayes = (weight * torch.special.entr(target).sum(1)).sum(0)
         object.__setattr__(self, "_bayes", bayes)
@@ -141,7 +141,7 @@ class RowBlock(Block):
             "token_norm": token_norm(final["weight"], vector),
             "effective_support": effective_support(learned, dim=1),
             "row_mass": layer.rows(final, inputs).sum(1),
-            "underflow": (learned < torch.finfo(self.training.kind).tiny).any(0).any(0),
+            "underflow": (learned < torch.finfo(self.training.torch_dtype).tiny).any(0).any(0),
             "rank_deficient": rank < min(nodes, dim),
         }
 
@@ -153,6 +153,6 @@ def require_exponential(layer: Layer, why: str) -> Layer:
     return layer
 
 
-def _as(tokens: Tokens, kind: torch.dtype) -> Tokens:
-    feature = None if tokens.feature is None else tokens.feature.to(kind)
-    return Tokens(tokens.vector.to(kind), feature, tokens.labels)
+def _as(tokens: Tokens, dtype: torch.dtype) -> Tokens:
+    feature = None if tokens.feature is None else tokens.feature.to(dtype)
+    return Tokens(tokens.vector.to(dtype), feature, tokens.labels)

@@ -108,7 +108,7 @@ class SmallGraphProblem(Problem):
                 counts = self._labels(law, seeds, training.total_steps)
                 drawn.append(torch.from_numpy(counts).to(device))
             for counts in drawn[0]:
-                yield _frequencies(counts.to(training.kind), self.batch_size)
+                yield _frequencies(counts.to(training.torch_dtype), self.batch_size)
 
         return replace(block, sampled=sampled)
 

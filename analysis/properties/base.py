@@ -186,16 +186,16 @@ def at_most(smaller: Any, larger: Any, slack: Any, what: str) -> None:
         raise Violation(f"{what}: {a:.10g} should be at most {b:.10g}, rounding allows {s:.2g}")
 
 
-def equal(found: Any, wanted: Any, slack: Any, what: str) -> None:
-    """Every entry of `found` equals that of `wanted` within slack; NaN is a violation."""
-    found, wanted, slack = (np.asarray(v, np.float64) for v in (found, wanted, slack))
-    wrong = ~(np.abs(found - wanted) <= slack)
+def equal(value: Any, wanted: Any, slack: Any, what: str) -> None:
+    """Every entry of `value` equals that of `wanted` within slack; NaN is a violation."""
+    value, wanted, slack = (np.asarray(v, np.float64) for v in (value, wanted, slack))
+    wrong = ~(np.abs(value - wanted) <= slack)
     if wrong.any():
-        distance = np.where(wrong, np.abs(found - wanted) - slack, -math.inf)
+        distance = np.where(wrong, np.abs(value - wanted) - slack, -math.inf)
         place = np.unravel_index(
             np.argmax(np.where(np.isnan(distance), math.inf, distance)), distance.shape
         )
-        a, b, s = (np.broadcast_to(v, distance.shape)[place] for v in (found, wanted, slack))
+        a, b, s = (np.broadcast_to(v, distance.shape)[place] for v in (value, wanted, slack))
         raise Violation(f"{what}: {a:.10g} should be {b:.10g}, rounding allows {s:.2g}")
 
 

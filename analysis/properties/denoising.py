@@ -235,9 +235,9 @@ def bayes_is_calibrated(generator: np.random.Generator, **law: Any) -> None:
         """D = (y - y_hat) . y_hat, and a bound of E[D^2 | X]: ||y_hat||^2 times the trace of the
         posterior covariance.
         """
-        found = task.bayes_posterior(sample.tokens)
-        d = ((sample.target - found.mean) * found.mean).sum(1)
-        return d, (found.mean**2).sum(1) * task.dim * found.variance
+        posterior = task.bayes_posterior(sample.tokens)
+        d = ((sample.target - posterior.mean) * posterior.mean).sum(1)
+        return d, (posterior.mean**2).sum(1) * task.dim * posterior.variance
 
     (d0, v0), (d, v) = parts(pilot), parts(data)
     cost = np.log(2 / _CHANCE)

@@ -217,8 +217,8 @@ def random_energy_critical_temperature(
         return 32 * EPS * (1 + np.log(n) + t * (gap + deviation * edge))
 
     grid = np.linspace(0, last, 400)[:-1]
-    found = theory.gaussian_needle_mass(n, grid, needles, gap, deviation)
-    at_most(found, mass, slack(grid), "mass below the critical temperature")
+    reached = theory.gaussian_needle_mass(n, grid, needles, gap, deviation)
+    at_most(reached, mass, slack(grid), "mass below the critical temperature")
     if np.isfinite(tau):
         equal(
             theory.gaussian_needle_mass(n, tau, needles, gap, deviation),

@@ -105,10 +105,10 @@ def minimal_norm_realises(
     largest that is allowed, and the lower bound holds.
     """
     embeddings, target, rounding = _target(generator, tokens, extra, similarity)
-    found = minimal_norm(embeddings, target, largest_tau, selective)
-    tau, logits = found.inverse_temperature, np.abs(np.log(target)).max()
+    least = minimal_norm(embeddings, target, largest_tau, selective)
+    tau, logits = least.inverse_temperature, np.abs(np.log(target)).max()
     error = rounding * logits * tau.max() / tau.min()
-    equal(np.exp(_realised(embeddings, found.weight, tau)), target, error, "realised probability")
+    equal(np.exp(_realised(embeddings, least.weight, tau)), target, error, "realised probability")
     at_most(tau, largest_tau, 2 * EPS * largest_tau, "inverse temperature")
     exact(
         (tau > 0).all() and (selective or (tau == largest_tau).all()),
@@ -116,13 +116,13 @@ def minimal_norm_realises(
     )
     bound = norm_lower_bound(embeddings, target, tau)
     at_most(
-        bound, found.spectral_norm, rounding * found.spectral_norm, "bound on the spectral norm"
+        bound, least.spectral_norm, rounding * least.spectral_norm, "bound on the spectral norm"
     )
-    values = np.linalg.svd(found.weight, compute_uv=False)
+    values = np.linalg.svd(least.weight, compute_uv=False)
     slack = 8 * len(values) * EPS * values[0]
-    equal(found.spectral_norm, values[0], slack, "spectral norm, and the largest singular value")
+    equal(least.spectral_norm, values[0], slack, "spectral norm, and the largest singular value")
     equal(
-        found.frobenius_norm,
+        least.frobenius_norm,
         np.sqrt((values**2).sum()),
         slack,
         "Frobenius norm, and that of the singular values",
@@ -158,13 +158,13 @@ def minimal_norm_is_least(
     smaller Frobenius norm.
     """
     embeddings, target, rounding = _target(generator, tokens, extra, similarity)
-    found = minimal_norm(embeddings, target, largest_tau, selective)
+    least = minimal_norm(embeddings, target, largest_tau, selective)
     change, inverse = 10**log10_change, np.linalg.pinv(embeddings)
-    u = 1 / found.inverse_temperature
+    u = 1 / least.inverse_temperature
     if selective:
         u = np.maximum(u + change * generator.standard_normal(tokens), 1 / largest_tau)
     logits = u[:, None] * np.log(target)
-    shift = (embeddings @ found.weight @ embeddings.T - logits).mean(
+    shift = (embeddings @ least.weight @ embeddings.T - logits).mean(
         1
     ) + change * generator.standard_normal(tokens)
     outside = (
@@ -181,7 +181,7 @@ def minimal_norm_is_least(
         "probability realised by another W",
     )
     at_most(
-        found.frobenius_norm, norm, rounding * norm, "least Frobenius norm, and that of another W"
+        least.frobenius_norm, norm, rounding * norm, "least Frobenius norm, and that of another W"
     )
 
 

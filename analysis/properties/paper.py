@@ -120,12 +120,7 @@ def paper_expressivity_bounds(
     at_most(least / task.distance, signed, rounding * signed, "norm of the sharp row alone")
 
 
-@states(
-    _EXPRESSIVITY,
-    dim=Integer(2, 6),
-    rho=_COSINE,
-    length=Number(0.2, 3.0, 1.0),
-)
+@states(_EXPRESSIVITY, dim=Integer(2, 6), rho=_COSINE, length=Number(0.2, 3.0, 1.0))
 def paper_specificity(generator: np.random.Generator, dim: int, rho: float, length: float) -> None:
     """A W that treats two queries with the specificities L_a >= L_b has at least the norm of Lemma
     1, and for unit queries at least the exact least norm.

@@ -100,10 +100,10 @@ def entropy_slope(
     tau = torch.tensor(product / scale, dtype=torch.float64, requires_grad=True)
     log_row = (tau * z).log_softmax(-1)
     (slope,) = torch.autograd.grad(-(log_row.exp() * log_row).sum(), tau)
-    found = entropy_derivative(z, tau.detach())
+    derivative = entropy_derivative(z, tau.detach())
     # n terms p (log p) z with |log p| <= 2 product + log n, of at most 32 roundings each.
-    equal(found, slope, 32 * n * EPS * scale * (1 + 2 * product + math.log(n)) ** 2, "dH/dtau")
-    at_most(found, 0.0, 0.0, "dH/dtau")
+    equal(derivative, slope, 32 * n * EPS * scale * (1 + 2 * product + math.log(n)) ** 2, "dH/dtau")
+    at_most(derivative, 0.0, 0.0, "dH/dtau")
 
 
 @states(_SOURCE, logits=_LOGITS, tau=Number(0.0, 100.0))

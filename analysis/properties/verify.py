@@ -132,7 +132,7 @@ class Trial:
 
 
 def smallest(
-    property: Property, found: Counterexample, seconds: float = _SHRINK_SECONDS
+    property: Property, counterexample: Counterexample, seconds: float = _SHRINK_SECONDS
 ) -> Counterexample:
     """Replace arguments by simpler ones as long as the case violates the property, for `seconds` at
     most.
@@ -141,18 +141,21 @@ def smallest(
     while changed:
         changed = False
         for name, space in property.spaces.items():
-            for value in space.simpler(found.arguments[name]):
+            for value in space.simpler(counterexample.arguments[name]):
                 if time.monotonic() > end:
-                    return found
-                arguments = {**found.arguments, name: value}
+                    return counterexample
+                arguments = {**counterexample.arguments, name: value}
                 try:
-                    violation = property.violation(found.seed, arguments)
+                    violation = property.violation(counterexample.seed, arguments)
                 except Inapplicable:
                     continue
                 if violation is not None:
-                    found, changed = Counterexample(found.seed, arguments, violation), True
+                    counterexample, changed = (
+                        Counterexample(counterexample.seed, arguments, violation),
+                        True,
+                    )
                     break
-    return found
+    return counterexample
 
 
 def verify(
@@ -166,15 +169,15 @@ def verify(
     counterexample's shrinking (3 s) longer.
     """
     start, trials = time.monotonic(), [Trial(p, seed) for p in properties]
-    turn, told = min(_TURN_SECONDS, seconds / (_TURNS * max(1, len(trials)))), 0
+    turn, reported = min(_TURN_SECONDS, seconds / (_TURNS * max(1, len(trials)))), 0
     advance = progress("verify", round(seconds))
     while True:
         spent = time.monotonic() - start
-        advance(min(round(seconds), int(spent)) - told)
-        told = min(round(seconds), int(spent))
+        advance(min(round(seconds), int(spent)) - reported)
+        reported = min(round(seconds), int(spent))
         undecided = [trial for trial in trials if trial.outcome.counterexample is None]
         if spent >= seconds or not undecided:
-            advance(round(seconds) - told)
+            advance(round(seconds) - reported)
             return
         trial = min(undecided, key=lambda t: t.outcome.seconds)
         trial.go_on(min(turn, seconds - spent))

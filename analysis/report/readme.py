@@ -38,10 +38,10 @@ def fill(text: str, generated: Mapping[str, str]) -> str:
     """The text with every block replaced. Raises ValueError where the blocks of the text are not
     those generated.
     """
-    found = [name for _, name, _ in _BLOCK.findall(text)]
-    if sorted(found) != sorted(generated):
+    present = [name for _, name, _ in _BLOCK.findall(text)]
+    if sorted(present) != sorted(generated):
         raise ValueError(
-            f"the README must have the blocks {sorted(generated)} once each, got {sorted(found)}:"
+            f"the README must have the blocks {sorted(generated)} once each, got {sorted(present)}:"
             " mend its markers"
         )
     return _BLOCK.sub(lambda m: m[1] + generated[m[2]] + m[3], text)

@@ -141,8 +141,8 @@ def _section(experiment: Experiment, out: Path) -> Section:
     try:
         config, versions = (dict(json.loads(dataset.attrs[key])) for key in ("config", "versions"))
         files = {
-            f"{name}, content": found
-            for name, found in dict(json.loads(dataset.attrs["inputs"])).items()
+            f"{name}, content": content
+            for name, content in dict(json.loads(dataset.attrs["inputs"])).items()
         }
         blocks = {
             key: dataset.attrs[key] for key in ("blocks", "block_seconds") if key in dataset.attrs

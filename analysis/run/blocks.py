@@ -50,12 +50,12 @@ def run_blocks(
     advance(len(parts) - len(to_do))
     for _ in run_jobs(_run_block, to_do, workers, scheduler, progress):
         advance(1)
-    found = [
+    loaded = [
         load_current(path, part, source) if done is None else done
         for part, path, done in zip(parts, paths, finished, strict=True)
     ]
-    datasets = [dataset for dataset in found if dataset is not None]
-    if len(datasets) < len(found):
+    datasets = [dataset for dataset in loaded if dataset is not None]
+    if len(datasets) < len(loaded):
         raise ValueError(
             "blocks were trained with another version of this code or of its packages, or from"
             " other files, than are here: give all workers the same, leave files as they are during"
@@ -69,10 +69,10 @@ def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, Any]:
     and the sum of their times.
     """
     keys = ("revision", "uncommitted_changes", "device", "threads")
-    found = {key: list(dict.fromkeys(block.attrs[key] for block in blocks)) for key in keys}
+    distinct = {key: list(dict.fromkeys(block.attrs[key] for block in blocks)) for key in keys}
     common = {
         key: values[0] if len(values) == 1 else ", ".join(map(str, values))
-        for key, values in found.items()
+        for key, values in distinct.items()
     }
     return common | {
         "blocks": len(blocks),

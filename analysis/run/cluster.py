@@ -58,11 +58,11 @@ def run_jobs(
         advances: dict[tuple[int, str], tuple[Callable[[int], None], int]] = {}
 
         def hear(event: tuple[float, dict[str, Any]]) -> None:
-            told = event[1]
-            key = (told["job"], told["description"])
-            advance, done = advances.get(key) or (progress(told["description"], told["total"]), 0)
-            advance(max(0, told["done"] - done))  # a job done again begins anew, its bar does not
-            advances[key] = (advance, max(done, told["done"]))
+            state = event[1]
+            key = (state["job"], state["description"])
+            advance, done = advances.get(key) or (progress(state["description"], state["total"]), 0)
+            advance(max(0, state["done"] - done))  # a job done again begins anew, its bar does not
+            advances[key] = (advance, max(done, state["done"]))
 
         client.subscribe_topic(_TOPIC, hear)
         futures = [
@@ -144,13 +144,13 @@ def _on_worker(
         torch.set_num_threads(threads)
 
     def progress(description: str, total: int) -> Callable[[int], None]:
-        done, told = 0, 0.0
+        done, reported = 0, 0.0
 
         def advance(finished: int) -> None:
-            nonlocal done, told
+            nonlocal done, reported
             done += finished
-            if done >= total or time.monotonic() - told > _SECONDS_BETWEEN_EVENTS:
-                told = time.monotonic()
+            if done >= total or time.monotonic() - reported > _SECONDS_BETWEEN_EVENTS:
+                reported = time.monotonic()
                 worker.log_event(
                     _TOPIC, {"job": index, "description": description, "total": total, "done": done}
                 )

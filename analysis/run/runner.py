@@ -68,7 +68,7 @@ def execute(
             )
             forget_blocks(blocks)
         elif _made_from(path) == _stamp(path, experiment) and all(
-            path.with_name(f"figure.{kind}").is_file() for kind in FORMATS
+            path.with_name(f"figure.{suffix}").is_file() for suffix in FORMATS
         ):
             return dataset, load_claims(experiment.name, out), False
         return *_present(experiment, out), trained

@@ -23,7 +23,7 @@ class ExperimentConfig(BaseModel):
         """The user's files that the settings name: by field, and mechanisms of the user's own by
         themselves.
         """
-        found = {name: value for name, value in self if isinstance(value, Path)}
+        named = {name: value for name, value in self if isinstance(value, Path)}
         listed = [
             item
             for _, value in self
@@ -31,7 +31,7 @@ class ExperimentConfig(BaseModel):
             for item in value
             if isinstance(item, str)
         ]
-        return found | {item: path for item in listed if (path := file_of(item)) is not None}
+        return named | {item: path for item in listed if (path := file_of(item)) is not None}
 
     def require_distinct(self, *names: str) -> None:
         """Raise ValueError where one of these fields is empty or lists a value twice."""

@@ -202,12 +202,12 @@ def load(path: Path) -> xr.Dataset:
             f"the stored result {path} is damaged or truncated"
             f" ({' '.join(str(error).split())[:80]}): run the experiment again with --fresh"
         ) from error
-    found = dataset.attrs.get("format")
-    if found != FORMAT:
-        known = isinstance(found, int | np.integer)
-        age = ("an older" if found < FORMAT else "a newer") if known else "no"
+    version = dataset.attrs.get("format")
+    if version != FORMAT:
+        known = isinstance(version, int | np.integer)
+        age = ("an older" if version < FORMAT else "a newer") if known else "no"
         raise ValueError(
-            f"the file {path} is of {age} result format ({found}, this version reads {FORMAT}): "
+            f"the file {path} is of {age} result format ({version}, this version reads {FORMAT}): "
             "run the experiment again with --fresh, or use the version that wrote it"
         )
     return dataset

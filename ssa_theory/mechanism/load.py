@@ -70,17 +70,17 @@ def _from_file(name: str, path: Path, changed: int) -> Mechanism:
             f"the mechanism file {path} fails with {type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}: mend the file"
         ) from error
-    found = module.get(variable)
-    if not isinstance(found, Mechanism):
-        there = [k for k, v in module.items() if isinstance(v, Mechanism)]
-        has = f"it holds {', '.join(there)}" if there else "it holds no Mechanism"
+    chosen = module.get(variable)
+    if not isinstance(chosen, Mechanism):
+        others = [k for k, v in module.items() if isinstance(v, Mechanism)]
+        has = f"it holds {', '.join(others)}" if others else "it holds no Mechanism"
         raise ValueError(
             f"the file {path} has no Mechanism named {variable!r} ({has}): name one, or "
             f"write {variable} = Mechanism(...)"
         )
-    if found.name in MECHANISMS:
+    if chosen.name in MECHANISMS:
         raise ValueError(
-            f"the mechanism {variable} of {path} has a name of the registry, {found.name!r}: rename it"
+            f"the mechanism {variable} of {path} has a name of the registry, {chosen.name!r}: rename it"
         )
-    _FROM_FILES[found.name] = found
-    return found
+    _FROM_FILES[chosen.name] = chosen
+    return chosen

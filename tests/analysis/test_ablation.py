@@ -257,7 +257,7 @@ def test_diverged_models_are_marked_and_left_out(result, monkeypatch):
         kept = {"mechanism": denoise["mechanism"], "seed": [0, 2]}
         assert_allclose(denoise[name].sel(seed=[0, 2]), result[name].sel(kept))
     line = {c.id: c for c in ABLATION.claims(found)}["ablation-denoise-value"]
-    assert (line.estimate.seeds, line.asked) == (2, 3)
+    assert (line.estimate.seeds, line.requested_seeds) == (2, 3)
     assert f"{len(DENOISE)} diverged models left out" in ABLATION.plot(found).get_suptitle()
 
 
@@ -332,7 +332,7 @@ def test_claims_follow_from_the_data():
     x, y = (dataset["excess"].sel(mechanism=f"denoise-ssa-mlp{v}").values for v in ("", "-token"))
     assert line.estimate == ratio(x, y)
     assert line.parts == {"ssa-mlp": mean(x), "ssa-mlp-token": mean(y)}
-    assert (line.relation, line.threshold, line.asked) == ("<", CONTRIBUTES, 12)
+    assert (line.relation, line.threshold, line.requested_seeds) == ("<", CONTRIBUTES, 12)
     line = claims["ablation-letters-query"]
     l1 = [
         dataset["l1_error"].sel(mechanism=f"letters-{v}").values for v in ("ssa-query", "vanilla")

@@ -59,7 +59,7 @@ def test_json_holds_the_verdict_and_no_nan():
     assert "pseudo" not in record["estimate"]
     assert record["verdict"] == "inconclusive"
     assert record["estimate"]["low"] is None
-    assert record["note"] == "computed on 1 of the 64 seeds asked for"
+    assert record["note"] == "computed on 1 of the 64 requested seeds"
     assert BASE.to_dict()["note"] == ""
 
 

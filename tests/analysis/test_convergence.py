@@ -227,7 +227,7 @@ def test_claims_of_known_data():
     lines = _claims(steps)
     assert set(lines) == {"convergence-own-graded-0.5-ssa", "convergence-same-graded-0.5-ssa"}
     own = lines["convergence-own-graded-0.5-ssa"]
-    assert (own.verdict, own.relation, own.threshold, own.asked, own.estimate.seeds) == (
+    assert (own.verdict, own.relation, own.threshold, own.requested_seeds, own.estimate.seeds) == (
         "supported",
         "<",
         1.0,

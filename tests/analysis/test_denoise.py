@@ -173,7 +173,7 @@ def test_claims_are_computed_from_the_numbers(result):
     claim = ledger["denoise-naive-above-vanilla"]
     paired = at["held_out_naive"].values - at["mse"].sel(mechanism="vanilla").values
     assert_allclose(claim.estimate.value, paired.mean())
-    assert claim.estimate.seeds == claim.asked == 3
+    assert claim.estimate.seeds == claim.requested_seeds == 3
     better = result.copy(deep=True)
     better["mse"].loc[{"mechanism": "value-sigmoid", "setting": "default"}] = float(
         at["additive"]

@@ -161,7 +161,7 @@ def test_diverged_models_are_marked_counted_and_left_out():
     kept = int((~result["diverged"]).all("mechanism").sum())
     assert kept < 8
     line = next(c for c in GRAPH.claims(result) if c.id == "graph-l1-ssa-free")
-    assert (line.estimate.seeds, line.asked) == (kept, 8)
+    assert (line.estimate.seeds, line.requested_seeds) == (kept, 8)
     assert "diverged models left out" in GRAPH.plot(result).get_suptitle()
 
 

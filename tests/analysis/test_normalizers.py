@@ -344,7 +344,7 @@ def test_claims_on_known_errors() -> None:
     for key, (value, verdict) in wanted.items():
         assert found[key].estimate.value == pytest.approx(value), key
         assert found[key].verdict == verdict, key
-        assert found[key].asked == 20
+        assert found[key].requested_seeds == 20
     assert found["graph-sparsemax"].parts["softmax with a temperature"].value == pytest.approx(
         1, abs=0.02
     )
@@ -436,7 +436,7 @@ def test_files_claims_and_presets(folder: Path, result: xr.Dataset) -> None:
     assert stored == {"result.nc", "claims.json", "figure.svg", "figure.pdf", "figure.png"}
     lines = load_claims("normalizers", folder)
     assert len(lines) == 30 == len({line.id for line in lines})
-    assert all(line.asked == 4 == result.sizes["seed"] for line in lines)
+    assert all(line.requested_seeds == 4 == result.sizes["seed"] for line in lines)
     assert NORMALIZERS.preset("paper").seeds >= 64
     assert NORMALIZERS.preset("large").seeds > NORMALIZERS.preset("paper").seeds
 

@@ -327,7 +327,7 @@ def test_claims_of_known_data():
         for c in NORMS.judge(NormsConfig(), _synthetic(partly))
         if c.id == "norms-spectral-loss-graded-ssa"
     )
-    assert (line.estimate.seeds, line.asked, line.verdict) == (60, 64, "supported")
+    assert (line.estimate.seeds, line.requested_seeds, line.verdict) == (60, 64, "supported")
 
 
 def test_an_exact_zero_would_refute_that_softmax_is_never_sparse():

@@ -31,9 +31,11 @@ from analysis.store.results import load
 RNG = np.random.default_rng(0)
 
 
-def claim(identity, values, topic="error", asked=64):
+def claim(identity, values, topic="error", requested_seeds=64):
     text = f"sentence of {identity} & <b>"
-    return Claim(identity, text, "paper", "mean", "<", 1.0, mean(values), asked, topic=topic)
+    return Claim(
+        identity, text, "paper", "mean", "<", 1.0, mean(values), requested_seeds, topic=topic
+    )
 
 
 SURE, AGAINST, OPEN = (centre + 0.1 * RNG.normal(size=64) for centre in (0.5, 1.5, 1.0))

@@ -31,8 +31,8 @@ def draw(config: PaperTheoryConfig, dataset: xr.Dataset) -> Figure:
     for i, ax in enumerate(a for a in axes.flat if a.get_visible()):
         letter(ax, i)
     counts = {s: list(dataset["statement_status"].values).count(s) for s in _STATUSES}
-    said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    figure.suptitle(f"the paper's {sum(counts.values())} statements, exactly: {said}")
+    shares = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+    figure.suptitle(f"the paper's {sum(counts.values())} statements, exactly: {shares}")
     return figure
 
 
@@ -40,9 +40,9 @@ _STATUSES = ("holds", "holds as corrected", "fails", "vacuous")
 
 
 def _draw_norms(ax: Axes, at: xr.Dataset, name: str) -> None:
-    for color, (kind, line) in zip(_COLORS, _LINES.items(), strict=False):
-        own = at.sel(temperatures=kind)
-        ax.plot(at["rho"], own["least_norm"], line, color=color, label=f"least, {kind}")
+    for color, (temperatures, line) in zip(_COLORS, _LINES.items(), strict=False):
+        own = at.sel(temperatures=temperatures)
+        ax.plot(at["rho"], own["least_norm"], line, color=color, label=f"least, {temperatures}")
         ax.plot(at["rho_solved"], own["solved_norm"], "o", color=color, mfc="none", ms=4)
     for color, (label, variable) in zip(("#8c8c8c", "#cc79a7"), PRINTED.items(), strict=True):
         bound = at[variable].where(at[variable] > 0)
