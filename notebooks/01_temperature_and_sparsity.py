@@ -19,16 +19,12 @@
 # matrix instead. Nothing is trained; what can be checked against a closed form is.
 
 # %%
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import SVG
-from matplotlib.figure import Figure
 
-from analysis.draw.figures import new_figure, style
+from analysis.draw.figures import new_figure, style, svg
 from analysis.problems.measures import effective_support, gini, hoyer, spikiness, zero_fraction
 from ssa_theory import (
     SelfAttention,
@@ -41,20 +37,12 @@ from ssa_theory import (
 from tasks import TwinTokenTask
 
 pd.options.display.float_format = "{:.4g}".format
-folder = Path(tempfile.mkdtemp())
 looks = (
     {"color": "#999999", "linestyle": ":"},
     {"color": "#56b4e9", "linestyle": "-."},
     {"color": "#d55e00", "linestyle": "--"},
     {"color": "#000000", "linestyle": "-"},
 )
-
-
-def show(figure: Figure) -> SVG:
-    """The figure as vector graphics."""
-    figure.savefig(folder / "figure.svg", metadata={"Date": None})
-    return SVG(folder / "figure.svg")
-
 
 # %% [markdown]
 # ## One row at many temperatures
@@ -133,7 +121,7 @@ crossing.set(
 )
 for ax in (weights, lorenz, crossing):
     ax.legend()
-show(figure)
+SVG(svg(figure))
 
 # %% [markdown]
 # ## How fast the entropy falls, and where it ends
@@ -179,7 +167,7 @@ right.set(
 )
 for ax in (left, right):
     ax.legend()
-show(figure)
+SVG(svg(figure))
 
 # %% [markdown]
 # ## Spiky is not sparse
@@ -272,7 +260,7 @@ ax.set(
     title=f"four pairs of twins, every tau <= {cap:g}",
 )
 ax.legend()
-show(figure)
+SVG(svg(figure))
 
 # %% [markdown]
 # ## The same in the layer

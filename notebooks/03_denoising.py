@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import SVG
 
-from analysis.draw.figures import new_figure
+from analysis.draw.figures import new_figure, svg
 from analysis.experiments import EXPERIMENTS
 from analysis.run.runner import execute
 from tasks import DenoisingTask
@@ -209,5 +209,4 @@ right.set_title("grey line: one law for all tokens")
 for ax in (left, right):
     ax.set_ylim(bottom=0)
     ax.legend()
-figure.savefig(folder / "limits.svg", metadata={"Date": None})
-SVG(folder / "limits.svg")
+SVG(svg(figure))

@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from IPython.display import SVG
 
-from analysis.draw.figures import new_figure, style
+from analysis.draw.figures import new_figure, style, svg
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.dilution import DilutionConfig
 from analysis.problems.measures import effective_support
@@ -84,8 +84,7 @@ right.set(
     title=f"gap g = {gap:g} logits",
 )
 figure.legend(loc="outside lower center", ncols=4)
-figure.savefig(folder / "dilution.svg", metadata={"Date": None})
-SVG(folder / "dilution.svg")
+SVG(svg(figure))
 
 # %% [markdown]
 # ## Freezing: where more sharpening no longer helps
@@ -157,8 +156,7 @@ right.set(
     ylabel="effective support, exp(mean entropy) (keys)",
     title="the distractors alone freeze",
 )
-figure.savefig(folder / "freezing.svg", metadata={"Date": None})
-SVG(folder / "freezing.svg")
+SVG(svg(figure))
 
 # %% [markdown]
 # ## Train the schedules

@@ -1,6 +1,7 @@
 """Figure style and saving. A mechanism looks the same in all figures: its look is in the registry."""
 
 from collections.abc import Callable, Mapping
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -130,3 +131,10 @@ def save_figure(figure: Figure, folder: Path) -> None:
         write_whole(
             folder / f"figure.{suffix}", lambda path, info=info: figure.savefig(path, metadata=info)
         )
+
+
+def svg(figure: Figure) -> str:
+    """The figure as vector graphics, for a notebook: the text of an SVG file without a date."""
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata=FORMATS["svg"])
+    return text.getvalue()
