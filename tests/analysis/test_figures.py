@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from analysis.draw.figures import save_figure, style
+from analysis.draw.figures import new_figure, save_figure, style, svg
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
 
@@ -30,3 +30,14 @@ def test_mechanisms_that_are_drawn_together_differ_without_colour():
     grey = {m: np.dot(to_rgb(s["color"]), (0.299, 0.587, 0.114)) for m, s in looks.items()}
     shown = sorted(grey[m] for m in ("vanilla", "ssa", "ssa-free"))
     assert min(np.diff(shown)) > 0.12
+
+
+def test_a_figure_for_a_notebook_is_an_svg_without_a_date():
+    texts = []
+    for _ in range(2):
+        figure = new_figure(2.0, 1.0)
+        figure.subplots().plot([0, 1])
+        texts.append(svg(figure))
+    assert "<svg" in texts[0]
+    assert "<dc:date>" not in texts[0]
+    assert texts[0] == texts[1]
