@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
@@ -17,11 +17,14 @@ from analysis.claims.topics import ALTERNATIVES, DILUTION, EXTRAPOLATION
 from analysis.draw.figures import draw_band, left_out, new_figure, style
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.problems.base import Training, train_all
+from analysis.experiments.settings import (
+    Cell,
+    CooldownConfig,
+    Rate,
+    cells_per_block,
+    train_cell,
+)
 from analysis.problems.kernel_regression import KernelRegressionProblem
-from analysis.problems.sizes import block_size
-from analysis.store.config import TrainingConfig
-from ssa_theory.ensemble import resolve_device
 from ssa_theory.mechanism import VANILLA
 
 NEAR_ORACLE = 1.5
@@ -31,7 +34,7 @@ PAPERS = "ssa-position"
 _RIVALS = ("yarn", "ssmax", "asentmax-position", "power")
 
 
-class LengthConfig(TrainingConfig):
+class LengthConfig(CooldownConfig):
     """Predict f(q) from n noisy values of a Gaussian process by attention with logits tau(n) q . k,
     tau a position schedule.
     """
@@ -59,20 +62,10 @@ class LengthConfig(TrainingConfig):
         128, ge=1, le=100_000, description="training contexts a seed, eight queries each"
     )
     batch_size: int = Field(32, ge=1, le=65536, description="queries a step")
-    learning_rate: float = Field(0.1, gt=0, description="step size of Adam")
-    steps: int = Field(200, ge=1, le=1_000_000, description="training steps at the full step size")
-    cooldown_steps: int = Field(
-        50, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
-    )
+    learning_rate: Rate = 0.1
     held_out: int = Field(
         8, ge=1, le=4096, description="queries to the held-out context of each seed"
     )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "LengthConfig":
-        for m in chosen(self.mechanisms):
-            self.problem.layer(m)
-        return self
 
     @property
     def problem(self) -> KernelRegressionProblem:
@@ -81,27 +74,8 @@ class LengthConfig(TrainingConfig):
         return KernelRegressionProblem(**{name: getattr(self, name) for name in names})
 
     @property
-    def training(self) -> Training:
-        """How every model is trained."""
-        precision = {"dtype": self.dtype, "compile": self.compile}
-        return Training(self.steps, self.learning_rate, self.cooldown_steps, **precision)
-
-
-def seeds_per_block(config: LengthConfig) -> int:
-    """By the pool of training data, and rows with their gradients at every length."""
-    return block_size(config, config.problem.bytes_per_seed(config.training))
-
-
-def train(config: LengthConfig, progress: Progress) -> xr.Dataset:
-    """Train every mechanism on every seed; evaluate on held-out contexts that grow to the longest
-    test length.
-    """
-    mechanisms, training = chosen(config.mechanisms), config.training
-    what = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms"
-    advance = progress(what, training.total_steps * len(mechanisms))
-    device = resolve_device(config.device)
-    seeds = config.seed_range
-    return train_all(config.problem, mechanisms, seeds, training, device, progress=advance)
+    def cells(self) -> list[Cell[KernelRegressionProblem]]:
+        return [Cell("", self.problem, self.training, chosen(self.mechanisms))]
 
 
 def summarise(config: LengthConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
@@ -224,8 +198,8 @@ LENGTH = Experiment(
         "attention row. Means and 95 % intervals over seeds."
     ),
     config=LengthConfig,
-    train=train,
-    seeds_per_block=seeds_per_block,
+    train=train_cell,
+    seeds_per_block=cells_per_block,
     summarise=summarise,
     draw=draw,
     judge=judge,

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
@@ -15,15 +15,20 @@ from analysis.claims.topics import RETRIEVAL as TOPIC
 from analysis.draw.figures import draw_points, left_out, new_figure, style
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.problems.base import Training, train_all
+from analysis.experiments.settings import (
+    Cell,
+    CooldownConfig,
+    CooldownSteps,
+    Rate,
+    Steps,
+    cells_per_block,
+    train_cell,
+)
 from analysis.problems.retrieval import RetrievalProblem
-from analysis.problems.sizes import block_size
-from analysis.store.config import TrainingConfig
-from ssa_theory.ensemble import resolve_device
 from ssa_theory.mechanism import VANILLA
 
 
-class RetrievalConfig(TrainingConfig):
+class RetrievalConfig(CooldownConfig):
     """Retrieve the key that a noisy query stems from; the noise level s of each query is visible to
     the model.
     """
@@ -44,21 +49,16 @@ class RetrievalConfig(TrainingConfig):
         (VANILLA, "ssa-feature", "ssa-feature-exp"), description="mechanisms to train"
     )
     batch_size: int = Field(32, ge=1, le=65536, description="fresh problems a step")
-    learning_rate: float = Field(0.3, gt=0, description="step size of Adam")
-    steps: int = Field(400, ge=1, le=1_000_000, description="training steps at the full step size")
-    cooldown_steps: int = Field(
-        100, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
-    )
+    learning_rate: Rate = 0.3
+    steps: Steps = 400
+    cooldown_steps: CooldownSteps = 100
     held_out: int = Field(
         256, ge=2, le=1_000_000, description="held-out problems per seed and noise level"
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "RetrievalConfig":
+    def check(self) -> None:
         self.require_distinct("noise_levels", "tested_keys")
-        for m in chosen(self.mechanisms):
-            self.problem.layer(m)
-        return self
+        super().check()
 
     @property
     def problem(self) -> RetrievalProblem:
@@ -67,27 +67,8 @@ class RetrievalConfig(TrainingConfig):
         return RetrievalProblem(self.dim, self.keys, self.noise_levels, *sizes)
 
     @property
-    def training(self) -> Training:
-        """How every model is trained."""
-        precision = {"dtype": self.dtype, "compile": self.compile}
-        return Training(self.steps, self.learning_rate, self.cooldown_steps, **precision)
-
-
-def seeds_per_block(config: RetrievalConfig) -> int:
-    """By the training data, drawn once for all mechanisms."""
-    return block_size(config, config.problem.bytes_per_seed(config.training))
-
-
-def train(config: RetrievalConfig, progress: Progress) -> xr.Dataset:
-    """Train every mechanism on every seed; evaluate against the exact posterior on held-out
-    problems.
-    """
-    mechanisms, training = chosen(config.mechanisms), config.training
-    what = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms"
-    advance = progress(what, training.total_steps * len(mechanisms))
-    device = resolve_device(config.device)
-    seeds = config.seed_range
-    return train_all(config.problem, mechanisms, seeds, training, device, progress=advance)
+    def cells(self) -> list[Cell[RetrievalProblem]]:
+        return [Cell("", self.problem, self.training, chosen(self.mechanisms))]
 
 
 def summarise(config: RetrievalConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
@@ -212,8 +193,8 @@ RETRIEVAL = Experiment(
         "without further training. Means and 95 % intervals over seeds."
     ),
     config=RetrievalConfig,
-    train=train,
-    seeds_per_block=seeds_per_block,
+    train=train_cell,
+    seeds_per_block=cells_per_block,
     summarise=summarise,
     draw=draw,
     judge=judge,

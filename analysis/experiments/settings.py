@@ -1,91 +1,146 @@
-"""What experiments have in common that learn the transition matrices of several chains: the graded
-graph, the letters of English, and the control with d = K.
-"""
+"""How experiments train: the settings that they have in common, and the cells of what is trained."""
 
-from collections.abc import Callable, Mapping
+import abc
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-import torch
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.experiments.base import Progress
-from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.problems.base import Training
-from analysis.problems.graph import GraphProblem
+from analysis.experiments.mechanisms import Mechanisms, chosen
+from analysis.problems.base import Problem, Training, train_all
+from analysis.problems.sizes import block_size
 from analysis.store.config import TrainingConfig
 from ssa_theory.ensemble import resolve_device
+from ssa_theory.mechanism import Mechanism
 
-Config = TypeVar("Config", bound="ChainsConfig")
-_problem = cache(GraphProblem)  # reads its text once
+AnyProblem = TypeVar("AnyProblem", bound=Problem, covariant=True)
+Rate = Annotated[float, Field(gt=0, description="step size of Adam")]
+Steps = Annotated[
+    int, Field(ge=1, le=1_000_000, description="training steps at the full step size")
+]
+CooldownSteps = Annotated[
+    int, Field(ge=0, le=1_000_000, description="further steps at a tenth of the step size")
+]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A chain to learn, and for how many steps."""
+class Cell(Generic[AnyProblem]):
+    """A problem, how one trains on it, which mechanisms, and the steps to record (see `train_all`)."""
 
     name: str
-    problem: GraphProblem
-    steps: int
+    problem: AnyProblem
+    training: Training
+    mechanisms: Sequence[Mechanism]
+    record: Sequence[int] | None = None
 
 
-class ChainsConfig(TrainingConfig):
-    """Of an experiment that compares mechanisms on the graded graph and on letters."""
-
-    nodes: int = Field(8, ge=2, le=512, description="number of nodes K of the graded graph")
-    dim: int = Field(4, ge=1, le=512, description="embedding dimension d on the graded graph")
-    steps: int = Field(200, ge=1, le=1_000_000, description="training steps on the graded graph")
-    letters_dim: int = Field(
-        12, ge=1, le=512, description="embedding dimension d on the letters of English text"
-    )
-    letters_steps: int = Field(
-        250, ge=0, le=1_000_000, description="training steps on the letters; 0: skip them"
-    )
-    mechanisms: ComparedMechanisms = Field(
-        ("vanilla", "ssa", "ssa-free"), description="mechanisms to train; vanilla is the peer"
-    )
-
-    @model_validator(mode="after")
-    def _wearable(self) -> "ChainsConfig":
-        for setting in self.settings:
-            for mechanism in chosen(self.mechanisms):
-                setting.problem.layer(mechanism)
-        return self
+class CellsConfig(TrainingConfig):
+    """Of an experiment that trains mechanisms on problems."""
 
     @property
-    def settings(self) -> list[Setting]:
-        """What is trained on."""
-        settings = [Setting("graded", _problem(nodes=self.nodes, dim=self.dim), self.steps)]
-        if self.letters_steps:
-            letters = _problem("letters", dim=self.letters_dim)
-            settings.append(Setting("letters", letters, self.letters_steps))
-        return settings
+    @abc.abstractmethod
+    def cells(self) -> Sequence[Cell[Problem]]:
+        """What is trained, in order."""
 
-    def control(self, steps: int) -> Setting:
-        """The graded graph with d = K: vanilla attention has what it needs."""
-        return Setting("control", _problem(nodes=self.nodes, dim=self.nodes), steps)
+    def check(self) -> None:
+        for cell in self.cells:
+            for mechanism in cell.mechanisms:
+                cell.problem.layer(mechanism)
 
-    def training(self, setting: Setting, learning_rate: float) -> Training:
-        """How every model of a setting is trained."""
-        return Training(setting.steps, learning_rate, dtype=self.dtype, compile=self.compile)
+    def training_of(self, steps: int, learning_rate: float, cooldown_steps: int = 0) -> Training:
+        """How one trains for so many steps."""
+        precision = {"dtype": self.dtype, "compile": self.compile}
+        return Training(steps, learning_rate, cooldown_steps, **precision)
 
 
-def train_settings(
-    config: Config,
-    progress: Progress,
-    train: Callable[[Config, Setting, torch.device, Callable[[int], None]], xr.Dataset],
-    blank: Mapping[str, str] | None = None,
+class CooldownConfig(CellsConfig):
+    """Of one that trains all models alike: at the full step size, then at a tenth of it."""
+
+    learning_rate: Rate = 0.05
+    steps: Steps = 200
+    cooldown_steps: CooldownSteps = 50
+
+    @property
+    def training(self) -> Training:
+        """How every model is trained."""
+        return self.training_of(self.steps, self.learning_rate, self.cooldown_steps)
+
+
+def cells_per_block(config: CellsConfig) -> int:
+    """How many seeds are trained at a time, by the memory of one in the largest cell."""
+    return block_size(config, max(c.problem.bytes_per_seed(c.training) for c in config.cells))
+
+
+def train_cells(config: CellsConfig, progress: Progress) -> list[xr.Dataset]:
+    """What `train_all` returns of each cell."""
+    cells, device = config.cells, resolve_device(config.device)
+    models = sum(len(c.mechanisms) for c in cells)
+    total = sum(len(c.mechanisms) * c.training.total_steps for c in cells)
+    advance = progress(f"training {config.seeds} seeds x {models} models", total)
+    return [
+        train_all(
+            cell.problem,
+            cell.mechanisms,
+            config.seed_range,
+            cell.training,
+            device,
+            record=cell.record,
+            progress=advance,
+        )
+        for cell in cells
+    ]
+
+
+def train_cell(config: CellsConfig, progress: Progress) -> xr.Dataset:
+    """That of the only cell."""
+    (dataset,) = train_cells(config, progress)
+    return dataset
+
+
+def join_cells(
+    config: CellsConfig, parts: Sequence[xr.Dataset], dim: str, **options: Any
 ) -> xr.Dataset:
-    """What `train` returns of each setting, as one, along `setting`.
+    """The parts of cells as one, along a dimension with their names; options: of `xr.concat`."""
+    names = xr.DataArray([c.name for c in config.cells], dims=dim, name=dim)
+    return xr.concat(parts, names, **options)
 
-    blank: by variable, what fills up settings of fewer tokens, where that is not NaN.
-    """
-    device, settings, models = resolve_device(config.device), config.settings, config.mechanisms
-    total = sum(s.steps for s in settings) * len(models)
-    advance = progress(f"training {config.seeds} seeds x {len(models)} mechanisms", total)
-    parts = [train(config, setting, device, advance) for setting in settings]
-    names = xr.DataArray([s.name for s in settings], dims="setting", name="setting")
-    fill: dict[str, Any] = {} if blank is None else {"fill_value": dict(blank)}
-    return xr.concat(parts, dim=names, join="outer", **fill)
+
+class SweptConfig(CooldownConfig):
+    """Of one that trains mechanisms at a default setting, and some of them at others as well."""
+
+    mechanisms: Mechanisms
+    swept_mechanisms: Mechanisms
+
+    @property
+    @abc.abstractmethod
+    def problems(self) -> Mapping[str, Problem]:
+        """By the name of the setting, the default first."""
+
+    def check(self) -> None:
+        own, swept = ([m.name for m in chosen(n)] for n in (self.mechanisms, self.swept_mechanisms))
+        if missing := [name for name in swept if name not in own]:
+            raise ValueError(
+                f"swept_mechanisms must be among mechanisms, got {missing}: add them to "
+                "mechanisms, or drop them"
+            )
+        super().check()
+
+    @property
+    def cells(self) -> list[Cell[Problem]]:
+        """Every setting."""
+        every, swept = chosen(self.mechanisms), chosen(self.swept_mechanisms)
+        return [
+            Cell(name, problem, self.training, swept if place else every, ())
+            for place, (name, problem) in enumerate(self.problems.items())
+        ]
+
+
+def join_settings(config: SweptConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The parts of settings as one, along `setting`; NaN where a mechanism is not trained."""
+    names = [m.name for m in chosen(config.mechanisms)]
+    whole = [part.reindex(mechanism=names, fill_value={"diverged": False}) for part in parts]
+    dataset = join_cells(config, whole, "setting", data_vars="all", compat="equals")
+    return dataset.transpose("mechanism", "seed", "setting", ...)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.claims import topics
 from analysis.claims.builder import Lines
@@ -15,15 +15,15 @@ from analysis.claims.topics import PAPER
 from analysis.draw.figures import draw_band, draw_each, draw_points, left_out, new_figure
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
+from analysis.experiments.settings import Cell, CellsConfig
 from analysis.problems.base import DIVERGED, Training, fit, record_steps
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.twins import THEORIES, TwinsProblem
-from analysis.store.config import TrainingConfig
 from ssa_theory.ensemble import resolve_device
 from ssa_theory.mechanism import VANILLA
 
 
-class TwinsConfig(TrainingConfig):
+class TwinsConfig(CellsConfig):
     """Pairs of twin tokens that rank the same targets with different sharpness; sweep the angle
     between them.
     """
@@ -56,8 +56,7 @@ class TwinsConfig(TrainingConfig):
     learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
     steps: int = Field(1000, ge=1, le=10_000_000, description="training steps")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "TwinsConfig":
+    def check(self) -> None:
         wrong = [a for a in self.angles if not 0 < a <= np.pi / 2]
         if wrong or not self.angles:
             raise ValueError(
@@ -71,9 +70,7 @@ class TwinsConfig(TrainingConfig):
                 f"dim={self.dim} for {self.pairs} pairs: raise dim"
             )
         self.require_distinct("angles")
-        for mechanism in chosen(self.mechanisms):
-            self.problem.layer(mechanism)
-        return self
+        super().check()
 
     @property
     def problem(self) -> TwinsProblem:
@@ -90,7 +87,11 @@ class TwinsConfig(TrainingConfig):
     @property
     def training(self) -> Training:
         """How every model is trained."""
-        return Training(self.steps, self.learning_rate, dtype=self.dtype, compile=self.compile)
+        return self.training_of(self.steps, self.learning_rate)
+
+    @property
+    def cells(self) -> list[Cell[TwinsProblem]]:
+        return [Cell("", self.problem, self.training, chosen(self.mechanisms))]
 
 
 _BANDS = (

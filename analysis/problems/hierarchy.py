@@ -71,6 +71,11 @@ class HierarchyProblem(Problem):
     def __post_init__(self) -> None:
         self.head.require(self.task.nodes, self.dim)
 
+    @property
+    def tree(self) -> str:
+        """Its name: branching k and depth D."""
+        return f"k{self.branching}-D{self.depth}"
+
     @cached_property
     def task(self) -> HierarchyTask:
         """The law, the same for every seed."""

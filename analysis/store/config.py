@@ -5,10 +5,11 @@ trains how it trains.
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssa_theory.mechanism import file_of
 
+Own = TypeVar("Own", bound="ExperimentConfig")
 Config = TypeVar("Config", bound="SeededConfig")
 
 
@@ -18,6 +19,14 @@ class ExperimentConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _checked(self: Own) -> Own:
+        self.check()
+        return self
+
+    def check(self) -> None:
+        """Raise ValueError where settings do not go together; by default all do."""
 
     def files(self) -> dict[str, Path]:
         """The user's files that the settings name: by field, and mechanisms of the user's own by
@@ -41,6 +50,16 @@ class ExperimentConfig(BaseModel):
                 raise ValueError(
                     f"{name} must be different and at least one, got {values}: list each once"
                 )
+
+    def require_ascending(self, name: str, least: int, most: int) -> None:
+        """Raise ValueError where a field's values do not ascend within bounds."""
+        values = getattr(self, name)
+        ascending = values and list(values) == sorted(set(values))
+        if not ascending or not least <= values[0] <= values[-1] <= most:
+            raise ValueError(
+                f"{name} must ascend and lie in [{least}, {most}], got {values}: sort and bound "
+                "them"
+            )
 
     def require_listed(self, name: str, among: str) -> None:
         """Raise ValueError where a field's value is not one of those of another."""

@@ -134,10 +134,10 @@ def test_letters_are_the_graph_models_with_stationary_rows(result):
 
 
 def test_position_terms_act_on_letters_only_where_there_is_no_other():
-    (plain, token), (positioned, position) = AblationConfig().letters
-    assert [m.name for m in position] == ["ssa-position"]
-    assert (plain.position, positioned.position) == (False, True)
-    assert len(token) == len(LETTERS) - 1
+    plain, positioned = AblationConfig().letters
+    assert [m.name for m in positioned.mechanisms] == ["ssa-position"]
+    assert (plain.problem.position, positioned.problem.position) == (False, True)
+    assert len(plain.mechanisms) == len(LETTERS) - 1
 
 
 def test_the_feature_of_a_letter_is_its_log_frequency(monkeypatch):
@@ -280,7 +280,7 @@ def synthetic(changes: dict[str, float], seeds: int = 12, noise: float = 0.01) -
         coords={
             "mechanism": names,
             "seed": np.arange(seeds),
-            "length": config.denoise[0].test_lengths,
+            "length": config.denoise.problem.test_lengths,
         },
     )
     return dataset.assign_attrs(experiment="ablation", config=config.model_dump_json())

@@ -45,7 +45,7 @@ def test_every_rate_of_the_ensemble_is_adam_at_that_rate(name):
     config = ConvergenceConfig(
         seeds=2, first_seed=5, steps=steps, learning_rates=rates, dtype="float64"
     )
-    setting, chosen = config.settings[0], mechanism(name)
+    setting, chosen = config.cells[0], mechanism(name)
     measured, diverged = gap_by_step(config, setting, chosen, torch.device("cpu"))
     assert measured.shape == (steps + 1, 3, 2)
     assert not diverged.any()

@@ -6,8 +6,9 @@ Position schedules against one another (vanilla, YaRN, SSA and others) are the e
 
 from analysis.experiments.ablation.claims import judge
 from analysis.experiments.ablation.figure import draw
-from analysis.experiments.ablation.train import AblationConfig, seeds_per_block, summarise, train
+from analysis.experiments.ablation.train import AblationConfig, summarise, train
 from analysis.experiments.base import Experiment
+from analysis.experiments.settings import cells_per_block
 
 __all__ = ["ABLATION", "AblationConfig"]
 
@@ -25,7 +26,7 @@ ABLATION = Experiment(
     ),
     config=AblationConfig,
     train=train,
-    seeds_per_block=seeds_per_block,
+    seeds_per_block=cells_per_block,
     summarise=summarise,
     draw=draw,
     judge=judge,

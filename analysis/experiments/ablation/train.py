@@ -1,24 +1,21 @@
 """Config and training of the ablation: the same question on two problems."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.claims.statistics import mean_band, ratio
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.problems import DenoiseProblem, GraphProblem, Training, train_all
-from analysis.problems.sizes import block_size
-from analysis.store.config import TrainingConfig
-from ssa_theory import Stream, member_generator, resolve_device
+from analysis.experiments.settings import Cell, CellsConfig, CooldownSteps, train_cells
+from analysis.problems import DenoiseProblem, GraphProblem, Training
+from ssa_theory import Stream, member_generator
 from ssa_theory.mechanism import VANILLA, Mechanism, Misfit
 from tasks.denoising import LONGEST_EXACT, DenoisingTask
 
 
-class AblationConfig(TrainingConfig):
+class AblationConfig(CellsConfig):
     """Leave temperatures out: on the bigrams of letters (query, key), and on denoising in growing
     contexts (all three).
     """
@@ -71,16 +68,13 @@ class AblationConfig(TrainingConfig):
     denoise_steps: int = Field(
         320, ge=1, le=1_000_000, description="denoising steps at the full step size"
     )
-    cooldown_steps: int = Field(
-        80, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
-    )
+    cooldown_steps: CooldownSteps = 80
     batch_size: int = Field(32, ge=1, le=65536, description="fresh denoising samples a step")
     held_out: int = Field(
         256, ge=2, le=1_000_000, description="held-out denoising samples per seed"
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "AblationConfig":
+    def check(self) -> None:
         lengths = self.train_lengths
         self.require_distinct("train_lengths")
         if wrong := [n for n in lengths if not 1 <= n <= LONGEST_EXACT]:
@@ -93,13 +87,10 @@ class AblationConfig(TrainingConfig):
                 "longer_length must exceed the training lengths, got "
                 f"{self.longer_length} for {lengths}: raise it"
             )
-        for problem, mechanisms in (*self.letters, self.denoise):
-            for mechanism in mechanisms:
-                problem.layer(mechanism)
-        return self
+        super().check()
 
     @property
-    def letters(self) -> list[tuple[GraphProblem, list[Mechanism]]]:
+    def letters(self) -> list[Cell[GraphProblem]]:
         """The bigrams of English letters, with the mechanisms that are trained on them.
 
         Each row weighs as often as its letter occurs: the loss is the cross-entropy of predicting
@@ -112,26 +103,30 @@ class AblationConfig(TrainingConfig):
         mechanisms = chosen(self.letters_mechanisms)
         by_position = [m for m in mechanisms if not _fits(plain, m)]
         others = [m for m in mechanisms if m not in by_position]
-        return [(plain, others), (replace(plain, position=True), by_position)]
+        training = self.training("letters")
+        each = ((plain, others), (replace(plain, position=True), by_position))
+        return [Cell("letters", p, training, models, (training.steps,)) for p, models in each]
 
     @property
-    def denoise(self) -> tuple[DenoiseProblem, list[Mechanism]]:
+    def denoise(self) -> Cell[DenoiseProblem]:
         """Denoising from the last token, with the mechanisms that are trained on it.
 
         A constant query would make the query temperature a constant that W absorbs.
         """
         task = DenoisingTask(length=self.longer_length)
         problem = DenoiseProblem(task, "last", self.batch_size, self.held_out, self.train_lengths)
-        return problem, chosen(self.denoise_mechanisms)
+        training, models = self.training("denoise"), chosen(self.denoise_mechanisms)
+        return Cell("denoise", problem, training, models, ())
+
+    @property
+    def cells(self) -> list[Cell[GraphProblem] | Cell[DenoiseProblem]]:
+        return [*(cell for cell in self.letters if cell.mechanisms), self.denoise]
 
     def training(self, part: str) -> Training:
         """How every model of a part is trained."""
-        common = {"dtype": self.dtype, "compile": self.compile}
         if part == "letters":
-            return Training(self.letters_steps, self.letters_learning_rate, **common)
-        return Training(
-            self.denoise_steps, self.denoise_learning_rate, self.cooldown_steps, **common
-        )
+            return self.training_of(self.letters_steps, self.letters_learning_rate)
+        return self.training_of(self.denoise_steps, self.denoise_learning_rate, self.cooldown_steps)
 
 
 _ABOUT = {
@@ -160,22 +155,20 @@ _ABOUT = {
 }
 
 
-def seeds_per_block(config: AblationConfig) -> int:
-    """By the memory of one seed in the larger of the problems."""
-    letters = config.letters[0][0].bytes_per_seed(config.training("letters"))
-    denoise = config.denoise[0].bytes_per_seed(config.training("denoise"))
-    return block_size(config, max(letters, denoise))
-
-
 def train(config: AblationConfig, progress: Progress) -> xr.Dataset:
     """Train every mechanism of each part on every seed."""
-    device, count = resolve_device(config.device), {}
-    count["letters"] = len(config.letters_mechanisms)
-    count["denoise"] = len(config.denoise_mechanisms)
-    total = sum(n * config.training(part).total_steps for part, n in count.items())
-    what = f"training {config.seeds} seeds x {sum(count.values())} models"
-    advance = progress(what, total)
-    parts = [part(config, device, advance) for part in (_letters, _denoise)]
+    *letters, denoise = [
+        _labelled(cell, part)
+        for cell, part in zip(config.cells, train_cells(config, progress), strict=True)
+    ]
+    joined = xr.concat([_excess(part) for part in letters], "mechanism", join="exact")
+    rate = config.letters[0].problem.tasks([0])[0].entropy_rate
+    names = [f"letters-{m.name}" for m in chosen(config.letters_mechanisms)]
+    risk = denoise[["excess", "risk", "diverged", "bayes_by_length", "added_parameters"]]
+    parts = [
+        joined.sel(mechanism=names).assign(entropy_rate=rate),
+        risk.rename(bayes_by_length="held_out_bayes"),
+    ]
     return xr.concat(parts, "mechanism", data_vars="minimal", join="exact")
 
 
@@ -196,7 +189,7 @@ def summarise(config: AblationConfig, dataset: xr.Dataset, progress: Progress) -
 
 def _add_baselines(config: AblationConfig, dataset: xr.Dataset) -> None:
     """The Bayes risk of every length, exact or in a bracket, and the closed-form risks."""
-    exact, task = mean_band(dataset["held_out_bayes"]).values, config.denoise[0].task
+    exact, task = mean_band(dataset["held_out_bayes"]).values, config.denoise.problem.task
     # Whatever the seeds of the run, the same bracket.
     generator = member_generator(0, Stream.EVALUATION)
     bracket = task.bayes_bracket(config.bracket_samples, generator)
@@ -212,61 +205,22 @@ def _add_baselines(config: AblationConfig, dataset: xr.Dataset) -> None:
     dataset["additive_relative_excess"] = bound / vanilla
 
 
-def _letters(
-    config: AblationConfig, device: torch.device, advance: Callable[[int], None]
-) -> xr.Dataset:
+def _excess(letters: xr.Dataset) -> xr.Dataset:
     """The excess cross-entropy of every mechanism, and its L1 error weighted as the loss is."""
-    training = config.training("letters")
-    parts: list[xr.Dataset] = []
-    for problem, mechanisms in config.letters:
-        if mechanisms:
-            measured = train_all(
-                problem,
-                mechanisms,
-                config.seed_range,
-                training,
-                device,
-                record=(training.steps,),
-                progress=advance,
-            )
-            apart = abs(measured["learned_transition_matrix"] - measured["transition_matrix"])
-            by_row = measured["stationary_distribution"] * apart.sum("next", skipna=False)
-            kept = measured[["diverged"]].assign(
-                excess=measured["cross_entropy_gap"].isel(step=-1, drop=True),
-                l1_error=by_row.sum("node", skipna=False).transpose("mechanism", "seed"),
-            )
-            kept = kept.drop_vars(["node", "next"], errors="ignore")
-            parts.append(_labelled("letters", kept, problem, mechanisms))
-    joined = xr.concat(parts, "mechanism", join="exact")
-    rate = config.letters[0][0].tasks([0])[0].entropy_rate
-    names = [f"letters-{m.name}" for m in chosen(config.letters_mechanisms)]
-    return joined.sel(mechanism=names).assign(entropy_rate=rate)
-
-
-def _denoise(
-    config: AblationConfig, device: torch.device, advance: Callable[[int], None]
-) -> xr.Dataset:
-    """The risk of every mechanism by context length."""
-    problem, mechanisms = config.denoise
-    training = config.training("denoise")
-    measured = train_all(
-        problem, mechanisms, config.seed_range, training, device, record=(), progress=advance
+    apart = abs(letters["learned_transition_matrix"] - letters["transition_matrix"])
+    by_row = letters["stationary_distribution"] * apart.sum("next", skipna=False)
+    kept = letters[["diverged", "added_parameters"]].assign(
+        excess=letters["cross_entropy_gap"].isel(step=-1, drop=True),
+        l1_error=by_row.sum("node", skipna=False).transpose("mechanism", "seed"),
     )
-    kept = measured[["excess", "risk", "diverged", "bayes_by_length"]]
-    kept = kept.rename(bayes_by_length="held_out_bayes")
-    return _labelled("denoise", kept, problem, mechanisms)
+    return kept.drop_vars(["node", "next"], errors="ignore")
 
 
-def _labelled(
-    part: str,
-    dataset: xr.Dataset,
-    problem: GraphProblem | DenoiseProblem,
-    mechanisms: Sequence[Mechanism],
-) -> xr.Dataset:
+def _labelled(cell: Cell[GraphProblem] | Cell[DenoiseProblem], part: xr.Dataset) -> xr.Dataset:
     """With mechanisms named by part and name, and the parameters that they add."""
-    added = [m.added_parameters(problem.form) for m in mechanisms]
-    names = [f"{part}-{m.name}" for m in mechanisms]
-    labelled = dataset.assign_coords(mechanism=names, part=("mechanism", [part] * len(names)))
+    added = [m.added_parameters(cell.problem.form) for m in cell.mechanisms]
+    names = [f"{cell.name}-{m.name}" for m in cell.mechanisms]
+    labelled = part.assign_coords(mechanism=names, part=("mechanism", [cell.name] * len(names)))
     return labelled.assign(added_parameters=("mechanism", added))
 
 

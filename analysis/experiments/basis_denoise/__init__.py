@@ -5,12 +5,8 @@ noise out come?
 from analysis.experiments.base import Experiment
 from analysis.experiments.basis_denoise.claims import judge
 from analysis.experiments.basis_denoise.figure import draw
-from analysis.experiments.basis_denoise.train import (
-    BasisDenoiseConfig,
-    seeds_per_block,
-    summarise,
-    train,
-)
+from analysis.experiments.basis_denoise.train import BasisDenoiseConfig, summarise, train
+from analysis.experiments.settings import cells_per_block
 
 __all__ = ["BASIS_DENOISE", "BasisDenoiseConfig"]
 
@@ -28,7 +24,7 @@ BASIS_DENOISE = Experiment(
     ),
     config=BasisDenoiseConfig,
     train=train,
-    seeds_per_block=seeds_per_block,
+    seeds_per_block=cells_per_block,
     summarise=summarise,
     draw=draw,
     judge=judge,

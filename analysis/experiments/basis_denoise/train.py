@@ -2,21 +2,18 @@
 
 import numpy as np
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.problems.base import Training, train_all
+from analysis.experiments.settings import Steps, SweptConfig, join_settings, train_cells
 from analysis.problems.basis_denoise import BASELINES, BasisDenoiseProblem
-from analysis.problems.sizes import block_size
-from analysis.store.config import TrainingConfig
-from ssa_theory.ensemble import resolve_device
 from ssa_theory.mechanism import VANILLA
 from tasks.basis_denoising import BasisDenoisingTask
 
 
-class BasisDenoiseConfig(TrainingConfig):
+class BasisDenoiseConfig(SweptConfig):
     """Predict a direction e_q from L tokens of which a share carries it, all with the same noise,
     attending from the last token, which does carry it.
     """
@@ -56,24 +53,12 @@ class BasisDenoiseConfig(TrainingConfig):
         description="those to train at the other settings as well",
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="fresh samples a step")
-    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
-    steps: int = Field(100, ge=1, le=1_000_000, description="training steps at the full step size")
-    cooldown_steps: int = Field(
-        50, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
-    )
+    steps: Steps = 100
     held_out: int = Field(
         256, ge=2, le=1_000_000, description="held-out samples per seed and setting"
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "BasisDenoiseConfig":
-        own = [m.name for m in chosen(self.mechanisms)]
-        swept = [m.name for m in chosen(self.swept_mechanisms)]
-        if missing := [name for name in swept if name not in own]:
-            raise ValueError(
-                f"swept_mechanisms must be among mechanisms, got {missing}: add them to "
-                "mechanisms, or drop them"
-            )
+    def check(self) -> None:
         if wrong := [n for n in self.swept_lengths if not 2 <= n <= 4096]:
             raise ValueError(f"swept_lengths must lie in [2, 4096], got {wrong}: choose others")
         for name, all_of in (
@@ -84,14 +69,10 @@ class BasisDenoiseConfig(TrainingConfig):
                 raise ValueError(
                     f"{name} and swept_{name}s must all be different, got {all_of}: drop one"
                 )
-        for problem in self.problems.values():
-            for mechanism in chosen(self.mechanisms):
-                problem.layer(mechanism)
-        return self
+        super().check()
 
     @property
     def problems(self) -> dict[str, BasisDenoiseProblem]:
-        """By the name of the setting, the default first."""
         cells = {"default": (self.length, self.noise)}
         cells |= {f"noise {s:g}": (self.length, s) for s in self.swept_noises}
         cells |= {f"length {n}": (n, self.noise) for n in self.swept_lengths}
@@ -104,52 +85,13 @@ class BasisDenoiseConfig(TrainingConfig):
             for name, (length, noise) in cells.items()
         }
 
-    @property
-    def training(self) -> Training:
-        """How every model is trained."""
-        return Training(
-            self.steps,
-            self.learning_rate,
-            self.cooldown_steps,
-            dtype=self.dtype,
-            compile=self.compile,
-        )
-
-
-def seeds_per_block(config: BasisDenoiseConfig) -> int:
-    """By the data of the longest setting, which are held while its mechanisms train."""
-    training = config.training
-    return block_size(
-        config, max(problem.bytes_per_seed(training) for problem in config.problems.values())
-    )
-
 
 def train(config: BasisDenoiseConfig, progress: Progress) -> xr.Dataset:
     """Every mechanism on every seed and setting; NaN where it is not trained."""
-    mechanisms, swept = chosen(config.mechanisms), chosen(config.swept_mechanisms)
-    problems, device = config.problems, resolve_device(config.device)
-    models = len(mechanisms) + len(swept) * (len(problems) - 1)
-    total = config.training.total_steps * models
-    advance = progress(f"training {config.seeds} seeds x {models} models", total)
-    names = [m.name for m in mechanisms]
-    parts: list[xr.Dataset] = []
-    for setting, problem in problems.items():
-        part = train_all(
-            problem,
-            mechanisms if setting == "default" else swept,
-            config.seed_range,
-            config.training,
-            device,
-            record=(),
-            progress=advance,
-        )
-        part = part.assign_coords(noise=problem.task.noise, length=problem.task.length)
-        parts.append(part.reindex(mechanism=names, fill_value={"diverged": False}))
-    setting = xr.DataArray(list(problems), dims="setting", name="setting")
-    dataset: xr.Dataset = xr.concat(
-        parts, setting, coords=["noise", "length"], data_vars="all", compat="equals"
+    tasks = [problem.task for problem in config.problems.values()]
+    return join_settings(config, train_cells(config, progress)).assign_coords(
+        noise=("setting", [t.noise for t in tasks]), length=("setting", [t.length for t in tasks])
     )
-    return dataset.transpose("mechanism", "seed", "setting", ...)
 
 
 def summarise(config: BasisDenoiseConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:

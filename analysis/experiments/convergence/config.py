@@ -1,8 +1,8 @@
 """The settings of the convergence experiment."""
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from analysis.experiments.settings import ChainsConfig, Setting
+from analysis.experiments.chains import Chain, ChainsConfig
 
 
 class ConvergenceConfig(ChainsConfig):
@@ -40,8 +40,7 @@ class ConvergenceConfig(ChainsConfig):
         0.5, description="the level (one of levels) of the curves by learning rate and by step"
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "ConvergenceConfig":
+    def check(self) -> None:
         self.require_distinct("learning_rates", "levels")
         if wrong := [rate for rate in self.learning_rates if not rate > 0]:
             raise ValueError(f"learning_rates must be positive, got {wrong}: each is a step size")
@@ -50,11 +49,15 @@ class ConvergenceConfig(ChainsConfig):
                 f"levels must lie in (0, 1), got {wrong}: each is a share of the initial gap"
             )
         self.require_listed("shown_level", "levels")
-        return self
+        super().check()
 
     @property
-    def settings(self) -> list[Setting]:
-        return super().settings + ([self.control(self.control_steps)] if self.control_steps else [])
+    def largest_rate(self) -> float:
+        return max(self.learning_rates)
+
+    @property
+    def cells(self) -> list[Chain]:
+        return super().cells + ([self.control(self.control_steps)] if self.control_steps else [])
 
     @property
     def tuning_seeds(self) -> int:

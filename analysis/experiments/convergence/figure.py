@@ -28,7 +28,7 @@ _MARKS = {
 
 def draw(config: ConvergenceConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    settings = config.settings
+    settings = config.cells
     figure = new_figure(max(7.0, 4.6 * len(settings)), 8.0)
     axes = figure.subplots(3, len(settings), squeeze=False)
     for (top, middle, bottom), setting in zip(axes.T, settings, strict=True):

@@ -9,10 +9,9 @@ import xarray as xr
 
 from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
+from analysis.experiments.chains import Chain, train_settings
 from analysis.experiments.convergence.claims import CHOICES, steps_ratio
 from analysis.experiments.convergence.config import ConvergenceConfig
-from analysis.experiments.mechanisms import chosen
-from analysis.experiments.settings import Setting, train_settings
 from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import first_passage
 from analysis.problems.sizes import block_size, check_result_fits
@@ -45,12 +44,10 @@ _ABOUT = {
 
 def seeds_per_block(config: ConvergenceConfig) -> int:
     """By the memory of one seed in the largest setting: all rates, and the loss of every step."""
-    settings, rates = config.settings, len(config.learning_rates)
+    cells, rates = config.cells, len(config.learning_rates)
     points = len(config.levels) * 2 + _CURVE_POINTS
-    check_result_fits(len(settings) * config.seeds * len(config.mechanisms) * rates * points)
-    sizes = [
-        s.problem.bytes_per_seed(config.training(s, 1.0)) + 16 * s.steps for s in config.settings
-    ]
+    check_result_fits(len(cells) * config.seeds * len(config.mechanisms) * rates * points)
+    sizes = [c.problem.bytes_per_seed(c.training) + 16 * c.training.steps for c in cells]
     return block_size(config, rates * max(sizes), rates)
 
 
@@ -65,20 +62,18 @@ def _curve_steps(steps: int) -> np.ndarray:
 
 
 def _train_setting(
-    config: ConvergenceConfig,
-    setting: Setting,
-    device: torch.device,
-    advance: Callable[[int], None],
+    config: ConvergenceConfig, chain: Chain, device: torch.device, advance: Callable[[int], None]
 ) -> xr.Dataset:
     """One setting's part of the result."""
-    models, curve = chosen(config.mechanisms), _curve_steps(setting.steps)
-    runs = [gap_by_step(config, setting, m, device, advance) for m in models]
+    models, budget = chain.mechanisms, chain.training.steps
+    curve = _curve_steps(budget)
+    runs = [gap_by_step(config, chain, m, device, advance) for m in models]
     gap, diverged = (np.stack(each, axis=-3) for each in zip(*runs, strict=True))
     names = [m.name for m in models]
     initial = gap[0, names.index(VANILLA), 0]
     passages = [first_passage(gap, level * initial) for level in config.levels]
     taken, reached = (np.stack(each, axis=-1) for each in zip(*passages, strict=True))
-    taken[diverged], reached[diverged] = setting.steps, False
+    taken[diverged], reached[diverged] = budget, False
     run = ("mechanism", "learning_rate", "seed")
     return xr.Dataset(
         {
@@ -89,7 +84,7 @@ def _train_setting(
             "final_gap": (run, gap[-1]),
             "gap_curve": ((*run, "point"), np.moveaxis(gap[curve], 0, -1)),
             "curve_step": ("point", curve.astype(float)),
-            "budget": float(setting.steps),
+            "budget": float(budget),
         },
         {
             "mechanism": names,
@@ -103,7 +98,7 @@ def _train_setting(
 
 def gap_by_step(
     config: ConvergenceConfig,
-    setting: Setting,
+    chain: Chain,
     mechanism: Mechanism,
     device: torch.device,
     advance: Callable[[int], None] | None = None,
@@ -114,18 +109,18 @@ def gap_by_step(
     All learning rates are members of one ensemble, trained at the largest: see `ensemble.train`.
     """
     rates, seeds = np.array(config.learning_rates), list(config.seed_range)
-    training, layer = config.training(setting, rates.max()), setting.problem.layer(mechanism)
-    block = setting.problem.block(seeds * len(rates), training, device)
+    training, layer = chain.training, chain.problem.layer(mechanism)
+    block = chain.problem.block(seeds * len(rates), training, device)
     fitted = fit(
         block,
         layer,
         training,
         rates=np.repeat(rates / rates.max(), len(seeds)).tolist(),
-        record=range(setting.steps + 1),
+        record=range(training.steps + 1),
         measure=lambda parameters: {"loss": block.loss(layer, parameters, None)},
         progress=advance,
     )
-    bayes = setting.problem.describe(seeds[:1])["conditional_entropy"].item()
+    bayes = chain.problem.describe(seeds[:1])["conditional_entropy"].item()
     gap = fitted.history["loss"].double().cpu().numpy() - bayes
     shape = (len(rates), len(seeds))
     return gap.reshape(-1, *shape), fitted.diverged.cpu().numpy().reshape(shape)

@@ -5,7 +5,8 @@ the naive mean to Bayes.
 from analysis.experiments.base import Experiment
 from analysis.experiments.denoise.claims import judge
 from analysis.experiments.denoise.figure import draw
-from analysis.experiments.denoise.train import DenoiseConfig, seeds_per_block, summarise, train
+from analysis.experiments.denoise.train import DenoiseConfig, summarise, train
+from analysis.experiments.settings import cells_per_block
 
 __all__ = ["DENOISE", "DenoiseConfig"]
 
@@ -21,7 +22,7 @@ DENOISE = Experiment(
     ),
     config=DenoiseConfig,
     train=train,
-    seeds_per_block=seeds_per_block,
+    seeds_per_block=cells_per_block,
     summarise=summarise,
     draw=draw,
     judge=judge,

@@ -5,17 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
-from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.problems import DenoiseProblem, Training, train_all
+from analysis.experiments.mechanisms import Mechanisms
+from analysis.experiments.settings import Steps, SweptConfig, join_settings, train_cells
+from analysis.problems import DenoiseProblem
 from analysis.problems.base import DIVERGED
 from analysis.problems.denoise import DENOISE_MEASURES, HELD_OUT, DenoisingQuery
-from analysis.problems.sizes import block_size
-from analysis.store.config import TrainingConfig
-from ssa_theory import resolve_device
 from tasks.denoising import LONGEST_EXACT, DenoisingTask
 
 SATURATED_SHARE = 0.99  # of a model's gates at their upper bound
@@ -24,7 +22,7 @@ CURVES = ("naive", "shrunk", "additive", "oracle")  # drawn as lines over s_nois
 _CURVE_POINTS = 30
 
 
-class DenoiseConfig(TrainingConfig):
+class DenoiseConfig(SweptConfig):
     """Recover a Gaussian signal from L tokens, of which a share carries it with noise and the rest
     is noise alone.
     """
@@ -69,24 +67,12 @@ class DenoiseConfig(TrainingConfig):
         description="those to train at the other s_noise as well",
     )
     batch_size: int = Field(64, ge=1, le=65536, description="fresh samples a step")
-    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
-    steps: int = Field(150, ge=1, le=1_000_000, description="training steps at the full step size")
-    cooldown_steps: int = Field(
-        50, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
-    )
+    steps: Steps = 150
     held_out: int = Field(
         512, ge=2, le=1_000_000, description="held-out samples per seed and setting"
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "DenoiseConfig":
-        names = [m.name for m in chosen(self.mechanisms)]
-        swept = [m.name for m in chosen(self.swept_mechanisms)]
-        if missing := [name for name in swept if name not in names]:
-            raise ValueError(
-                f"swept_mechanisms must be among mechanisms, got {missing}: add them to "
-                "mechanisms, or drop them"
-            )
+    def check(self) -> None:
         if wrong := [s for s in self.swept_filler_noise if not s > 0]:
             raise ValueError(
                 f"swept_filler_noise must be positive, got {wrong}: each is a standard deviation"
@@ -97,9 +83,7 @@ class DenoiseConfig(TrainingConfig):
                 "filler_noise, swept_filler_noise and the point without information, "
                 f"{self.no_information:.6g}, must all be different, got {noises}: drop or move one"
             )
-        for mechanism in chosen(self.mechanisms):
-            self.problem.layer(mechanism)
-        return self
+        super().check()
 
     @property
     def no_information(self) -> float:
@@ -126,15 +110,9 @@ class DenoiseConfig(TrainingConfig):
         return DenoiseProblem(task, self.query, self.batch_size, self.held_out)
 
     @property
-    def training(self) -> Training:
-        """How every model is trained."""
-        return Training(
-            self.steps,
-            self.learning_rate,
-            self.cooldown_steps,
-            dtype=self.dtype,
-            compile=self.compile,
-        )
+    def problems(self) -> dict[str, DenoiseProblem]:
+        default = self.problem  # the others share its training data
+        return {name: default.at(noise) for name, noise in self.noises.items()}
 
 
 _ABOUT = {
@@ -156,42 +134,12 @@ _ABOUT = {
 }
 
 
-def seeds_per_block(config: DenoiseConfig) -> int:
-    """By the data, drawn once for all mechanisms and settings, and one setting's evaluation."""
-    return block_size(config, config.problem.bytes_per_seed(config.training))
-
-
 def train(config: DenoiseConfig, progress: Progress) -> xr.Dataset:
     """Train every mechanism on every seed and setting; NaN where it is not trained."""
-    mechanisms, swept = chosen(config.mechanisms), chosen(config.swept_mechanisms)
-    cells = len(mechanisms) + len(swept) * (len(config.noises) - 1)
-    total = config.training.total_steps * cells
-    advance = progress(f"training {config.seeds} seeds x {cells} models", total)
-    problem, device, parts = config.problem, resolve_device(config.device), []
-    for setting, noise in config.noises.items():
-        part = train_all(
-            problem.at(noise),
-            mechanisms if setting == "default" else swept,
-            config.seed_range,
-            config.training,
-            device,
-            record=(),
-            progress=advance,
-        )
-        part = part.drop_dims("length").assign_coords(filler_noise=noise)
-        parts.append(part if setting == "default" else part.drop_dims("norm"))
-    names = [m.name for m in mechanisms]
-    by_norm = parts[0][["gate_by_norm"]]
-    same = [
-        part.drop_dims("norm", errors="ignore").reindex(
-            mechanism=names, fill_value={"diverged": False}
-        )
-        for part in parts
-    ]
-    setting = xr.Variable("setting", list(config.noises))
-    block = xr.concat(same, "setting", coords=["filler_noise"], data_vars="all", join="exact")
-    block = block.assign_coords(setting=setting).transpose("mechanism", "seed", "setting", ...)
-    return block.merge(by_norm.drop_vars("filler_noise"))
+    parts = [part.drop_dims("length") for part in train_cells(config, progress)]
+    dataset = join_settings(config, [part.drop_dims("norm") for part in parts])
+    dataset = dataset.assign_coords(filler_noise=("setting", list(config.noises.values())))
+    return dataset.merge(parts[0][["gate_by_norm"]])
 
 
 def summarise(config: DenoiseConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems.dilution import Haystack
@@ -56,17 +56,10 @@ class DilutionConfig(SeededConfig):
         description="numbers of Gaussian distractors of the freezing transition, ascending",
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "DilutionConfig":
+    def check(self) -> None:
         self.require_distinct("needles")
         for name in ("lengths", "freezing_lengths"):
-            values = getattr(self, name)
-            ascending = values and list(values) == sorted(set(values))
-            if not ascending or not 2 <= values[0] <= values[-1] <= 100_000_000:
-                raise ValueError(
-                    f"{name} must ascend and lie in [2, 100000000], got {values}: sort and bound "
-                    "them"
-                )
+            self.require_ascending(name, 2, 100_000_000)
         if min(self.needles) < 1 or max(self.needles) >= self.lengths[0]:
             raise ValueError(
                 "needles must be at least 1 and fewer than the shortest length "
@@ -74,7 +67,6 @@ class DilutionConfig(SeededConfig):
             )
         for mechanism in chosen(self.mechanisms):
             self.haystack.layer(mechanism)
-        return self
 
     @property
     def haystack(self) -> Haystack:

@@ -6,7 +6,7 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
@@ -82,8 +82,7 @@ class GraphConfig(TrainingConfig):
         "0: skip it",
     )
 
-    @model_validator(mode="after")
-    def _no_ignored_flag(self) -> "GraphConfig":
+    def check(self) -> None:
         sized, problem = get_args(RandomFamily), self.problem
         rules = {
             "nodes": (self.family in sized, f"family {', '.join(sized)}"),
@@ -105,7 +104,6 @@ class GraphConfig(TrainingConfig):
         worn = replace(problem, family="graded", nodes=None, mean_degree=None)
         for mechanism in chosen(self.mechanisms):
             worn.layer(mechanism)
-        return self
 
     @property
     def problem(self) -> GraphProblem:

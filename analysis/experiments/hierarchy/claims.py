@@ -7,7 +7,7 @@ from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import Estimate, estimate
 from analysis.claims.topics import HIERARCHY1, HIERARCHY2
-from analysis.experiments.hierarchy.train import HierarchyConfig
+from analysis.experiments.hierarchy.train import HEADS, HierarchyConfig
 from ssa_theory.mechanism import VANILLA
 
 SELECTIVE = "ssa-query"
@@ -27,7 +27,7 @@ def judge(config: HierarchyConfig, dataset: xr.Dataset) -> list[Claim]:
     names = error["mechanism"].values.tolist()
     peers = [p for p in PEERS if p in names and SELECTIVE in names]
     for head, topic in _TOPIC.items():
-        cells = [c for c in config.cells if c.head == head]
+        cells = [c for c in config.cells if c.problem.head == HEADS[head]]
         at = error.sel(cell=[c.name for c in cells])
         for peer in peers:
             own, other = at.sel(mechanism=SELECTIVE), at.sel(mechanism=peer)
@@ -45,7 +45,7 @@ def judge(config: HierarchyConfig, dataset: xr.Dataset) -> list[Claim]:
                 p = cell.problem
                 lines.ratio(
                     topic,
-                    f"{head}-{peer}-{p.context}-{cell.tree}-d{p.dim}".lower(),
+                    f"{head}-{peer}-{p.context}-{p.tree}-d{p.dim}".lower(),
                     f"{SELECTIVE}, head {head}, context {p.context}, k = {p.branching}, D = "
                     f"{p.depth}, d = {p.dim} of N = {p.task.nodes}: {_WHAT[head]} is smaller than "
                     f"that of {peer}",

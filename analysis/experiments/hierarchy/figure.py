@@ -18,7 +18,9 @@ from analysis.draw.figures import (
     style,
 )
 from analysis.experiments.hierarchy.claims import SELECTIVE
-from analysis.experiments.hierarchy.train import CONTEXTS, HEADS, Cell, HierarchyConfig
+from analysis.experiments.hierarchy.train import CONTEXTS, HEADS, HierarchyConfig
+from analysis.experiments.settings import Cell
+from analysis.problems.hierarchy import HierarchyProblem
 from ssa_theory.mechanism import VANILLA
 
 Looks = dict[str, tuple[tuple[float, float, float, float], str]]
@@ -63,25 +65,26 @@ def draw(config: HierarchyConfig, dataset: xr.Dataset) -> Figure:
 
 
 def _trees(config: HierarchyConfig) -> Looks:
-    names = list(dict.fromkeys(c.tree for c in config.cells))
+    names = list(dict.fromkeys(c.problem.tree for c in config.cells))
     colors = [matplotlib.colormaps["viridis"](x) for x in np.linspace(0, 0.85, len(names))]
     return dict(zip(names, zip(colors, cycle(_MARKERS), strict=False), strict=True))
 
 
-def _cells(config: HierarchyConfig, head: str, context: str) -> list[Cell]:
-    return [c for c in config.cells if (c.head, c.problem.context) == (head, context)]
+def _cells(config: HierarchyConfig, head: str, context: str) -> list[Cell[HierarchyProblem]]:
+    own = HEADS[head], context
+    return [c for c in config.cells if (c.problem.head, c.problem.context) == own]
 
 
 def _draw_ratios(
     ax: Axes,
     dataset: xr.Dataset,
-    cells: list[Cell],
+    cells: list[Cell[HierarchyProblem]],
     trees: Looks,
     shown: list[str],
 ) -> None:
     """The ratio to vanilla by d / N: the first mechanism solid, the second dotted and open."""
     for tree, (color, marker) in trees.items():
-        own = [c for c in cells if c.tree == tree]
+        own = [c for c in cells if c.problem.tree == tree]
         x = np.array([c.problem.dim / c.problem.task.nodes for c in own])
         for name, line, fill in zip(shown, ("-", ":"), (color, "none"), strict=False):
             band = dataset["error_ratio"].sel(mechanism=name, cell=[c.name for c in own])
@@ -94,10 +97,9 @@ def _draw_ratios(
 
 def _draw_errors(ax: Axes, config: HierarchyConfig, dataset: xr.Dataset) -> None:
     """Errors of the row head on the largest tree: vocabulary filled, prompts open."""
-    cells = [c for c in config.cells if c.head == "row"]
-    largest = max(cells, key=lambda c: c.problem.task.nodes)
+    largest = max((c.problem for c in config.cells), key=lambda p: p.task.nodes)
     for context in CONTEXTS:
-        own = [c for c in _cells(config, "row", context) if c.tree == largest.tree]
+        own = [c for c in _cells(config, "row", context) if c.problem.tree == largest.tree]
         at = dataset.sel(cell=[c.name for c in own])
         x = np.array([float(c.problem.dim) for c in own])
         for name in dataset["mechanism"].values.tolist():
@@ -131,7 +133,7 @@ def _draw_temperature(
 ) -> None:
     """By height above the leaves, head row, context vocabulary, at the smallest dimension."""
     for tree, (color, marker) in trees.items():
-        own = next(c for c in _cells(config, "row", "vocabulary") if c.tree == tree)
+        own = next(c for c in _cells(config, "row", "vocabulary") if c.problem.tree == tree)
         depth = own.problem.depth
         band = dataset["level_temperature_band"].sel(mechanism=name, cell=own.name)
         band = band.sel(level=np.arange(depth + 1))

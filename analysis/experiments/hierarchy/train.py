@@ -1,21 +1,25 @@
 """The hierarchy experiment: its cells, training, and summary."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, cast
 
 import numpy as np
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.claims.statistics import mean_band, ratio
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.problems.base import Training, train_all
+from analysis.experiments.settings import (
+    Cell,
+    CooldownConfig,
+    cells_per_block,
+    join_cells,
+    train_cells,
+)
 from analysis.problems.heads import ClassifierHead, RowHead
 from analysis.problems.hierarchy import Context, HierarchyProblem
-from analysis.problems.sizes import block_size, check_result_fits
-from analysis.store.config import TrainingConfig
-from ssa_theory.ensemble import resolve_device
+from analysis.problems.sizes import check_result_fits
 from ssa_theory.mechanism import VANILLA
 
 HEADS = {"row": RowHead(), "classifier": ClassifierHead()}
@@ -25,25 +29,7 @@ CONTEXTS: tuple[Context, ...] = ("vocabulary", "prompt")
 _SMALLEST_DIM = 2
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A tree, an embedding dimension, a head and a context."""
-
-    head: str
-    problem: HierarchyProblem
-
-    @property
-    def tree(self) -> str:
-        """Its name: branching k and depth D."""
-        return f"k{self.problem.branching}-D{self.problem.depth}"
-
-    @property
-    def name(self) -> str:
-        """Of the cell."""
-        return f"{self.head}-{self.problem.context}-{self.tree}-d{self.problem.dim}"
-
-
-class HierarchyConfig(TrainingConfig):
+class HierarchyConfig(CooldownConfig):
     """Predict the next token of a tree of tokens: uniform over the query and those below it that
     occur in the context.
     """
@@ -73,27 +59,18 @@ class HierarchyConfig(TrainingConfig):
     held_out: int = Field(
         256, ge=1, le=65_535, description="prompts of a seed to evaluate on, not trained on"
     )
-    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
-    steps: int = Field(200, ge=1, le=1_000_000, description="training steps")
-    cooldown_steps: int = Field(
-        50, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
-    )
 
-    @model_validator(mode="after")
-    def _wearable(self) -> "HierarchyConfig":
+    def check(self) -> None:
         self.require_distinct("branchings", "depths", "dim_shares")
         if not self.cells:
             raise ValueError(
                 f"most_nodes must allow a tree, got {self.most_nodes} for branchings "
                 f"{self.branchings} and depths {self.depths}: raise most_nodes"
             )
-        for cell in self.cells:
-            for mechanism in chosen(self.mechanisms):
-                cell.problem.layer(mechanism)
-        return self
+        super().check()
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[Cell[HierarchyProblem]]:
         """Every tree, dimension, head and context."""
         prompts = HierarchyProblem(
             context="prompt",
@@ -108,64 +85,36 @@ class HierarchyConfig(TrainingConfig):
             for depth in self.depths
             if (nodes := sum(k**n for n in range(depth + 1))) <= self.most_nodes
         ]
-        return [
-            Cell(head, replace(prompts, branching=k, depth=depth, dim=d, head=own, context=context))
+        models, training = chosen(self.mechanisms), self.training
+        problems = {
+            f"{head}-{context}-k{k}-D{depth}-d{d}": replace(
+                prompts, branching=k, depth=depth, dim=d, head=own, context=context
+            )
             for head, own in HEADS.items()
             for context in CONTEXTS
             for k, depth, nodes in trees
             for d in sorted({max(_SMALLEST_DIM, round(s * nodes)) for s in self.dim_shares})
-        ]
-
-    @property
-    def training(self) -> Training:
-        """How every model is trained."""
-        return Training(
-            self.steps,
-            self.learning_rate,
-            cooldown_steps=self.cooldown_steps,
-            dtype=self.dtype,
-            compile=self.compile,
-        )
+        }
+        return [Cell(name, p, training, models, ()) for name, p in problems.items()]
 
 
 def seeds_per_block(config: HierarchyConfig) -> int:
     """By the memory of one model of the largest cell."""
     numbers = len(HierarchyProblem.measures) + max(config.depths)
     check_result_fits(config.seeds * len(config.cells) * len(config.mechanisms) * numbers)
-    return block_size(config, max(c.problem.bytes_per_seed(config.training) for c in config.cells))
+    return cells_per_block(config)
 
 
 def train(config: HierarchyConfig, progress: Progress) -> xr.Dataset:
     """Every mechanism on every seed's embeddings and prompts, in every cell."""
-    device, mechanisms, cells = (
-        resolve_device(config.device),
-        chosen(config.mechanisms),
-        config.cells,
-    )
-    total = config.training.total_steps * len(mechanisms) * len(cells)
-    about = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms x {len(cells)} cells"
-    advance = progress(about, total)
-    parts = [
-        train_all(
-            cell.problem,
-            mechanisms,
-            config.seed_range,
-            config.training,
-            device,
-            record=(),
-            progress=advance,
-        )
-        for cell in cells
-    ]
-    names = xr.DataArray([c.name for c in cells], dims="cell", name="cell")
-    dataset: xr.Dataset = xr.concat(parts, names, join="outer")  # levels that a tree lacks are NaN
+    parts = train_cells(config, progress)
+    dataset = join_cells(config, parts, "cell", join="outer")  # levels that a tree lacks are NaN
     return dataset.drop_dims("step", errors="ignore").drop_vars("step", errors="ignore")
 
 
 def summarise(config: HierarchyConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
     """Add what is drawn: ratios to vanilla, errors, temperatures; and the floor of the prompts."""
-    heads = {cell.name: cell.head for cell in config.cells}
-    row = [heads[c] == "row" for c in dataset["cell"].values.tolist()]
+    row = [cell.problem.head == HEADS["row"] for cell in config.cells]
     error = dataset[MEASURE["row"]].where(
         xr.DataArray(row, dims="cell"), dataset[MEASURE["classifier"]]
     )

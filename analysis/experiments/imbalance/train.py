@@ -2,14 +2,14 @@
 
 import numpy as np
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.problems.base import DIVERGED, Training, fit
+from analysis.experiments.settings import Cell, CooldownConfig, CooldownSteps, Steps
+from analysis.problems.base import DIVERGED, fit
 from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.store.config import TrainingConfig
 from ssa_theory.ensemble import resolve_device
 from ssa_theory.mechanism import VANILLA
 
@@ -19,7 +19,7 @@ RANDOM = ", random"
 QUANTILES = (0.025, 0.5, 0.975)
 
 
-class ImbalanceConfig(TrainingConfig):
+class ImbalanceConfig(CooldownConfig):
     """Predict alpha a + (1 - alpha) b whatever the counts, while b occurs n^power times as often as
     a among the first n tokens.
     """
@@ -60,21 +60,14 @@ class ImbalanceConfig(TrainingConfig):
         ),
         description=f"mechanisms to train; {VANILLA} is the peer",
     )
-    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
-    steps: int = Field(400, ge=1, le=1_000_000, description="training steps at the full step size")
-    cooldown_steps: int = Field(
-        100, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
-    )
+    steps: Steps = 400
+    cooldown_steps: CooldownSteps = 100
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "ImbalanceConfig":
+    def check(self) -> None:
         self.require_distinct("powers", "shares")
         self.require_listed("power", "powers")
         self.require_listed("share", "shares")
-        for problem in self.problems:
-            for one in chosen(self.mechanisms):
-                problem.layer(one)
-        return self
+        super().check()
 
     @property
     def problems(self) -> list[ImbalanceProblem]:
@@ -92,15 +85,10 @@ class ImbalanceConfig(TrainingConfig):
         return cell_name(self.problems[-1]).removesuffix(RANDOM)
 
     @property
-    def training(self) -> Training:
-        """How every model is trained."""
-        return Training(
-            self.steps,
-            self.learning_rate,
-            cooldown_steps=self.cooldown_steps,
-            dtype=self.dtype,
-            compile=self.compile,
-        )
+    def cells(self) -> list[Cell[ImbalanceProblem]]:
+        """One a problem."""
+        models, training = chosen(self.mechanisms), self.training
+        return [Cell(cell_name(p), p, training, models) for p in self.problems]
 
 
 def cell_name(problem: ImbalanceProblem) -> str:

@@ -60,33 +60,32 @@ Values = dict[str, np.ndarray]
 
 def seeds_per_block(config: NormalizersConfig) -> int:
     """By what every task holds of a seed."""
-    tasks = config.tasks.values()
-    numbers = len(tasks) * len(_BY_TASK) + 2 * len(config.length_test)
+    cells = config.cells
+    numbers = len(cells) * len(_BY_TASK) + 2 * len(config.length_test)
     check_result_fits(config.seeds * 2 * len(config.mechanisms) * numbers)
-    return block_size(config, sum(t.problem.bytes_per_seed(t.training) for t in tasks))
+    return block_size(config, sum(c.problem.bytes_per_seed(c.training) for c in cells))
 
 
 def train(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
     """Train every normaliser on every task and seed, with and without temperature."""
     device, mechanisms = resolve_device(config.device), chosen(config.mechanisms)
-    steps = 2 * len(mechanisms) * sum(t.training.total_steps for t in config.tasks.values())
+    steps = 2 * len(mechanisms) * sum(c.training.total_steps for c in config.cells)
     what = f"training {config.seeds} seeds x {len(mechanisms)} normalisers, twice"
     advance = progress(what, steps)
     measured: dict[str, Values] = {}
-    for name, task in config.tasks.items():
-        block = task.problem.block(config.seed_range, task.training, device)
+    for cell in config.cells:
+        block = cell.problem.block(config.seed_range, cell.training, device)
         models = []
-        for m in task.models(mechanisms):
-            layer = task.problem.layer(m)
-            fitted = fit(block, layer, task.training, progress=advance)
+        for layer in map(cell.problem.layer, cell.mechanisms):
+            fitted = fit(block, layer, cell.training, progress=advance)
             models.append(_measure(block, layer, fitted))
         shape = (len(mechanisms), len(TEMPERATURES))
         stacked = {key: np.stack([model[key] for model in models]) for key in models[0]}
-        measured[name] = {key: v.reshape(*shape, *v.shape[1:]) for key, v in stacked.items()}
+        measured[cell.name] = {key: v.reshape(*shape, *v.shape[1:]) for key, v in stacked.items()}
     measured["length"]["score"] = measured["length"]["mse_by_length"][..., -1]
     dataset = xr.Dataset(
         coords={
-            "task": list(config.tasks),
+            "task": [cell.name for cell in config.cells],
             "normalizer": [SOFTMAX if m.is_vanilla else m.name for m in mechanisms],
             "temperature": list(TEMPERATURES),
             "seed": list(config.seed_range),
@@ -144,10 +143,10 @@ def _add(
 
 def _baselines(config: NormalizersConfig, progress: Progress) -> dict[str, Values]:
     """What needs no training, by task: of `_BASELINES` and `_SINGLE`."""
-    advance = progress("exact baselines", len(config.tasks))
+    advance = progress("exact baselines", len(config.cells))
     described = {}
-    for name, task in config.tasks.items():
-        described[name] = task.problem.summarise(task.problem.describe(config.seed_range))
+    for cell in config.cells:
+        described[cell.name] = cell.problem.summarise(cell.problem.describe(config.seed_range))
         advance(1)
     rows, length = described["graph"]["transition_matrix"], described["length"]
     squares, uniform = (rows**2).sum("next").mean("node"), 1 / rows.sizes["next"]

@@ -146,7 +146,7 @@ def _exponents(
     softmax: Float[np.ndarray, " seed"],
 ) -> dict[str, Estimate]:
     """The exponent of the closed form in the limit of long contexts, and softmax's as measured."""
-    dim = config.tasks["length"].problem.form.dim
+    dim = config.growing.form.dim
     learned = dataset["alpha"].sel(task="length", normalizer=normalizer, temperature="without")
     fixed = _ALPHA[type(mechanism_of(normalizer).normalizer)]
     alpha = learned.values if fixed is None else np.full(learned.shape, fixed)

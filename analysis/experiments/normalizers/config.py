@@ -1,15 +1,15 @@
 """The settings of `normalizers`, and the three tasks that they name."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
+from analysis.experiments.settings import Cell, CellsConfig
 from analysis.problems.base import Training
 from analysis.problems.graph import GraphProblem
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from analysis.problems.retrieval import RetrievalProblem
-from analysis.store.config import TrainingConfig
 from ssa_theory.mechanism import MECHANISMS, VANILLA, Mechanism, known
 from ssa_theory.mechanism.normalizers import Sparse, TopK
 
@@ -31,28 +31,7 @@ def is_sparse(normalizer: str) -> bool:
     return isinstance(mechanism_of(normalizer).normalizer, Sparse)
 
 
-@dataclass(frozen=True)
-class Task:
-    """One of the tasks. temperature: the mechanism that a temperature is taken from. top: the keys
-    that top-k keeps.
-    """
-
-    problem: RowProblem
-    training: Training
-    temperature: str
-    top: int
-
-    def models(self, mechanisms: list[Mechanism]) -> list[Mechanism]:
-        """Every mechanism as the task uses it, without and with the temperature."""
-        models = []
-        for m in mechanisms:
-            if isinstance(m.normalizer, TopK):
-                m = replace(m, normalizer=replace(m.normalizer, top=self.top))
-            models += [m, m.with_parts_of(MECHANISMS[self.temperature])]
-        return models
-
-
-class NormalizersConfig(TrainingConfig):
+class NormalizersConfig(CellsConfig):
     """Train every normaliser with and without SSA's temperature on a graph, on noisy retrieval and
     on growing contexts.
     """
@@ -95,16 +74,9 @@ class NormalizersConfig(TrainingConfig):
         4, ge=1, le=4096, description="length: queries to each test context"
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "NormalizersConfig":
-        for task in self.tasks.values():
-            for m in task.models(chosen(self.mechanisms)):
-                task.problem.layer(m)
-        return self
-
     @property
-    def tasks(self) -> dict[str, Task]:
-        """What is trained on, by name."""
+    def cells(self) -> list[Cell[RowProblem]]:
+        """The tasks; mechanisms of each are without and with a temperature, in turn."""
         graph = GraphProblem(nodes=self.graph_nodes, dim=self.graph_dim, score="brier")
         retrieval = RetrievalProblem(
             self.retrieval_dim,
@@ -114,13 +86,15 @@ class NormalizersConfig(TrainingConfig):
             self.retrieval_held_out,
             score="brier",
         )
-        return {
-            "graph": Task(graph, self._training("graph"), "ssa-query", self.graph_top),
-            "retrieval": Task(
-                retrieval, self._training("retrieval"), "ssa-feature", self.retrieval_top
-            ),
-            "length": Task(self.growing, self._training("length"), "ssa-position", self.length_top),
+        tasks = {
+            "graph": (graph, "ssa-query", self.graph_top),
+            "retrieval": (retrieval, "ssa-feature", self.retrieval_top),
+            "length": (self.growing, "ssa-position", self.length_top),
         }
+        return [
+            Cell(name, problem, self._training(name), self._models(temperature, top))
+            for name, (problem, temperature, top) in tasks.items()
+        ]
 
     @property
     def growing(self) -> KernelRegressionProblem:
@@ -136,4 +110,13 @@ class NormalizersConfig(TrainingConfig):
     def _training(self, task: str) -> Training:
         steps, rate = getattr(self, f"{task}_steps"), getattr(self, f"{task}_learning_rate")
         last = steps // _COOLDOWN_SHARE
-        return Training(steps - last, rate, last, dtype=self.dtype, compile=self.compile)
+        return self.training_of(steps - last, rate, last)
+
+    def _models(self, temperature: str, top: int) -> list[Mechanism]:
+        """Every mechanism, top-k with so many keys, without and with another's temperature."""
+        models = []
+        for m in chosen(self.mechanisms):
+            if isinstance(m.normalizer, TopK):
+                m = replace(m, normalizer=replace(m.normalizer, top=top))
+            models += [m, m.with_parts_of(MECHANISMS[temperature])]
+        return models

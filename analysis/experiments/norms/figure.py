@@ -26,13 +26,13 @@ _COLUMNS = {
 
 def draw(config: NormsConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    rows = len(config.settings)
+    rows = len(config.cells)
     figure = new_figure(14.0, 1.2 + 6.4 * rows)
     grid = figure.add_gridspec(2, height_ratios=(2.3, 4.1))
     letters = iter(ascii_lowercase)
     _draw_as_the_paper(figure.add_subfigure(grid[0]), config, dataset, letters)
     _draw_ours(figure.add_subfigure(grid[1]), config, dataset, letters)
-    dims = ", ".join(f"{s.name} d = {s.problem.dim}" for s in config.settings)
+    dims = ", ".join(f"{s.name} d = {s.problem.dim}" for s in config.cells)
     lost = int(dataset["unmatched"].sum())
     figure.suptitle(
         f"norms with and without query temperature: {dims}, adam {config.learning_rate:g}; "
@@ -55,8 +55,8 @@ def _draw_as_the_paper(
         "as the paper draws it: over the tokens of all models, dashed lines at the means; "
         "smaller is spikier"
     )
-    axes = figure.subplots(len(config.settings), len(_PAPER) * len(COMPARISONS), squeeze=False)
-    for setting, row in zip(config.settings, axes, strict=True):
+    axes = figure.subplots(len(config.cells), len(_PAPER) * len(COMPARISONS), squeeze=False)
+    for setting, row in zip(config.cells, axes, strict=True):
         whole, panels = dataset.sel(setting=setting.name), iter(row)
         for name, label in _PAPER.items():
             log = name == "effective_weight"
@@ -66,7 +66,7 @@ def _draw_as_the_paper(
                 draw_distributions(ax, at[name], at[f"mean_{name}_band"], bins, log)
                 ax.set(xlabel=label, ylabel="share of tokens")
                 ax.legend(
-                    title=f"({next(letters)}) {setting.name}, {_when(comparison, setting.steps)}: "
+                    title=f"({next(letters)}) {setting.name}, {_when(comparison, setting.training.steps)}: "
                     "means",
                     loc="lower left",
                     bbox_to_anchor=(-0.02, 1),
@@ -85,7 +85,7 @@ def _draw_ours(
     figure.suptitle(
         "beside it: what the effective weight is made of, and how spiky the targets are"
     )
-    settings = config.settings
+    settings = config.cells
     grid = figure.add_gridspec(2 * len(settings), len(_COLUMNS) + 2)
     for i, setting in enumerate(settings):
         whole = dataset.sel(setting=setting.name)
@@ -100,7 +100,7 @@ def _draw_ours(
             _draw_support(row[-1], at)
             row[-1].set_title(f"({next(letters)}) effective support", loc="left")
             row[-1].set_xlabel("of the target row (tokens)" if j else "")
-            when = _when(comparison, setting.steps)
+            when = _when(comparison, setting.training.steps)
             row[0].set_ylabel(f"{setting.name}, {when}\nshare of models")
         ax = figure.add_subplot(grid[2 * i : 2 * i + 2, -1])
         _draw_progress(ax, whole)

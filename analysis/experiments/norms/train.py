@@ -11,8 +11,8 @@ from pydantic import Field
 
 from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
-from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.experiments.settings import ChainsConfig, Setting, train_settings
+from analysis.experiments.chains import Chain, ChainsConfig, train_settings
+from analysis.experiments.mechanisms import ComparedMechanisms
 from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import common_loss, interpolate
@@ -33,6 +33,10 @@ class NormsConfig(ChainsConfig):
         description="mechanisms to train; vanilla is the peer, scaled the control without "
         "selectivity",
     )
+
+    @property
+    def largest_rate(self) -> float:
+        return self.learning_rate
 
 
 COMPARISONS = ("steps", "loss")
@@ -77,16 +81,16 @@ _ABOUT = {
 
 def seeds_per_block(config: NormsConfig) -> int:
     """By the memory of one seed in the largest setting, its recorded measures included."""
-    models, settings = len(config.mechanisms), config.settings
+    models, cells = len(config.mechanisms), config.cells
     held = 16 * models * len(ANATOMY)  # of a token at a recorded step: kept, then stacked
     sizes = [
-        s.problem.bytes_per_seed(config.training(s, config.learning_rate))
-        + held * len(_recorded(s.steps)) * s.problem.size
-        for s in settings
+        c.problem.bytes_per_seed(c.training)
+        + held * len(_recorded(c.training.steps)) * c.problem.size
+        for c in cells
     ]
-    compared = len(COMPARISONS) * len(ANATOMY) * max(s.problem.size for s in settings)
-    recorded = 2 * max(len(_recorded(s.steps)) for s in settings)
-    check_result_fits(config.seeds * models * len(settings) * (compared + recorded))
+    compared = len(COMPARISONS) * len(ANATOMY) * max(c.problem.size for c in cells)
+    recorded = 2 * max(len(_recorded(c.training.steps)) for c in cells)
+    check_result_fits(config.seeds * models * len(cells) * (compared + recorded))
     return block_size(config, max(sizes))
 
 
@@ -112,13 +116,12 @@ def _recorded(steps: int) -> np.ndarray:
 
 
 def _train_setting(
-    config: NormsConfig, setting: Setting, device: torch.device, advance: Callable[[int], None]
+    config: NormsConfig, chain: Chain, device: torch.device, advance: Callable[[int], None]
 ) -> xr.Dataset:
     """One setting's part of the result."""
-    problem, step = setting.problem, _recorded(setting.steps)
-    training = config.training(setting, config.learning_rate)
+    problem, training, models = chain.problem, chain.training, chain.mechanisms
+    step, rows = _recorded(training.steps), []
     block, task = problem.block(config.seed_range, training, device), problem.tasks([0])[0]
-    models, rows = chosen(config.mechanisms), []
     for layer in map(problem.layer, models):
         measure = partial(anatomy, block, layer)
         fitted = fit(

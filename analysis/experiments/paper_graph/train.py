@@ -1,23 +1,28 @@
 """The paper's graph experiment on every graph that it could have drawn: cells, training, summary."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.problems.base import Training, train_all
+from analysis.experiments.settings import (
+    Cell,
+    CooldownConfig,
+    CooldownSteps,
+    cells_per_block,
+    join_cells,
+    train_cells,
+)
 from analysis.problems.heads import ClassifierHead, TiedHead
 from analysis.problems.measures import SMALLEST_TAU
-from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.sizes import check_result_fits
 from analysis.problems.small_graphs import SmallGraphProblem
-from analysis.store.config import TrainingConfig
-from ssa_theory.ensemble import resolve_device
 from ssa_theory.mechanism import VANILLA
 from tasks.small_graphs import LARGEST
 
@@ -28,16 +33,7 @@ THEORY, OWN = "row", "sampled"
 """The cells of the paper's theory, and of its experiment."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One way to set the experiment up."""
-
-    name: str
-    problem: SmallGraphProblem
-    training: Training
-
-
-class PaperGraphConfig(TrainingConfig):
+class PaperGraphConfig(CooldownConfig):
     """Predict the next token on every connected simple graph: uniform over a node and its
     neighbours. One seed is one graph; 11,117 seeds have each graph on 8 nodes once.
     """
@@ -59,46 +55,31 @@ class PaperGraphConfig(TrainingConfig):
         (VANILLA, "scaled", "ssa-degree", "ssa-query", "ssa-free"),
         description="mechanisms to train; vanilla is the peer",
     )
-    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
     row_steps: int = Field(400, ge=4, le=1_000_000, description="training steps of row and tied")
     steps: int = Field(300, ge=4, le=1_000_000, description="training steps of the classifiers")
-    cooldown_steps: int = Field(
-        100, ge=0, le=1_000_000, description="further steps at a tenth of the step size"
-    )
+    cooldown_steps: CooldownSteps = 100
     batch_size: int = Field(
         64, ge=1, le=65_535, description="labels a step, where they are sampled"
     )
 
-    @model_validator(mode="after")
-    def _wearable(self) -> "PaperGraphConfig":
-        for cell in self.cells:
-            for mechanism in chosen(self.mechanisms):
-                cell.problem.layer(mechanism)
-        return self
-
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[Cell[SmallGraphProblem]]:
         """The heads: the paper's theory first, its experiment last."""
         low, high = (SmallGraphProblem(self.nodes, d) for d in (self.row_dim, self.dim))
         fixed, learned = ClassifierHead(), ClassifierHead(learned_embeddings=True)
         sampled = replace(high, head=learned, labels="sampled", batch_size=self.batch_size)
-        row, classifier = self._training(self.row_steps), self._training(self.steps)
+        problems = {
+            THEORY: (low, self.row_steps),
+            "tied": (replace(high, head=TiedHead()), self.row_steps),
+            "fixed E": (replace(high, head=fixed), self.steps),
+            "learned E": (replace(high, head=learned), self.steps),
+            OWN: (sampled, self.steps),
+        }
+        models = chosen(self.mechanisms)
         return [
-            Cell(THEORY, low, row),
-            Cell("tied", replace(high, head=TiedHead()), row),
-            Cell("fixed E", replace(high, head=fixed), classifier),
-            Cell("learned E", replace(high, head=learned), classifier),
-            Cell(OWN, sampled, classifier),
+            Cell(name, problem, replace(self.training, steps=n), models, (n // 4, 2 * n // 3))
+            for name, (problem, n) in problems.items()
         ]
-
-    def _training(self, steps: int) -> Training:
-        return Training(
-            steps,
-            self.learning_rate,
-            cooldown_steps=self.cooldown_steps,
-            dtype=self.dtype,
-            compile=self.compile,
-        )
 
 
 _MODEL = ("cell", "mechanism", "seed")
@@ -110,36 +91,17 @@ def seeds_per_block(config: PaperGraphConfig) -> int:
     """By the memory of one model of the largest cell."""
     size = len(config.cells) * len(config.mechanisms) * (config.nodes + len(_STAGES) + 5)
     check_result_fits(config.seeds * size)
-    return block_size(config, max(c.problem.bytes_per_seed(c.training) for c in config.cells))
+    return cells_per_block(config)
 
 
 def train(config: PaperGraphConfig, progress: Progress) -> xr.Dataset:
     """Every mechanism on every seed's graph, in every cell."""
-    device, mechanisms, cells = (
-        resolve_device(config.device),
-        chosen(config.mechanisms),
-        config.cells,
-    )
-    total = sum(cell.training.total_steps for cell in cells) * len(mechanisms)
-    about = f"training {config.seeds} graphs x {len(mechanisms)} mechanisms x {len(cells)} heads"
-    advance = progress(about, total)
-    parts: list[xr.Dataset] = []
-    for cell in cells:
-        setup, steps = cell.training, cell.training.steps
-        record = (steps // 4, 2 * steps // 3)
-        trained = train_all(
-            cell.problem,
-            mechanisms,
-            config.seed_range,
-            setup,
-            device,
-            record=record,
-            progress=advance,
-        )
-        parts.append(trained.rename(step="stage").assign_coords(stage=list(_STAGES)))
-    names = xr.DataArray([c.name for c in cells], dims="cell", name="cell")
+    parts = [
+        part.rename(step="stage").assign_coords(stage=list(_STAGES))
+        for part in train_cells(config, progress)
+    ]
     own = [str(name) for name, v in parts[0].data_vars.items() if "mechanism" in v.dims]
-    dataset: xr.Dataset = xr.concat(parts, names, data_vars=own, coords="minimal", compat="equals")
+    dataset = join_cells(config, parts, "cell", data_vars=own, coords="minimal", compat="equals")
     temperature = dataset["inverse_temperature"].astype(np.float32)
     return dataset.assign(inverse_temperature=temperature)
 

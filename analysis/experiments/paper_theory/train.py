@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 from scipy.special import softmax
 
 from analysis.claims.builder import Lines
@@ -45,8 +45,7 @@ class PaperTheoryConfig(ExperimentConfig):
     slopes: tuple[float, ...] = Field((0.25, 0.5), description="alpha of Lemma 2")
     power: float = Field(0.7, gt=0, description="p of Lemma 2: a share n^-p of the scores is high")
 
-    @model_validator(mode="after")
-    def _possible(self) -> "PaperTheoryConfig":
+    def check(self) -> None:
         if len(self.gammas) != len(self.errors) or not self.gammas:
             raise ValueError(
                 f"each gamma needs an eps, got {len(self.gammas)} and {len(self.errors)}: give as "
@@ -55,7 +54,6 @@ class PaperTheoryConfig(ExperimentConfig):
         for gamma, eps in zip(self.gammas, self.errors, strict=True):
             TwoTokens(gamma, eps, 0.0)
         self.require_distinct("norms", "slopes")
-        return self
 
 
 def train(config: PaperTheoryConfig, progress: Progress) -> xr.Dataset:

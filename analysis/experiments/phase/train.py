@@ -8,7 +8,7 @@ from typing import cast, get_args
 import numpy as np
 import torch
 import xarray as xr
-from pydantic import Field, model_validator
+from pydantic import Field
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
@@ -59,24 +59,13 @@ class PhaseConfig(TrainingConfig):
     )
     learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "PhaseConfig":
-        for name, least, most in (
-            ("dims", 1, 64),
-            ("similarities", 0, 1),
-            ("steps", 1, 10_000_000),
-        ):
-            values = getattr(self, name)
-            ascending = values and list(values) == sorted(set(values))
-            if not ascending or not least <= values[0] <= values[-1] <= most:
-                raise ValueError(
-                    f"{name} must ascend and lie in [{least}, {most}], got {values}: sort and "
-                    "bound them"
-                )
+    def check(self) -> None:
+        self.require_ascending("dims", 1, 64)
+        self.require_ascending("similarities", 0, 1)
+        self.require_ascending("steps", 1, 10_000_000)
         self.require_distinct("families")
         for mechanism in chosen(self.mechanisms):
             self.problem(self.dims[0]).layer(mechanism)
-        return self
 
     def problem(self, dim: int) -> GraphProblem:
         """The problem of one dimension, whose layers are trained."""
