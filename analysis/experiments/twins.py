@@ -16,7 +16,7 @@ from analysis.draw.figures import draw_band, draw_each, draw_points, left_out, n
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.experiments.settings import Cell, CellsConfig
-from analysis.problems.base import DIVERGED, Training, fit, record_steps
+from analysis.problems.base import Training, record_steps, train_layers
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.twins import THEORIES, TwinsProblem
 from ssa_theory.ensemble import resolve_device
@@ -125,18 +125,17 @@ def train(config: TwinsConfig, progress: Progress) -> xr.Dataset:
     what = f"training {len(members)} tasks x {len(models)} mechanisms"
     advance = progress(what, config.steps * len(models))
     block = problem.block_at(members, training, resolve_device(config.device))
-    record, rows = record_steps(config.steps).tolist(), []
-    for layer in map(problem.layer, models):
-        fitted = fit(block, layer, training, record=record, progress=advance)
-        final = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
-        rows.append(fitted.by_member(final))
-    dataset = dataset.assign_coords(mechanism=[m.name for m in models], step=record)
-    for name, measure in ({**problem.measures, **DIVERGED}).items():
-        values = np.stack([row[name] for row in rows])
-        values = values.reshape(len(models), len(seeds), -1, *values.shape[2:])
-        dims = ("mechanism", "seed", "angle", *measure.dims)
-        dataset[name] = (dims, values, {"description": measure.about})
-    return dataset
+    record, sizes = record_steps(config.steps).tolist(), dict(dataset.sizes)
+    measured = train_layers(
+        block,
+        map(problem.layer, models),
+        training,
+        problem.measures,
+        {name: sizes[name] for name in ("seed", "angle")},
+        record=record,
+        progress=advance,
+    )
+    return dataset.assign_coords(mechanism=[m.name for m in models], step=record).assign(measured)
 
 
 def summarise(config: TwinsConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:

@@ -6,7 +6,7 @@ fit       the one way in which all models are trained
 """
 
 import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from typing import Any, ClassVar, Literal, TypeVar
@@ -23,6 +23,8 @@ from ssa_theory.seeds import Stream, member_generator
 
 COOLDOWN = 0.1  # the factor on the step size in the cooldown steps
 Item = TypeVar("Item")
+Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
+"""Dimensions, values and attributes, as xarray takes them."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Fitted:
         return {name: np.moveaxis(v.cpu().numpy(), -1, 0) for name, v in kept.items()}
 
 
+@dataclass(frozen=True)
 class Block(abc.ABC):
     """The data of a block of members, on the device. Members are named by their seeds."""
 
@@ -232,22 +235,49 @@ def train_all(
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
-    rows = []
-    for layer in layers:
-        fitted = fit(block, layer, training, record=steps, progress=progress)
-        measured = fitted.history | block.evaluate(layer, fitted)
-        rows.append(fitted.by_member(measured | {"diverged": fitted.diverged}))
-    dataset = problem.describe(seeds).assign_coords(
-        mechanism=[m.name for m in mechanisms], seed=list(seeds)
+    members = {"seed": len(seeds)}
+    measured = train_layers(
+        block, layers, training, problem.measures, members, record=steps, progress=progress
     )
     labels = problem.coordinates(training) | {"step": steps}
-    for name, measure in {**problem.measures, **DIVERGED}.items():
-        if name in rows[0]:
-            values = np.stack([row[name] for row in rows])
-            dims = ("mechanism", "seed", *measure.dims)
-            dataset = dataset.assign_coords({d: labels[d] for d in measure.dims if d in labels})
-            dataset[name] = (dims, values, {"description": measure.about})
-    return dataset
+    dims = dict.fromkeys(d for variable in measured.values() for d in variable[0] if d in labels)
+    return (
+        problem.describe(seeds)
+        .assign_coords(mechanism=[m.name for m in mechanisms], seed=list(seeds))
+        .assign_coords({d: labels[d] for d in dims})
+        .assign(measured)
+    )
+
+
+def train_layers(
+    block: Block,
+    layers: Iterable[Layer],
+    training: Training,
+    measures: Mapping[str, Measure],
+    members: Mapping[str, int],
+    *,
+    record: Sequence[int] = (),
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Variable]:
+    """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them.
+
+    members: the sizes of the dimensions that the block's members have, the last running fastest.
+    """
+    rows = []
+    for layer in layers:
+        fitted = fit(block, layer, training, record=record, progress=progress)
+        values = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
+        rows.append(fitted.by_member(values))
+    shape = (len(rows), *members.values())
+    return {
+        name: (
+            ("mechanism", *members, *measure.dims),
+            np.stack([row[name] for row in rows]).reshape(*shape, *rows[0][name].shape[1:]),
+            {"description": measure.about},
+        )
+        for name, measure in {**measures, **DIVERGED}.items()
+        if name in rows[0]
+    }
 
 
 DIVERGED = {

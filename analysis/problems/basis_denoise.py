@@ -109,8 +109,6 @@ class BasisDenoiseBlock(Block):
     the signal, and the posterior of the label.
     """
 
-    seeds: Sequence[int]
-    device: torch.device
     problem: BasisDenoiseProblem
     data: tuple[Tensor, Tensor]
     tokens: Tensor

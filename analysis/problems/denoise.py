@@ -238,8 +238,6 @@ class DenoiseBlock(Block):
     means and mean posterior variance by training length.
     """
 
-    seeds: Sequence[int]
-    device: torch.device
     problem: DenoiseProblem
     data: tuple[Tensor, Tensor, Tensor]
     tokens: Tensor

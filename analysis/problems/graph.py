@@ -13,7 +13,13 @@ import xarray as xr
 from torch import Tensor
 
 from analysis.problems.base import Problem, Training, stack_members
-from analysis.problems.rows import ROW_MEASURES, LossScore, RowBlock, require_exponential
+from analysis.problems.rows import (
+    ROW_MEASURES,
+    LossScore,
+    RowBlock,
+    draw_embeddings,
+    require_exponential,
+)
 from ssa_theory.losses import Queries
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
 from ssa_theory.seeds import Stream, member_generator
@@ -22,7 +28,6 @@ from tasks import (
     graph_from_family,
     graph_from_file,
     text_from_file,
-    unit_embeddings,
 )
 from tasks.families import RandomFamily, RealFamily
 from tasks.markov import Prompts, RowWeights
@@ -162,15 +167,11 @@ class GraphProblem(Problem):
         self, tasks: Sequence[MarkovGraphTask], seeds: Sequence[int], device: torch.device
     ) -> tuple[Inputs, Tensor, Tensor]:
         """The vocabulary as queries and keys, the target rows, and their weights, in float64."""
-        nodes = tasks[0].nodes
-        embeddings = [
-            unit_embeddings(nodes, self.dim, member_generator(s, Stream.EMBEDDING), self.similarity)
-            for s in seeds
-        ]
+        vector = draw_embeddings(seeds, tasks[0].nodes, self.dim, device, self.similarity)
         degree = stack_members([t.out_degree for t in tasks], device)
         weight = stack_members([t.row_weights(self.row_weights) for t in tasks], device)
         feature = weight.log() - weight.log().mean(0) if self.log_frequency else None
-        tokens = Tokens(stack_members(embeddings, device), feature, {"degree": degree})
+        tokens = Tokens(vector, feature, {"degree": degree})
         target = stack_members([t.transition_matrix for t in tasks], device)
         return Inputs(tokens, tokens, count=float(self.keys)), target, weight
 

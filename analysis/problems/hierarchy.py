@@ -15,11 +15,10 @@ from torch import Tensor
 from analysis.problems.base import Fitted, Measure, Problem, Training, restarted, stack_members
 from analysis.problems.heads import Head, RowHead
 from analysis.problems.measures import SMALLEST_TAU, singular_values
-from analysis.problems.rows import RowBlock, require_exponential
+from analysis.problems.rows import RowBlock, draw_embeddings, require_exponential
 from ssa_theory.losses import Queries, query_logits
-from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Misfit, Parameters, Tokens
+from ssa_theory.mechanism import Form, Layer, Mechanism, Misfit, Parameters, Tokens
 from ssa_theory.seeds import Stream, member_generator
-from tasks import unit_embeddings
 from tasks.hierarchy import HierarchyTask
 
 Context = Literal["vocabulary", "prompt"]
@@ -114,18 +113,12 @@ class HierarchyProblem(Problem):
     def block(
         self, seeds: Sequence[int], training: Training, device: torch.device
     ) -> "HierarchyBlock":
-        nodes = self.task.nodes
-        embeddings = [
-            unit_embeddings(nodes, self.dim, member_generator(s, Stream.EMBEDDING)) for s in seeds
-        ]
-        tokens = Tokens(stack_members(embeddings, device))
+        tokens = Tokens(draw_embeddings(seeds, self.task.nodes, self.dim, device))
         target = stack_members([self.task.bayes_predictive()] * len(seeds), device)
         level = torch.from_numpy(self.task.level).to(device)
-        keys = self.prompt_length if self.context == "prompt" else nodes
-        inputs = Inputs(tokens, tokens, count=float(keys))
-        queries = Queries(target, torch.full_like(target[:, 0], 1 / nodes))
-        block = HierarchyBlock(
-            seeds, device, inputs, target, queries, training, head=self.head, level=level
+        keys = self.prompt_length if self.context == "prompt" else None
+        block = HierarchyBlock.of_vocabulary(
+            seeds, tokens, target, training, keys=keys, head=self.head, level=level
         )
         if self.context == "vocabulary":
             return block

@@ -223,8 +223,6 @@ class Counted:
 class ImbalanceBlock(Block):
     """Members on counted keys, of which the first `trained` positions are trained on."""
 
-    seeds: Sequence[int]
-    device: torch.device
     training: Training
     trained: int
     counted: Counted

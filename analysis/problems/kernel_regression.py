@@ -178,8 +178,6 @@ class KernelRegressionProblem(Problem):
 class KernelRegressionBlock(Block):
     """Members that regress. problem: with its settings. training: of all members."""
 
-    seeds: Sequence[int]
-    device: torch.device
     problem: KernelRegressionProblem
     training: Training
 

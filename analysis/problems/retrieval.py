@@ -210,8 +210,6 @@ class RetrievalProblem(Problem):
 class RetrievalBlock(Block):
     """Members that retrieve. problem: with its settings. training: of all members."""
 
-    seeds: Sequence[int]
-    device: torch.device
     problem: RetrievalProblem
     training: Training
 

@@ -6,18 +6,21 @@ another head makes of the layer
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from analysis.problems.base import Block, Fitted, Measure, Training
+from analysis.problems.base import Block, Fitted, Measure, Training, stack_members
 from analysis.problems.heads import Head, RowHead
 from analysis.problems.measures import effective_support, row_l1, singular_values, token_norm
 from ssa_theory.losses import Queries, squared_distance
 from ssa_theory.mechanism import Inputs, Layer, Misfit, Parameters, Tokens
 from ssa_theory.mechanism.parts import Generators
+from ssa_theory.seeds import Stream, member_generator
+from tasks import unit_embeddings
 
+Rows = TypeVar("Rows", bound="RowBlock")
 LossScore = Literal["log", "brier"]
 ROW_MEASURES = {
     "learned_transition_matrix": Measure(
@@ -62,15 +65,13 @@ _AFTER = {"cross_entropy_gap": "final_gap"}
 class RowBlock(Block):
     """Members that each predict the rows of a target in the vocabulary context, or of prompts.
 
-    seeds, device: of the block. inputs: the vocabulary as queries and keys, float64. target: the
+    inputs: the vocabulary as queries and keys, float64. target: the
     rows P* (node, next, member). evaluation: the exact loss, from which the gap is computed, and
     which is trained on where there are no batches. training: precision. score: `log`, or `brier`,
     mean_i sum_j (P_ij - P*_ij)^2, which exact zeros do not make infinite. sampled: the training
     data of all steps; None for the exact loss. head: what predicts.
     """
 
-    seeds: Sequence[int]
-    device: torch.device
     inputs: Inputs
     target: Tensor
     evaluation: Queries
@@ -78,6 +79,25 @@ class RowBlock(Block):
     score: LossScore = "log"
     sampled: Callable[[], Iterator[Queries]] | None = None
     head: Head = field(default_factory=RowHead)
+
+    @classmethod
+    def of_vocabulary(
+        cls: type[Rows],
+        seeds: Sequence[int],
+        tokens: Tokens,
+        target: Tensor,
+        training: Training,
+        *,
+        keys: int | None = None,
+        **others: Any,
+    ) -> Rows:
+        """Every token once as query, equally weighted, in the exact loss.
+
+        keys: how many a query sees, by default every token once. others: further fields.
+        """
+        inputs = Inputs(tokens, tokens, count=float(len(target) if keys is None else keys))
+        queries = Queries(target, torch.full_like(target[:, 0], 1 / len(target)))
+        return cls(seeds, target.device, inputs, target, queries, training, **others)
 
     def __post_init__(self) -> None:
         dtype = self.training.torch_dtype
@@ -113,8 +133,7 @@ class RowBlock(Block):
     @property
     def tokens(self) -> Tokens:
         """The vocabulary."""
-        assert self.inputs.query is not None  # of a vocabulary, queries are keys
-        return self.inputs.query
+        return _queries(self.inputs)
 
     def rows(self, layer: Layer, parameters: Parameters) -> tuple[Tensor, Tensor]:
         """The attention rows and those that they should be (node, next, member)."""
@@ -124,7 +143,7 @@ class RowBlock(Block):
         final = fitted.parameters
         inputs = self.head.inputs(final, self.inputs)
         learned = self.head.prediction(layer, final, self.inputs)
-        vector = self.tokens.vector if inputs.query is None else inputs.query.vector
+        vector = _queries(inputs).vector
         nodes, dim, _ = vector.shape
         rank = torch.linalg.matrix_rank(vector.permute(2, 0, 1))
         weight_norm = singular_values(final["weight"])[0]
@@ -151,6 +170,22 @@ def require_exponential(layer: Layer, why: str) -> Layer:
     if not layer.normalizer.exponential:
         raise Misfit(f"mechanism {layer.mechanism.name} needs {why}")
     return layer
+
+
+def _queries(inputs: Inputs) -> Tokens:
+    assert inputs.query is not None  # of a vocabulary, queries are keys
+    return inputs.query
+
+
+def draw_embeddings(
+    seeds: Sequence[int], nodes: int, dim: int, device: torch.device, similarity: float = 0.0
+) -> Tensor:
+    """Unit embeddings of each seed's tokens (node, dim, member)."""
+    drawn = [
+        unit_embeddings(nodes, dim, member_generator(s, Stream.EMBEDDING), similarity)
+        for s in seeds
+    ]
+    return stack_members(drawn, device)
 
 
 def _as(tokens: Tokens, dtype: torch.dtype) -> Tokens:

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from analysis.problems.base import Measure, Problem, Training, stack_members
 from analysis.problems.heads import Head, RowHead
-from analysis.problems.rows import ROW_MEASURES, RowBlock, require_exponential
+from analysis.problems.rows import ROW_MEASURES, RowBlock, draw_embeddings, require_exponential
 from ssa_theory.losses import Queries
-from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
+from ssa_theory.mechanism import Form, Layer, Mechanism, Tokens
 from ssa_theory.seeds import Stream, member_generator
-from tasks import unit_embeddings
 from tasks.small_graphs import GraphFacts, connected_graphs, neighbour_law
 
 _KEPT = ("cross_entropy_gap", "l1_error", "weight_norm", "inverse_temperature", "underflow")
@@ -90,15 +89,10 @@ class SmallGraphProblem(Problem):
     def block(self, seeds: Sequence[int], training: Training, device: torch.device) -> RowBlock:
         law, _ = self._law(seeds)
         target = stack_members(list(law), device)
-        embeddings = [
-            unit_embeddings(self.nodes, self.dim, member_generator(s, Stream.EMBEDDING))
-            for s in seeds
-        ]
         degree = stack_members(list(self._degrees(seeds)), device)
-        tokens = Tokens(stack_members(embeddings, device), None, {"degree": degree})
-        inputs = Inputs(tokens, tokens, count=float(self.nodes))
-        queries = Queries(target, torch.full_like(target[:, 0], 1 / self.nodes))
-        block = RowBlock(seeds, device, inputs, target, queries, training, head=self.head)
+        vector = draw_embeddings(seeds, self.nodes, self.dim, device)
+        tokens = Tokens(vector, None, {"degree": degree})
+        block = RowBlock.of_vocabulary(seeds, tokens, target, training, head=self.head)
         if self.labels == "exact":
             return block
         drawn: list[Tensor] = []  # the same for every mechanism

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from analysis.problems.base import Fitted, Measure, Problem, Training, stack_members
 from analysis.problems.rows import ROW_MEASURES, RowBlock, require_exponential
-from ssa_theory.losses import Queries
-from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
+from ssa_theory.mechanism import Form, Layer, Mechanism, Tokens
 from ssa_theory.seeds import Stream, member_generator
 from ssa_theory.theory import minimal_norm, norm_lower_bound
 from tasks import TwinTokenTask
@@ -115,16 +114,9 @@ class TwinsProblem(Problem):
         tasks = [replace(self, angle=angle).task(seed) for seed, angle in members]
         tokens = Tokens(stack_members([t.embeddings for t in tasks], device))
         target = stack_members([t.target for t in tasks], device)
-        exact = Queries(target, torch.full_like(target[:, 0], 1 / self.size))
-        inputs = Inputs(tokens, tokens, count=float(self.size))
-        return TwinsBlock(
-            [s for s, _ in members],
-            device,
-            inputs,
-            target,
-            exact,
-            training,
-            max_inverse_temperature=self.max_inverse_temperature,
+        seeds, largest = [s for s, _ in members], self.max_inverse_temperature
+        return TwinsBlock.of_vocabulary(
+            seeds, tokens, target, training, max_inverse_temperature=largest
         )
 
     def describe(self, seeds: Sequence[int]) -> xr.Dataset:

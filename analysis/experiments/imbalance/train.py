@@ -7,7 +7,7 @@ from pydantic import Field
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import Cell, CooldownConfig, CooldownSteps, Steps
-from analysis.problems.base import DIVERGED, fit
+from analysis.problems.base import train_layers
 from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.sizes import block_size, check_result_fits
 from ssa_theory.ensemble import resolve_device
@@ -122,21 +122,16 @@ def train(config: ImbalanceConfig, progress: Progress) -> xr.Dataset:
         f"training {len(members)} tasks x {len(models)} mechanisms",
         training.total_steps * len(models),
     )
-    rows, parameters = [], []
-    for layer in map(first.layer, models):
-        fitted = fit(block, layer, training, progress=advance)
-        final = block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
-        rows.append(fitted.by_member(final))
-        parameters.append(sum(v[..., 0].numel() for v in fitted.parameters.values()))
+    sizes = {"seed": len(seeds), "cell": len(problems)}
+    layers = map(first.layer, models)
+    measured = train_layers(block, layers, training, first.measures, sizes, progress=advance)
     cell = xr.DataArray(names, dims="cell", name="cell")
     dataset = xr.concat([p.describe(seeds) for p in problems], cell).transpose("seed", "cell", ...)
     dataset = dataset.assign_coords(mechanism=[m.name for m in models])
-    for name, measure in {**first.measures, **DIVERGED}.items():
-        values = np.stack([row[name] for row in rows])
-        values = values.reshape(len(models), len(seeds), len(problems), *values.shape[2:])
-        values = values.astype(np.float32) if measure.dims else values
-        dims = ("mechanism", "seed", "cell", *measure.dims)
-        dataset[name] = (dims, values, {"description": measure.about})
+    for name, (dims, values, about) in measured.items():
+        kept = values.astype(np.float32) if "position" in dims else values
+        dataset[name] = (dims, kept, about)
+    parameters = [first.form.dim**2 + m.added_parameters(first.form) for m in models]
     each = ("mechanism", "seed", "cell")
     dataset["best_loss"] = (each, best.mean(-1), {"description": _BEST})
     whole = np.full((*best.shape[:-1], len(first.evaluated)), np.nan, np.float32)

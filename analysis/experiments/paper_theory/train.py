@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 from pydantic import Field
-from scipy.special import softmax
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
@@ -19,6 +18,7 @@ from ssa_theory.theory.paper import (
     SparseScores,
     Temperatures,
     TwoTokens,
+    attained_weight,
     largest_weight_bound,
     least_loss,
     reachable_ratios,
@@ -69,9 +69,8 @@ def train(config: PaperTheoryConfig, progress: Progress) -> xr.Dataset:
     advance(1)
     bounds = [[largest_weight_bound(int(n), w) for n in many] for w in config.norms]
     dataset["largest_weight"] = (("norm", "count"), bounds)
-    # The scores themselves, of a key u and n - 1 keys -u: no formula of the bound.
-    odds = [[softmax(np.append(w, np.full(int(n) - 1, -w)))[0] for n in many] for w in config.norms]
-    dataset["attained_weight"] = (("norm", "count"), odds)
+    attained = [[attained_weight(int(n), w) for n in many] for w in config.norms]
+    dataset["attained_weight"] = (("norm", "count"), attained)
     scores = [[SparseScores(int(n), a, 1.0, config.power) for n in many] for a in config.slopes]
     for name in ("kept_share", "printed_share", "solved_share"):
         values = [[getattr(s, name) for s in row] for row in scores]

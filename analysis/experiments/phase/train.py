@@ -2,7 +2,6 @@
 the tests of its cells.
 """
 
-from collections.abc import Callable
 from typing import cast, get_args
 
 import numpy as np
@@ -16,14 +15,13 @@ from analysis.claims.claim import FALSE_DISCOVERY_RATE
 from analysis.claims.statistics import sign_flip_tests
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.problems import GraphProblem, Training, fit
-from analysis.problems.base import DIVERGED, stack_members
+from analysis.experiments.settings import Cell, CellsConfig
+from analysis.problems import GraphProblem
+from analysis.problems.base import stack_members, train_layers
 from analysis.problems.rows import ROW_MEASURES, RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.store.config import TrainingConfig
 from ssa_theory.ensemble import resolve_device
-from ssa_theory.losses import Queries
-from ssa_theory.mechanism import VANILLA, Inputs, Layer, Tokens
+from ssa_theory.mechanism import VANILLA, Tokens
 from ssa_theory.seeds import Stream, member_generator
 from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
 from tasks.families import RandomFamily
@@ -32,7 +30,7 @@ ALL = "all families"
 FAMILY_WISE_RATE = 0.05
 
 
-class PhaseConfig(TrainingConfig):
+class PhaseConfig(CellsConfig):
     """Learn the transition matrices of many graphs on the exact loss, in every cell of a grid."""
 
     seeds: int = Field(
@@ -64,12 +62,17 @@ class PhaseConfig(TrainingConfig):
         self.require_ascending("similarities", 0, 1)
         self.require_ascending("steps", 1, 10_000_000)
         self.require_distinct("families")
-        for mechanism in chosen(self.mechanisms):
-            self.problem(self.dims[0]).layer(mechanism)
+        super().check()
 
-    def problem(self, dim: int) -> GraphProblem:
-        """The problem of one dimension, whose layers are trained."""
-        return GraphProblem(nodes=self.nodes, dim=dim)
+    @property
+    def cells(self) -> list[Cell[GraphProblem]]:
+        """One a dimension, whose layers are trained."""
+        training, models = (
+            self.training_of(self.steps[-1], self.learning_rate),
+            chosen(self.mechanisms),
+        )
+        problems = [GraphProblem(nodes=self.nodes, dim=dim) for dim in self.dims]
+        return [Cell(f"d = {p.dim}", p, training, models) for p in problems]
 
     @property
     def models(self) -> int:
@@ -96,50 +99,39 @@ def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
     cross_entropy_gap (mechanism, dim, similarity, step, family, seed), NaN where diverged
     (mechanism, dim, similarity, family, seed).
     """
-    device, mechanisms = resolve_device(config.device), chosen(config.mechanisms)
-    precision = {"dtype": config.dtype, "compile": config.compile}
-    training = Training(config.steps[-1], config.learning_rate, **precision)
-    programs = len(config.dims) * len(mechanisms)
-    advance = progress(f"training {config.models:,} models", programs * training.steps)
-    target, degree = _graphs(config, device)
-    trained = []
-    for dim in config.dims:
-        block = _block(config, dim, target, degree, training)
-        for layer in map(config.problem(dim).layer, mechanisms):
-            trained.append(_train_members(block, layer, config, advance))
-    coords = {
-        "mechanism": [m.name for m in mechanisms],
-        "dim": list(config.dims),
-        "similarity": list(config.similarities),
-        "step": list(config.steps),
-        "family": list(config.families),
+    programs = len(config.dims) * len(config.mechanisms)
+    advance = progress(f"training {config.models:,} models", programs * config.steps[-1])
+    target, degree = _graphs(config, resolve_device(config.device))
+    members = {
         "seed": list(config.seed_range),
+        "family": list(config.families),
+        "similarity": list(config.similarities),
     }
-    dataset = xr.Dataset(coords=coords)
-    for name, measure in _MEASURED.items():
-        dims = ("dim", "mechanism", "seed", "family", "similarity", *measure.dims)
-        values = np.stack([t[name] for t in trained]).reshape([len(coords[d]) for d in dims])
-        array = xr.DataArray(values, dims=dims, attrs={"description": measure.about})
-        dataset[name] = array.transpose("mechanism", "dim", "similarity", ..., "family", "seed")
-    return dataset
+    parts = [
+        train_layers(
+            _block(config, cell, target, degree),
+            map(cell.problem.layer, cell.mechanisms),
+            cell.training,
+            {name: ROW_MEASURES[name] for name in _KEPT},
+            {name: len(values) for name, values in members.items()},
+            record=config.steps,
+            progress=advance,
+        )
+        for cell in config.cells
+    ]
+    dim = xr.DataArray(list(config.dims), dims="dim", name="dim")
+    dataset: xr.Dataset = xr.concat([xr.Dataset(part) for part in parts], dim, join="exact")
+    return (
+        dataset.rename(l1_by_step="l1_error")
+        .assign_coords(
+            members
+            | {"mechanism": [m.name for m in chosen(config.mechanisms)], "step": list(config.steps)}
+        )
+        .transpose("mechanism", "dim", "similarity", ..., "family", "seed")
+    )
 
 
-_MEASURED = {
-    "l1_error": ROW_MEASURES["l1_by_step"],
-    **DIVERGED,
-    **{k: ROW_MEASURES[k] for k in ("cross_entropy_gap", "underflow", "rank_deficient")},
-}
-"""What is kept of each training."""
-
-
-def _train_members(
-    block: RowBlock, layer: Layer, config: PhaseConfig, advance: Callable[[int], None]
-) -> dict[str, np.ndarray]:
-    """One program; nothing of it but the numbers outlives it."""
-    fitted = fit(block, layer, block.training, record=config.steps, progress=advance)
-    values = block.evaluate(layer, fitted) | fitted.history | {"diverged": fitted.diverged}
-    values["l1_error"] = values["l1_by_step"]
-    return fitted.by_member({name: values[name] for name in _MEASURED})
+_KEPT = ("l1_by_step", "cross_entropy_gap", "underflow", "rank_deficient")
 
 
 def _graphs(config: PhaseConfig, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -158,27 +150,22 @@ def _graphs(config: PhaseConfig, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _block(
-    config: PhaseConfig, dim: int, target: Tensor, degree: Tensor, training: Training
+    config: PhaseConfig, cell: Cell[GraphProblem], target: Tensor, degree: Tensor
 ) -> RowBlock:
     """The members of one dimension. The families of a seed share its embeddings."""
     seeds, families, each = config.seed_range, len(config.families), len(config.similarities)
     embeddings = [
-        unit_embeddings(config.nodes, dim, member_generator(s, Stream.EMBEDDING), similarity)
+        unit_embeddings(
+            config.nodes, cell.problem.dim, member_generator(s, Stream.EMBEDDING), similarity
+        )
         for s in seeds
         for similarity in config.similarities
     ]
     by_seed = stack_members(embeddings, target.device).unflatten(-1, (len(seeds), 1, each))
     vector = by_seed.expand(-1, -1, -1, families, -1).flatten(2)
+    members = [s for s in seeds for _ in range(families * each)]
     tokens = Tokens(vector, labels={"degree": degree})
-    weight = torch.full_like(target[:, 0], 1 / config.nodes)
-    return RowBlock(
-        [s for s in seeds for _ in range(families * each)],
-        target.device,
-        Inputs(tokens, tokens, count=float(config.nodes)),
-        target,
-        Queries(target, weight),
-        training,
-    )
+    return RowBlock.of_vocabulary(members, tokens, target, cell.training)
 
 
 def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:

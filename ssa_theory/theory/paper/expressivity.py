@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
-from scipy.special import logit
+from scipy.special import logit, softmax
 
 from ssa_theory.theory.dilution import bounded_needle_mass
 
@@ -221,10 +221,16 @@ def largest_weight_bound(length: int, norm: float) -> float:
 
         1 / (1 + (L - 1) e^(-2 ||W||)).
 
-    It is attained: the query and one key are u, all other keys -u, and W = ||W|| u u^T. Raises
-    ValueError for L < 1 or a negative norm.
+    `attained_weight` attains it. Raises ValueError for L < 1 or a negative norm.
     """
     return float(bounded_needle_mass(length, 1.0, 1, norm, norm)[1])
+
+
+def attained_weight(length: int, norm: float) -> float:
+    """The largest weight of the case that attains the dilution bound, from its scores: a query and
+    a key u, L - 1 keys -u, and W = ||W|| u u^T.
+    """
+    return float(softmax(norm * np.append(1.0, -np.ones(length - 1)))[0])
 
 
 def dilution_norm(length: int, weight: float) -> float:

@@ -10,6 +10,7 @@ from ssa_theory.theory.paper.expressivity import (
     SIGNED,
     VANILLA,
     TwoTokens,
+    attained_weight,
     dilution_norm,
     largest_weight_bound,
     specificity_bound,
@@ -130,8 +131,7 @@ def dilution() -> Statement:
         bound = largest_weight_bound(length, float(np.linalg.norm(weight, 2)))
         worst = max(worst, float(largest) - bound)
     length, norm = 1000, 3.0
-    odds = norm * np.append(1.0, -np.ones(length - 1))
-    tight = float(np.exp(odds[0]) / np.exp(odds).sum()) / largest_weight_bound(length, norm)
+    tight = attained_weight(length, norm) / largest_weight_bound(length, norm)
     needed = dilution_norm(length, 0.5)
     numbers = {"largest_excess": worst, "tight_ratio": tight, "norm_for_half": needed}
     return Statement(
