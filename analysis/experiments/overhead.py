@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from pydantic import Field
 
 from analysis.claims.builder import Lines
@@ -58,42 +59,32 @@ def train(config: OverheadConfig, progress: Progress) -> xr.Dataset:
     for architecture in ARCHITECTURES.values():
         rows.append(_count(architecture, config.width))
         advance(1)
-    model = {"model": list(ARCHITECTURES)}
-    dataset = xr.Dataset(coords=model | {"form": list(FORMS), "width": WIDTHS})
+    coords = {"model": list(ARCHITECTURES), "form": list(FORMS), "width": WIDTHS}
+    dataset = xr.Dataset(coords=coords)
     for name, (dims, about) in _COUNTED.items():
-        dataset[name] = (
-            ("model", *dims),
-            np.array([row[name] for row in rows]),
-            {"description": about},
-        )
+        values = np.array([row[name] for row in rows])
+        dataset[name] = (("model", *dims), values, {"description": about})
     for name in ("layers", "dim", "heads", "kv_heads", "feed_forward", "vocabulary"):
         values = [getattr(a, name) for a in ARCHITECTURES.values()]
-        dataset[name] = (
-            "model",
-            values,
-            {"description": f"{name.replace('_', ' ')} of the published model"},
-        )
+        about = f"{name.replace('_', ' ')} of the published model"
+        dataset[name] = ("model", values, {"description": about})
     return dataset
 
 
+_FORM = ("form",)
 _COUNTED = {
     "parameters": ((), "parameters of the published model"),
-    "hidden_width": (
-        ("form",),
-        "hidden units of the MLP of each temperature; 0 where there is none",
-    ),
+    "hidden_width": (_FORM, "hidden units of the MLP of each temperature; 0 where there is none"),
     "added_parameters": (
-        ("form",),
+        _FORM,
         "parameters that query and value temperatures add to all layers, by formula",
     ),
     "added_by_layer": (
-        ("form",),
-        (
-            "the same counted on a built layer; NaN where queries share keys and values, which it"
-            " has no form for"
-        ),
+        _FORM,
+        "the same counted on a built layer; NaN where queries share keys and values, which it has "
+        "no form for",
     ),
-    "percent": (("form",), "added_parameters in percent of parameters"),
+    "percent": (_FORM, "added_parameters in percent of parameters"),
     "percent_by_width": (("width",), "the same in percent for an own MLP, by its hidden width"),
     "largest_width": (
         (),
@@ -146,11 +137,8 @@ def judge(config: OverheadConfig, dataset: xr.Dataset) -> list[Claim]:
             width, added, total = (
                 int(one[k]) for k in ("hidden_width", "added_parameters", "parameters")
             )
-            how = (
-                f"each with an MLP of {width} hidden units of its own,"
-                if width
-                else "with shared weights"
-            )
+            own = f"each with an MLP of {width} hidden units of its own,"
+            how = own if width else "with shared weights"
             lines.exact(
                 TOPIC,
                 f"{form}-{name.split()[0].lower()}",
@@ -191,36 +179,19 @@ def _draw_forms(ax: Axes, dataset: xr.Dataset, width: int) -> None:
     for form, style in _STYLE.items():
         x = dataset["percent"].sel(form=form).values
         ax.plot(x, place, linestyle="none", markersize=8, label=labels[form], **style)
-        for value, y in zip(x, place, strict=True):
-            text = ax.annotate(
-                f"{value:.3f}",
-                (value, y),
-                (0, 8),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-            )
-            text.set_bbox(
-                {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-            )  # over the line of the limit
+        for at in zip(x, place, strict=True):
+            text = _note(ax, f"{at[0]:.3f}", at, (0, 8), "data", ha="center", fontsize=8)
+            # Over the line of the limit.
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     totals = dataset["parameters"].values
     names = [f"{n}\n{t / 1e6:,.1f} M" for n, t in zip(dataset["model"].values, totals, strict=True)]
     ax.set_yticks(place, names)
-    ax.set(
-        ylim=(len(place) - 0.5, -0.5),
-        xscale="log",
-        title="query and value temperature in every layer",
-    )
+    ax.set(ylim=(len(place) - 0.5, -0.5), xscale="log")
+    ax.set(title="query and value temperature in every layer")
     ax.set_xlabel("added parameters (percent of the model)")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.axvline(LIMIT, color="#222222", linewidth=1, linestyle="--")
-    ax.annotate(
-        f"{LIMIT:g} %",
-        (LIMIT, 0),
-        (3, 4),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-    )
+    _note(ax, f"{LIMIT:g} %", (LIMIT, 0), (3, 4), ("data", "axes fraction"))
     ax.margins(x=0.1)
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))
 
@@ -232,44 +203,33 @@ def _draw_widths(ax: Axes, dataset: xr.Dataset, width: int) -> None:
         style = {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _LINES[i % len(_LINES)]}
         ax.plot(dataset["width"].values, one["percent_by_width"].values, label=label, **style)
     ax.axhline(LIMIT, color="#222222", linewidth=1, linestyle="--")
-    ax.annotate(
-        f"{LIMIT:g} %",
-        (0, LIMIT),
-        (4, 3),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-    )
+    _note(ax, f"{LIMIT:g} %", (0, LIMIT), (4, 3), ("axes fraction", "data"))
     ax.axvline(width, color="#888888", linewidth=0.8)
-    ax.annotate(
-        f"{width} units",
-        (width, 0),
-        (3, 4),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-    )
+    _note(ax, f"{width} units", (width, 0), (3, 4), ("data", "axes fraction"))
     ax.set_xscale("log", base=2)
     ax.set(yscale="log", xlabel="hidden units of the own MLP of each temperature")
-    ax.set(
-        ylabel="added parameters (percent of the model)",
-        title="own MLP: parameters by hidden width",
-    )
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_ylabel("added parameters (percent of the model)")
+    ax.set_title("own MLP: parameters by hidden width")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+
+
+def _note(
+    ax: Axes, text: str, at: tuple[float, float], offset: tuple[int, int], unit: Any, **look: Any
+) -> Annotation:
+    """Text beside a point; unit: that of its two coordinates. offset: in points."""
+    return ax.annotate(text, at, offset, xycoords=unit, textcoords="offset points", **look)
 
 
 OVERHEAD = Experiment(
     name="overhead",
-    question=(
-        "How many parameters does SSA add to real architectures, with shared weights and with MLPs"
-        " of its own?"
-    ),
-    caption=(
-        "Left: parameters that query and value temperatures add to published models, in percent on"
-        " a log axis, with shared weights and with an own MLP for each temperature of each layer;"
-        " dashed: 0.5 %. Right: the same for the own MLP by its hidden width. Exact counts from"
-        " published shapes."
-    ),
+    question="How many parameters does SSA add to real architectures, with shared weights and with "
+    "MLPs of its own?",
+    caption="Left: parameters that query and value temperatures add to published models, in percent "
+    "on a log axis, with shared weights and with an own MLP for each temperature of each layer; "
+    "dashed: 0.5 %. Right: the same for the own MLP by its hidden width. Exact counts from "
+    "published shapes.",
     config=OverheadConfig,
     train=train,
     draw=draw,

@@ -90,36 +90,33 @@ def _draw_converse(ax: Axes, dataset: xr.Dataset, config: PaperTheoryConfig) -> 
 
 
 def _draw_dilution(ax: Axes, dataset: xr.Dataset) -> None:
-    n = dataset["count"].values
     for color, norm in zip(_COLORS, dataset["norm"].values, strict=False):
-        own = dataset.sel(norm=norm)
-        ax.plot(n, own["largest_weight"], color=color, label=f"bound, ||W|| = {norm:g}")
-        ax.plot(n[::5], own["attained_weight"][::5], "o", color=color, mfc="none", ms=4)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="number of keys",
-        ylabel="largest weight",
-        title="dilution bound (circles: a case that attains it)",
-    )
-    label_log(ax.xaxis, ax.yaxis)
-    ax.legend(fontsize=7.5)
+        labels = {"largest_weight": f"bound, ||W|| = {norm:g}"}
+        _draw_curves(ax, dataset.sel(norm=norm), color, labels, "attained_weight")
+    _label(ax, "keys", "largest weight", "dilution bound (circles: a case that attains it)")
 
 
 def _draw_shares(ax: Axes, dataset: xr.Dataset) -> None:
-    n = dataset["count"].values
     for color, slope in zip(_COLORS, dataset["slope"].values, strict=False):
-        own = dataset.sel(slope=slope)
-        ax.plot(n, own["kept_share"], color=color, label=f"corrected, alpha = {slope:g}")
-        ax.plot(n, own["printed_share"], "--", color=color, label=f"printed, alpha = {slope:g}")
-        ax.plot(n[::5], own["solved_share"][::5], "o", color=color, mfc="none", ms=4)
+        labels = {"kept_share": "corrected", "printed_share": "printed"}
+        labels = {name: f"{label}, alpha = {slope:g}" for name, label in labels.items()}
+        _draw_curves(ax, dataset.sel(slope=slope), color, labels, "solved_share")
     ax.axhline(1, color="#8c8c8c", linewidth=1)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="number of scores",
-        ylabel="share of scores kept",
-        title="Lemma 2 (circles: root finding; above 1 is no share)",
-    )
+    title = "Lemma 2 (circles: root finding; above 1 is no share)"
+    _label(ax, "scores", "share of scores kept", title)
+
+
+def _draw_curves(
+    ax: Axes, at: xr.Dataset, color: str, labels: dict[str, str], circles: str
+) -> None:
+    """The named variables by number, the second dashed, and some points of another."""
+    n = at["count"].values
+    for line, (name, label) in zip(("-", "--"), labels.items(), strict=False):
+        ax.plot(n, at[name], line, color=color, label=label)
+    ax.plot(n[::5], at[circles][::5], "o", color=color, mfc="none", ms=4)
+
+
+def _label(ax: Axes, counted: str, ylabel: str, title: str) -> None:
+    ax.set(xscale="log", yscale="log", xlabel=f"number of {counted}", ylabel=ylabel, title=title)
     label_log(ax.xaxis, ax.yaxis)
     ax.legend(fontsize=7.5)
