@@ -17,13 +17,7 @@ from analysis.claims.topics import ALTERNATIVES, DILUTION, EXTRAPOLATION
 from analysis.draw.figures import draw_band, left_out, new_figure, style
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.experiments.settings import (
-    Cell,
-    CooldownConfig,
-    Rate,
-    cells_per_block,
-    train_cell,
-)
+from analysis.experiments.settings import Cell, CooldownConfig, Rate, cells_per_block, train_cell
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from ssa_theory.mechanism import VANILLA
 

@@ -144,9 +144,7 @@ class BasisDenoiseBlock(Block):
         return {"gate_by_peak": by_peak, "filler_gate": mean(~self.relevant) / signal}
 
 
-def direction(
-    output: Float[Tensor, "sample dim member"],
-) -> Float[Tensor, "sample dim member"]:
+def direction(output: Float[Tensor, "sample dim member"]) -> Float[Tensor, "sample dim member"]:
     """o / ||o||; zero, which has no direction, becomes (1, .., 1) / sqrt(dim), the best guess
     without a token, and has no gradient.
     """

@@ -46,8 +46,7 @@ MEASURED = {
         "/ s",
     ),
     "log_partition_slope": Measure(
-        (*_FREEZING, "seed"),
-        "its derivative in tau: the mean logit under the attention weights",
+        (*_FREEZING, "seed"), "its derivative in tau: the mean logit under the attention weights"
     ),
 }
 THEORY = {
@@ -57,8 +56,7 @@ THEORY = {
         "bounded and Gaussian ones",
     ),
     "needle_mass_deviation": Measure(
-        _EXPECTED,
-        "exact standard deviation of needle_mass over rows (0 for equal distractors)",
+        _EXPECTED, "exact standard deviation of needle_mass over rows (0 for equal distractors)"
     ),
     "entropy_theory": Measure(_EXPECTED, "exact expectation of entropy (nats), likewise"),
     "needle_mass_bound": Measure(

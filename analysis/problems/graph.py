@@ -23,12 +23,7 @@ from analysis.problems.rows import (
 from ssa_theory.losses import Queries
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
 from ssa_theory.seeds import Stream, member_generator
-from tasks import (
-    MarkovGraphTask,
-    graph_from_family,
-    graph_from_file,
-    text_from_file,
-)
+from tasks import MarkovGraphTask, graph_from_family, graph_from_file, text_from_file
 from tasks.families import RandomFamily, RealFamily
 from tasks.markov import Prompts, RowWeights
 

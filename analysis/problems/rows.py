@@ -48,12 +48,10 @@ ROW_MEASURES = {
         ("node",), "sum of each attention row: 1 but for what a sink or a dead row withholds"
     ),
     "underflow": Measure(
-        (),
-        "whether a learned weight is below the smallest normal number of the training precision",
+        (), "whether a learned weight is below the smallest normal number of the training precision"
     ),
     "rank_deficient": Measure(
-        (),
-        "whether the embeddings have a lower rank than their number and dimension allow",
+        (), "whether the embeddings have a lower rank than their number and dimension allow"
     ),
 }
 """What is measured of a trained model whose rows are the prediction."""

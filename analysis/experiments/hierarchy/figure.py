@@ -9,14 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.draw.figures import (
-    draw_points,
-    label_log,
-    left_out,
-    letter,
-    new_figure,
-    style,
-)
+from analysis.draw.figures import draw_points, label_log, left_out, letter, new_figure, style
 from analysis.experiments.hierarchy.claims import SELECTIVE
 from analysis.experiments.hierarchy.train import CONTEXTS, HEADS, HierarchyConfig
 from analysis.experiments.settings import Cell
@@ -125,11 +118,7 @@ def _draw_errors(ax: Axes, config: HierarchyConfig, dataset: xr.Dataset) -> None
 
 
 def _draw_temperature(
-    ax: Axes,
-    config: HierarchyConfig,
-    dataset: xr.Dataset,
-    trees: Looks,
-    name: str,
+    ax: Axes, config: HierarchyConfig, dataset: xr.Dataset, trees: Looks, name: str
 ) -> None:
     """By height above the leaves, head row, context vocabulary, at the smallest dimension."""
     for tree, (color, marker) in trees.items():

@@ -5,12 +5,7 @@ every schedule, within and beyond the training length.
 from analysis.experiments.base import Experiment
 from analysis.experiments.imbalance.claims import judge
 from analysis.experiments.imbalance.figure import draw
-from analysis.experiments.imbalance.train import (
-    ImbalanceConfig,
-    seeds_per_block,
-    summarise,
-    train,
-)
+from analysis.experiments.imbalance.train import ImbalanceConfig, seeds_per_block, summarise, train
 
 __all__ = ["IMBALANCE", "ImbalanceConfig"]
 

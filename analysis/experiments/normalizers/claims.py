@@ -151,7 +151,4 @@ def _exponents(
     fixed = _ALPHA[type(mechanism_of(normalizer).normalizer)]
     alpha = learned.values if fixed is None else np.full(learned.shape, fixed)
     limit = [support_exponent(float(a), dim) if np.isfinite(a) else np.nan for a in alpha]
-    return {
-        "limit of long contexts": mean(np.array(limit)),
-        SOFTMAX: mean(softmax),
-    }
+    return {"limit of long contexts": mean(np.array(limit)), SOFTMAX: mean(softmax)}
