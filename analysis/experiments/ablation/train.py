@@ -5,7 +5,7 @@ from dataclasses import replace
 import xarray as xr
 from pydantic import Field
 
-from analysis.claims.statistics import mean_band, ratio
+from analysis.claims.statistics import mean_band, ratio_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import Cell, CellsConfig, CooldownSteps, train_cells
@@ -177,10 +177,8 @@ def summarise(config: AblationConfig, dataset: xr.Dataset, progress: Progress) -
     _add_baselines(config, dataset)
     peer = [f"{part}-{VANILLA}" for part in dataset["part"].values]
     for name, own in (("relative_excess", "excess"), ("relative_l1", "l1_error")):
-        pairs = zip(dataset[own].values, dataset[own].sel(mechanism=peer).values, strict=True)
-        bands = [ratio(x, y) for x, y in pairs]
-        values = [[e.value, e.low, e.high] for e in bands]
-        dataset[name] = (("mechanism", "estimate"), values)
+        vanilla = dataset[own].copy(data=dataset[own].sel(mechanism=peer))
+        dataset[name] = ratio_band(dataset[own], vanilla, _ABOUT[name])
     dataset["risk_band"] = mean_band(dataset["risk"].sel(mechanism=dataset["part"] == "denoise"))
     for name, about in _ABOUT.items():
         dataset[name].attrs["description"] = about

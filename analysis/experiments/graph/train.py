@@ -113,13 +113,7 @@ class GraphConfig(TrainingConfig):
 
     def training(self, steps: int) -> Training:
         """Of so many steps."""
-        return Training(
-            steps,
-            self.learning_rate,
-            optimizer=self.optimizer,
-            dtype=self.dtype,
-            compile=self.compile,
-        )
+        return Training(steps, self.learning_rate, 0, self.optimizer, self.dtype, self.compile)
 
 
 def seeds_per_block(config: GraphConfig) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from pydantic import Field
 
-from analysis.claims.statistics import mean_band, ratio
+from analysis.claims.statistics import mean_band, ratio_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import (
@@ -122,13 +122,11 @@ def summarise(config: HierarchyConfig, dataset: xr.Dataset, progress: Progress) 
         description="the measure of the paper's claim: map_l1 of head row, tv of head classifier"
     )
     dataset["error_band"] = mean_band(dataset["error"])
-    error = error.transpose("mechanism", "cell", "seed")
-    vanilla = error.sel(mechanism=VANILLA).values
-    estimates = [[ratio(x, y) for x, y in zip(own, vanilla, strict=True)] for own in error.values]
-    dataset["error_ratio"] = (
-        ("mechanism", "cell", "estimate"),
-        np.array([[(e.value, e.low, e.high) for e in row] for row in estimates]),
-        {"description": "ratio of mean errors to vanilla's, with its 95 % interval over seeds"},
+    error, about = error.transpose("mechanism", "cell", "seed"), "ratio of mean errors to vanilla's"
+    dataset["error_ratio"] = ratio_band(
+        error,
+        error.sel(mechanism=VANILLA, drop=True),
+        f"{about}, with its 95 % interval over seeds",
     )
     # Cast, as numpy does not say that labels stay.
     log_temperature = cast(xr.DataArray, np.log(dataset["level_temperature"]))

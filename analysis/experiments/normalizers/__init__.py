@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from analysis.claims.statistics import mean_band, ratio
+from analysis.claims.statistics import mean_band, ratio_band
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import chosen
 from analysis.experiments.normalizers.claims import judge
@@ -186,14 +186,9 @@ def summarise(config: NormalizersConfig, dataset: xr.Dataset, progress: Progress
     for name in ("error", "effective_support", "zero_fraction", "uniform", "best_softmax"):
         dataset[f"{name}_band"] = mean_band(dataset[name])
     dataset["effective_support_by_length_band"] = mean_band(dataset["effective_support_by_length"])
-    mse, best = dataset["mse_by_length"], dataset["best_softmax_by_length"].T.values
-    mse = mse.transpose("normalizer", "temperature", "length", "seed")
-    flat = mse.values.reshape(-1, *best.shape)
-    over = [ratio(x, y) for model in flat for x, y in zip(model, best, strict=True)]
-    table = np.array([(e.value, e.low, e.high) for e in over]).reshape(*mse.shape[:-1], 3)
     about = "length: ratio of means over seeds, mse_by_length / best_softmax_by_length"
-    dataset["mse_over_best_band"] = ((*mse.dims[:-1], "estimate"), table, {"description": about})
-    return dataset
+    mse, best = dataset["mse_by_length"], dataset["best_softmax_by_length"]
+    return dataset.assign(mse_over_best_band=ratio_band(mse, best, about))
 
 
 NORMALIZERS = Experiment(
