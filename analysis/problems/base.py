@@ -16,8 +16,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from analysis.problems.soundness import with_sound_rows
 from ssa_theory.ensemble import train
-from ssa_theory.mechanism import Form, Layer, Mechanism, Misfit, Parameters
+from ssa_theory.mechanism import Form, Layer, Mechanism, Parameters
 from ssa_theory.mechanism.parts import Generators
 from ssa_theory.seeds import Stream, member_generator
 
@@ -140,7 +141,7 @@ class Problem(abc.ABC):
 
     def layer(self, mechanism: Mechanism) -> Layer:
         """The layer that wears a mechanism. Raises Misfit where the problem cannot wear it."""
-        return _with_sound_rows(Layer(mechanism, self.form))
+        return with_sound_rows(Layer(mechanism, self.form))
 
     def describe(self, seeds: Sequence[int]) -> xr.Dataset:
         """Task and exact baselines by seed, which need no training."""
@@ -285,34 +286,6 @@ DIVERGED = {
         (), "whether the loss was ever not finite; the model's other numbers are NaN"
     )
 }
-
-
-def _with_sound_rows(layer: Layer) -> Layer:
-    """The layer, if its normaliser gives sound rows of some scores. Raises Misfit where not.
-
-    Weights may be negative and rows may sum to less than one, or to more, but not to less than
-    zero. The registry is tested; a normaliser of the user's own is tried here, before it trains.
-    """
-    generator = np.random.default_rng(0)
-    start = layer.normalizer.initial("key", layer.form, [generator])
-    scores = torch.from_numpy(3 * generator.standard_normal((16, 5, 1)))
-    try:
-        rows = layer.normalizer.rows(start, scores, 1)
-        sums = rows.sum(1)
-        if rows.shape != scores.shape:
-            reason = f"shape {tuple(rows.shape)} for scores {tuple(scores.shape)}"
-        elif not rows.isfinite().all():
-            reason = "weights that are not finite"
-        elif (sums < 0).any():
-            reason = f"a sum of {sums.min():.3g}"
-        else:
-            return layer
-    except Exception as error:  # the user's code may fail in any way
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    raise Misfit(
-        f"mechanism {layer.mechanism.name} needs a normaliser whose rows are finite and do not sum "
-        f"to less than zero, got {reason}: mend its rows"
-    )
 
 
 def record_steps(steps: int) -> np.ndarray:
