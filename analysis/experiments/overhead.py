@@ -37,6 +37,7 @@ _STYLE: dict[str, dict[str, Any]] = {
     "head-wide": {"color": "#0072b2", "marker": "o"},
 }
 _COLOURS = ("#222222", "#56b4e9", "#0072b2", "#e69f00", "#cc79a7")
+Number = float | int
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -179,7 +180,7 @@ def _draw_forms(ax: Axes, dataset: xr.Dataset, width: int) -> None:
     for form, style in _STYLE.items():
         x = dataset["percent"].sel(form=form).values
         ax.plot(x, place, linestyle="none", markersize=8, label=labels[form], **style)
-        for at in zip(x, place, strict=True):
+        for at in zip(x.tolist(), place.tolist(), strict=True):
             text = _note(ax, f"{at[0]:.3f}", at, (0, 8), "data", ha="center", fontsize=8)
             # Over the line of the limit.
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
@@ -216,7 +217,7 @@ def _draw_widths(ax: Axes, dataset: xr.Dataset, width: int) -> None:
 
 
 def _note(
-    ax: Axes, text: str, at: tuple[float, float], offset: tuple[int, int], unit: Any, **look: Any
+    ax: Axes, text: str, at: tuple[Number, Number], offset: tuple[int, int], unit: Any, **look: Any
 ) -> Annotation:
     """Text beside a point; unit: that of its two coordinates. offset: in points."""
     return ax.annotate(text, at, offset, xycoords=unit, textcoords="offset points", **look)

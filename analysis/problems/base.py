@@ -236,18 +236,13 @@ def train_all(
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
-    members = {"seed": len(seeds)}
-    measured = train_layers(
-        block, layers, training, problem.measures, members, record=steps, progress=progress
-    )
+    sizes, common = {"seed": len(seeds)}, {"record": steps, "progress": progress}
+    measured = train_layers(block, layers, training, problem.measures, sizes, **common)
     labels = problem.coordinates(training) | {"step": steps}
     dims = dict.fromkeys(d for variable in measured.values() for d in variable[0] if d in labels)
-    return (
-        problem.describe(seeds)
-        .assign_coords(mechanism=[m.name for m in mechanisms], seed=list(seeds))
-        .assign_coords({d: labels[d] for d in dims})
-        .assign(measured)
-    )
+    own = {"mechanism": [m.name for m in mechanisms], "seed": list(seeds)}
+    coords = own | {d: labels[d] for d in dims}
+    return problem.describe(seeds).assign_coords(coords).assign(measured)
 
 
 def train_layers(
