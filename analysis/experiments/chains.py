@@ -16,6 +16,7 @@ from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import Cell, CellsConfig, join_cells
 from analysis.problems.graph import GraphProblem
 from ssa_theory.ensemble import resolve_device
+from ssa_theory.mechanism import VANILLA
 
 Config = TypeVar("Config", bound="ChainsConfig")
 Chain = Cell[GraphProblem]
@@ -36,7 +37,7 @@ class ChainsConfig(CellsConfig):
         250, ge=0, le=1_000_000, description="training steps on the letters; 0: skip them"
     )
     mechanisms: ComparedMechanisms = Field(
-        ("vanilla", "ssa", "ssa-free"), description="mechanisms to train; vanilla is the peer"
+        (VANILLA, "ssa", "ssa-free"), description="mechanisms to train; vanilla is the peer"
     )
 
     @property

@@ -11,6 +11,8 @@ import pytest
 from analysis.cli import main
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
+from analysis.experiments.settings import CooldownConfig
+from analysis.problems import Training
 from analysis.store.config import ExperimentConfig, SeededConfig, TrainingConfig
 from analysis.store.dependencies import definitions, sources
 
@@ -140,6 +142,22 @@ def test_common_flags_keep_their_order() -> None:
         assert list(experiment.config.model_fields)[: len(kind.model_fields)] == list(
             kind.model_fields
         )
+
+
+COOLDOWN = {n: e.config for n, e in EXPERIMENTS.items() if issubclass(e.config, CooldownConfig)}
+
+
+@pytest.mark.parametrize("name", COOLDOWN)
+def test_what_trains_all_models_alike_trains_as_the_flags_say(name: str) -> None:
+    settings = {"steps": 7, "learning_rate": 0.7, "cooldown_steps": 3}
+    config = COOLDOWN[name](**settings, dtype="float64", compile=True)
+    wanted = Training(7, 0.7, 3, "adam", "float64", True)
+    assert config.training == wanted
+    every = {replace(cell.training, steps=7) for cell in config.cells}  # some have more steps
+    assert every == {wanted}
+    abouts = {k: COOLDOWN[name].model_fields[k].description for k in settings}
+    assert abouts["learning_rate"] == "step size of Adam"
+    assert abouts["cooldown_steps"] == "further steps at a tenth of the step size"
 
 
 def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:

@@ -12,6 +12,7 @@ from analysis.claims.statistics import (
     mean_band,
     rank_correlation,
     ratio,
+    ratio_band,
 )
 
 
@@ -116,6 +117,19 @@ def test_band_is_the_mean_at_every_point():
     assert band.dims == ("variant", "step", "estimate")
     e = mean(values[1, :, 2])
     assert band.sel(variant="b").isel(step=2).values == pytest.approx([e.value, e.low, e.high])
+
+
+def test_ratio_band_takes_every_point_over_its_own_denominator():
+    generator = np.random.default_rng(5)
+    x = xr.DataArray(generator.exponential(size=(2, 6, 3)), dims=("variant", "seed", "step"))
+    y = xr.DataArray(1 + generator.random((3, 6)), dims=("step", "seed"))
+    x[1, 4, 2] = np.nan
+    band = ratio_band(x, y, "x over y")
+    assert band.dims == ("variant", "step", "estimate")
+    assert band.attrs == {"description": "x over y"}
+    for i, j in np.ndindex(2, 3):
+        e = ratio(x.values[i, :, j], y.values[j])
+        assert band[i, j].values == pytest.approx([e.value, e.low, e.high])
 
 
 def test_p_value_against_full_enumeration():

@@ -15,12 +15,6 @@ OTHERS = {("tasks/denoising_risk.py", "threshold")}
 """Names of other things: an estimator."""
 STILL_WRITTEN = {
     "analysis/bench/workloads.py",
-    "analysis/experiments/ablation/train.py",
-    "analysis/experiments/denoise/train.py",
-    "analysis/experiments/dilution/config.py",
-    "analysis/experiments/graph/train.py",
-    "analysis/experiments/phase/train.py",
-    "analysis/experiments/settings.py",
     "analysis/experiments/twins.py",
     "analysis/problems/twins.py",
     "analysis/properties/mechanism.py",

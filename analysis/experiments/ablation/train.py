@@ -22,7 +22,7 @@ class AblationConfig(CellsConfig):
 
     letters_mechanisms: ComparedMechanisms = Field(
         (
-            "vanilla",
+            VANILLA,
             "ssa-constant",
             "ssa-position",
             "ssa-feature",
@@ -42,7 +42,7 @@ class AblationConfig(CellsConfig):
     letters_steps: int = Field(600, ge=1, le=1_000_000, description="training steps on letters")
     denoise_mechanisms: ComparedMechanisms = Field(
         (
-            "vanilla",
+            VANILLA,
             "ssa-mlp-query",
             "ssa-mlp-key",
             "ssa-mlp-value",

@@ -14,6 +14,7 @@ from analysis.experiments.settings import Steps, SweptConfig, join_settings, tra
 from analysis.problems import DenoiseProblem
 from analysis.problems.base import DIVERGED
 from analysis.problems.denoise import DENOISE_MEASURES, HELD_OUT, DenoisingQuery
+from ssa_theory.mechanism import VANILLA
 from tasks.denoising import LONGEST_EXACT, DenoisingTask
 
 SATURATED_SHARE = 0.99  # of a model's gates at their upper bound
@@ -50,7 +51,7 @@ class DenoiseConfig(SweptConfig):
     )
     mechanisms: Mechanisms = Field(
         (
-            "vanilla",
+            VANILLA,
             "ssa-mlp-value",
             "value-tanh",
             "value-sigmoid",
@@ -63,7 +64,7 @@ class DenoiseConfig(SweptConfig):
         description="mechanisms to train at the default",
     )
     swept_mechanisms: Mechanisms = Field(
-        ("vanilla", "ssa-mlp-value", "value-sigmoid", "gate-and-sink"),
+        (VANILLA, "ssa-mlp-value", "value-sigmoid", "gate-and-sink"),
         description="those to train at the other s_noise as well",
     )
     batch_size: int = Field(64, ge=1, le=65536, description="fresh samples a step")

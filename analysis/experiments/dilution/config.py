@@ -8,6 +8,7 @@ from pydantic import Field
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems.dilution import Haystack
 from analysis.store.config import SeededConfig
+from ssa_theory.mechanism import VANILLA
 from ssa_theory.mechanism.schedules import Power
 from ssa_theory.seeds import Stream, member_generator
 
@@ -16,7 +17,7 @@ class DilutionConfig(SeededConfig):
     """m needles with logit g among distractors with logits that are equal, bounded or Gaussian."""
 
     mechanisms: Mechanisms = Field(
-        ("vanilla", "ssa-position", "released", "ssmax", "asentmax-position", "yarn", "power"),
+        (VANILLA, "ssa-position", "released", "ssmax", "asentmax-position", "yarn", "power"),
         description="mechanisms whose tau(n) scales given logits, at their starting parameters",
     )
     lengths: tuple[int, ...] = Field(

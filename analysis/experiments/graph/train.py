@@ -66,7 +66,7 @@ class GraphConfig(TrainingConfig):
         0.0, ge=0, le=1, description="strength of the component common to all embeddings"
     )
     mechanisms: Mechanisms = Field(
-        ("vanilla", "ssa", "ssa-free"), description="what is trained; vanilla is the peer"
+        (VANILLA, "ssa", "ssa-free"), description="what is trained; vanilla is the peer"
     )
     position: bool = Field(
         False, description="let position terms act (one learned scale: all queries see the same n)"

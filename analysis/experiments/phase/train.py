@@ -53,7 +53,7 @@ class PhaseConfig(CellsConfig):
         description="steps at which one and the same training is measured, ascending",
     )
     mechanisms: ComparedMechanisms = Field(
-        ("vanilla", "ssa", "ssa-free"), description="what is trained; vanilla is the peer"
+        (VANILLA, "ssa", "ssa-free"), description="what is trained; vanilla is the peer"
     )
     learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
 
