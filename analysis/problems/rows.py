@@ -63,11 +63,11 @@ _AFTER = {"cross_entropy_gap": "final_gap"}
 class RowBlock(Block):
     """Members that each predict the rows of a target in the vocabulary context, or of prompts.
 
-    inputs: the vocabulary as queries and keys, float64. target: the
-    rows P* (node, next, member). evaluation: the exact loss, from which the gap is computed, and
-    which is trained on where there are no batches. training: precision. score: `log`, or `brier`,
-    mean_i sum_j (P_ij - P*_ij)^2, which exact zeros do not make infinite. sampled: the training
-    data of all steps; None for the exact loss. head: what predicts.
+    inputs: the vocabulary as queries and keys, float64. target: the rows P* (node, next, member).
+    evaluation: the exact loss, from which the gap is computed, and which is trained on where there
+    are no batches. training: precision. score: `log`, or `brier`, mean_i sum_j (P_ij - P*_ij)^2,
+    which exact zeros do not make infinite. sampled: the training data of all steps; None for the
+    exact loss. head: what predicts.
     """
 
     inputs: Inputs

@@ -59,6 +59,7 @@ class HierarchyConfig(CooldownConfig):
     held_out: int = Field(
         256, ge=1, le=65_535, description="prompts of a seed to evaluate on, not trained on"
     )
+    steps: int = Field(200, ge=1, le=1_000_000, description="training steps")
 
     def check(self) -> None:
         self.require_distinct("branchings", "depths", "dim_shares")
