@@ -1,0 +1,107 @@
+"""From C++ to a function, by the system's compiler; what was compiled once is found again."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from ssa_theory.lanes.program import Unsupported
+
+_HEADER = Path(__file__).with_name("vector.h")
+_FLAGS = (
+    "-O2",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-shared",
+    "-fPIC",
+    "-w",
+)
+
+
+@cache
+def compiler() -> str:
+    """The C++ compiler: $CXX, g++ or clang++. Raises Unsupported where there is none."""
+    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        path = shutil.which(name) if name else None
+        if path is not None:
+            return path
+    raise Unsupported("no C++ compiler: install g++, or name one by CXX")
+
+
+@cache
+def instructions() -> str:
+    """Which vector instructions the compiler uses here: avx512, avx2 or plain."""
+    given = [compiler(), "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
+    done = subprocess.run(given, capture_output=True, text=True, check=False)
+    if "__AVX512F__" in done.stdout and "__AVX512DQ__" in done.stdout:
+        return "avx512"
+    return "avx2" if "__AVX2__" in done.stdout else "plain"
+
+
+@cache
+def _identity() -> str:
+    """What compiled code depends on beside its source."""
+    given = [compiler(), "-march=native", "-Q", "--help=target"]
+    target = subprocess.run(given, capture_output=True, text=True, check=False).stdout
+    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=False)
+    return "\n".join([platform.machine(), version.stdout, target, *_FLAGS])
+
+
+def lanes(dtype: torch.dtype) -> int:
+    """How many models stand in one vector."""
+    width = {"avx512": 64, "avx2": 32, "plain": 16}[instructions()]
+    return width // (8 if dtype == torch.float64 else 4)
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept: $SSA_THEORY_CACHE, or ssa_theory in the user's cache folder; a
+    folder of this process where that cannot be written.
+    """
+    named = os.environ.get("SSA_THEORY_CACHE")
+    if named is None:
+        base = os.environ.get("XDG_CACHE_HOME")
+        try:
+            named = str((Path(base) if base else Path.home() / ".cache") / "ssa_theory")
+        except RuntimeError:  # nobody's home
+            return _own_folder()
+    folder = Path(named)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        usable = os.access(folder, os.W_OK)
+    except OSError:
+        usable = False
+    return folder if usable else _own_folder()
+
+
+@cache
+def _own_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="ssa_theory-"))
+
+
+def build(body: str, dtype: torch.dtype) -> ctypes.CDLL:
+    """The library of some C++ that uses vector.h. Raises Unsupported where it does not compile."""
+    real, whole = ("double", "int64_t") if dtype == torch.float64 else ("float", "int32_t")
+    defined = f"#define REAL {real}\n#define INT {whole}\n#define LANES {lanes(dtype)}\n"
+    defined += f"#define DOUBLE {int(dtype == torch.float64)}\n"
+    source = defined + _HEADER.read_text(encoding="utf-8") + body
+    name = hashlib.sha256((source + _identity()).encode()).hexdigest()[:24]
+    library = cache_folder() / f"{name}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            text, made = Path(folder) / "step.cpp", Path(folder) / "step.so"
+            text.write_text(source, encoding="utf-8")
+            given = [compiler(), *_FLAGS, str(text), "-o", str(made)]
+            done = subprocess.run(given, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise Unsupported(f"{compiler()} fails: {' '.join(done.stderr.split())[:200]}")
+            os.replace(made, library)  # whole or not at all, whoever else compiles it
+    return ctypes.CDLL(str(library))

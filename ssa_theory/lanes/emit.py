@@ -1,0 +1,328 @@
+"""From a plan to C++: one function in which the model axis is the lane of a vector.
+
+A chunk of as many models as a vector has lanes stands outermost, steps inside, so that a chunk
+lives in the caches nearest to the core for all its steps.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+from ssa_theory.lanes.plan import Plan
+from ssa_theory.lanes.program import (
+    Concatenate,
+    Gather,
+    Index,
+    Map,
+    Node,
+    Reduce,
+    Scalar,
+    Scatter,
+    Shape,
+    Source,
+    View,
+)
+
+_ACCUMULATORS = 16  # of a sum over an axis, in registers
+_UNROLLED = 48  # operations of a loop written out
+_COMPARED = 16  # entries up to which an entry is chosen by comparing, else by its address
+Places = Sequence[str]
+
+
+class Emitter:
+    """The lines of a step's loss and gradient."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.lines: list[str] = []
+
+    def body(self) -> list[str]:
+        """Everything but the optimiser."""
+        phases = self.plan.phases
+        assert phases is not None
+        before, during, after = phases
+        for node in before:
+            self._store(node)
+        if during:
+            for node in during:
+                if self.plan.sums_slices(node):
+                    size = math.prod(node.shape)
+                    zero = self._zero(node)
+                    self.lines.append(f"for (int i = 0; i < {size}; i++) {self.name(node)}[i] = {zero};")
+            self.lines.append(f"for (int slice = 0; slice < {self.plan.slices}; slice++) {{")
+            for node in during:
+                self._store(node)
+            self.lines.append("}")
+        for node in after:
+            self._store(node)
+        return self.lines
+
+    def name(self, node: Node) -> str:
+        """Of a stored node's buffer."""
+        return f"t{self.plan.buffers[node]}"
+
+    def load(self, node: Node, at: Places) -> str:
+        """An expression for the number at a place, of every lane."""
+        if node in self.plan.stored:
+            return f"{self.name(node)}[{flat(self.plan.shape(node), at)}]"
+        if isinstance(node, Source):
+            return self._given(node, at)
+        if isinstance(node, Scalar):
+            return f"bc({number(node.value)})"
+        if isinstance(node, View):
+            return self.load(node.of, [position(i, at) for i in node.index])
+        if isinstance(node, Map):
+            return node.code.format(*(self._argument(a, at) for a in node.args))
+        assert isinstance(node, Concatenate)
+        return self._of_parts(node, at)
+
+    def _argument(self, node: Node, at: Places) -> str:
+        scalar = node
+        while isinstance(scalar, View):
+            scalar = scalar.of
+        if isinstance(scalar, Scalar) and scalar.dtype == "real":
+            return f"bc({number(scalar.value)})"
+        return self.load(node, at)
+
+    def _given(self, node: Source, at: Places) -> str:
+        cut = self.plan.cut_axes(node)
+        width = self.plan.width
+        places = [f"(slice*{width}+{i})" if k in cut else i for k, i in enumerate(at)]
+        name = f"{node.role[0]}{node.number}[{flat(node.shape, places)}]"
+        if node.varies:
+            return name
+        return f"bc({name})" if node.dtype == "real" else f"ibc({name})"
+
+    def _of_parts(self, node: Concatenate, at: Places) -> str:
+        start, made = 0, ""
+        ends = list(itertools.accumulate(p.shape[node.axis] for p in node.parts))
+        for part, end in zip(node.parts, ends, strict=True):
+            own = list(at)
+            own[node.axis] = f"({at[node.axis]}-{start})" if start else at[node.axis]
+            there = self.load(part, own)
+            made += there if end == ends[-1] else f"({at[node.axis]} < {end} ? {there} : "
+            start = end
+        return made + ")" * (len(node.parts) - 1)
+
+    def _store(self, node: Node) -> None:
+        if isinstance(node, Reduce):
+            self._reduced(node)
+        elif isinstance(node, Scatter):
+            self._scattered(node)
+        else:
+            shape = self.plan.shape(node)
+            self._loops(shape, "i", 1, lambda at: self._write(node, at, self._value(node, at)))
+
+    def _write(self, node: Node, at: Places, value: str) -> None:
+        self.lines.append(f"{self.name(node)}[{flat(self.plan.shape(node), at)}] = {value};")
+
+    def _value(self, node: Node, at: Places) -> str:
+        if isinstance(node, Map):
+            return node.code.format(*(self._argument(a, at) for a in node.args))
+        if isinstance(node, View):
+            return self.load(node.of, [position(i, at) for i in node.index])
+        if isinstance(node, Concatenate):
+            return self._of_parts(node, at)
+        assert isinstance(node, Gather)
+        index, axis = self.load(node.at, at), node.axis
+        shape = self.plan.shape(node.of)
+        if shape[axis] <= _COMPARED or node.of not in self.plan.stored:
+            made = self.load(node.of, [*at[:axis], "0", *at[axis + 1 :]])
+            for k in range(1, shape[axis]):
+                own = self.load(node.of, [*at[:axis], str(k), *at[axis + 1 :]])
+                made = f"({index} == {k} ? {own} : {made})"
+            return made
+        first = flat(shape, [*at[:axis], "0", *at[axis + 1 :]])
+        return f"pick({self.name(node.of)} + {first}, {index}, {math.prod(shape[axis + 1 :])})"
+
+    def _scattered(self, node: Scatter) -> None:
+        shape, axis = self.plan.shape(node), node.axis
+        length = self.plan.shape(node.of)[axis]
+        add = self.plan.sums_slices(node)
+        if shape[axis] <= _COMPARED:
+
+            def term(out: Places, place: Places) -> str:
+                at = [*out[:axis], place[0], *out[axis + 1 :]]
+                there = self.load(node.at, at)
+                return f"({there} == {out[axis]} ? {self.load(node.of, at)} : {self._zero(node)})"
+
+            self._sum(node, [length], term, "{0} += {1};", self._zero(node), [set()], add)
+            return
+        if not add:
+            self._loops(shape, "i", 1, lambda at: self._write(node, at, self._zero(node)))
+        stride = math.prod(shape[axis + 1 :])
+
+        def put(at: Places) -> None:
+            first = flat(shape, [*at[:axis], "0", *at[axis + 1 :]])
+            index, value = self.load(node.at, at), self.load(node.of, at)
+            self.lines.append(f"put({self.name(node)} + {first}, {index}, {stride}, {value});")
+
+        self._loops(self.plan.shape(node.of), "i", 1, put)
+
+    def _reduced(self, node: Reduce) -> None:
+        left = [k for k in range(len(node.of.shape)) if k not in node.axes]
+        held = self.plan.shape(node.of)
+
+        def term(out: Places, place: Places) -> str:
+            at = [""] * len(held)
+            for k, i in zip(left, out, strict=True):
+                at[k] = i
+            for k, i in zip(node.axes, place, strict=True):
+                at[k] = i
+            return self.load(node.of, at)
+
+        combine = {"sum": "{0} += {1};", "max": "{0} = vmax({0}, {1});", "min": "{0} = vmin({0}, {1});"}
+        start = {"max": "bc(-INFINITY)", "min": "bc(INFINITY)"}.get(node.by, self._zero(node))
+        reads = self._reads(node.of, [{left.index(k)} if k in left else set() for k in range(len(held))])
+        over = [held[k] for k in node.axes]
+        self._sum(node, over, term, combine[node.by], start, reads, self.plan.sums_slices(node))
+
+    def _reads(self, node: Node, axes: Sequence[set[int]]) -> list[set[int]]:
+        """For each number that an expression reads, the output's axes on which it depends."""
+        if node in self.plan.stored or isinstance(node, Source):
+            return [set().union(*axes)]
+        if isinstance(node, View):
+            inner = [set().union(*(axes[p.axis] for p in i.parts)) for i in node.index]
+            return self._reads(node.of, inner)
+        return [r for given in node.inputs for r in self._reads(given, axes if given.shape else [])]
+
+    def _sum(
+        self,
+        node: Node,
+        over: Shape | list[int],
+        term: Callable[[Places, Places], str],
+        combine: str,
+        start: str,
+        reads: Sequence[set[int]],
+        add: bool,
+    ) -> None:
+        """A reduction, several outputs at once in registers. add: to what the buffer holds."""
+        shape = self.plan.shape(node)
+        tile = _tile(shape, reads)
+        cells = list(itertools.product(*(range(t) for t in tile)))
+        kind = "V" if node.dtype == "real" else "I"
+
+        def places(outer: Places, cell: Sequence[int]) -> list[str]:
+            return [
+                (str(x) if n == t else f"({i}*{t}+{x})") if t > 1 else i
+                for i, t, x, n in zip(outer, tile, cell, shape, strict=True)
+            ]
+
+        def of_tile(outer: Places) -> None:
+            self.lines.append("{")
+            for c in range(len(cells)):
+                self.lines.append(f"{kind} a{c} = {start};")
+
+            def inner(place: Places) -> None:
+                for c, cell in enumerate(cells):
+                    self.lines.append(combine.format(f"a{c}", term(places(outer, cell), place)))
+
+            self._loops(over, "r", len(cells), inner)
+            for c, cell in enumerate(cells):
+                place = flat(shape, places(outer, cell))
+                self.lines.append(f"{self.name(node)}[{place}] {'+=' if add else '='} a{c};")
+            self.lines.append("}")
+
+        outer = [n // t for n, t in zip(shape, tile, strict=True)]
+        self._loops(outer, "o", _UNROLLED, of_tile)
+
+    def _loops(
+        self, shape: Sequence[int], prefix: str, weight: int, body: Callable[[Places], None]
+    ) -> None:
+        """body within loops over a shape; the inner ones are written out while they are short.
+
+        weight: operations of the body. Loops of one pass are not written.
+        """
+        at = [f"{prefix}{k}" if n > 1 else "0" for k, n in enumerate(shape)]
+        total, unrolled = weight, {}
+        for k in reversed(range(len(shape))):
+            total *= shape[k]
+            unrolled[k] = total <= _UNROLLED
+        loops = [k for k, n in enumerate(shape) if n != 1]
+        for k in loops:
+            if unrolled[k]:
+                self.lines.append(f"_Pragma(\"GCC unroll {_UNROLLED}\")")
+            self.lines.append(f"for (int {at[k]} = 0; {at[k]} < {shape[k]}; {at[k]}++) {{")
+        body(at)
+        self.lines.append("}" * len(loops))
+
+    @staticmethod
+    def _zero(node: Node) -> str:
+        return "V{}" if node.dtype == "real" else "I{}"
+
+
+def update(plan: Plan, shapes: Sequence[Shape], optimizer: str) -> list[str]:
+    """The optimiser's lines, after `Emitter.body`."""
+    emitter = Emitter(plan)
+    step = "adam(p{0}[{2}], m{0}[{2}], v{0}[{2}], {1}, rate, root);"
+    if optimizer == "sgd":
+        step = "p{0}[{2}] -= rate*{1};"
+    for number, (shape, slope) in enumerate(zip(shapes, plan.outputs[1:], strict=True)):
+
+        def moved(at: Places, number: int = number, shape: Shape = shape, slope: Node = slope) -> None:
+            line = step.format(number, emitter.load(slope, at), flat(shape, at))
+            emitter.lines.append(line)
+
+        emitter._loops(shape, "i", 8, moved)
+    return emitter.lines
+
+
+def flat(shape: Sequence[int], at: Places) -> str:
+    """The place in memory."""
+    made = ""
+    for n, i in zip(shape, at, strict=True):
+        if n == 1 and i == "0":
+            continue
+        made = i if not made or made == "0" else f"({made}*{n}+{i})"
+    return made or "0"
+
+
+def position(index: Index, at: Places) -> str:
+    """Where a view reads along one axis."""
+    terms = []
+    for part in index.parts:
+        term = at[part.axis]
+        if term == "0":
+            continue
+        if part.div != 1:
+            term = f"({term}/{part.div})"
+        if part.mod:
+            term = f"({term}%{part.mod})"
+        terms.append(f"{term}*{part.times}" if part.times != 1 else term)
+    if index.offset or not terms:
+        terms.append(str(index.offset))
+    return terms[0] if len(terms) == 1 else f"({'+'.join(terms)})"
+
+
+def number(value: float) -> str:
+    """A C++ literal."""
+    if math.isnan(value):
+        return "NAN"
+    if math.isinf(value):
+        return "INFINITY" if value > 0 else "-INFINITY"
+    return repr(float(value))
+
+
+def _tile(shape: Sequence[int], reads: Sequence[set[int]]) -> list[int]:
+    """How many outputs of each axis to sum at once, so that a number that is read serves many."""
+    best, least = [1] * len(shape), math.inf
+    choices = [[t for t in range(1, _ACCUMULATORS + 1) if n % t == 0] for n in shape]
+
+    def try_all(k: int, tile: list[int], room: int) -> None:
+        nonlocal best, least
+        if k < 0:
+            count = math.prod(tile)
+            cost = sum(math.prod(tile[a] for a in own) for own in reads) / count + 2 / count
+            if cost < least:
+                best, least = list(tile), cost
+            return
+        for t in choices[k]:
+            if t <= room:
+                tile[k] = t
+                try_all(k - 1, tile, room // t)
+        tile[k] = 1
+
+    try_all(len(shape) - 1, [1] * len(shape), _ACCUMULATORS)
+    return best
+
+

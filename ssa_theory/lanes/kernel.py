@@ -1,0 +1,206 @@
+"""A compiled training step: loss, gradient and optimiser of every model, many steps a call."""
+
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ssa_theory.lanes.build import build, lanes
+from ssa_theory.lanes.emit import Emitter, update
+from ssa_theory.lanes.plan import plan
+from ssa_theory.lanes.program import Source, Unsupported
+from ssa_theory.lanes.trace import Parameters, constants_in, leaves, trace
+
+_STACK = 4096  # vectors of a buffer; a larger one comes from the heap
+_C = {torch.float32: "float", torch.float64: "double", torch.int64: "int64_t", torch.bool: "uint8_t"}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Adam's, of each parameter, and the number of steps that they hold."""
+
+    mean: list[Tensor]
+    square: list[Tensor]
+
+
+class Kernel:
+    """`loss(parameters, batch)` as a compiled step, for batches shaped like this one.
+
+    Raises Unsupported where it cannot be one, and why.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[Parameters, Any], Tensor],
+        parameters: Parameters,
+        batch: Any,
+        optimizer: Literal["adam", "sgd"],
+    ) -> None:
+        first = next(iter(parameters.values()))
+        if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
+            raise Unsupported(f"{first.dtype} on {first.device}")
+        self.dtype, self.members, self.optimizer = first.dtype, first.shape[-1], optimizer
+        traced = trace(loss, parameters, batch)
+        self.plan = plan([traced.loss, *traced.gradients], traced.program.nodes)
+        self._constants = constants_in(traced, self.dtype)
+        shapes = [tuple(p.shape[:-1]) for p in parameters.values()]
+        self._own = leaves(batch)
+        self.source = self._function(shapes)
+        self._run = build(self.source, self.dtype).train
+        self._run.restype = None
+
+    def _function(self, shapes: Sequence[tuple[int, ...]]) -> str:
+        used = [n for n in self.plan.nodes if isinstance(n, Source) and n.role != "parameter"]
+        constants = [n for n in used if n.role == "constant"]
+        batch = [n for n in used if n.role == "batch"]
+        names = "pmv" if self.optimizer == "adam" else "p"
+        c = [
+            'extern "C" void train(REAL* const* P, REAL* const* M, REAL* const* S, '
+            "const void* const* C, const void* const* B, int64_t width, REAL* losses, "
+            "uint8_t* diverged, int64_t members, int64_t first, int64_t last, int64_t steps, "
+            "const double* rates, const double* roots) {",
+            "#if defined(__x86_64__)",
+            "const unsigned state = _mm_getcsr(); _mm_setcsr(state | 0x8040);  // denormals are zero",
+            "#endif",
+            *(line for n in used for line in self._room(n)),
+            *(self._array(f"t{k}", size, kind) for k, (size, kind) in enumerate(self._slots())),
+        ]
+        for k, shape in enumerate(shapes):
+            c += [self._array(f"{name}{k}", math.prod(shape), "V") for name in names]
+        c.append("for (int64_t g = first; g < last; g += LANES) {")
+        c.append("const int count = last - g < LANES ? last - g : LANES;")
+        for k, shape in enumerate(shapes):
+            for name, start in zip(names, "PMS", strict=False):
+                size = math.prod(shape)
+                c.append(f"fetch({name}{k}, {start}[{k}] + g, {size}, members, count);")
+        c += [line for n in constants for line in self._fetched(n, f"C[{n.number}]")]
+        c.append("V loss = V{}; I bad = I{};")
+        c.append("for (int64_t step = 0; step < steps; step++) {")
+        c += [
+            line for n in batch for line in self._fetched(n, f"B[step*width + {n.number}]")
+        ]
+        emitter = Emitter(self.plan)
+        c += emitter.body()
+        c.append(f"loss = {emitter.load(self.plan.outputs[0], [])};")
+        c.append("bad |= ~(vabs(loss) < bc(INFINITY));")
+        c.append("const V rate = bc(rates[step]), root = bc(roots[step]);")
+        c += update(self.plan, shapes, self.optimizer)
+        c.append("}")
+        for k, shape in enumerate(shapes):
+            for name, start in zip(names, "PMS", strict=False):
+                size = math.prod(shape)
+                c.append(f"keep({start}[{k}] + g, {name}{k}, {size}, members, count);")
+        c.append("if (steps) keep(losses + g, &loss, 1, members, count);")
+        c.append("for (int l = 0; l < count; l++) diverged[g + l] |= bad[l] != 0;")
+        c.append("}")
+        c += [f"free({n});" for n in self._heap]
+        c += ["#if defined(__x86_64__)", "_mm_setcsr(state);", "#endif", "}"]
+        return "\n".join(c)
+
+    def _slots(self) -> list[tuple[int, str]]:
+        assert self.plan.buffers is not None
+        return self.plan.slots
+
+    def _array(self, name: str, size: int, kind: str) -> str:
+        self.__dict__.setdefault("_heap", [])
+        if size <= _STACK:
+            return f"{kind} {name}[{max(1, size)}];"
+        self._heap.append(name)
+        return f"{kind}* const {name} = ({kind}*)aligned_alloc(64, sizeof({kind})*{size});"
+
+    def _room(self, node: Source) -> list[str]:
+        size, real = math.prod(node.shape), node.dtype == "real"
+        name = f"{node.role[0]}{node.number}"
+        if node.varies:
+            return [self._array(name, size, "V" if real else "I")]
+        kind = self._stored_as(node)
+        if node.role == "constant":
+            return [f"const {kind}* const {name} = (const {kind}*)C[{node.number}];"]
+        return []
+
+    def _fetched(self, node: Source, start: str) -> list[str]:
+        name, kind = f"{node.role[0]}{node.number}", self._stored_as(node)
+        if node.varies:
+            size = math.prod(node.shape)
+            lines = [f"fetch({name}, (const {kind}*){start} + g, {size}, members, count);"]
+            if node.dtype == "mask":
+                lines.append(f"for (int i = 0; i < {size}; i++) {name}[i] = {name}[i] != 0;")
+            return lines
+        if node.role == "batch":
+            return [f"const {kind}* const {name} = (const {kind}*){start};"]
+        return []
+
+    def _stored_as(self, node: Source) -> str:
+        if node.role == "constant":
+            return _C[self._constants[node.number].dtype]
+        return _C[self._in_memory(self._own[node.number]).dtype]
+
+    def _in_memory(self, tensor: Tensor) -> Tensor:
+        """A tensor of a batch as the kernel reads it."""
+        if tensor.is_floating_point():
+            return tensor.to(self.dtype).contiguous()
+        return (tensor if tensor.dtype == torch.bool else tensor.to(torch.int64)).contiguous()
+
+    def run(
+        self,
+        parameters: Sequence[Tensor],
+        moments: Moments | None,
+        batches: Sequence[Sequence[Tensor]],
+        rates: Sequence[float],
+        roots: Sequence[float],
+        losses: Tensor,
+        diverged: Tensor,
+    ) -> None:
+        """One step a batch and rate, in place. parameters, moments: contiguous, (..., member).
+
+        batches: the tensors of each step's batch, `leaves`. rates, roots: of each step, the
+        learning rate over 1 - beta1^t, and 1 / sqrt(1 - beta2^t). losses: of the last step.
+        """
+        held: dict[int, Tensor] = {}
+        for own in batches:
+            for tensor in own:
+                if id(tensor) not in held:
+                    held[id(tensor)] = self._in_memory(tensor)
+        width = len(batches[0]) if batches else 0
+        given = [held[id(t)].data_ptr() for own in batches for t in own]
+        m, s = (moments.mean, moments.square) if moments else ([], [])
+        steps = len(rates)
+        bad = diverged.view(torch.uint8)
+
+        def part(first: int, last: int) -> None:
+            self._run(
+                _pointers(parameters),
+                _pointers(m),
+                _pointers(s),
+                _pointers(self._constants),
+                (ctypes.c_void_p * max(1, len(given)))(*given),
+                ctypes.c_int64(width),
+                ctypes.c_void_p(losses.data_ptr()),
+                ctypes.c_void_p(bad.data_ptr()),
+                ctypes.c_int64(self.members),
+                ctypes.c_int64(first),
+                ctypes.c_int64(last),
+                ctypes.c_int64(steps),
+                (ctypes.c_double * max(1, steps))(*rates),
+                (ctypes.c_double * max(1, steps))(*roots),
+            )
+
+        one = lanes(self.dtype)
+        chunks = -(-self.members // one)
+        threads = min(torch.get_num_threads(), chunks)
+        if threads == 1:
+            part(0, self.members)
+            return
+        ends = [min(self.members, one * (chunks * k // threads)) for k in range(threads + 1)]
+        ends[-1] = self.members
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(part, ends[:-1], ends[1:]))
+
+
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
+    return (ctypes.c_void_p * max(1, len(tensors)))(*(t.data_ptr() for t in tensors))

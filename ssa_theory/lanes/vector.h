@@ -1,0 +1,162 @@
+// A vector of as many numbers as one register holds, one of each model, and its functions.
+// REAL, INT: float and int32_t, or double and int64_t. LANES: how many. DOUBLE: whether REAL is double.
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+typedef REAL V __attribute__((vector_size(sizeof(REAL) * LANES)));
+typedef INT I __attribute__((vector_size(sizeof(REAL) * LANES)));
+#define INL static inline __attribute__((always_inline))
+
+INL V bc(REAL x) { V r = {}; return r + x; }
+INL I ibc(INT x) { I r = {}; return r + x; }
+INL V vabs(V x) { return (V)((I)x & (I)((I)bc(0) + (INT)~((uint64_t)1 << (8 * sizeof(REAL) - 1)))); }
+INL V vmax(V a, V b) { return (b > a) | (b != b) ? b : a; }  // NaN where either is
+INL V vmin(V a, V b) { return (b < a) | (b != b) ? b : a; }
+#define EACH(name, f) INL V name(V x) { V r; for (int l = 0; l < LANES; l++) r[l] = f(x[l]); return r; }
+INL V vpow(V x, V y) { V r; for (int l = 0; l < LANES; l++) r[l] = std::pow(x[l], y[l]); return r; }
+
+#if DOUBLE
+INL V vdiv(V x, V y) { return x / y; }
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+EACH(vexp, exp)
+EACH(vlog, log)
+EACH(vtanh, tanh)
+EACH(vsigmoid, sigmoid)
+EACH(vsqrt, sqrt)
+EACH(verf, erf)
+#else
+
+#if defined(__AVX512F__) && LANES == 16
+#define M512(x) ((__m512)(x))
+// One Newton step from 14 bits. What the step makes NaN keeps the start: 1/0 and 1/inf.
+INL V vrecip(V y) {
+  __m512 r = _mm512_rcp14_ps(M512(y));
+  __m512 n = _mm512_mul_ps(r, _mm512_fnmadd_ps(M512(y), r, _mm512_set1_ps(2.0f)));
+  return (V)_mm512_mask_mov_ps(n, _mm512_cmp_ps_mask(n, n, _CMP_UNORD_Q), r);
+}
+INL V vsqrt(V x) { return (V)_mm512_sqrt_ps(M512(x)); }
+INL V scaled(V p, V n) { return (V)_mm512_scalef_ps(M512(p), M512(n)); }  // p 2^n
+INL V nearest(V x) { return (V)_mm512_roundscale_ps(M512(x), 0); }
+#else
+INL V vrecip(V y) { return 1.0f / y; }
+EACH(vsqrt, sqrtf)
+INL V power_of_two(I n) { return (V)((n + 127) << 23); }
+INL V scaled(V p, V n) {  // in two steps, so that neither leaves the range
+  I k = __builtin_convertvector(n, I), half = k >> 1;
+  return p * power_of_two(half) * power_of_two(k - half);
+}
+INL V nearest(V x) { V big = bc(12582912.0f); return (x + big) - big; }
+#endif
+
+INL V vdiv(V x, V y) { return x * vrecip(y); }
+
+// e^x = 2^n e^r, |r| <= log(2)/2, e^r = 1 + r + r^2 q(r); q by weighted least squares (minimax).
+INL V vexp(V x) {
+  x = x > 89.0f ? bc(89.0f) : x;
+  x = x < -104.0f ? bc(-104.0f) : x;
+  V n = nearest(x * 1.44269504f);
+  V r = x - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  V q = bc(1.3813142e-3f);
+  q = q * r + 8.3694188e-3f;
+  q = q * r + 4.1668456e-2f;
+  q = q * r + 1.6666515e-1f;
+  q = q * r + 4.9999994e-1f;
+  V p = (q * (r * r) + r) + 1.0f;
+  return scaled(p, n);
+}
+
+// log x = e log 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f - f^2/2 + f^3 q(f).
+INL V vlog(V x) {
+  I bits = (I)x, e = (bits - 0x3f3504f3) >> 23;
+  V f = (V)(bits - (e << 23)) - 1.0f, n = __builtin_convertvector(e, V), f2 = f * f;
+  V q = bc(6.7463636e-2f);
+  q = q * f - 1.1715954e-1f;
+  q = q * f + 1.1909968e-1f;
+  q = q * f - 1.2400977e-1f;
+  q = q * f + 1.4216211e-1f;
+  q = q * f - 1.6668110e-1f;
+  q = q * f + 2.0002273e-1f;
+  q = q * f - 2.5000009e-1f;
+  q = q * f + 3.3333310e-1f;
+  V y = f * f2 * q - n * 2.12194440e-4f;
+  y = (y - 0.5f * f2) + f;
+  y = y + n * 0.693359375f;
+  y = x < 1.1754944e-38f ? bc(-INFINITY) : y;  // a number that is not normal counts as zero
+  y = x == bc(INFINITY) ? x : y;
+  return (x < 0.0f) | (x != x) ? bc(NAN) : y;
+}
+
+// tanh x = x + x^3 q(x^2) near 0, else 1 - 2 / (e^2x + 1).
+INL V vtanh(V x) {
+  V a = vabs(x), s = x * x;
+  V q = bc(-5.4394435e-3f);
+  q = q * s + 2.0397969e-2f;
+  q = q * s - 5.3665049e-2f;
+  q = q * s + 1.3330543e-1f;
+  q = q * s - 3.3333248e-1f;
+  V near = x + x * s * q;
+  V far = 1.0f - 2.0f * vrecip(vexp(2.0f * a) + 1.0f);
+  far = x < 0.0f ? -far : far;
+  return a < 0.625f ? near : far;
+}
+
+INL V vsigmoid(V x) { return vrecip(1.0f + vexp(-x)); }
+
+// erf x = x q(x^2) up to 1, else 1 - exp(-g(x)), g = -log(1 - erf).
+INL V verf(V x) {
+  V a = vabs(x), s = x * x;
+  V q = bc(7.7876946e-5f);
+  q = q * s - 7.9916167e-4f;
+  q = q * s + 5.1863836e-3f;
+  q = q * s - 2.6852880e-2f;
+  q = q * s + 1.1283565e-1f;
+  q = q * s - 3.7612623e-1f;
+  q = q * s + 1.1283791f;
+  V near = x * q, t = a > 4.05f ? bc(4.05f) : a;
+  V g = bc(-1.8882364e-4f);
+  g = g * t + 2.9724424e-3f;
+  g = g * t - 2.1940432e-2f;
+  g = g * t + 1.0332735e-1f;
+  g = g * t + 6.3788307e-1f;
+  g = g * t + 1.1272515f;
+  g = g * t + 3.0042803e-4f;
+  V far = 1.0f - vexp(-g);
+  far = x < 0.0f ? -far : far;
+  V made = a <= 1.0f ? near : far;
+  return x != x ? x : made;
+}
+#endif
+
+// The entry at[lane] of a lane's column, and a sum into it.
+INL V pick(const V* column, I at, int stride) {
+  V r;
+  for (int l = 0; l < LANES; l++) r[l] = column[at[l] * stride][l];
+  return r;
+}
+INL void put(V* column, I at, int stride, V value) {
+  for (int l = 0; l < LANES; l++) column[at[l] * stride][l] += value[l];
+}
+
+// Adam, with the bias corrections in rate and root.
+INL void adam(V& p, V& m, V& v, V g, V rate, V root) {
+  m = m + (REAL)0.1 * (g - m);
+  v = (REAL)0.999 * v + (REAL)0.001 * (g * g);
+  p = p - rate * vdiv(m, vsqrt(v) * root + (REAL)1e-8);
+}
+
+// n numbers of each of a chunk's models, from (n, members) in memory; past the last model, its own
+// again.
+template <class Lane, class T> INL void fetch(Lane* to, const T* from, int64_t n, int64_t members, int count) {
+  for (int64_t i = 0; i < n; i++)
+    for (int l = 0; l < LANES; l++) to[i][l] = from[i * members + (count == LANES || l < count ? l : count - 1)];
+}
+template <class T> INL void keep(T* to, const V* from, int64_t n, int64_t members, int count) {
+  for (int64_t i = 0; i < n; i++)
+    for (int l = 0; l < count; l++) to[i * members + l] = from[i][l];
+}
