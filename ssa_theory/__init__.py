@@ -1,6 +1,7 @@
 """Selective Self-Attention (arXiv 2411.12892) and its rivals: mechanisms, theory, training."""
 
-from ssa_theory.ensemble import Trained, block_members, resolve_device, train
+from ssa_theory.device import block_members, resolve_device
+from ssa_theory.ensemble import Trained, train
 from ssa_theory.losses import Queries, cross_entropy, log_predictive
 from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Mechanism, Tokens, mechanism
 from ssa_theory.module import SelfAttention

@@ -23,7 +23,7 @@ from analysis.bench.workloads import GRAPHS
 from analysis.experiments.base import Progress
 from analysis.store.dependencies import code_digest
 from analysis.store.results import prepare_folder, provenance, write_whole
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 
 _STOPPED = "stopped.json"
 

@@ -10,7 +10,7 @@ from analysis.bench.config import BenchConfig
 from analysis.bench.peers import COMPILED, EAGER
 from analysis.bench.process import Child, Job, cores
 from analysis.bench.workloads import WorkloadName, workload
-from ssa_theory.ensemble import block_members
+from ssa_theory.device import block_members
 
 Advance = Callable[[int], None]
 Log = Callable[[str], None]

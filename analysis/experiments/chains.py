@@ -15,7 +15,7 @@ from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import Cell, CellsConfig, join_cells
 from analysis.problems.graph import GraphProblem
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 
 Config = TypeVar("Config", bound="ChainsConfig")

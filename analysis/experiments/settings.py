@@ -13,7 +13,7 @@ from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems.base import Problem, Training, train_all
 from analysis.problems.sizes import block_size
 from analysis.store.config import TrainingConfig
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import Mechanism
 
 AnyProblem = TypeVar("AnyProblem", bound=Problem, covariant=True)

@@ -19,7 +19,7 @@ from analysis.experiments.settings import Cell, CellsConfig
 from analysis.problems.base import Training, record_steps, train_layers
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.twins import THEORIES, TwinsProblem
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 
 

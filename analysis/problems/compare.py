@@ -8,7 +8,7 @@ import xarray as xr
 from analysis.problems.base import Problem, Training, train_all
 from analysis.problems.sizes import block_size
 from analysis.store.config import TrainingConfig
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import Mechanism, mechanism
 
 

@@ -3,7 +3,7 @@
 import os
 
 from analysis.store.config import TrainingConfig
-from ssa_theory.ensemble import block_members, resolve_device
+from ssa_theory.device import block_members, resolve_device
 
 LARGEST_BLOCK = 2**31
 """Bytes of a block of seeds, at most."""

@@ -2,6 +2,6 @@
 
 from ssa_theory.lanes.kernel import Kernel, Moments
 from ssa_theory.lanes.program import Unsupported
-from ssa_theory.lanes.trace import leaves
+from ssa_theory.lanes.trace import leaves, signature
 
-__all__ = ["Kernel", "Moments", "Unsupported", "leaves"]
+__all__ = ["Kernel", "Moments", "Unsupported", "leaves", "signature"]

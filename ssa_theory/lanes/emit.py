@@ -48,7 +48,9 @@ class Emitter:
                 if self.plan.sums_slices(node):
                     size = math.prod(node.shape)
                     zero = self._zero(node)
-                    self.lines.append(f"for (int i = 0; i < {size}; i++) {self.name(node)}[i] = {zero};")
+                    self.lines.append(
+                        f"for (int i = 0; i < {size}; i++) {self.name(node)}[i] = {zero};"
+                    )
             self.lines.append(f"for (int slice = 0; slice < {self.plan.slices}; slice++) {{")
             for node in during:
                 self._store(node)
@@ -171,9 +173,15 @@ class Emitter:
                 at[k] = i
             return self.load(node.of, at)
 
-        combine = {"sum": "{0} += {1};", "max": "{0} = vmax({0}, {1});", "min": "{0} = vmin({0}, {1});"}
+        combine = {
+            "sum": "{0} += {1};",
+            "max": "{0} = vmax({0}, {1});",
+            "min": "{0} = vmin({0}, {1});",
+        }
         start = {"max": "bc(-INFINITY)", "min": "bc(INFINITY)"}.get(node.by, self._zero(node))
-        reads = self._reads(node.of, [{left.index(k)} if k in left else set() for k in range(len(held))])
+        reads = self._reads(
+            node.of, [{left.index(k)} if k in left else set() for k in range(len(held))]
+        )
         over = [held[k] for k in node.axes]
         self._sum(node, over, term, combine[node.by], start, reads, self.plan.sums_slices(node))
 
@@ -241,7 +249,7 @@ class Emitter:
         loops = [k for k, n in enumerate(shape) if n != 1]
         for k in loops:
             if unrolled[k]:
-                self.lines.append(f"_Pragma(\"GCC unroll {_UNROLLED}\")")
+                self.lines.append(f'_Pragma("GCC unroll {_UNROLLED}")')
             self.lines.append(f"for (int {at[k]} = 0; {at[k]} < {shape[k]}; {at[k]}++) {{")
         body(at)
         self.lines.append("}" * len(loops))
@@ -259,7 +267,9 @@ def update(plan: Plan, shapes: Sequence[Shape], optimizer: str) -> list[str]:
         step = "p{0}[{2}] -= rate*{1};"
     for number, (shape, slope) in enumerate(zip(shapes, plan.outputs[1:], strict=True)):
 
-        def moved(at: Places, number: int = number, shape: Shape = shape, slope: Node = slope) -> None:
+        def moved(
+            at: Places, number: int = number, shape: Shape = shape, slope: Node = slope
+        ) -> None:
             line = step.format(number, emitter.load(slope, at), flat(shape, at))
             emitter.lines.append(line)
 
@@ -324,5 +334,3 @@ def _tile(shape: Sequence[int], reads: Sequence[set[int]]) -> list[int]:
 
     try_all(len(shape) - 1, [1] * len(shape), _ACCUMULATORS)
     return best
-
-

@@ -17,7 +17,12 @@ from ssa_theory.lanes.program import Source, Unsupported
 from ssa_theory.lanes.trace import Parameters, constants_in, leaves, trace
 
 _STACK = 4096  # vectors of a buffer; a larger one comes from the heap
-_C = {torch.float32: "float", torch.float64: "double", torch.int64: "int64_t", torch.bool: "uint8_t"}
+_C = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.int64: "int64_t",
+    torch.bool: "uint8_t",
+}
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,7 @@ class Kernel:
         c += [line for n in constants for line in self._fetched(n, f"C[{n.number}]")]
         c.append("V loss = V{}; I bad = I{};")
         c.append("for (int64_t step = 0; step < steps; step++) {")
-        c += [
-            line for n in batch for line in self._fetched(n, f"B[step*width + {n.number}]")
-        ]
+        c += [line for n in batch for line in self._fetched(n, f"B[step*width + {n.number}]")]
         emitter = Emitter(self.plan)
         c += emitter.body()
         c.append(f"loss = {emitter.load(self.plan.outputs[0], [])};")

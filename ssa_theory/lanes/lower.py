@@ -156,18 +156,25 @@ class Lowering:
             return Laned(self.program.expand(self.program.scalar(value.item()), shape), lane)
         # As it stands in memory, once, whatever views of it are read.
         own = sorted(
-            (k for k in free if value.shape[k] > 1 and value.stride(k)), key=lambda k: -value.stride(k)
+            (k for k in free if value.shape[k] > 1 and value.stride(k)),
+            key=lambda k: -value.stride(k),
         )
         for k in free:
             value = value if k in own else value.narrow(k, 0, min(1, value.shape[k]))
-        stored = value.permute(*own, *(k for k in range(value.ndim) if k not in own and k != lane), lane)
+        stored = value.permute(
+            *own, *(k for k in range(value.ndim) if k not in own and k != lane), lane
+        )
         stored = stored.reshape(*(value.shape[k] for k in own), size)
         key = (stored.data_ptr(), stored.dtype, tuple(stored.shape), stored.stride())
         if key not in self._stored:
             self._stored[key] = len(self.constants)
             self.constants.append(stored)
         node = Source(
-            tuple(stored.shape[:-1]), self.dtype_of(value.dtype), "constant", self._stored[key], size > 1
+            tuple(stored.shape[:-1]),
+            self.dtype_of(value.dtype),
+            "constant",
+            self._stored[key],
+            size > 1,
         )
         index = [Index((Stride(free.index(k)),)) for k in own]
         return Laned(self.program.view(self.program.add(node), shape, index), lane)

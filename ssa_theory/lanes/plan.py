@@ -117,7 +117,9 @@ class Axes:
                     self._unite((node, k), (node.of, k))
                     self._unite((node, k), (node.at, k))
             loose = node.of if isinstance(node, Gather) else node
-            self._unite((node.at, node.axis), (node if isinstance(node, Gather) else node.of, node.axis))
+            self._unite(
+                (node.at, node.axis), (node if isinstance(node, Gather) else node.of, node.axis)
+            )
             self._pinned.add((loose, node.axis))
         elif isinstance(node, Concatenate):
             self._pinned.add((node, node.axis))
@@ -257,7 +259,11 @@ def plan(outputs: Sequence[Node], nodes: Sequence[Node], room: int = ROOM) -> Pl
             own = Plan(list(outputs), wanted, stored, axes, cut, width)
             if own.phases is None:
                 break
-            if own.size < best.size if best.size > room else room >= own.size and own.slices < best.slices:
+            if (
+                own.size < best.size
+                if best.size > room
+                else room >= own.size and own.slices < best.slices
+            ):
                 best = own
             if own.size <= room:
                 break

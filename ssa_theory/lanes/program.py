@@ -39,7 +39,11 @@ class Index:
     @property
     def axis(self) -> int | None:
         """The axis of the view that this is, unchanged; None where it is anything else."""
-        if len(self.parts) == 1 and self.offset == 0 and self.parts[0] == Stride(self.parts[0].axis):
+        if (
+            len(self.parts) == 1
+            and self.offset == 0
+            and self.parts[0] == Stride(self.parts[0].axis)
+        ):
             return self.parts[0].axis
         return None
 
@@ -164,7 +168,10 @@ class Program:
 
     def add(self, node: N) -> N:
         """The node, or the equal one that is there."""
-        key = (type(node), *(id(v) if isinstance(v, Node) else _key(v) for v in vars(node).values()))
+        key = (
+            type(node),
+            *(id(v) if isinstance(v, Node) else _key(v) for v in vars(node).values()),
+        )
         if key not in self._made:
             self._made[key] = node
             self.nodes.append(node)
@@ -196,7 +203,9 @@ class Program:
 
     def view(self, of: Node, shape: Shape, index: Sequence[Index]) -> Node:
         """Reads elsewhere; the input itself where that is everywhere the same."""
-        if shape == of.shape and all(i.axis == k or n == 1 for k, (i, n) in enumerate(zip(index, shape, strict=True))):
+        if shape == of.shape and all(
+            i.axis == k or n == 1 for k, (i, n) in enumerate(zip(index, shape, strict=True))
+        ):
             return of
         return self.add(View(shape, of.dtype, of, tuple(index)))
 

@@ -80,7 +80,9 @@ def _sum_of_two(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     sign, alpha = "+" if name == "add" else "-", node.kwargs.get("alpha", 1)
     if alpha != 1:
         raise Unsupported(f"{name} with alpha {alpha}")
-    return lower.elementwise(node, f"({{0}} {sign} {{1}})", [first, second], lower.traced_dtype(node))
+    return lower.elementwise(
+        node, f"({{0}} {sign} {{1}})", [first, second], lower.traced_dtype(node)
+    )
 
 
 @rule(*_COMPARED)
@@ -276,9 +278,7 @@ def _into(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     if step != 1:
         raise Unsupported("writing every other entry")
     pieces = [_cut(lower, whole, axis, 0, first), part, _cut(lower, whole, axis, last, size)]
-    return Laned(
-        _concatenated(lower, [p for p in pieces if p.shape[axis]], axis), rank - right
-    )
+    return Laned(_concatenated(lower, [p for p in pieces if p.shape[axis]], axis), rank - right)
 
 
 def _raised(lower: Lowering, value: Value, dim: int) -> Value:

@@ -1,13 +1,11 @@
 """A loss and its gradient as a lane program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions, get_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
 
 import ssa_theory.lanes.rules  # noqa: F401, which registers them
 from ssa_theory.lanes.lower import Laned, Lowering
@@ -29,43 +27,58 @@ class Traced:
 
 
 def leaves(batch: Any) -> list[Tensor]:
-    """The tensors of a batch: of a dataclass, a sequence or a mapping of them, in order. Raises
-    Unsupported for anything else but None.
-    """
-    if batch is None:
-        return []
+    """The tensors of a batch, in order: of a dataclass, a sequence or a mapping of them."""
     if isinstance(batch, Tensor):
         return [batch]
+    return [t for part in _parts(batch).values() for t in leaves(part)]
+
+
+def signature(batch: Any) -> Hashable:
+    """What a trace depends on: the form of a batch, the shapes of its tensors, and its numbers.
+
+    Raises Unsupported for anything that is neither a tensor, a number nor made of them.
+    """
+    if isinstance(batch, Tensor):
+        return tuple(batch.shape), batch.dtype
+    if batch is None or isinstance(batch, int | float | str):
+        return batch
+    if not isinstance(batch, dict | list | tuple) and not is_dataclass(batch):
+        raise Unsupported(f"a batch that holds a {type(batch).__name__}")
+    return type(batch), *((name, signature(part)) for name, part in _parts(batch).items())
+
+
+def _parts(batch: Any) -> dict[Any, Any]:
     if isinstance(batch, dict):
-        return [t for v in batch.values() for t in leaves(v)]
+        return batch
     if isinstance(batch, list | tuple):
-        return [t for v in batch for t in leaves(v)]
-    if is_dataclass(batch) and not isinstance(batch, type):
-        return [t for f in fields(batch) for t in leaves(getattr(batch, f.name))]
-    raise Unsupported(f"a batch that holds a {type(batch).__name__}")
+        return dict(enumerate(batch))
+    if is_dataclass(batch):
+        return {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return {}
 
 
-def _filled(batch: Any, tensors: Any) -> Any:
-    """The batch with other tensors, taken from an iterator."""
-    if batch is None:
-        return None
+def _filled(batch: Any, tensors: Iterator[Tensor]) -> Any:
+    """The batch with other tensors."""
     if isinstance(batch, Tensor):
         return next(tensors)
+    parts = {name: _filled(part, tensors) for name, part in _parts(batch).items()}
     if isinstance(batch, dict):
-        return {k: _filled(v, tensors) for k, v in batch.items()}
+        return parts
     if isinstance(batch, list | tuple):
-        made = [_filled(v, tensors) for v in batch]
+        made = parts.values()
         return type(batch)(*made) if hasattr(batch, "_fields") else type(batch)(made)
-    return replace(batch, **{f.name: _filled(getattr(batch, f.name), tensors) for f in fields(batch)})
+    return replace(batch, **parts) if parts else batch
 
 
-def trace(
-    loss: Callable[[Parameters, Any], Tensor], parameters: Parameters, batch: Any
-) -> Traced:
+def trace(loss: Callable[[Parameters, Any], Tensor], parameters: Parameters, batch: Any) -> Traced:
     """loss(parameters, batch) and its gradient, traced once with these tensors.
 
     Raises Unsupported for what cannot be a lane program.
     """
+    # Seconds to import, which nothing but tracing needs.
+    from torch._decomp import core_aten_decompositions, get_decompositions
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     names, own = list(parameters), leaves(batch)
     count = len(names)
 
@@ -78,7 +91,9 @@ def trace(
         return value, *slopes
 
     start = [p.detach().clone().requires_grad_() for p in parameters.values()]
-    table = dict(core_aten_decompositions()) | get_decompositions([torch.ops.aten.linalg_vector_norm])
+    table = dict(core_aten_decompositions()) | get_decompositions(
+        [torch.ops.aten.linalg_vector_norm]
+    )
     graph = make_fx(joint, decomposition_table=table)(*start, *own)
     graph.graph.eliminate_dead_code()
     members = start[0].shape[-1]
@@ -96,7 +111,9 @@ def _parameter(lower: Lowering, number: int, tensor: Tensor) -> Laned:
 
 def _of_batch(lower: Lowering, number: int, tensor: Tensor, members: int) -> Laned:
     if not tensor.ndim or tensor.shape[-1] not in (1, members):
-        raise Unsupported(f"a batch of shape {tuple(tensor.shape)}, whose last axis is not the model's")
+        raise Unsupported(
+            f"a batch of shape {tuple(tensor.shape)}, whose last axis is not the model's"
+        )
     shape, dtype = tuple(tensor.shape[:-1]), lower.dtype_of(tensor.dtype)
     varies = tensor.shape[-1] > 1
     return Laned(lower.program.add(Source(shape, dtype, "batch", number, varies)), len(shape))

@@ -15,10 +15,19 @@ typedef INT I __attribute__((vector_size(sizeof(REAL) * LANES)));
 INL V bc(REAL x) { V r = {}; return r + x; }
 INL I ibc(INT x) { I r = {}; return r + x; }
 INL V vabs(V x) { return (V)((I)x & (I)((I)bc(0) + (INT)~((uint64_t)1 << (8 * sizeof(REAL) - 1)))); }
-INL V vmax(V a, V b) { return (b > a) | (b != b) ? b : a; }  // NaN where either is
-INL V vmin(V a, V b) { return (b < a) | (b != b) ? b : a; }
 #define EACH(name, f) INL V name(V x) { V r; for (int l = 0; l < LANES; l++) r[l] = f(x[l]); return r; }
 INL V vpow(V x, V y) { V r; for (int l = 0; l < LANES; l++) r[l] = std::pow(x[l], y[l]); return r; }
+
+// NaN where either is.
+#if defined(__AVX512F__) && !DOUBLE && LANES == 16
+#define M512(x) ((__m512)(x))
+#define ORDERED(x) _mm512_cmp_ps_mask(M512(x), M512(x), _CMP_ORD_Q)
+INL V vmax(V a, V b) { return (V)_mm512_mask_max_ps(M512(a), ORDERED(a), M512(a), M512(b)); }
+INL V vmin(V a, V b) { return (V)_mm512_mask_min_ps(M512(a), ORDERED(a), M512(a), M512(b)); }
+#else
+INL V vmax(V a, V b) { return (b > a) | (b != b) ? b : a; }
+INL V vmin(V a, V b) { return (b < a) | (b != b) ? b : a; }
+#endif
 
 #if DOUBLE
 INL V vdiv(V x, V y) { return x / y; }
@@ -29,10 +38,10 @@ EACH(vtanh, tanh)
 EACH(vsigmoid, sigmoid)
 EACH(vsqrt, sqrt)
 EACH(verf, erf)
+INL V vroot(V x) { return vsqrt(x); }
 #else
 
 #if defined(__AVX512F__) && LANES == 16
-#define M512(x) ((__m512)(x))
 // One Newton step from 14 bits. What the step makes NaN keeps the start: 1/0 and 1/inf.
 INL V vrecip(V y) {
   __m512 r = _mm512_rcp14_ps(M512(y));
@@ -40,11 +49,18 @@ INL V vrecip(V y) {
   return (V)_mm512_mask_mov_ps(n, _mm512_cmp_ps_mask(n, n, _CMP_UNORD_Q), r);
 }
 INL V vsqrt(V x) { return (V)_mm512_sqrt_ps(M512(x)); }
+// sqrt x for x from 1e-30, and what is as good as 0 below: one step from 14 bits.
+INL V vroot(V x) {
+  __m512 y = _mm512_max_ps(M512(x), _mm512_set1_ps(1.2e-38f));
+  __m512 r = _mm512_rsqrt14_ps(y), s = _mm512_mul_ps(y, r);
+  return (V)_mm512_fmadd_ps(_mm512_fnmadd_ps(s, s, y), _mm512_mul_ps(r, _mm512_set1_ps(0.5f)), s);
+}
 INL V scaled(V p, V n) { return (V)_mm512_scalef_ps(M512(p), M512(n)); }  // p 2^n
 INL V nearest(V x) { return (V)_mm512_roundscale_ps(M512(x), 0); }
 #else
 INL V vrecip(V y) { return 1.0f / y; }
 EACH(vsqrt, sqrtf)
+INL V vroot(V x) { return vsqrt(x); }
 INL V power_of_two(I n) { return (V)((n + 127) << 23); }
 INL V scaled(V p, V n) {  // in two steps, so that neither leaves the range
   I k = __builtin_convertvector(n, I), half = k >> 1;
@@ -147,7 +163,7 @@ INL void put(V* column, I at, int stride, V value) {
 INL void adam(V& p, V& m, V& v, V g, V rate, V root) {
   m = m + (REAL)0.1 * (g - m);
   v = (REAL)0.999 * v + (REAL)0.001 * (g * g);
-  p = p - rate * vdiv(m, vsqrt(v) * root + (REAL)1e-8);
+  p = p - rate * vdiv(m, vroot(v) * root + (REAL)1e-8);
 }
 
 // n numbers of each of a chunk's models, from (n, members) in memory; past the last model, its own

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssa_theory.ensemble import Trained, block_members, resolve_device, train
+from ssa_theory.device import block_members, resolve_device
+from ssa_theory.ensemble import Trained, train
 from ssa_theory.losses import Queries, cross_entropy
 from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Tokens
 from ssa_theory.seeds import Stream, member_generator
@@ -602,7 +603,7 @@ def test_a_cache_size_in_any_words(
 ) -> None:
     """What nobody understands counts as 1 MiB, as does what the system does not say."""
     size = tmp_path / "size"
-    monkeypatch.setattr("ssa_theory.ensemble._CACHE_SIZE", size)
+    monkeypatch.setattr("ssa_theory.device._CACHE_SIZE", size)
     assert block_members(2048, torch.device("cpu")) == 2**22 // 2048
     size.write_bytes(text.encode("utf-8", "surrogateescape"))
     assert block_members(2048, torch.device("cpu")) == room // 2048

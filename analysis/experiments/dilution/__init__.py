@@ -9,7 +9,7 @@ from analysis.experiments.dilution.claims import judge
 from analysis.experiments.dilution.config import DilutionConfig
 from analysis.experiments.dilution.figure import draw
 from analysis.problems.dilution import GROUP, MEASURED, THEORY
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import mechanism
 
 

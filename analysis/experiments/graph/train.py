@@ -16,7 +16,7 @@ from analysis.problems.graph import RANDOM_FAMILIES
 from analysis.problems.measures import SMALLEST_TAU
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.store.config import TrainingConfig
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 from tasks.families import RandomFamily, RealFamily
 from tasks.markov import RowWeights

@@ -10,7 +10,7 @@ from analysis.experiments.settings import Cell, CooldownConfig, CooldownSteps, S
 from analysis.problems.base import train_layers
 from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.sizes import block_size, check_result_fits
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 
 PAPERS, CONTROL = "ssa-position", "scaled"

@@ -19,7 +19,7 @@ from analysis.problems.measures import row_l1, row_shape
 from analysis.problems.retrieval import RetrievalBlock
 from analysis.problems.rows import RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 from ssa_theory.losses import squared_distance
 from ssa_theory.mechanism import Layer
 from ssa_theory.mechanism.normalizers import Entmax

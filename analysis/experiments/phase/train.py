@@ -20,7 +20,7 @@ from analysis.problems import GraphProblem
 from analysis.problems.base import stack_members, train_layers
 from analysis.problems.rows import ROW_MEASURES, RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
-from ssa_theory.ensemble import resolve_device
+from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA, Tokens
 from ssa_theory.seeds import Stream, member_generator
 from tasks import MarkovGraphTask, graph_from_family, unit_embeddings

@@ -1,0 +1,113 @@
+"""The functions of the vector units against float64, in units in the last place of float32."""
+
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import erf, expit
+
+from ssa_theory.lanes.build import build
+
+BOUND = {
+    "vexp": 2,
+    "vlog": 2,
+    "vtanh": 2.5,
+    "vsigmoid": 3,
+    "verf": 3,
+    "vrecip": 2,
+    "vsqrt": 1,
+    "vroot": 1,
+}
+"""Errors that each function may have, in units in the last place: what the README states."""
+TRUE = {
+    "vexp": np.exp,
+    "vlog": np.log,
+    "vtanh": np.tanh,
+    "vsigmoid": expit,
+    "verf": erf,
+    "vrecip": lambda x: 1 / x,
+    "vsqrt": np.sqrt,
+    "vroot": np.sqrt,  # of Adam, beside its epsilon
+}
+TINY = np.finfo(np.float32).tiny
+
+
+@pytest.fixture(scope="module")
+def functions() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    body = "".join(
+        f'extern "C" void f_{name}(const float* x, float* y, int64_t n) '
+        "{ unsigned state = 0; (void)state;\n#if defined(__x86_64__)\n"
+        "state = _mm_getcsr(); _mm_setcsr(state | 0x8040);\n#endif\n"
+        "for (int64_t i = 0; i < n; i += LANES) { V v; memcpy(&v, x + i, sizeof v); "
+        f"v = {name}(v); memcpy(y + i, &v, sizeof v); }}\n"
+        "#if defined(__x86_64__)\n_mm_setcsr(state);\n#endif\n}\n"
+        for name in TRUE
+    )
+    library = build(body, torch.float32)
+
+    def call(name: str) -> Callable[[np.ndarray], np.ndarray]:
+        def values(x: np.ndarray) -> np.ndarray:
+            padded = np.zeros(-(-len(x) // 16) * 16, dtype=np.float32)
+            padded[: len(x)] = x
+            out = np.empty_like(padded)
+            pointers = [ctypes.c_void_p(a.ctypes.data) for a in (padded, out)]
+            getattr(library, f"f_{name}")(*pointers, ctypes.c_int64(len(padded)))
+            return out[: len(x)]
+
+        return values
+
+    return {name: call(name) for name in TRUE}
+
+
+def every_exponent() -> np.ndarray:
+    """Normal numbers of all exponents and either sign, 4,096 significands each."""
+    rng = np.random.default_rng(0)
+    exponent = np.repeat(np.arange(1, 255, dtype=np.uint32), 4096) << 23
+    bits = exponent | rng.integers(0, 2**23, len(exponent), dtype=np.uint32)
+    values = bits.view(np.float32)
+    return np.concatenate([values, -values])
+
+
+def units(measured: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """|measured - true| in units in the last place of the true value; results that are not normal
+    count as zero, as the vector units make them.
+    """
+    true = np.where(np.abs(true) < TINY, 0.0, true)
+    kept = np.where(np.abs(measured) < TINY, 0.0, measured.astype(np.float64))
+    spacing = np.spacing(np.maximum(np.abs(true), TINY).astype(np.float32)).astype(np.float64)
+    wrong = np.abs(kept - true) / spacing
+    overflow = np.abs(true) > np.finfo(np.float32).max
+    return np.where(overflow, np.where(kept == np.sign(true) * np.inf, 0.0, np.inf), wrong)
+
+
+@pytest.mark.parametrize("name", TRUE)
+def test_errors_stay_within_their_bound_over_all_exponents(name: str, functions: dict) -> None:
+    x = every_exponent()
+    if name in ("vlog", "vsqrt", "vroot"):
+        x = x[x > (1e-30 if name == "vroot" else 0)]
+    with np.errstate(all="ignore"):
+        true = TRUE[name](x.astype(np.float64))
+        measured = functions[name](x)
+        wrong = units(measured, true)
+        edge = np.abs(np.abs(true) / TINY - 1) < 1e-3  # rounding decides whether it is normal
+    assert np.isfinite(measured[np.isfinite(true) & (np.abs(true) < 3e38)]).all()
+    assert wrong[~edge].max() <= BOUND[name], (x[wrong.argmax()], wrong.max())
+
+
+def test_special_values(functions: dict) -> None:
+    inf, nan = np.inf, np.nan
+    x = np.array([0.0, -0.0, inf, -inf, nan, 1e-42, 1.0], dtype=np.float32)
+    expected = {
+        "vexp": [1, 1, inf, 0, nan, 1, np.float32(np.e)],
+        "vlog": [-inf, -inf, inf, nan, nan, -inf, 0],
+        "vtanh": [0, 0, 1, -1, nan, 0, np.float32(np.tanh(1))],
+        "vsigmoid": [0.5, 0.5, 1, 0, nan, 0.5, np.float32(expit(1))],
+        "verf": [0, 0, 1, -1, nan, 0, np.float32(erf(1))],
+        "vrecip": [inf, -inf, 0, 0, nan, inf, 1],
+        "vsqrt": [0, 0, inf, nan, nan, 0, 1],
+    }
+    for name, values in expected.items():
+        measured = functions[name](x)
+        np.testing.assert_allclose(measured, np.float32(values), rtol=3e-7, err_msg=name)
