@@ -42,6 +42,20 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
+def opname(node: fx.Node) -> str:
+    """Of an operation; one in place is what it writes."""
+    return getattr(node.target, "_opname", str(node.target)).rstrip("_")
+
+
+def _own_alone(node: fx.Node) -> None:
+    """Raise Unsupported where an operation in place may be seen by another name, or is lasting."""
+    written = node.args[0]
+    assert isinstance(written, fx.Node)
+    views = {"alias", "view", "expand", "permute", "unsqueeze", "squeeze", "slice", "select"}
+    if written.op != "call_function" or any(opname(u) in views for u in written.users):
+        raise Unsupported(f"{node.target} of a tensor with another name")
+
+
 @dataclass
 class Lowering:
     """One traced graph as a program.
@@ -81,7 +95,7 @@ class Lowering:
         raise AssertionError("a traced graph has an output")
 
     def _operation(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        name = getattr(node.target, "_opname", str(node.target))
+        name = opname(node)
         own: list[Any] = []
         fx.node.map_aggregate((args, kwargs), own.append)
         laned = [a for a in own if isinstance(a, Laned)]
@@ -91,6 +105,8 @@ class Lowering:
             return torch.full(like.shape, args[1], dtype=like.dtype)
         if missing:
             raise missing[0]
+        if str(getattr(node.target, "_opname", "")).endswith("_"):
+            _own_alone(node)
         if not laned:
             with torch.no_grad():
                 return node.target(*args, **kwargs)  # type: ignore[operator]

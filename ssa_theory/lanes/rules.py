@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, fx
 
-from ssa_theory.lanes.lower import Laned, Lowering, Value, rule
+from ssa_theory.lanes.lower import Laned, Lowering, Value, opname, rule
 from ssa_theory.lanes.program import (
     Concatenate,
     Gather,
@@ -45,7 +45,7 @@ _MASKS |= {"bitwise_and": "({0} & {1})", "bitwise_or": "({0} | {1})", "bitwise_n
 
 @rule(*_CHEAP, *_COSTLY)
 def _elementwise(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    name = node.target._opname  # type: ignore[union-attr]
+    name = opname(node)
     dtype = lower.traced_dtype(node)
     if name in _CHEAP:
         return lower.elementwise(node, _CHEAP[name], args, dtype)
@@ -75,7 +75,7 @@ def _gelu(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 @rule("add", "sub", "rsub")
 def _sum_of_two(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    name = node.target._opname  # type: ignore[union-attr]
+    name = opname(node)
     first, second = (args[1], args[0]) if name == "rsub" else (args[0], args[1])
     sign, alpha = "+" if name == "add" else "-", node.kwargs.get("alpha", 1)
     if alpha != 1:
@@ -87,7 +87,7 @@ def _sum_of_two(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 @rule(*_COMPARED)
 def _compared(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    sign = _COMPARED[node.target._opname]  # type: ignore[union-attr]
+    sign = _COMPARED[opname(node)]  # type: ignore[union-attr]
     kinds = {a.node.dtype for a in args if isinstance(a, Laned)}
     kinds |= {lower.dtype_of(a.dtype) for a in args if isinstance(a, Tensor)}
     common = next(d for d in ("real", "int", "mask") if d in kinds)
@@ -96,7 +96,7 @@ def _compared(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 @rule(*_MASKS)
 def _of_masks(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    return lower.elementwise(node, _MASKS[node.target._opname], args, "mask")  # type: ignore[union-attr]
+    return lower.elementwise(node, _MASKS[opname(node)], args, "mask")  # type: ignore[union-attr]
 
 
 @rule("where")
@@ -135,7 +135,7 @@ def _power(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 @rule("sum", "mean", "amax", "amin")
 def _reduced(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    name = node.target._opname  # type: ignore[union-attr]
+    name = opname(node)
     value, dims = args[0], args[1] if len(args) > 1 else None
     rank = value.rank
     axes = {d % rank for d in (dims if dims else range(rank))}
@@ -188,6 +188,14 @@ def _same(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     return args[0]
 
 
+@rule("copy")
+def _written(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+    right, rank = _right(*args[:2]), node.meta["val"].ndim
+    of = lower.laned(args[1], right, lower.traced_dtype(node)).node
+    shape = _without(tuple(node.meta["val"].shape), rank - right)
+    return Laned(lower.program.expand(of, shape), rank - right)
+
+
 @rule("_to_copy")
 def _converted(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     return lower.laned(args[0], args[0].rank - args[0].lane, lower.traced_dtype(node))
@@ -196,7 +204,7 @@ def _converted(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 @rule("expand", "unsqueeze", "squeeze", "view", "_unsafe_view")
 def _shaped(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     value, shape = args[0], tuple(node.meta["val"].shape)
-    name = node.target._opname  # type: ignore[union-attr]
+    name = opname(node)
     if name == "expand":
         lane = len(shape) - (value.rank - value.lane)
         return Laned(lower.program.expand(value.node, _without(shape, lane)), lane)
