@@ -60,7 +60,8 @@ class Steps(abc.ABC):
     """Steps of one training."""
 
     def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
-        self.loss, self.state, self.optimizer, self.rate = loss, state, optimizer, rate
+        self.loss, self.state, self.rate = loss, state, rate
+        self.optimizer: Optimizer = optimizer
 
     @property
     def most(self) -> int:
@@ -120,8 +121,8 @@ def step(
 class Plain(Steps):
     """`step`, operation by operation."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
+        super().__init__(loss, state, optimizer, rate)
         # Torch's fused kernel wants float32 for a count.
         kind = {"dtype": torch.float32, "device": self.state.diverged.device}
         self._count = [torch.full((), self.state.taken, **kind) for _ in self.state.mean]
@@ -135,8 +136,8 @@ class Plain(Steps):
 class Fused(Steps):
     """`step`, compiled by torch: loss, gradient and optimiser as one graph."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
+        super().__init__(loss, state, optimizer, rate)
         kind = {"dtype": torch.float64, "device": self.state.diverged.device}
         # As a number it would be a constant of the compiled graph, and each learning rate a
         # compilation of its own.
@@ -172,11 +173,10 @@ def _compiled_step() -> Callable[..., None]:
 class Lanes(Steps):
     """Many steps a call of a compiled kernel; one kernel for each shape of a batch."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
+        super().__init__(loss, state, optimizer, rate)
         self._kernels: dict[Hashable, Kernel] = {}
         self._most = 1
-        state = self.state
         self._own = [p.detach() for p in state.parameters.values()]
         self._losses = torch.empty_like(self._own[0][(0,) * (self._own[0].ndim - 1)])
         self._moments = Moments(state.mean, state.square) if self.optimizer == "adam" else None

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from ssa_theory.lanes.program import Unsupported
+from ssa_theory.lanes.vector import HEADER
 
-_HEADER = Path(__file__).with_name("vector.h")
+_LEVEL = "-O2"  # as fast as -O3, and compiled sooner
 _FLAGS = (
-    "-O2",
     "-march=native",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -88,18 +88,18 @@ def _own_folder() -> Path:
 
 
 def build(body: str, dtype: torch.dtype) -> ctypes.CDLL:
-    """The library of some C++ that uses vector.h. Raises Unsupported where it does not compile."""
+    """The library of C++ that starts with `vector.HEADER`. Raises Unsupported where it does not compile."""
     real, whole = ("double", "int64_t") if dtype == torch.float64 else ("float", "int32_t")
     defined = f"#define REAL {real}\n#define INT {whole}\n#define LANES {lanes(dtype)}\n"
     defined += f"#define DOUBLE {int(dtype == torch.float64)}\n"
-    source = defined + _HEADER.read_text(encoding="utf-8") + body
-    name = hashlib.sha256((source + _identity()).encode()).hexdigest()[:24]
+    source = defined + HEADER + body
+    name = hashlib.sha256((source + _LEVEL + _identity()).encode()).hexdigest()[:24]
     library = cache_folder() / f"{name}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             text, made = Path(folder) / "step.cpp", Path(folder) / "step.so"
             text.write_text(source, encoding="utf-8")
-            given = [compiler(), *_FLAGS, str(text), "-o", str(made)]
+            given = [compiler(), _LEVEL, *_FLAGS, str(text), "-o", str(made)]
             done = subprocess.run(given, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise Unsupported(f"{compiler()} fails: {' '.join(done.stderr.split())[:200]}")

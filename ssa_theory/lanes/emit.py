@@ -88,8 +88,8 @@ class Emitter:
 
     def _given(self, node: Source, at: Places) -> str:
         cut = self.plan.cut_axes(node)
-        width = self.plan.width
-        places = [f"(slice*{width}+{i})" if k in cut else i for k, i in enumerate(at)]
+        held = self.plan.shape(node)
+        places = [f"(slice*{held[k]}+{i})" if k in cut else i for k, i in enumerate(at)]
         name = f"{node.role[0]}{node.number}[{flat(node.shape, places)}]"
         if node.varies:
             return name

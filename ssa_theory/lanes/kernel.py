@@ -16,6 +16,7 @@ from ssa_theory.lanes.plan import plan
 from ssa_theory.lanes.program import Source, Unsupported
 from ssa_theory.lanes.trace import Parameters, constants_in, leaves, trace
 
+Optimizer = Literal["adam", "sgd"]
 _STACK = 4096  # vectors of a buffer; a larger one comes from the heap
 _C = {
     torch.float32: "float",
@@ -44,7 +45,7 @@ class Kernel:
         loss: Callable[[Parameters, Any], Tensor],
         parameters: Parameters,
         batch: Any,
-        optimizer: Literal["adam", "sgd"],
+        optimizer: Optimizer,
     ) -> None:
         first = next(iter(parameters.values()))
         if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
@@ -54,6 +55,7 @@ class Kernel:
         self.plan = plan([traced.loss, *traced.gradients], traced.program.nodes)
         self._constants = constants_in(traced, self.dtype)
         shapes = [tuple(p.shape[:-1]) for p in parameters.values()]
+        self._heap: list[str] = []
         self._own = leaves(batch)
         self.source = self._function(shapes)
         self._run = build(self.source, self.dtype).train
@@ -110,7 +112,6 @@ class Kernel:
         return self.plan.slots
 
     def _array(self, name: str, size: int, kind: str) -> str:
-        self.__dict__.setdefault("_heap", [])
         if size <= _STACK:
             return f"{kind} {name}[{max(1, size)}];"
         self._heap.append(name)

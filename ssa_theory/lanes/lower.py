@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_aggregate
 
 from ssa_theory.lanes.program import Dtype, Index, Node, Program, Source, Stride, Unsupported
 
@@ -27,7 +28,7 @@ class Laned:
         return len(self.node.shape) + 1
 
 
-Value = Laned | Tensor | float
+Value = Laned | Tensor | float | int
 Rule = Callable[["Lowering", fx.Node, Sequence[Any]], Laned]
 RULES: dict[str, Rule] = {}
 
@@ -97,7 +98,7 @@ class Lowering:
     def _operation(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         name = opname(node)
         own: list[Any] = []
-        fx.node.map_aggregate((args, kwargs), own.append)
+        map_aggregate((args, kwargs), own.append)
         laned = [a for a in own if isinstance(a, Laned)]
         missing = [a for a in own if isinstance(a, Unsupported)]
         if name == "full_like":  # what it is like does not matter
@@ -204,9 +205,11 @@ class Lowering:
         return "real"
 
     def traced_dtype(self, node: fx.Node) -> Dtype:
-        """Of what an operation returns, which must be of the precision of training."""
+        """Of what an operation returns. All real numbers have the precision of training; one that
+        asks for more than that is refused.
+        """
         dtype = node.meta["val"].dtype
-        if dtype.is_floating_point and dtype != self.dtype:
+        if dtype.is_floating_point and dtype.itemsize > self.dtype.itemsize:
             raise Unsupported(f"{dtype} in a training in {self.dtype}")
         return self.dtype_of(dtype)
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from ssa_theory.lanes.program import (
     Concatenate,
     Gather,
+    Index,
     Map,
     Node,
     Reduce,
@@ -84,11 +85,16 @@ class Axes:
             axis = self._over[axis]
         return axis
 
-    def candidates(self, nodes: Sequence[Node]) -> list[Axis]:
-        """Those that may be cut."""
+    def candidates(self, nodes: Sequence[Node]) -> dict[Axis, int]:
+        """Those that may be cut, and into how many parts at most."""
         pinned = {self.of(a) for a in self._pinned}
-        heads = {self.of((n, k)): None for n in nodes for k, size in enumerate(n.shape) if size > 1}
-        return [a for a in heads if a not in pinned]
+        least: dict[Axis, int] = {}
+        for node in nodes:
+            for k, size in enumerate(node.shape):
+                head = self.of((node, k))
+                if size > 1 and head not in pinned:
+                    least[head] = min(size, least.get(head, size))
+        return least
 
     def _unite(self, first: Axis, second: Axis) -> None:
         first, second = self.of(first), self.of(second)
@@ -102,11 +108,14 @@ class Axes:
                     self._unite((given, k), (node, k))
         elif isinstance(node, View):
             for k, index in enumerate(node.index):
-                if index.axis is not None and node.shape[index.axis] == node.of.shape[k]:
-                    self._unite((node.of, k), (node, index.axis))
+                leading = _leading(node, k, index)
+                if leading is not None:
+                    self._unite((node.of, k), (node, leading))
                 elif node.of.shape[k] > 1:
                     self._pinned.add((node.of, k))
-                    self._pinned.update((node, part.axis) for part in index.parts)
+                # An inner digit of an axis is the same in every slice.
+                outer = (p.axis for p in index.parts if p.axis != leading and not p.mod)
+                self._pinned.update((node, axis) for axis in outer)
         elif isinstance(node, Reduce):
             left = [k for k in range(len(node.of.shape)) if k not in node.axes]
             for k, own in enumerate(left):
@@ -130,12 +139,26 @@ class Axes:
                         self._unite((part, k), (node, k))
 
 
+def _leading(view: View, axis: int, index: Index) -> int | None:
+    """The axis of a view that runs with one of its input: the same one, or the outermost of those
+    that are one axis there, or the one of which it is the outermost.
+    """
+    if not index.parts or index.offset:
+        return None
+    first = index.parts[0]
+    sizes = math.prod(view.shape[p.axis] for p in index.parts)
+    whole = sizes == view.of.shape[axis] * first.div and not any(p.mod for p in index.parts)
+    if whole and (len(index.parts) == 1 or first.div == 1):
+        return first.axis
+    return None
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a program is computed.
 
     outputs: loss and gradients. nodes: what is needed, in order. stored: those with a buffer.
-    axes, cut: the axis that is cut into slices of `width`; None for none.
+    axes, cut: the axis that is cut into so many slices; None for none.
     """
 
     outputs: list[Node]
@@ -143,13 +166,8 @@ class Plan:
     stored: set[Node]
     axes: Axes
     cut: Axis | None = None
-    width: int = 0
+    slices: int = 1
     _on: dict[Node, tuple[int, ...]] = field(default_factory=dict)
-
-    @cached_property
-    def slices(self) -> int:
-        """How many; 1 where nothing is cut."""
-        return 1 if self.cut is None else self.cut[0].shape[self.cut[1]] // self.width
 
     def cut_axes(self, node: Node) -> tuple[int, ...]:
         """The axes of a node that are cut."""
@@ -163,7 +181,7 @@ class Plan:
     def shape(self, node: Node) -> tuple[int, ...]:
         """Of what is held at once."""
         cut = self.cut_axes(node)
-        return tuple(self.width if k in cut else n for k, n in enumerate(node.shape))
+        return tuple(n // self.slices if k in cut else n for k, n in enumerate(node.shape))
 
     def sums_slices(self, node: Node) -> bool:
         """Whether a node is a sum over the axis that is cut."""
@@ -243,28 +261,28 @@ class Plan:
         return sum(size for size, _ in self.slots)
 
 
-def plan(outputs: Sequence[Node], nodes: Sequence[Node], room: int = ROOM) -> Plan:
-    """The program, uncut where it fits into the room (numbers a model); else cut along the axis,
-    and into the fewest slices, with which it fits; else as small as can be.
+def plan(outputs: Sequence[Node], nodes: Sequence[Node]) -> Plan:
+    """The program, uncut where it fits into ROOM; else cut along the axis, and into the
+    fewest slices, with which it fits; else as small as can be.
     """
     wanted = needed(outputs, nodes)
     stored, axes = stored_nodes(outputs, wanted), Axes(wanted)
     whole = Plan(list(outputs), wanted, stored, axes)
-    if whole.size <= room:
+    if whole.size <= ROOM:
         return whole
     best = whole
-    for cut in axes.candidates(wanted):
-        length = cut[0].shape[cut[1]]
-        for width in (w for w in range(length - 1, 0, -1) if length % w == 0):
-            own = Plan(list(outputs), wanted, stored, axes, cut, width)
+    for cut, length in axes.candidates(wanted).items():
+        for slices in (n for n in range(2, length + 1) if length % n == 0):
+            own = Plan(list(outputs), wanted, stored, axes, cut, slices)
             if own.phases is None:
                 break
-            if (
-                own.size < best.size
-                if best.size > room
-                else room >= own.size and own.slices < best.slices
-            ):
+            if _rank(own) < _rank(best):
                 best = own
-            if own.size <= room:
+            if own.size <= ROOM:
                 break
     return best
+
+
+def _rank(plan: Plan) -> tuple[int, int]:
+    """What fits comes first, then few slices, else a small size."""
+    return (0, plan.slices) if plan.size <= ROOM else (1, plan.size)

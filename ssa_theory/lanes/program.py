@@ -177,7 +177,7 @@ class Program:
             self.nodes.append(node)
         return self._made[key]  # type: ignore[return-value]
 
-    def scalar(self, value: float) -> Scalar:
+    def scalar(self, value: float | int) -> Scalar:
         """A number."""
         return self.add(Scalar((), "real", float(value)))
 

@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from ssa_theory.lanes.lower import Laned, Lowering, Value, opname, rule
 from ssa_theory.lanes.program import (
     Concatenate,
+    Dtype,
     Gather,
     Index,
     Node,
@@ -87,16 +88,17 @@ def _sum_of_two(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 @rule(*_COMPARED)
 def _compared(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    sign = _COMPARED[opname(node)]  # type: ignore[union-attr]
+    sign = _COMPARED[opname(node)]
     kinds = {a.node.dtype for a in args if isinstance(a, Laned)}
     kinds |= {lower.dtype_of(a.dtype) for a in args if isinstance(a, Tensor)}
-    common = next(d for d in ("real", "int", "mask") if d in kinds)
+    order: tuple[Dtype, ...] = ("real", "int", "mask")
+    common = next(d for d in order if d in kinds)
     return lower.elementwise(node, f"({{0}} {sign} {{1}})", args, common)
 
 
 @rule(*_MASKS)
 def _of_masks(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    return lower.elementwise(node, _MASKS[opname(node)], args, "mask")  # type: ignore[union-attr]
+    return lower.elementwise(node, _MASKS[opname(node)], args, "mask")
 
 
 @rule("where")
@@ -110,9 +112,10 @@ def _where(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 @rule("clamp")
 def _clamp(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    made = args[0]
-    low, high = [*args[1:], None, None][:2]
-    low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
+    made: Laned = args[0]
+    bounds: list[Any] = [*args[1:], None, None]
+    low: Any = node.kwargs.get("min", bounds[0])
+    high: Any = node.kwargs.get("max", bounds[1])
     if low is not None:
         made = lower.elementwise(node, "({0} < {1} ? {1} : {0})", [made, low])
     if high is not None:
@@ -144,7 +147,9 @@ def _reduced(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     keep = bool(args[2]) if len(args) > 2 else False
     kind = lower.traced_dtype(node)
     inner = lower.laned(value, rank - value.lane, kind).node
-    by: Literal["sum", "max", "min"] = {"amax": "max", "amin": "min"}.get(name, "sum")  # type: ignore[assignment]
+    by: Literal["sum", "max", "min"] = "sum"
+    if name != "mean" and name != "sum":
+        by = "max" if name == "amax" else "min"
     free = [_free(d, value.lane) for d in axes]
     made = lower.program.reduce(inner, free, by, keep)
     if name == "mean":
@@ -164,7 +169,7 @@ def _softmax(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     shifted = program.map("({0} - {1})", value.node, top)
     grown = program.map("vexp({0})", shifted, costly=True)
     total = program.reduce(grown, [axis], "sum", True)
-    if node.target._opname == "_log_softmax":  # type: ignore[union-attr]
+    if opname(node) == "_log_softmax":
         log = program.map("vlog({0})", total, costly=True)
         return Laned(program.map("({0} - {1})", shifted, log), value.lane)
     inverse = program.map("vdiv(bc(1), {0})", total, costly=True)
@@ -248,7 +253,7 @@ def _part(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
         raise Unsupported("a part of the models")
     axis, shape = _free(dim, value.lane), value.node.shape
     index = [Index((Stride(k),)) for k in range(len(shape))]
-    if node.target._opname == "select":  # type: ignore[union-attr]
+    if opname(node) == "select":
         index = [Index((Stride(k - (k > axis)),)) for k in range(len(shape))]
         index[axis] = Index(offset=args[2] % shape[axis])
         made = lower.program.view(value.node, shape[:axis] + shape[axis + 1 :], index)
@@ -273,12 +278,12 @@ def _into(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     rank = node.meta["val"].ndim
     dim = args[2] % rank
     (whole, part), right = lower.arguments(
-        [args[0], _raised(lower, args[1], dim) if "select" in str(node.target) else args[1]],
+        [args[0], _raised(lower, args[1], dim) if opname(node) == "select_scatter" else args[1]],
         lower.traced_dtype(node),
     )
     axis = _free(dim, rank - right)
     size = whole.shape[axis]
-    if "select" in str(node.target):
+    if opname(node) == "select_scatter":
         first = args[3] % size
         last, step = first + 1, 1
     else:

@@ -91,7 +91,7 @@ def trace(loss: Callable[[Parameters, Any], Tensor], parameters: Parameters, bat
         return value, *slopes
 
     start = [p.detach().clone().requires_grad_() for p in parameters.values()]
-    table = dict(core_aten_decompositions()) | get_decompositions(
+    table: dict[Any, Any] = dict(core_aten_decompositions()) | get_decompositions(
         [torch.ops.aten.linalg_vector_norm]
     )
     graph = make_fx(joint, decomposition_table=table)(*start, *own)

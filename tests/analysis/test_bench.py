@@ -520,7 +520,7 @@ def test_without_a_compiler_the_row_says_so(inside, tmp_path, monkeypatch):
     def none(device):
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr("ssa_theory.ensemble._compiled_step", none)
+    monkeypatch.setattr("ssa_theory.lanes.build.compiler", none)
     for name in (VMAP, JAX):
         monkeypatch.delitem(CONTENDERS, name)
     monkeypatch.setitem(CONTENDERS, COMPILED, replace(CONTENDERS[COMPILED], warm_up=lambda: None))

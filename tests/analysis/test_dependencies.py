@@ -293,7 +293,12 @@ def test_data_depend_on_no_drawing(name: str) -> None:
         assert Definition("ssa_theory.seeds", "member_generator") in data
     if issubclass(experiment.config, TrainingConfig):
         assert {
-            Definition("ssa_theory.ensemble", f) for f in ("train", "_step", "block_members")
+            Definition(m, f)
+            for m, f in (
+                ("ssa_theory.ensemble", "train"),
+                ("ssa_theory.steps", "step"),
+                ("ssa_theory.device", "block_members"),
+            )
         } <= data
 
 

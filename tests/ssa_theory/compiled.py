@@ -1,5 +1,5 @@
-"""Train each task's model compiled and not, and print what differs; `test_ensemble` runs it in a
-process of its own.
+"""Train each task's model compiled as for a GPU, by torch, and not at all, and print what differs;
+`test_ensemble` runs it in a process of its own.
 """
 
 import json
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
+from ssa_theory import steps
 from ssa_theory.ensemble import train
 from ssa_theory.losses import Queries, choice_loss, cross_entropy, squared_error
 from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Tokens
@@ -85,6 +86,7 @@ def problem(
 
 def main() -> None:
     torch.set_num_threads(1)
+    steps.Lanes = steps.Fused  # type: ignore[misc, assignment], what a GPU has, here on the CPU
     found = {}
     for name in ("vocabulary", "vocabulary again", "prompt", "denoise", "retrieval"):
         loss, start, batches = problem(name.split()[0])

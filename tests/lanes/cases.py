@@ -1,0 +1,57 @@
+"""Trainings of every mechanism in every form, compiled and not."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ssa_theory.lanes import Kernel, Moments, leaves
+from ssa_theory.mechanism import Inputs, Layer, Parameters
+from tests.mechanism.cases import CASES, inputs_of, layer_of, perturbed
+
+MEMBERS = 21  # more than two vectors, and not a multiple of one
+COVERED = ("graph-position", "retrieval", "denoise", "denoise-last", "regression")
+DISTINCT = list(
+    {
+        (repr(layer_of(*case).mechanism.parts()), case[1]): case
+        for case in CASES
+        if case[1] in COVERED
+    }.values()
+)
+"""Cases that a form makes the same are compiled once."""
+
+
+def loss_of(layer: Layer, parameters: Parameters, inputs: Inputs) -> Tensor:
+    """Neither convex nor separable; feels every weight of the rows, or of the output."""
+    seen = (layer.output if layer.form.values else layer.rows)(parameters, inputs)
+    weight = torch.linspace(-1, 1, seen[..., 0].numel(), dtype=seen.dtype).reshape(seen.shape[:-1])
+    return (seen * weight.unsqueeze(-1) + 0.3 * seen.square()).sum((0, 1))
+
+
+def case(name: str, form: str, members: int = MEMBERS) -> tuple[Layer, Parameters, Inputs]:
+    """A layer, its parameters and inputs, in float64."""
+    layer = layer_of(name, form)
+    return layer, perturbed(layer, members), inputs_of(form, members)
+
+
+def kernel_steps(
+    loss: Any,
+    parameters: Parameters,
+    batches: list[Any],
+    optimizer: Literal["adam", "sgd"] = "sgd",
+    rate: float = 0.1,
+) -> tuple[Parameters, Tensor, Tensor]:
+    """The parameters after one step a batch, the last losses, and what diverged."""
+    kernel = Kernel(loss, parameters, batches[0], optimizer)
+    own = [p.clone() for p in parameters.values()]
+    zeros = [torch.zeros_like(p) for p in own]
+    moments = Moments(zeros, [z.clone() for z in zeros]) if optimizer == "adam" else None
+    count = own[0].shape[-1]
+    losses = torch.zeros(count, dtype=own[0].dtype)
+    diverged = torch.zeros(count, dtype=torch.bool)
+    times = range(1, len(batches) + 1)
+    adam = optimizer == "adam"
+    rates = [rate / (1 - 0.9**t) if adam else rate for t in times]
+    roots = [(1 - 0.999**t) ** -0.5 for t in times]
+    kernel.run(own, moments, [leaves(b) for b in batches], rates, roots, losses, diverged)
+    return dict(zip(parameters, own, strict=True)), losses, diverged

@@ -1,0 +1,40 @@
+"""Compiled losses and gradients are those of torch, in float64, for every mechanism and form."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from ssa_theory.lanes import Unsupported
+from tests.lanes.cases import DISTINCT, case, kernel_steps, loss_of
+
+# Sorting and counting have no rule yet: such a training goes on uncompiled.
+WITHOUT = ("sparsemax", "entmax15", "entmax", "top")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fast_to_compile() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssa_theory.lanes.build._LEVEL", "-O0")
+        yield
+
+
+@pytest.mark.parametrize(("name", "form"), DISTINCT, ids=map(":".join, DISTINCT))
+def test_losses_and_gradients_are_torchs(name: str, form: str) -> None:
+    """A step of gradient descent at the rate 1 is the gradient."""
+    layer, parameters, inputs = case(name, form)
+    loss = partial(loss_of, layer)
+    felt = {k: p.clone().requires_grad_() for k, p in parameters.items()}
+    value = loss(felt, inputs)
+    slopes = torch.autograd.grad(
+        value.sum(), list(felt.values()), allow_unused=True, materialize_grads=True
+    )
+    if any(part in name for part in WITHOUT):
+        with pytest.raises(Unsupported, match="the operation (max|topk)"):
+            kernel_steps(loss, parameters, [inputs], rate=1.0)
+        return
+    moved, losses, diverged = kernel_steps(loss, parameters, [inputs], rate=1.0)
+    assert not diverged.any()
+    torch.testing.assert_close(losses, value.detach(), rtol=1e-12, atol=1e-12)
+    for key, slope in zip(parameters, slopes, strict=True):
+        torch.testing.assert_close(parameters[key] - moved[key], slope, rtol=1e-12, atol=1e-12)
