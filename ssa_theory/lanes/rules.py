@@ -91,8 +91,7 @@ def _compared(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     sign = _COMPARED[opname(node)]
     kinds = {a.node.dtype for a in args if isinstance(a, Laned)}
     kinds |= {lower.dtype_of(a.dtype) for a in args if isinstance(a, Tensor)}
-    order: tuple[Dtype, ...] = ("real", "int", "mask")
-    common = next(d for d in order if d in kinds)
+    common: Dtype = "real" if "real" in kinds else "int" if "int" in kinds else "mask"
     return lower.elementwise(node, f"({{0}} {sign} {{1}})", args, common)
 
 

@@ -30,7 +30,7 @@ def test_losses_and_gradients_are_torchs(name: str, form: str) -> None:
         value.sum(), list(felt.values()), allow_unused=True, materialize_grads=True
     )
     if any(part in name for part in WITHOUT):
-        with pytest.raises(Unsupported, match="the operation (max|topk)"):
+        with pytest.raises(Unsupported, match=r"the operation (max|topk)"):
             kernel_steps(loss, parameters, [inputs], rate=1.0)
         return
     moved, losses, diverged = kernel_steps(loss, parameters, [inputs], rate=1.0)
