@@ -121,9 +121,9 @@ def train(
         try:
             steps_of.advance(given)
         except Unsupported as reason:
-            notice(" ".join(str(reason).split())[:120])
             steps_of = steps_for(loss, state, optimizer, learning_rate, compile=False)
-            steps_of.advance(given[state.taken - done :])
+            steps_of.advance(given[state.taken - done :])  # an error of the loss is the caller's
+            notice(" ".join(str(reason).split())[:120])
         done += len(given)
         if progress is not None:
             progress(len(given))

@@ -129,16 +129,17 @@ def _add_memory(report: dict[str, Any]) -> None:
 @contextmanager
 def _fresh_compilations() -> Iterator[None]:
     """A cache of compiled code of this run's own, so that it compiles from scratch."""
-    name = "TORCHINDUCTOR_CACHE_DIR"
-    before = os.environ.get(name)
+    names = ("SSA_THEORY_CACHE", "TORCHINDUCTOR_CACHE_DIR")
+    before = {name: os.environ.get(name) for name in names}
     with tempfile.TemporaryDirectory(prefix="ssa-bench-", ignore_cleanup_errors=True) as folder:
-        os.environ[name] = folder
+        os.environ.update(dict.fromkeys(names, folder))
         try:
             yield
         finally:
-            os.environ.pop(name)
-            if before is not None:
-                os.environ[name] = before
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def _processor() -> str:
