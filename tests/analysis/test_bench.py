@@ -517,7 +517,7 @@ def test_a_process_that_dies_says_so():
 
 
 def test_without_a_compiler_the_row_says_so(inside, tmp_path, monkeypatch):
-    def none(device):
+    def none():
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr("ssa_theory.lanes.build.compiler", none)
