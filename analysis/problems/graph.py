@@ -24,11 +24,12 @@ from ssa_theory.losses import Queries
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
 from ssa_theory.seeds import Stream, member_generator
 from tasks import MarkovGraphTask, graph_from_family, graph_from_file, text_from_file
-from tasks.families import RandomFamily, RealFamily
+from tasks.families import PaperFamily, RandomFamily, RealFamily
 from tasks.markov import Prompts, RowWeights
 
 EVALUATION_PROMPTS = 512
-RANDOM_FAMILIES = get_args(RandomFamily)[1:]
+SIZED_FAMILIES = get_args(RandomFamily) + get_args(PaperFamily)
+RANDOM_FAMILIES = SIZED_FAMILIES[1:]
 _CHUNK = 25  # steps of sampled data drawn at once: bounds memory, does not change the data
 
 
@@ -45,7 +46,7 @@ class GraphProblem(Problem):
     carries the logarithm of its stationary probability, centred.
     """
 
-    family: RandomFamily | RealFamily | Literal["letters", "file"] = "graded"
+    family: RandomFamily | PaperFamily | RealFamily | Literal["letters", "file"] = "graded"
     nodes: int | None = None
     mean_degree: float | None = None
     text_file: Path | None = None

@@ -11,7 +11,10 @@ from analysis.claims.statistics import mean, rank_correlation, ratio
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
+from analysis.problems import GraphProblem
 from analysis.store.config import SeededConfig
+from ssa_theory.seeds import Stream, member_generator
+from tasks.small_graphs import connected_graphs, neighbour_law
 
 SMALL = {"seeds": 3, "steps": 20, "control_steps": 0}
 
@@ -143,6 +146,35 @@ def test_several_mechanisms_and_the_position_term():
     ).all()  # 1 + sigmoid(alpha) log 8 + tanh f
 
 
+def test_the_family_paper_draws_a_connected_graph_of_the_list_for_each_seed():
+    """Every node leads to itself and its neighbours alike; the seed's own stream picks the graph."""
+    seeds, graphs = range(40), connected_graphs(5)
+    tasks = GraphProblem(family="paper", nodes=5).tasks(seeds)
+    numbers = []
+    for seed, task in zip(seeds, tasks, strict=True):
+        number = member_generator(seed, Stream.GRAPH).integers(len(graphs))
+        np.testing.assert_allclose(task.transition_matrix, neighbour_law(graphs[number]))
+        numbers.append(int(number))
+    assert 10 < len(set(numbers)) <= 21
+    small = GraphConfig(**SMALL, family="paper", nodes=5)
+    result = GRAPH.run(small, silent)
+    for seed in range(3):
+        np.testing.assert_allclose(
+            result["transition_matrix"].sel(seed=seed), tasks[seed].transition_matrix
+        )
+    np.testing.assert_allclose(result["row_entropy"], np.log(result["out_degree"]))
+    alone = GRAPH.run(small.model_copy(update={"seeds": 1, "first_seed": 2}), silent)
+    for name in ("transition_matrix", "learned_transition_matrix"):
+        one = result[name].sel(seed=2)
+        np.testing.assert_allclose(one, alone[name].sel(seed=2), rtol=1e-4, atol=1e-6)
+    assert GraphProblem(family="paper").size == 8
+
+
+def test_sizes_of_the_family_paper_are_refused_before_training():
+    with pytest.raises(ValueError, match="at hand for 1 to 8 nodes, got 9: choose one of these"):
+        GRAPH.run(GraphConfig(**SMALL, family="paper", nodes=9), silent)
+
+
 def test_diverged_models_are_marked_counted_and_left_out():
     config = GraphConfig(
         seeds=8,
@@ -219,6 +251,10 @@ def test_long_names_of_nodes_are_cut_in_the_figure():
     [
         ({"nodes": 4, "family": "letters"}, "nodes applies only to family graded, erdos-renyi"),
         ({"mean_degree": 2.0}, "mean_degree applies only to family erdos-renyi"),
+        (
+            {"mean_degree": 2.0, "family": "paper"},
+            "mean_degree applies only to family erdos-renyi, .*-blocks, got",
+        ),
         ({"text_file": "a.txt"}, "text_file applies only to family letters"),
         ({"graph_file": "a.graphml"}, "graph_file applies only to family file"),
         ({"prompt_length": 4}, "prompt_length applies only to context prompt"),

@@ -12,13 +12,13 @@ from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems import GraphProblem, Training, train_all
-from analysis.problems.graph import RANDOM_FAMILIES
+from analysis.problems.graph import SIZED_FAMILIES
 from analysis.problems.measures import SMALLEST_TAU
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
-from tasks.families import RandomFamily, RealFamily
+from tasks.families import PaperFamily, RandomFamily, RealFamily
 from tasks.markov import RowWeights
 
 
@@ -28,11 +28,14 @@ class GraphConfig(TrainingConfig):
     P_hat = softmax(diag(tau) E W E^T), or what another mechanism makes of the scores.
     """
 
-    family: Literal[RandomFamily, RealFamily, "letters", "file"] = Field(
+    family: Literal[RandomFamily, PaperFamily, RealFamily, "letters", "file"] = Field(
         "graded", description="graph family, the letters of a text, or a graph file"
     )
     nodes: int | None = Field(
-        None, ge=2, le=4096, description="number of nodes K (graded and random families; default 8)"
+        None,
+        ge=2,
+        le=4096,
+        description="number of nodes K (graded and random families, paper up to 8; default 8)",
     )
     mean_degree: float | None = Field(
         None, gt=0, description="mean number of neighbours (random families; default 3)"
@@ -83,10 +86,10 @@ class GraphConfig(TrainingConfig):
     )
 
     def check(self) -> None:
-        sized, problem = get_args(RandomFamily), self.problem
+        sparse, problem = get_args(RandomFamily)[1:], self.problem
         rules = {
-            "nodes": (self.family in sized, f"family {', '.join(sized)}"),
-            "mean_degree": (problem.random, f"family {', '.join(RANDOM_FAMILIES)}"),
+            "nodes": (self.family in SIZED_FAMILIES, f"family {', '.join(SIZED_FAMILIES)}"),
+            "mean_degree": (self.family in sparse, f"family {', '.join(sparse)}"),
             "text_file": (self.family == "letters", "family letters"),
             "graph_file": (self.family == "file", "family file"),
             "prompt_length": (self.context == "prompt", "context prompt"),
