@@ -8,7 +8,7 @@ from ssa_theory.mechanism import Mechanism
 from ssa_theory.mechanism.schedules import ASEntmax, Power, Released, SSMax, YaRN
 from ssa_theory.mechanism.score_maps import Bilinear
 from ssa_theory.mechanism.temperature import Selective
-from ssa_theory.theory.paper.imbalance import FAMILIES, Family
+from ssa_theory.theory.paper.schedules import FAMILIES, Family, yarn
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ _GROWING = Family(FAMILIES["log"].schedule, (tuple(np.linspace(0, np.pi / 2, 31)
 
 
 def schedules(mechanism: Mechanism) -> Least | None:
-    """What the query temperature of a fitted mechanism can be within the training length.
+    """What the query temperature of a fitted mechanism can be.
 
     A token's factor goes into its margin, so that a token term alone is a constant, and beside a
     position term it sets a ratio t / s for each query token. A bias of keys adds to both margins,
@@ -40,8 +40,10 @@ def schedules(mechanism: Mechanism) -> Least | None:
     if mechanism.bias is not None:
         return _CONSTANT if mechanism.query is None else None
     match mechanism.query:
-        case None | YaRN() | Selective(position=False):
+        case None | Selective(position=False):
             return _CONSTANT
+        case YaRN(trained_length=int(length)):
+            return Least(yarn(length))
         case Released() | Selective(score=None):
             return _SSA
         case Selective(link=link):

@@ -1,6 +1,7 @@
 """Imbalanced tokens: the loss by loops over every key, the exact optima, and the claims."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from analysis.problems import Training, fit
 from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.schedules import schedules
 from ssa_theory.mechanism import Misfit, mechanism
+from ssa_theory.mechanism.schedules import YaRN
 from ssa_theory.seeds import Stream, member_generator
 
 CPU = torch.device("cpu")
@@ -96,13 +98,17 @@ def test_the_margin_of_zero_loss_has_none():
         assert (data["query_is_a"].values == (drawn.tokens[0, at] == 0)).all()
 
 
-@pytest.mark.parametrize("name", [*DEFAULT, "ssa-signed", "ssa-token", "ssa-mlp"])
-def test_no_parameters_have_a_lower_loss_than_the_optimum(name):
+EARLY_YARN = replace(mechanism("yarn"), name="early-yarn", query=YaRN(4))
+
+
+@pytest.mark.parametrize("model", [*DEFAULT, "ssa-signed", "ssa-token", "ssa-mlp", EARLY_YARN])
+def test_no_parameters_have_a_lower_loss_than_the_optimum(model):
     """Of random models, over many scales."""
+    model = mechanism(model) if isinstance(model, str) else model
     generator = torch.Generator().manual_seed(0)
     for seed, problem in MEMBERS:
         block = problem.block([seed] * 200, Training(1, 0.1), CPU)
-        layer = problem.layer(mechanism(name))
+        layer = problem.layer(model)
         start = layer.initial_parameters([member_generator(0, Stream.PARAMETER)] * 200)
         scale = 10 ** (2 * torch.rand(200, generator=generator) - 1)
         random = {
@@ -111,19 +117,22 @@ def test_no_parameters_have_a_lower_loss_than_the_optimum(name):
         }
         margin = block.counted.margin(layer, random)
         loss = block.counted.error(margin)[: block.trained].mean(0)
-        best = problem.best_error(mechanism(name), seed)
+        best = problem.best_error(model, seed)
         assert best.shape == problem.trained.shape
         assert loss.nan_to_num(np.inf).min() >= best.mean() - 1e-12
 
 
-@pytest.mark.parametrize("name", ["vanilla", "key-bias", "ssmax", "power", "ssa", "ssa-position"])
-def test_training_reaches_the_optimum_of_the_schedule(name):
+@pytest.mark.parametrize(
+    "model", ["vanilla", "key-bias", "ssmax", "power", "ssa", "ssa-position", EARLY_YARN]
+)
+def test_training_reaches_the_optimum_of_the_schedule(model):
     """The optimum is no mere bound: Adam, which knows nothing of it, comes near."""
+    model = mechanism(model) if isinstance(model, str) else model
     problem = ImbalanceProblem(0.75, 0.6, 0.2, train_length=32, positions=12)
     training = Training(300, 0.2, cooldown_steps=60, dtype="float64")
-    block, layer = problem.block(range(2), training, CPU), problem.layer(mechanism(name))
+    block, layer = problem.block(range(2), training, CPU), problem.layer(model)
     loss = block.evaluate(layer, fit(block, layer, training))["loss"].min().item()
-    best = problem.best_error(mechanism(name), 0).mean()
+    best = problem.best_error(model, 0).mean()
     assert 1 - 1e-9 <= loss / best < 1.03
 
 
@@ -136,6 +145,8 @@ def test_optima_are_nested():
         assert best["ssa"] <= best["ssa-position"] + 1e-9
         assert best["ssa"] <= best["ssmax"] + 1e-9
         assert best["power"] <= best["vanilla"] + 1e-12
+        early = problem.best_error(EARLY_YARN, seed).mean()
+        assert abs(early / best["vanilla"] - 1) > 1e-3  # it grows within the training length
 
 
 def test_a_token_term_frees_the_ratio_for_each_query_token():

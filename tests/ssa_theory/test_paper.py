@@ -29,11 +29,13 @@ from ssa_theory.theory.paper import (
     first_contradiction,
     largest_weight_bound,
     least_loss,
+    llama4,
     norm_statements,
     position_statements,
     reachable_ratios,
     specificity_bound,
     specificity_norm,
+    yarn,
 )
 
 # Lemma 1
@@ -234,13 +236,16 @@ def test_reference_losses_at_one_temperature() -> None:
     assert not (ratio[299:] >= 4).all()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+SCHEDULES = {**FAMILIES, "yarn": yarn(12), "llama4": llama4(7)}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("alpha", [0.5, 0.15])
 def test_best_schedules_against_a_global_search(name: str, alpha: float) -> None:
     rng = np.random.default_rng(5)
     is_a = rng.random(60) < 1 / (1 + np.arange(1, 61) ** 0.5)
     is_a[:2] = True, False
-    task, family = Imbalance.of_tokens(is_a, alpha, 0.3), FAMILIES[name]
+    task, family = Imbalance.of_tokens(is_a, alpha, 0.3), SCHEDULES[name]
     best = best_schedule(task, family)
     scale = np.sqrt(np.mean(best.inverse_temperature**2))
 
@@ -263,18 +268,54 @@ def test_best_schedules_against_a_global_search(name: str, alpha: float) -> None
 
 def test_schedules_by_their_formulas() -> None:
     n, angle = np.array([3.0, 20.0, 100.0]), 0.6
+    floors = np.log([1, 3, 15]) / np.log(15)  # of n / 7, and one more
     growth = np.log(n) / np.log(100)
     expected = {
         "constant": ([], np.ones(3)),
         "ssa": ([0.4], 1 + 0.4 * np.log(n)),
         "log": ([angle], np.cos(angle) + np.sin(angle) * growth),
         "ssmax": ([], np.log(n)),
+        "log2": ([], np.log(n) * np.log(n)),
+        "root": ([], np.exp(np.log(np.log(n)) / 2)),
         "power": ([-0.5], 1 / np.sqrt(n)),
         "asentmax": ([angle, 2.0], np.cos(angle) + np.sin(angle) * growth**2),
+        "yarn": ([], [1, (0.1 * np.log(20 / 12) + 1) ** 2, (0.1 * np.log(100 / 12) + 1) ** 2]),
+        "llama4": ([angle], np.cos(angle) + np.sin(angle) * floors),
     }
-    assert expected.keys() == FAMILIES.keys()
+    assert expected.keys() == SCHEDULES.keys()
     for name, (theta, tau) in expected.items():
-        assert FAMILIES[name].schedule(n, np.array(theta)) == pytest.approx(tau)
+        assert SCHEDULES[name].schedule(n, np.array(theta)) == pytest.approx(tau)
+    for name in ("yarn", "llama4"):  # the constant up to their length
+        short = np.array([1.0, 5.0, 6.0])
+        tau = SCHEDULES[name].schedule(short, np.array([angle]))
+        assert tau == pytest.approx(np.full(3, tau[0]))
+
+
+def grid_loss(task: Imbalance, tau: np.ndarray) -> float:
+    """The least loss of one schedule by a grid of each margin, which the loss splits over."""
+    margins = np.linspace(-6, 6, 4801) / np.sqrt(np.mean(tau**2))
+    total = 0.0
+    for query in (task.query_a, ~task.query_a):
+        seen = query & task.balanced
+        odds = task.ratio[seen] * np.exp(-margins[:, None] * tau[seen])
+        total += float(((1 / (1 + odds) - task.alpha) ** 2).sum(1).min())
+    return total * task.distance_squared / len(task.count)
+
+
+@pytest.mark.parametrize("name", ["yarn", "llama4", "log2", "root"])
+@pytest.mark.parametrize("cosine", [0.0, 0.6])
+def test_best_schedules_against_a_grid(name: str, cosine: float) -> None:
+    is_a = np.arange(70) % 4 == 0
+    is_a[40:] = np.arange(30) % 11 == 0
+    task, family = Imbalance.of_tokens(is_a, 0.35, cosine), SCHEDULES[name]
+    angles = itertools.product(*(np.linspace(g[0], g[-1], 241) for g in family.grid))
+    grid = min(grid_loss(task, family.schedule(task.count, np.array(t))) for t in angles)
+    best = best_schedule(task, family)
+    assert best.loss <= grid
+    assert best.loss == pytest.approx(grid, rel=1e-3)
+    assert task.loss(best.inverse_temperature, best.margins) == pytest.approx(best.loss)
+    constant = best_schedule(task, FAMILIES["constant"]).loss
+    assert abs(best.loss / constant - 1) > 1e-3
 
 
 @pytest.mark.parametrize("planted", [0.02, 0.8])
@@ -306,12 +347,16 @@ def test_the_gradient_of_a_schedule_that_is_not_refined(planted: float) -> None:
         ("ssa", [0.37]),
         ("log", [-0.7]),
         ("ssmax", []),
+        ("log2", []),
+        ("root", []),
         ("power", [0.83]),
         ("asentmax", [0.9, 2.3]),
+        ("yarn", []),
+        ("llama4", [-0.4]),
     ],
 )
 def test_a_planted_schedule_is_recovered(name: str, theta: list[float]) -> None:
-    count, family = np.arange(2.0, 120), FAMILIES[name]
+    count, family = np.arange(2.0, 120), SCHEDULES[name]
     tau = family.schedule(count, np.array(theta))
     query_a = np.random.default_rng(6).random(118) < 0.4
     margins = np.array([1.7, -0.6]) / np.sqrt(np.mean(tau**2))
@@ -328,7 +373,11 @@ def test_members_of_a_family_are_never_better() -> None:
     losses = {name: best_schedule(task, FAMILIES[name]).loss for name in FAMILIES}
     assert losses["log"] <= min(losses[n] for n in ("constant", "ssa", "ssmax")) + 1e-15
     assert losses["ssa"] <= losses["constant"] + 1e-15
-    assert losses["asentmax"] <= losses["ssmax"] + 1e-15
+    powers = ("ssmax", "log2", "root")
+    assert losses["asentmax"] <= min(losses[n] for n in powers) + 1e-15
+    long = best_schedule(task, yarn(400)).loss, best_schedule(task, llama4(401)).loss
+    assert long == pytest.approx((losses["constant"],) * 2, rel=1e-9)
+    assert best_schedule(task, llama4(1)).loss <= losses["constant"] + 1e-15
     own = Family(
         lambda n, theta: np.interp(n, task.count, task.log_odds) + theta[0], ((-1.0, 0.0, 1.0),)
     )
@@ -572,6 +621,8 @@ TASK = Imbalance.of_tokens(np.array([True, False]))
             lambda: best_schedule(TASK, Family(lambda n, theta: n * math.nan)),
             r"must be finite, got nan at parameters \[\]: choose another grid",
         ),
+        (lambda: yarn(0), "trained_length must be at least 1, got 0: choose"),
+        (lambda: llama4(0), "floor_length must be at least 1, got 0: choose"),
         (lambda: reachable_ratios(-1.0), "at least 0, got -1.0: raise it"),
         (lambda: reachable_ratios(1.0, 0.5), "not be earlier, got stretch 0.5: raise it"),
         (lambda: consistent(0), "at least 1 token, got length 0: raise it"),

@@ -2,6 +2,7 @@
 
 expressivity   Lemma 1, Proposition 1 and the dilution bound: least norms beside the printed bounds
 imbalance      Proposition 2: its zero-loss schedule, and the least loss of any other schedule
+schedules      the families of those other schedules
 converse       Proposition 2's converse: whether its hypotheses can hold, and the least loss there
 sparsity       Lemma 2: the share of scores that a temperature keeps
 statements()   all of them as records with a computed status
@@ -31,13 +32,7 @@ from ssa_theory.theory.paper.expressivity import (
     specificity_bound,
     specificity_norm,
 )
-from ssa_theory.theory.paper.imbalance import (
-    FAMILIES,
-    BestSchedule,
-    Family,
-    Imbalance,
-    best_schedule,
-)
+from ssa_theory.theory.paper.imbalance import BestSchedule, Imbalance, best_schedule
 from ssa_theory.theory.paper.norm_statements import (
     converse_bound,
     dilution,
@@ -52,6 +47,7 @@ from ssa_theory.theory.paper.position_statements import (
     suppression,
     zero_loss,
 )
+from ssa_theory.theory.paper.schedules import FAMILIES, Family, llama4, yarn
 from ssa_theory.theory.paper.sparsity import SparseScores
 from ssa_theory.theory.paper.statement import Statement
 
@@ -78,10 +74,12 @@ __all__ = [
     "first_contradiction",
     "largest_weight_bound",
     "least_loss",
+    "llama4",
     "reachable_ratios",
     "specificity_bound",
     "specificity_norm",
     "statements",
+    "yarn",
 ]
 
 _STATEMENTS: tuple[Callable[[], Statement], ...] = (

@@ -13,8 +13,7 @@ two numbers: no training. A factor on tau is a factor on the margins, so that sc
 up to scale.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import final
@@ -23,6 +22,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.optimize import least_squares
 from scipy.special import expit, logit
+
+from ssa_theory.theory.paper.schedules import Family
 
 
 @final
@@ -102,53 +103,6 @@ class Imbalance:
         weight = expit(inverse_temperature * margin - np.log(ratio))  # 1 / (1 + kappa e^(-tau m))
         error = np.where(self.balanced, weight - self.alpha, 0.0)
         return float(np.mean(error**2)) * self.distance_squared
-
-
-Schedule = Callable[[Float[np.ndarray, " position"], Float[np.ndarray, " parameter"]], np.ndarray]
-"""tau_n for the counts n and the parameters theta."""
-
-
-@final
-@dataclass(frozen=True)
-class Family:
-    """Schedules tau_n(theta), up to a factor. schedule: of (n, theta); grid: for each parameter the
-    values to start from, in order, whose first and last bound it.
-    """
-
-    schedule: Schedule
-    grid: tuple[tuple[float, ...], ...] = ()
-
-
-def _steps(start: float, end: float, steps: int) -> tuple[float, ...]:
-    return tuple(np.linspace(start, end, steps).tolist())
-
-
-def _growing(n: np.ndarray, angle: float, power: float = 1.0) -> np.ndarray:
-    """cos(angle) + sin(angle) (log n / log n_max)^power: the scales of both terms, as an angle."""
-    return np.cos(angle) + np.sin(angle) * (np.log(n) / np.log(n.max())) ** power
-
-
-_HALF = math.pi / 2
-_POWERS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 11.0, 16.0, 24.0)
-FAMILIES: Mapping[str, Family] = {
-    "constant": Family(lambda n, theta: np.ones_like(n)),
-    "ssa": Family(lambda n, theta: 1 + theta[0] * np.log(n), (_steps(0.0, 1.0, 21),)),
-    "log": Family(lambda n, theta: _growing(n, theta[0]), (_steps(-_HALF, _HALF, 61),)),
-    "ssmax": Family(lambda n, theta: np.log(n)),
-    "power": Family(lambda n, theta: n ** theta[0], (_steps(-4.0, 4.0, 65),)),
-    "asentmax": Family(
-        lambda n, theta: _growing(n, theta[0], theta[1]), (_steps(0.0, math.pi, 37), _POWERS)
-    ),
-}
-"""The registry's schedules without their scales.
-
-constant     1
-ssa          1 + s log n, s in [0, 1]: s = sigmoid(alpha) in the paper, exp(-exp(b)) as released
-log          1 + s log n for any s, as the angle of both terms; constant and ssmax are members
-ssmax        log n
-power        n^g, g in [-4, 4]
-asentmax     delta + beta (log n)^g with beta >= 0, as the angle of both terms; g in [0.1, 24]
-"""
 
 
 @final
