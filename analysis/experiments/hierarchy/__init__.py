@@ -41,7 +41,6 @@ HIERARCHY = Experiment(
         "large": {
             "compile": True,
             "seeds": 256,
-            "most_nodes": 40,
             "steps": 2000,
             "cooldown_steps": 200,
         },

@@ -41,7 +41,7 @@ class HierarchyConfig(CooldownConfig):
         (1, 2, 3), description="levels D below the root"
     )
     most_nodes: int = Field(
-        15, ge=3, le=512, description="larger trees than this number N of tokens are left out"
+        40, ge=3, le=512, description="larger trees than this number N of tokens are left out"
     )
     dim_shares: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(
         (0.25, 0.5, 1.0),
