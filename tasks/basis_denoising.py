@@ -1,6 +1,7 @@
 """Denoising of basis vectors: which of K directions do the tokens share? (value temperature)"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,14 +14,26 @@ _BLOCK_BYTES = 2**24  # of tokens held at once by `risks`
 
 @dataclass(frozen=True, eq=False)
 class BasisTokens:
-    """Sampled inputs with what produced them.
+    """Sampled inputs as what produced them.
 
-    tokens: x_i. relevant: whether token i carries e_q; the last one always does. label: q.
+    unit_noise: eps_i. noise: sigma. relevant: whether token i carries e_q; the last one always
+    does. label: q.
     """
 
-    tokens: Float[np.ndarray, "sample length dim"]
+    unit_noise: Float[np.ndarray, "sample length dim"]
+    noise: float
     relevant: Bool[np.ndarray, "sample length"]
     label: Int[np.ndarray, " sample"]
+
+    @cached_property
+    def tokens(self) -> Float[np.ndarray, "sample length dim"]:
+        """x_i."""
+        signal = np.eye(self.unit_noise.shape[2])[self.label]
+        return self.noise * self.unit_noise + self.relevant[:, :, None] * signal[:, None]
+
+    def at(self, noise: float) -> "BasisTokens":
+        """The same inputs at another sigma."""
+        return replace(self, noise=noise)
 
 
 @dataclass(frozen=True)
@@ -70,9 +83,8 @@ class BasisDenoisingTask:
         label = uniform_choice(normal[:, 0], self.dim)
         relevant = np.ones((count, self.length), dtype=bool)
         relevant[:, :-1] = normal[:, 1 : self.length] < ndtri(self.relevance)
-        tokens = self.noise * normal[:, self.length :].reshape(count, self.length, self.dim)
-        tokens += relevant[:, :, None] * np.eye(self.dim)[label][:, None]
-        return BasisTokens(tokens, relevant, label)
+        unit_noise = normal[:, self.length :].reshape(count, self.length, self.dim)
+        return BasisTokens(unit_noise, self.noise, relevant, label)
 
     def posterior(
         self, tokens: Float[np.ndarray, "sample length dim"]
@@ -143,21 +155,20 @@ class BasisDenoisingTask:
 
         It has the mean of `squared_error` and less variance, and is never below the Bayes act's.
         """
-        return 2 - 2 * (self.posterior(tokens) * unit(estimate)).sum(1)
+        return _expected(self.posterior(tokens), estimate)
 
     def errors(self, data: BasisTokens) -> dict[str, Float[np.ndarray, " sample"]]:
         """The error of each baseline on each input, to be compared in pairs: bayes, naive and
         threshold as `expected_error`, oracle, which sees more than X, as `squared_error`.
         """
+        posterior = self.posterior(data.tokens)
         acts = {
-            "bayes": self.bayes_act(data.tokens),
+            "bayes": unit(posterior),
             "naive": self.naive_mean(data.tokens),
             "threshold": self.threshold_mean(data.tokens),
         }
         oracle = squared_error(self.oracle_mean(data.tokens, data.relevant), data.label)
-        return {name: self.expected_error(data.tokens, act) for name, act in acts.items()} | {
-            "oracle": oracle
-        }
+        return {name: _expected(posterior, act) for name, act in acts.items()} | {"oracle": oracle}
 
     def risks(self, count: int, generator: np.random.Generator) -> dict[str, MonteCarlo]:
         """The risk of each baseline by Monte Carlo, all over the same `count` inputs.
@@ -203,6 +214,10 @@ def squared_error(
 ) -> Float[np.ndarray, " sample"]:
     """||e_q - u||^2, u the direction of the estimate."""
     return ((unit(estimate) - np.eye(estimate.shape[1])[label]) ** 2).sum(1)
+
+
+def _expected(posterior: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+    return 2 - 2 * (posterior * unit(estimate)).sum(1)
 
 
 def _mean_of(tokens: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The problem of basis vectors in noise: which direction do the tokens share?"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -28,6 +28,23 @@ BASELINES = {
 _PEAKS = np.linspace(0, 2, 21)
 
 
+class SharedDraws:
+    """The training inputs that were drawn last: they serve every noise."""
+
+    def __init__(self) -> None:
+        self._law: tuple[BasisDenoisingTask, int, tuple[int, ...]] | None = None
+        self._drawn: list[BasisTokens] = []
+
+    def of(self, task: BasisDenoisingTask, count: int, seeds: Sequence[int]) -> list[BasisTokens]:
+        """So many inputs of each seed, of whatever noise."""
+        law = replace(task, noise=1.0), count, tuple(seeds)
+        if law != self._law:
+            self._drawn.clear()  # before there are more
+            self._drawn += [task.sample(count, member_generator(s, Stream.DATA)) for s in seeds]
+            self._law = law
+        return self._drawn
+
+
 @dataclass(frozen=True)
 class BasisDenoiseProblem(Problem):
     """Attend from the last token to all L and answer y = e_q by the direction of the output o:
@@ -35,12 +52,13 @@ class BasisDenoiseProblem(Problem):
         loss = E||y - o / ||o|| ||^2.
 
     batch_size: fresh samples a step. held_out: samples a seed, on which the label is integrated
-    out by the exact posterior.
+    out by the exact posterior. draws: shared by problems that differ in their noise.
     """
 
     task: BasisDenoisingTask = field(default_factory=BasisDenoisingTask)
     batch_size: int = 32
     held_out: int = 256
+    draws: SharedDraws = field(default_factory=SharedDraws, compare=False, repr=False)
 
     name: ClassVar[str] = "basis-denoise"
     measures: ClassVar[Mapping[str, Measure]] = {
@@ -65,15 +83,12 @@ class BasisDenoiseProblem(Problem):
     def bytes_per_seed(self, training: Training) -> int:
         samples = training.total_steps * self.batch_size
         data = samples * (self.task.length + 1) * self.task.dim
-        return 16 * data + 64 * self.held_out * self.task.length * (4 * self.task.dim + 1)
+        return 16 * data + 32 * self.held_out * self.task.length * (4 * self.task.dim + 1)
 
     def block(self, seeds: Sequence[int], training: Training, device: torch.device) -> Block:
-        count = training.total_steps * self.batch_size
-        tokens, target = [], []
-        for seed in seeds:
-            drawn = self.task.sample(count, member_generator(seed, Stream.DATA))
-            tokens.append(drawn.tokens.astype(training.dtype))
-            target.append(np.eye(self.task.dim, dtype=training.dtype)[drawn.label])
+        drawn = self.draws.of(self.task, training.total_steps * self.batch_size, seeds)
+        tokens = [d.at(self.task.noise).tokens.astype(training.dtype) for d in drawn]
+        target = [np.eye(self.task.dim, dtype=training.dtype)[d.label] for d in drawn]
         data = stack_members(tokens, device), stack_members(target, device)
         tested = self._held_out(seeds)
         return BasisDenoiseBlock(
@@ -131,9 +146,10 @@ class BasisDenoiseBlock(Block):
 
     def _gates(self, layer: Layer, parameters: Parameters, inputs: Inputs) -> dict[str, Tensor]:
         peak = self.tokens.amax(2)
-        tau = layer.inverse_temperature("value", parameters, inputs).expand_as(peak)
         if layer.mechanism.value is None:
-            tau = torch.full_like(peak, torch.nan)
+            none = peak.new_full((len(_PEAKS) - 1, peak.shape[-1]), torch.nan)
+            return {"gate_by_peak": none, "filler_gate": none[0]}
+        tau = layer.inverse_temperature("value", parameters, inputs).expand_as(peak)
 
         def mean(chosen: Tensor) -> Tensor:
             return torch.where(chosen, tau, 0.0).sum((0, 1)) / chosen.sum((0, 1))

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -42,6 +44,22 @@ def test_the_posterior_is_that_of_an_enumeration(
     tokens = task.sample(12, np.random.default_rng(0)).tokens
     expected = [enumerated_posterior(task, x) for x in tokens]
     np.testing.assert_allclose(task.posterior(tokens), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.3, 0.5, 1.0])
+def test_the_posterior_of_long_inputs_is_that_of_a_recursion(noise: float) -> None:
+    """At L = 32 there are 2^31 signal sets: token by token, each summed over whether it carries
+    e_q, in rational numbers, which neither overflow nor round.
+    """
+    task = BasisDenoisingTask(4, 32, 0.25, noise)
+    tokens = task.sample(6, np.random.default_rng(12)).tokens
+    for x, p in zip(tokens, task.posterior(tokens), strict=True):
+        weight = [Fraction(1)] * 4
+        for q, i in itertools.product(range(4), range(32)):
+            s = Fraction(math.exp((x[i, q] - 0.5) / noise**2))
+            weight[q] *= s if i == 31 else (3 + s) / 4
+        total = sum(weight)
+        np.testing.assert_allclose(p, [float(w / total) for w in weight], rtol=1e-9)
 
 
 @given(TASKS, st.integers(0, 2**32))
@@ -97,6 +115,19 @@ def test_where_no_token_passes_the_threshold() -> None:
     assert squared_error(task.threshold_mean(low), np.array([4]))[0] == pytest.approx(2 - 2 / 3)
     assert task.threshold_mean(edge).tolist() == [np.eye(9)[3].tolist()]  # at least one half
     np.testing.assert_array_equal(unit(np.zeros((1, 4))), np.full((1, 4), 0.5))
+
+
+@given(TASKS, st.integers(0, 2**32), st.floats(0.05, 3))
+def test_the_same_inputs_at_another_noise(
+    task: BasisDenoisingTask, seed: int, noise: float
+) -> None:
+    """They are what a task of that noise draws from the same stream."""
+    data = task.sample(7, np.random.default_rng(seed))
+    before, moved = data.tokens.copy(), data.at(noise)
+    drawn = replace(task, noise=noise).sample(7, np.random.default_rng(seed))
+    np.testing.assert_array_equal(moved.tokens, drawn.tokens)
+    np.testing.assert_array_equal(moved.relevant, drawn.relevant)
+    np.testing.assert_array_equal(data.tokens, before)
 
 
 @given(TASKS, st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 6))

@@ -7,6 +7,7 @@ from analysis.experiments.basis_denoise.claims import judge
 from analysis.experiments.basis_denoise.figure import draw
 from analysis.experiments.basis_denoise.train import BasisDenoiseConfig, summarise, train
 from analysis.experiments.settings import cells_per_block
+from ssa_theory.mechanism import VANILLA
 
 __all__ = ["BASIS_DENOISE", "BasisDenoiseConfig"]
 
@@ -19,8 +20,9 @@ BASIS_DENOISE = Experiment(
         "default, every trained mechanism (with its number of parameters beyond vanilla's) beside "
         "the exact estimators; (b) by noise, (c) by length, over the risk of the mean token, exact "
         "ones without markers; (d) learned tau_v of a token by its largest coordinate, over its mean "
-        "for tokens that carry the signal, beside the paper's hard threshold at 1/2. Means and 95 % "
-        "intervals over seeds."
+        "for tokens that carry the signal, beside the paper's hard threshold at 1/2; at every length "
+        "and noise (e) vanilla over the mean token, (f) learned value temperatures over that "
+        "threshold. Means and 95 % intervals over seeds."
     ),
     config=BasisDenoiseConfig,
     train=train,
@@ -41,7 +43,14 @@ BASIS_DENOISE = Experiment(
             "seeds": 512,
             "steps": 1000,
             "cooldown_steps": 300,
-            "swept_lengths": (4, 16, 32, 64),
+            "swept_lengths": (16, 32, 64),
+            "swept_mechanisms": (
+                VANILLA,
+                "key-bias",
+                "ssa-value",
+                "value-sigmoid",
+                "gate-and-sink",
+            ),
         },
     },
 )

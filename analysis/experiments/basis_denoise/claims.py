@@ -6,7 +6,7 @@ from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, ratio
 from analysis.claims.topics import BASIS, PROJECT
-from analysis.experiments.basis_denoise.train import BasisDenoiseConfig
+from analysis.experiments.basis_denoise.train import DEFAULT, BasisDenoiseConfig
 from ssa_theory.mechanism import VANILLA, known
 
 _WHAT = "the risk of the normalised output on the same held-out samples"
@@ -17,9 +17,9 @@ def judge(config: BasisDenoiseConfig, dataset: xr.Dataset) -> list[Claim]:
     lines = Lines("basis-denoise", dataset.sizes["seed"])
     for setting in dataset["setting"].values.tolist():
         at = dataset.sel(setting=setting)
-        trained = config.mechanisms if setting == "default" else config.swept_mechanisms
+        trained = config.mechanisms if setting == DEFAULT else config.swept_mechanisms
         _compare(lines, setting, at, [name for name in trained if known(name).value is not None])
-    _reach(lines, dataset.sel(setting="default"), config.mechanisms)
+    _reach(lines, dataset.sel(setting=DEFAULT), config.mechanisms)
     return lines.claims
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -16,7 +17,8 @@ from analysis.draw.figures import (
     new_figure,
     style,
 )
-from analysis.experiments.basis_denoise.train import BasisDenoiseConfig
+from analysis.experiments.basis_denoise.train import DEFAULT, BasisDenoiseConfig
+from ssa_theory.mechanism import VANILLA, known
 
 _LOOKS = {
     "naive": ("mean token", "#999999", (0, (1, 1))),
@@ -25,20 +27,24 @@ _LOOKS = {
     "bayes": ("Bayes", "#000000", "-"),
 }
 _RISK = "risk of the normalised output"
+_NOISE = "noise sigma, per coordinate"
 
 
 def draw(config: BasisDenoiseConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
-    figure = new_figure(14.0, 8.4)
-    axes = figure.subplots(2, 2)
+    figure = new_figure(16.0, 8.4)
+    axes = figure.subplots(2, 3)
     _draw_table(axes[0, 0], dataset)
-    _draw_sweep(axes[0, 1], dataset, "noise", "length", config.length)
-    axes[0, 1].set(xlabel="noise sigma, per coordinate", title=f"by noise, L = {config.length}")
-    _draw_sweep(axes[1, 0], dataset, "length", "noise", config.noise)
-    axes[1, 0].set(xlabel="tokens L", title=f"by length, sigma = {config.noise:g}")
-    axes[1, 0].set_xscale("log", base=2)
-    axes[1, 0].xaxis.set_major_formatter("{x:g}")
-    _draw_gate(axes[1, 1], dataset, config)
+    _draw_sweep(axes[0, 1], dataset, "noise", "length", float(config.length))
+    axes[0, 1].set(xlabel=_NOISE, title=f"by noise, L = {config.length}")
+    _draw_sweep(axes[0, 2], dataset, "length", "noise", config.noise)
+    axes[0, 2].set(xlabel="tokens L", title=f"by length, sigma = {config.noise:g}")
+    axes[0, 2].set_xscale("log", base=2)
+    axes[0, 2].xaxis.set_major_formatter("{x:g}")
+    _draw_gate(axes[1, 0], dataset, config)
+    gates = [m for m in config.swept_mechanisms if known(m).value is not None]
+    _draw_grid(axes[1, 1], dataset, [VANILLA], "naive")
+    _draw_grid(axes[1, 2], dataset, gates, "threshold")
     for i, ax in enumerate(axes.flat):
         letter(ax, i)
     handles, labels = axes[0, 1].get_legend_handles_labels()
@@ -55,7 +61,7 @@ def draw(config: BasisDenoiseConfig, dataset: xr.Dataset) -> Figure:
 
 def _draw_table(ax: Axes, dataset: xr.Dataset) -> None:
     """Risks at the default, one row an estimator, the largest on top; exact ones as lines too."""
-    at = dataset.sel(setting="default")
+    at = dataset.sel(setting=DEFAULT)
     rows: list[tuple[str, xr.DataArray, dict[str, Any]]] = []
     for name, (label, color, line) in _LOOKS.items():
         band = at[f"{name}_band"]
@@ -96,6 +102,27 @@ def _draw_sweep(ax: Axes, dataset: xr.Dataset, over: str, fixed: str, value: flo
         if len(x) == 1 or np.isfinite(interval(share)[0]).sum() > 1:
             draw_points(ax, x, share, name, joined=True, linewidth=1)
     ax.set(ylabel="risk / risk of the mean token", ylim=(0, None))
+
+
+def _draw_grid(ax: Axes, dataset: xr.Dataset, names: list[str], over: str) -> None:
+    """Risks of mechanisms over that of an exact estimator by noise, one line a length."""
+    lengths = np.unique(dataset["length"])
+    for length, shade in zip(lengths, np.linspace(0.8, 0, len(lengths)), strict=True):
+        at = dataset.isel(setting=np.flatnonzero(dataset["length"] == length)).sortby("noise")
+        share = at["risk_band"] / at[f"{over}_band"].sel(estimate="value", drop=True)
+        color = matplotlib.colormaps["viridis"](shade)
+        for i, name in enumerate(names):
+            look = {"color": color, "label": f"L = {length}" if i == 0 else None}
+            draw_points(
+                ax, at["noise"].values, share.sel(mechanism=name), name, joined=True, **look
+            )
+    ax.axhline(1, color=_LOOKS[over][1], linestyle=_LOOKS[over][2])
+    ax.set(
+        xlabel=_NOISE,
+        ylabel=f"risk / risk of the {_LOOKS[over][0]}",
+        title="every length and noise",
+    )
+    ax.legend(fontsize=8)
 
 
 def _draw_gate(ax: Axes, dataset: xr.Dataset, config: BasisDenoiseConfig) -> None:

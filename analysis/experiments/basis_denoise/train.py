@@ -8,9 +8,12 @@ from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import Steps, SweptConfig, join_settings, train_cells
-from analysis.problems.basis_denoise import BASELINES, BasisDenoiseProblem
+from analysis.problems.basis_denoise import BASELINES, BasisDenoiseProblem, SharedDraws
 from ssa_theory.mechanism import VANILLA
 from tasks.basis_denoising import BasisDenoisingTask
+
+DEFAULT = "default"
+"""The setting at which every mechanism is trained."""
 
 
 class BasisDenoiseConfig(SweptConfig):
@@ -31,10 +34,10 @@ class BasisDenoiseConfig(SweptConfig):
         gt=0,
         description="standard deviation sigma of the noise, per coordinate, at the default setting",
     )
-    swept_noises: tuple[float, ...] = Field(
-        (0.1, 0.5, 1.0), description="further sigma, at the default length"
+    swept_noises: tuple[float, ...] = Field((0.1, 0.5, 1.0), description="further sigma")
+    swept_lengths: tuple[int, ...] = Field(
+        (16, 32), description="further L; every length is trained at every noise"
     )
-    swept_lengths: tuple[int, ...] = Field((4, 16), description="further L, at the default noise")
     mechanisms: ComparedMechanisms = Field(
         (
             VANILLA,
@@ -49,7 +52,7 @@ class BasisDenoiseConfig(SweptConfig):
         description="mechanisms to train at the default; vanilla is the peer",
     )
     swept_mechanisms: ComparedMechanisms = Field(
-        (VANILLA, "key-bias", "ssa-value", "value-sigmoid", "gate-and-sink"),
+        (VANILLA, "ssa-value", "value-sigmoid"),
         description="those to train at the other settings as well",
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="fresh samples a step")
@@ -73,16 +76,21 @@ class BasisDenoiseConfig(SweptConfig):
 
     @property
     def problems(self) -> dict[str, BasisDenoiseProblem]:
-        cells = {"default": (self.length, self.noise)}
-        cells |= {f"noise {s:g}": (self.length, s) for s in self.swept_noises}
-        cells |= {f"length {n}": (n, self.noise) for n in self.swept_lengths}
+        """Every length at every noise, by the name of the setting, which says what is not the
+        default's; the default first.
+        """
+        lengths = {n: f"length {n}" for n in self.swept_lengths}
+        noises = {s: f"noise {s:g}" for s in self.swept_noises}
+        draws = SharedDraws()
         return {
-            name: BasisDenoiseProblem(
+            " ".join(filter(None, (long, loud))) or DEFAULT: BasisDenoiseProblem(
                 BasisDenoisingTask(self.dim, length, self.relevance, noise),
                 self.batch_size,
                 self.held_out,
+                draws,
             )
-            for name, (length, noise) in cells.items()
+            for length, long in {self.length: "", **lengths}.items()
+            for noise, loud in {self.noise: "", **noises}.items()
         }
 
 
@@ -98,9 +106,9 @@ def summarise(config: BasisDenoiseConfig, dataset: xr.Dataset, progress: Progres
     """Add means with 95 % intervals over seeds, and the numbers of parameters."""
     for name in ("risk", *BASELINES):
         dataset[f"{name}_band"] = mean_band(dataset[name])
-    at = dataset.sel(setting="default", drop=True)
+    at = dataset.sel(setting=DEFAULT, drop=True)
     dataset["gate_band"] = mean_band(at["gate_by_peak"])
-    form = config.problems["default"].form
+    form = config.problems[DEFAULT].form
     added = np.array([m.added_parameters(form) for m in chosen(config.mechanisms)])
     about = "number of parameters beyond those of vanilla"
     dataset["added_parameters"] = ("mechanism", added, {"description": about})
