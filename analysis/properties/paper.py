@@ -26,6 +26,7 @@ from ssa_theory.theory.paper import (
     SparseScores,
     Temperatures,
     TwoTokens,
+    always_consistent,
     best_schedule,
     consistent,
     consistent_by_search,
@@ -217,12 +218,13 @@ def paper_best_schedule(generator: np.random.Generator, family: str, **law: Any)
 
 @states(_IMBALANCE, length=Integer(1, 120), late_ratio=Integer(1, 8))
 def paper_hypotheses(generator: np.random.Generator, length: int, late_ratio: int) -> None:
-    """A sequence meets the hypotheses of the converse where the inequality of counts says so, and
-    none does from the length on that rules them out.
+    """A sequence meets the hypotheses of the converse where the inequality of counts says so; from
+    some length on none does, or one of every length.
     """
     valid = consistent_by_search(length, late_ratio)
     exact(consistent(length, late_ratio) == valid, "inequality and search agree")
     exact(not valid or length < first_contradiction(late_ratio), "no length beyond")
+    exact(valid or length < always_consistent(late_ratio), "every length beyond")
     is_a = generator.random(3 * length) < generator.uniform(0, 1)
     is_a[0] = True
     first, last = np.sort(generator.integers(1, 3 * length + 1, 2))

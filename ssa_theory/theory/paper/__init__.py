@@ -4,6 +4,7 @@ expressivity   Lemma 1, Proposition 1 and the dilution bound: least norms beside
 imbalance      Proposition 2: its zero-loss schedule, and the least loss of any other schedule
 schedules      the families of those other schedules
 converse       Proposition 2's converse: whether its hypotheses can hold, and the least loss there
+long_converse  the same for all long sequences at once, by an inequality
 sparsity       Lemma 2: the share of scores that a temperature keeps
 statements()   all of them as records with a computed status
 """
@@ -33,6 +34,7 @@ from ssa_theory.theory.paper.expressivity import (
     specificity_norm,
 )
 from ssa_theory.theory.paper.imbalance import BestSchedule, Imbalance, best_schedule
+from ssa_theory.theory.paper.long_converse import Windows, always_consistent, long_loss_bound
 from ssa_theory.theory.paper.norm_statements import (
     converse_bound,
     dilution,
@@ -65,6 +67,8 @@ __all__ = [
     "Statement",
     "Temperatures",
     "TwoTokens",
+    "Windows",
+    "always_consistent",
     "attained_weight",
     "best_schedule",
     "consistent",
@@ -75,6 +79,7 @@ __all__ = [
     "largest_weight_bound",
     "least_loss",
     "llama4",
+    "long_loss_bound",
     "reachable_ratios",
     "specificity_bound",
     "specificity_norm",
@@ -97,5 +102,5 @@ _STATEMENTS: tuple[Callable[[], Statement], ...] = (
 
 
 def statements() -> tuple[Statement, ...]:
-    """The statements of the paper, each tried on its cases: a second or two."""
+    """The statements of the paper, each tried on its cases: some seconds."""
     return tuple(statement() for statement in _STATEMENTS)

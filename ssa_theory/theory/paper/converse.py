@@ -38,7 +38,7 @@ def count_limits(length: int, late_ratio: int = LATE_RATIO) -> tuple[int, int]:
     """(least, most): n_a is at least n/3 at the last n <= L/2 and at most n/(1 + late ratio) at the
     first n >= 3L/4. Raises ValueError as `first_contradiction`.
     """
-    _check(length, late_ratio)
+    check_hypotheses(length, late_ratio)
     half, late = length // 2, -(-3 * length // 4)
     return -(-half // 3), late // (1 + late_ratio)
 
@@ -57,7 +57,7 @@ def consistent(length: int, late_ratio: int = LATE_RATIO) -> bool:
 
 def consistent_by_search(length: int, late_ratio: int = LATE_RATIO) -> bool:
     """The same by following every possible count n_a from position to position."""
-    _check(length, late_ratio)
+    check_hypotheses(length, late_ratio)
     margins = np.zeros((1, 2))  # whatever a path costs
     return bool(np.isfinite(_path(length, late_ratio, margins, margins)).all())
 
@@ -70,7 +70,7 @@ def first_contradiction(late_ratio: int = LATE_RATIO) -> float:
     ratio)) at the first beyond 3L/4 exclude each other for L > (c + 1)/(c - 1), c = 2 (1 + late
     ratio)/9 > 1. Raises ValueError for a late ratio below 1.
     """
-    _check(1, late_ratio)
+    check_hypotheses(1, late_ratio)
     c = Fraction(2 * (1 + late_ratio), 9)
     return float(math.floor((c + 1) / (c - 1)) + 1) if c > 1 else math.inf
 
@@ -173,7 +173,8 @@ def _best_path(length: int, late_ratio: int, margins: np.ndarray) -> np.ndarray:
     return np.array(is_a[::-1])
 
 
-def _check(length: int, late_ratio: int) -> None:
+def check_hypotheses(length: int, late_ratio: int) -> None:
+    """Raises ValueError for a length or a late ratio below 1."""
     if length < 1:
         raise ValueError(f"a sequence has at least 1 token, got length {length}: raise it")
     if late_ratio < 1:
