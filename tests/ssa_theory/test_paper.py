@@ -33,6 +33,7 @@ from ssa_theory.theory.paper import (
     largest_weight_bound,
     least_loss,
     llama4,
+    long_converse,
     long_loss_bound,
     norm_statements,
     position_statements,
@@ -544,33 +545,62 @@ def test_the_inequality_is_below_the_least_loss(late_ratio: int) -> None:
         assert bounds[10**6] > 0.7 * least_loss(200, 3, 2e-4).lower
 
 
-def test_the_inequality_by_plain_loops() -> None:
-    """On a coarse grid of its variables, which is nowhere below it, and near it somewhere."""
-    own, least = Windows(200), math.inf
+def cost(distance: float) -> float:
+    """Of a margin so far from log kappa."""
+    return (1 / (1 + math.exp(-max(distance, 0.0))) - 0.5) ** 2
 
-    def cost(distance: float) -> float:
-        return (1 / (1 + math.exp(-max(distance, 0.0))) - 0.5) ** 2
 
-    for e, d, m in itertools.product(
-        np.linspace(*own.early_a, 6), np.linspace(0, own.late_a, 6), np.linspace(0.6, 1.5, 46)
-    ):
-        total, worst = (own.early - e) * cost(m - math.log(2)), 0.0
-        for k in range(12):
-            low, high = own.ratios(0.5 + k / 48, 0.5 + (k + 1) / 48)
-            one = max(cost(math.log(low) - m), cost(m - math.log(high)))
-            total, worst = total + (1 / 48 - own.slack) * one, max(worst, one)
-        total, left = total - (own.count_a[1] - own.count_a[0]) * worst, d
-        for k in (2, 1, 0):
-            size = 1 / 12 - own.slack
-            gone = min(left, size)
-            left -= gone
-            total += (size - gone) * cost(math.log(own.late_ratios(0.75 + k / 12, d)) - m)
-        other = min(
-            e * cost(x - math.log(2)) + d * cost(math.log(3) - x) for x in np.linspace(0.6, 1.5, 46)
+def loops_bound(own: Windows, e: tuple, d: tuple, m: tuple, other: tuple) -> float:
+    """The inequality in a cell of early and late queries a and of both margins, by plain loops."""
+    total, worst = max(own.early - e[1], 0.0) * cost(m[0] - math.log(2)), 0.0
+    between = 0.0
+    for k in range(12):
+        low, high = own.ratios(0.5 + k / 48, 0.5 + (k + 1) / 48)
+        one = max(cost(math.log(low) - m[1]), cost(m[0] - math.log(high)))
+        between, worst = between + (1 / 48 - own.slack) * one, max(worst, one)
+    total += max(between - (own.count_a[1] - own.count_a[0]) * worst, 0.0)
+    left, size = d[1], 1 / 12 - own.slack
+    for k in (2, 1, 0):
+        gone = min(left, size)
+        left -= gone
+        ratio = own.late_ratios(0.75 + k / 12, d[1])
+        total += (size - gone) * cost(math.log(ratio) - m[1])
+    early = e[0] * cost(other[0] - math.log(2))
+    return total + early + d[0] * cost(math.log(own.late_ratio) - other[1])
+
+
+@pytest.mark.parametrize(("length", "late_ratio"), [(60, 3), (200, 3), (200, 2), (10**4, 3)])
+def test_the_inequality_by_plain_loops(
+    monkeypatch: pytest.MonkeyPatch, length: int, late_ratio: int
+) -> None:
+    """It is the least of its cells, and no point between their ends is below it."""
+    monkeypatch.setattr(long_converse, "_CELLS", 5)
+    monkeypatch.setattr(long_converse, "_MARGINS", 15)
+    own, bound = Windows(length, late_ratio), long_loss_bound(length, late_ratio)
+    start, end = own.ratios(0.5, 0.5)[0], own.late_ratios(0.75 + 1 / 6, own.late_a / 5)
+    span = math.log(min(start, 2)), math.log(max(end, own.ratios(0.75 - 1 / 48, 0.75)[0]))
+    cells = {
+        name: list(itertools.pairwise(np.linspace(*ends, steps + 1)))
+        for name, ends, steps in (
+            ("e", own.early_a, 5),
+            ("d", (0, own.late_a), 5),
+            ("m", span, 14),
         )
-        least = min(least, total + other)
-    assert long_loss_bound(200) <= least
-    assert long_loss_bound(200) == pytest.approx(least, rel=0.1)
+    }
+    least = math.inf
+    for e, d in itertools.product(cells["e"], cells["d"]):
+        parts = [loops_bound(own, e, d, m, (-9, 9)) for m in cells["m"]]
+        others = [
+            loops_bound(own, e, d, cells["m"][0], m)
+            - loops_bound(own, e, d, cells["m"][0], (-9, 9))
+            for m in cells["m"]
+        ]
+        least = min(least, min(parts) + min(others))
+    assert bound == pytest.approx(least, rel=1e-9, abs=1e-15)
+    rng = np.random.default_rng(13)
+    for _ in range(300):
+        x = [rng.uniform(*own.early_a), rng.uniform(0, own.late_a), *rng.uniform(-0.5, 2, 2)]
+        assert bound <= loops_bound(own, *((v, v) for v in x)) + 1e-15
 
 
 def test_reachable_ratios() -> None:
