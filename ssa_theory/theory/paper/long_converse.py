@@ -6,6 +6,7 @@ from 3N/4 on (late). All b among the queries share a margin, though the early on
 log 2 and the late ones log kappa >= log r; so do all a.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -33,8 +34,8 @@ def always_consistent(late_ratio: int) -> float:
     """
     check_hypotheses(1, late_ratio)
     if late_ratio >= 4:
-        return np.inf
-    return float(np.ceil(Fraction(2 * (4 + 10 * late_ratio), 7 - 2 * late_ratio)))
+        return math.inf
+    return float(math.ceil(Fraction(2 * (4 + 10 * late_ratio), 7 - 2 * late_ratio)))
 
 
 @final
