@@ -43,6 +43,7 @@ from ssa_theory.theory.paper import (
     Imbalance,
     SparseScores,
     TwoTokens,
+    always_consistent,
     best_schedule,
     consistent_by_search,
     count_limits,
@@ -50,6 +51,7 @@ from ssa_theory.theory.paper import (
     first_contradiction,
     largest_weight_bound,
     least_loss,
+    long_loss_bound,
     reachable_ratios,
     specificity_bound,
     specificity_norm,
@@ -264,6 +266,10 @@ print(f"late ratio {late_ratio}, L = {length}:")
 print(f"  least loss, orthogonal tokens: in [{2 * floor.lower:.4f}, {2 * floor.upper:.4f}]")
 print(f"  {printed:g} is reached at ||a - b||^2 = {printed / floor.upper:.3f}, a.b = ", end="")
 print(f"{1 - printed / floor.upper / 2:.3f}")
+never = [n for n in range(1, 81) if not consistent_by_search(n, late_ratio)]
+print(f"lengths without such a sequence: {never}, none from {always_consistent(late_ratio):g} on")
+long = 2 * long_loss_bound(81, late_ratio)
+print(f"loss of every sequence of more than 80 orthogonal tokens, by an inequality: > {long:.5f}")
 
 figure = new_figure(11.0, 3.5)
 first, second, third = figure.subplots(1, 3)
