@@ -143,11 +143,11 @@ def test_what_a_prompt_cannot_wear_is_refused():
 
 @pytest.mark.parametrize("preset", ["paper", "large"])
 def test_every_tree_is_trained_from_few_dimensions_to_as_many_as_tokens(preset):
-    cells = HIERARCHY.preset(preset).cells
+    problems = [cell.problem for cell in HIERARCHY.preset(preset).cells]
     for head, context, k, depth in itertools.product(
-        ("row", "classifier"), ("vocabulary", "prompt"), (2, 3), (1, 2, 3)
+        HEADS.values(), ("vocabulary", "prompt"), (2, 3), (1, 2, 3)
     ):
-        own = [c.problem for c in cells if (c.head, c.problem.context) == (head, context)]
+        own = [p for p in problems if (p.head, p.context) == (head, context)]
         own = [p for p in own if (p.branching, p.depth) == (k, depth)]
         nodes = own[0].task.nodes
         assert min(p.dim for p in own) < nodes == max(p.dim for p in own)

@@ -120,7 +120,7 @@ def _draw_grid(ax: Axes, dataset: xr.Dataset, names: list[str], over: str) -> No
     ax.set(
         xlabel=_NOISE,
         ylabel=f"risk / risk of the {_LOOKS[over][0]}",
-        title="every length and noise",
+        title=f"{', '.join(names)}: every length and noise",
     )
     ax.legend(fontsize=8)
 
