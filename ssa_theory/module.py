@@ -18,7 +18,7 @@ from ssa_theory.mechanism import Form, Mechanism, Parameters, Part, Role
 from ssa_theory.mechanism import mechanism as load_mechanism
 from ssa_theory.mechanism.normalizers import Softmax
 from ssa_theory.mechanism.parts import own
-from ssa_theory.mechanism.score_maps import Bilinear
+from ssa_theory.mechanism.score_maps import Bilinear, Side
 from ssa_theory.token_batch import RequiredInputs, TokenBatch, Visibility, at_least_float32
 
 ROLES: tuple[Role, ...] = ("query", "key", "value")
@@ -265,9 +265,11 @@ class SelfAttention(nn.Module):
         def members(per_token: Tensor) -> Tensor:  # (token, ..., head) -> (length, ..., member)
             return per_token.to(precise).unflatten(0, size).movedim(0, -2).flatten(-2)
 
+        def side(role: Role, vector: Tensor) -> Side:
+            tau = self._tau(role, batch)
+            return Side(members(vector), None if tau is None else members(tau))
+
         query, keys = (batch.by_token(r) for r in ("query", "key"))
-        taus = (self._tau(r, batch) for r in ("query", "key"))
-        tau_query, tau_key = (None if tau is None else members(tau) for tau in taus)
         if not worn.score.maps_keys:
             query = query * (1 / math.sqrt(self.form.dim))
         bias = None
@@ -281,7 +283,7 @@ class SelfAttention(nn.Module):
             for part in ("score", "shift", "normalizer")
             for k, v in self._own(part).items()
         }
-        z = worn.scores(acting, members(query), members(keys), tau_query, tau_key, bias)
+        z = worn.scores(acting, side("query", query), side("key", keys), bias)
         z = z.to(precise).unflatten(-1, (batch.size, self.heads))
         if batch.visible.attended is not None:
             # Only now: a temperature of zero times -inf would be NaN.

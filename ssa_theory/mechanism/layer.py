@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ssa_theory.mechanism.mechanism import Mechanism
-from ssa_theory.mechanism.normalizers import Normalizer
+from ssa_theory.mechanism.normalizers import Normalizer, as_prediction
 from ssa_theory.mechanism.parts import (
     Form,
     Generators,
@@ -25,6 +25,7 @@ from ssa_theory.mechanism.parts import (
     own,
     project,
 )
+from ssa_theory.mechanism.score_maps import Side
 from ssa_theory.mechanism.temperature import Selective, Temperature
 
 INITIAL_SCALE = 0.1
@@ -51,15 +52,17 @@ class Inputs:
     """What a layer sees.
 
     query: one token a query, (query, dim, member); None for a learned constant, or given scores.
-    keys: (key, dim, member), shared by all queries, or (query, key, dim, member). given: scores
-    (query, key, member) in place of both. count: n, the number of keys that the queries see; a
-    tensor broadcasts against (query, member).
+    keys: (key, dim, member), shared by all queries, or (query, key, dim, member). given: finite
+    scores (query, key, member) in place of both. count: n, the number of keys that the queries see;
+    a tensor broadcasts against (query, member). attended: which keys the rows are over, for each
+    query; None for all. A query that attends to no key has a row of zeros.
     """
 
     query: Tokens | None = None
     keys: Tokens | None = None
     given: Float[Tensor, "query key member"] | None = None
     count: Tensor | float = 1.0
+    attended: Bool[Tensor, "#query #key #member"] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,6 @@ class Layer:
         Of given scores it is the whole factor c tau.
         """
         tau = self._tau(role, parameters, inputs)
-        if role == "query" and self._learns_scale:
-            scale = parameters["log_scale"].exp()
-            tau = scale if tau is None else scale * tau
         if tau is not None:
             return tau
         tokens = inputs.query if role == "query" else inputs.keys
@@ -139,39 +139,33 @@ class Layer:
             view = self._view("key", parameters, inputs)
             bias = mechanism.bias(own(parameters, "bias"), view)
         if form.given_scores:
-            given, tau = (
-                _there(inputs.given, "given scores"),
-                self._given_factor(parameters, inputs),
-            )
+            given = _there(inputs.given, "given scores")
+            tau = beside(_there(self._tau("query", parameters, inputs), "a temperature"))
             return mechanism.given_scores(parameters, given, tau, bias)
         keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
         if mechanism.score.maps_keys:
             keys = project(keys, parameters["key_map"])
         if not form.constant_query:
             query = matmul(_there(inputs.query, "query tokens").vector, query)
-        tau_query = self._tau("query", parameters, inputs, query)
-        tau_key = self._tau("key", parameters, inputs)
+        tau = self._tau("query", parameters, inputs, query)
         if form.over_root_dim:
             query = query * (1 / math.sqrt(form.dim))
-        return mechanism.scores(parameters, query, keys, tau_query, tau_key, bias)
-
-    def _given_factor(self, parameters: Parameters, inputs: Inputs) -> Tensor:
-        """What given scores are multiplied by, c tau: of all keys, which are not seen."""
-        taus = [self._tau(role, parameters, inputs) for role in ("query", "key")]
-        scale = parameters["log_scale"].exp() if self._learns_scale else None
-        factors = [f for f in (scale, *taus) if f is not None]
-        tau = math.prod(factors[1:], start=factors[0])
-        return beside(tau)
+        scaled = Side(keys, self._tau("key", parameters, inputs))
+        return mechanism.scores(parameters, Side(query, tau), scaled, bias)
 
     def rows(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """p, over the keys."""
-        z = self.scores(parameters, inputs)
-        return self.normalizer.rows(own(parameters, "normalizer"), z, 1)
+        z, learned = self.scores(parameters, inputs), own(parameters, "normalizer")
+        if inputs.attended is not None:
+            return self.normalizer.attending(learned, z, inputs.attended, 1)
+        return self.normalizer.rows(learned, z, 1)
 
     def prediction(
         self, parameters: Parameters, inputs: Inputs
     ) -> Float[Tensor, "query key member"]:
         """The rows as distributions over the keys: see `Normalizer.prediction`."""
+        if inputs.attended is not None:
+            return as_prediction(self.rows(parameters, inputs), 1)
         z = self.scores(parameters, inputs)
         return self.normalizer.prediction(own(parameters, "normalizer"), z, 1)
 
@@ -225,11 +219,16 @@ class Layer:
     def _tau(
         self, role: Role, parameters: Parameters, inputs: Inputs, projection: Tensor | None = None
     ) -> Tensor | None:
-        """tau of a role; None for 1. projection: as in `_view`."""
-        part = self._temperature(role)
-        if part is None:
-            return None
-        return part(own(parameters, role), self._view(role, parameters, inputs, projection))
+        """tau of a role, of queries with the scale c of given scores; None for 1. projection: as in
+        `_view`.
+        """
+        part, tau = self._temperature(role), None
+        if part is not None:
+            tau = part(own(parameters, role), self._view(role, parameters, inputs, projection))
+        if role == "query" and self._learns_scale:
+            scale = parameters["log_scale"].exp()
+            return scale if tau is None else scale * tau
+        return tau
 
     def _view(
         self, role: Role, parameters: Parameters, inputs: Inputs, projection: Tensor | None = None

@@ -8,7 +8,7 @@ from torch import Tensor
 from ssa_theory.mechanism.gates import Gate
 from ssa_theory.mechanism.normalizers import Normalizer, Softmax
 from ssa_theory.mechanism.parts import Form, Misfit, Parameters, Part, Role, Shape, beside, own
-from ssa_theory.mechanism.score_maps import Bilinear, ScoreMap
+from ssa_theory.mechanism.score_maps import Bilinear, ScoreMap, Side
 from ssa_theory.mechanism.scores import Score
 from ssa_theory.mechanism.temperature import Temperature
 
@@ -144,25 +144,17 @@ class Mechanism:
         )
 
     def scores(
-        self,
-        parameters: Parameters,
-        query: Tensor,
-        keys: Tensor,
-        tau_query: Tensor | None,
-        tau_key: Tensor | None,
-        bias: Tensor | None,
+        self, parameters: Parameters, query: Side, keys: Side, bias: Tensor | None
     ) -> Tensor:
         """z (query, key, member) from q, k, their temperatures, and b (..., key, member) of the
-        keys.
-
-        Shapes are those of `ScoreMap`; parameters are named `part.name`.
+        keys. Parameters are named `part.name`.
         """
-        z = self.score(own(parameters, "score"), query, keys, tau_query, tau_key)
+        z = self.score(own(parameters, "score"), query, keys)
         if self.shift is not None:
             shift = parameters["shift.offset"]
-            if tau_query is not None:
-                shift = shift * beside(tau_query)
-            z = z + (shift if tau_key is None else shift * tau_key)
+            if query.tau is not None:
+                shift = shift * beside(query.tau)
+            z = z + (shift if keys.tau is None else shift * keys.tau)
         return z if bias is None else z + bias
 
     def given_scores(

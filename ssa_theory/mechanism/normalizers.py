@@ -10,9 +10,10 @@
     ReLA             p_j proportional to max(z_j, 0), rectified attention, arXiv 2104.07012, made to sum to one
 
 A score of -inf is a masked key and gets no weight. Rows sum to one but for two rules: with a sink
-they sum to less, and a row with no key left (all masked or, for Threshold and ReLA, none positive)
-is zero, as if the query attended to nothing, and so is its gradient; but softmax, which asks for no
-second look at every row, then gives NaN. A row with a NaN or +inf score is NaN.
+they sum to less, and a row with no key left (none attended or, for Threshold and ReLA, none
+positive) is zero, as if the query attended to nothing, and so is its gradient. Which keys are
+attended is said by a mask (`Normalizer.attending`), for softmax of -inf alone is NaN: to look at
+every row for it would make it half as fast. A row with a NaN or +inf score is NaN.
 """
 
 import abc
@@ -22,7 +23,7 @@ from typing import Any, final
 
 import torch
 from entmax import entmax15, entmax_bisect, sparsemax
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ssa_theory.mechanism.parts import Form, Parameters, Part, Role, Shape
@@ -51,6 +52,21 @@ class Normalizer(Part):
         self, parameters: Parameters, scores: Float[Tensor, "*shape member"], dim: int
     ) -> Float[Tensor, "*shape member"]:
         """The weights."""
+
+    def attending(
+        self,
+        parameters: Parameters,
+        scores: Float[Tensor, "*shape member"],
+        attended: Bool[Tensor, "*#shape #member"],
+        dim: int,
+    ) -> Float[Tensor, "*shape member"]:
+        """The weights over the attended keys; zero, as is their gradient, where none is.
+
+        Scores are masked here and not before, where temperatures would multiply -inf.
+        """
+        blind = attended.any(dim, keepdim=True).logical_not()
+        seen = scores.masked_fill((attended | blind).logical_not(), -torch.inf)
+        return self.rows(parameters, seen, dim).masked_fill(blind, 0.0)
 
     def prediction(
         self, parameters: Parameters, scores: Float[Tensor, "*shape member"], dim: int
@@ -145,13 +161,27 @@ class Sparse(Normalizer):
         return scores.softmax(dim)
 
 
+def _differentiable(rows: Tensor, slope: Tensor, scores: Tensor, dim: int) -> Tensor:
+    """The rows, with their gradient in the scores: d p = s (d z - sum_k s_k d z_k / sum_k s_k).
+
+    For the entmax family, whose weights are functions of z_j - theta with slopes s. The package has
+    this gradient too, but as a class that the compiler cannot trace; a first-order term of value
+    zero it can.
+    """
+    step = torch.where(slope > 0, scores, 0.0)  # a masked key's -inf would be NaN
+    step = step - step.detach()
+    mean = (slope * step).sum(dim, keepdim=True) / slope.sum(dim, keepdim=True)
+    return rows + slope * step - slope * mean
+
+
 @final
 @dataclass(frozen=True)
 class Sparsemax(Sparse):
     """argmin_p ||p - z||_2 over the simplex."""
 
     def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
-        return sparsemax(scores, dim=dim)
+        rows = sparsemax(scores.detach(), dim=dim)
+        return _differentiable(rows, (rows > 0).to(rows.dtype), scores, dim)
 
 
 @final
@@ -160,7 +190,8 @@ class Entmax15(Sparse):
     """p_j = [z_j / 2 - theta]_+^2."""
 
     def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
-        return entmax15(scores, dim=dim)
+        rows = entmax15(scores.detach(), dim=dim)
+        return _differentiable(rows, rows.sqrt(), scores, dim)
 
 
 @final
@@ -178,13 +209,23 @@ class Entmax(Sparse):
         return LEAST_ALPHA + (2 - LEAST_ALPHA) * torch.sigmoid(parameters["alpha_score"])
 
     def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
-        alpha = self.alpha(parameters)
-        return entmax_bisect(
-            scores,
+        learned = self.alpha(parameters)
+        alpha = learned.detach()
+        rows = entmax_bisect(
+            scores.detach(),
             alpha,  # pyright: ignore[reportArgumentType], entmax's own hint forgets tensors
             dim=dim,
             n_iter=_BISECTIONS[scores.dtype],
         )
+        slope = torch.where(rows > 0, rows ** (2 - alpha), 0.0)
+        # d p / d alpha, Correia et al. 2019, arXiv 1909.00015: with H the negative entropy's terms.
+        share = slope / slope.sum(dim, keepdim=True)
+        terms = torch.where(rows > 0, rows * rows.log(), 0.0)
+        excess = terms - share * terms.sum(dim, keepdim=True)
+        # One step a key, as the package sums them.
+        step = (learned - alpha).expand_as(rows.narrow(dim, 0, 1)).expand_as(rows)
+        moved = step / (alpha - 1) ** 2 * (rows - share) - step / (alpha - 1) * excess
+        return _differentiable(rows, slope, scores, dim) + moved
 
 
 @final

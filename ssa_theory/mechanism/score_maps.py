@@ -28,6 +28,19 @@ from ssa_theory.mechanism.parts import (
 _LEAST_NORM = 1e-12  # of a vector that is normalised
 
 
+@dataclass(frozen=True)
+class Side:
+    """The vectors of one side of the scores, and their inverse temperature tau; None for 1.
+
+    Of queries: vector (query, width, member), or (width, member) of a constant query; tau (query,
+    member) or (member,). Of keys: vector (key, width, member), shared by all queries, or (query,
+    key, width, member); tau as vector, without width, (query, key, member) or (member,).
+    """
+
+    vector: Tensor
+    tau: Tensor | None = None
+
+
 class ScoreMap(Part):
     """z of every query and key from q, k and their temperatures."""
 
@@ -35,20 +48,8 @@ class ScoreMap(Part):
     """Whether keys have a map W_k of their own, which starts at the identity."""
 
     @abc.abstractmethod
-    def __call__(
-        self,
-        parameters: Parameters,
-        query: Tensor,
-        keys: Tensor,
-        tau_query: Tensor | None,
-        tau_key: Tensor | None,
-    ) -> Tensor:
-        """z (query, key, member).
-
-        query: (query, width, member), or (width, member) for a constant query. keys: (key, width,
-        member), shared by all queries, or (query, key, width, member). tau_query (query, member) or
-        (member,); tau_key as keys, without width, (query, key, member) or (member,); None for 1.
-        """
+    def __call__(self, parameters: Parameters, query: Side, keys: Side) -> Tensor:
+        """z (query, key, member)."""
 
     def given(self, parameters: Parameters, scores: Tensor, tau: Tensor) -> Tensor:
         """z of given scores (query, key, member) at tau (#query, member)."""
@@ -60,30 +61,23 @@ class ScoreMap(Part):
 class Bilinear(ScoreMap):
     """z_ij = tau_q,i tau_k,j q_i . k_j."""
 
-    def __call__(
-        self,
-        parameters: Parameters,
-        query: Tensor,
-        keys: Tensor,
-        tau_query: Tensor | None,
-        tau_key: Tensor | None,
-    ) -> Tensor:
-        if query.ndim == 2:
-            scores = (keys * query).sum(-2)
-            if tau_query is not None:
-                scores = scores * beside(tau_query)
-            return scores if tau_key is None else scores * tau_key
+    def __call__(self, parameters: Parameters, query: Side, keys: Side) -> Tensor:
+        q, k, tau = query.vector, keys.vector, keys.tau
+        if q.ndim == 2:
+            scores = (k * q).sum(-2)
+            if query.tau is not None:
+                scores = scores * beside(query.tau)
+            return scores if tau is None else scores * tau
         # Vectors are scaled where they are fewer than the scores.
-        if tau_query is not None:
-            query = query * beside(tau_query)
-        if keys.ndim == 3 and tau_key is not None and tau_key.ndim < 3:
-            keys = keys * beside(tau_key)
-            tau_key = None
-        if keys.ndim == 3:
-            scores = matmul(query, keys.transpose(0, 1))
+        if query.tau is not None:
+            q = q * beside(query.tau)
+        if k.ndim == 3 and tau is not None and tau.ndim < 3:
+            k, tau = k * beside(tau), None
+        if k.ndim == 3:
+            scores = matmul(q, k.transpose(0, 1))
         else:
-            scores = (keys * query.unsqueeze(1)).sum(2)
-        return scores if tau_key is None else scores * tau_key
+            scores = (k * q.unsqueeze(1)).sum(2)
+        return scores if tau is None else scores * tau
 
 
 @final
@@ -105,17 +99,10 @@ class QKNorm(ScoreMap):
             raise Misfit("queries and keys, of which only the scores are given here")
         return self
 
-    def __call__(
-        self,
-        parameters: Parameters,
-        query: Tensor,
-        keys: Tensor,
-        tau_query: Tensor | None,
-        tau_key: Tensor | None,
-    ) -> Tensor:
+    def __call__(self, parameters: Parameters, query: Side, keys: Side) -> Tensor:
         gain = parameters["log_gain"].exp()
-        tau = gain if tau_query is None else tau_query * gain
-        return Bilinear()({}, _unit(query), _unit(keys), tau, tau_key)
+        tau = gain if query.tau is None else query.tau * gain
+        return Bilinear()({}, Side(_unit(query.vector), tau), Side(_unit(keys.vector), keys.tau))
 
 
 @final
@@ -133,15 +120,8 @@ class Softcap(ScoreMap):
         if not self.cap > 0:
             raise ValueError(f"a cap on the scores must be positive, got {self.cap}: raise it")
 
-    def __call__(
-        self,
-        parameters: Parameters,
-        query: Tensor,
-        keys: Tensor,
-        tau_query: Tensor | None,
-        tau_key: Tensor | None,
-    ) -> Tensor:
-        return self.capped(Bilinear()(parameters, query, keys, tau_query, tau_key))
+    def __call__(self, parameters: Parameters, query: Side, keys: Side) -> Tensor:
+        return self.capped(Bilinear()(parameters, query, keys))
 
     def given(self, parameters: Parameters, scores: Tensor, tau: Tensor) -> Tensor:
         return self.capped(super().given(parameters, scores, tau))

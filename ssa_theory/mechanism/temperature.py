@@ -22,7 +22,7 @@ from ssa_theory.mechanism.parts import (
     View,
     log_count,
 )
-from ssa_theory.mechanism.scores import Score, WeightShared
+from ssa_theory.mechanism.scores import Constant, Score, WeightShared
 
 
 class Link(abc.ABC):
@@ -128,6 +128,10 @@ class Selective(Temperature):
     score: Score | None = field(default_factory=WeightShared)
     link: Link = field(default_factory=Tanh)
     position: bool = True
+
+    @property
+    def has_scale(self) -> bool:  # type: ignore[override]
+        return self == Selective(Constant(), Exp(), position=False)
 
     @property
     def shared_by_heads(self) -> frozenset[str]:  # type: ignore[override]

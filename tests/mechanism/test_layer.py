@@ -1,5 +1,7 @@
 """Every mechanism in every form of layer: against loops, member by member, its gradients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from tests.mechanism.cases import (
     ALL,
     DIM,
     FORMS,
+    KEYS,
     MEMBERS,
     by_case,
     by_mechanism,
@@ -87,6 +90,45 @@ def test_gradients(name: str, form: str) -> None:
         assert (felt > 1e-9).all(), f"{key} is not felt"
     crossed = torch.autograd.grad(loss[0], list(leaves.values()))
     assert all((g[..., 1:] == 0).all() for g in crossed)
+
+
+@by_case
+def test_a_query_that_attends_to_no_key_has_no_row_and_no_gradient(name: str, form: str) -> None:
+    """The other rows are over the keys that they attend to, as a layer that sees no others."""
+    layer, inputs = layer_of(name, form), inputs_of(form)
+    leaves = {k: v.requires_grad_() for k, v in perturbed(layer).items()}
+    z = layer.scores(leaves, inputs).detach()
+    attended = torch.ones(z.shape, dtype=torch.bool)
+    attended[1], attended[2, 3:] = False, False
+    attended[3, :, 0] = False  # of one member
+    masked = replace(inputs, attended=attended)
+    rows, prediction = layer.rows(leaves, masked), layer.prediction(leaves, masked)
+    blind = attended.any(1).logical_not()
+    assert (rows.movedim(1, -1)[blind] == 0).all()
+    assert (prediction.movedim(1, -1)[blind] == 1 / KEYS).all()
+    own = {k.removeprefix("normalizer."): v for k, v in leaves.items()}
+    for query, keys in ((2, 3), (4, KEYS)):
+        alone = layer.normalizer.rows(own, z[query : query + 1, :keys], 1)
+        torch.testing.assert_close(rows[query : query + 1, :keys], alone, rtol=1e-7, atol=1e-7)
+        wanted = layer.normalizer.prediction(own, z[query : query + 1, :keys], 1)
+        wanted = torch.where(alone.sum(1, keepdim=True) > 0, wanted, 1 / KEYS)
+        found = prediction[query : query + 1, :keys]
+        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-7)
+
+    def gradients(queries: list[int]) -> tuple[Tensor, ...]:
+        weights = layer.rows(leaves, masked)
+        y = layer.mixed(leaves, inputs, weights) if layer.form.values else weights
+        some = [leaf for key, leaf in leaves.items() if not key.startswith("gate.")]
+        return torch.autograd.grad(
+            y[queries].square().sum(), some, materialize_grads=True, allow_unused=True
+        )
+
+    assert all((g == 0).all() for g in gradients([1]))
+    with_it, without = gradients([0, 1, 2, 3, 4]), gradients([0, 2, 3, 4])
+    for together, alone in zip(with_it, without, strict=True):
+        assert together.isfinite().all()
+        torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+    assert any((g != 0).any() for g in with_it)
 
 
 @by_mechanism

@@ -1,11 +1,12 @@
 """Normalisers: traps of the package behind them, broken members, limits; `test_layer` has loops."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from entmax import entmax_bisect, sparsemax
+from entmax import entmax15, entmax_bisect, sparsemax
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -248,6 +249,27 @@ def test_the_axis_counts_from_either_end(normalizer: Normalizer) -> None:
     assert torch.equal(rows, normalizer.rows(parameters, z, -2))
     first = normalizer.rows(parameters, z.transpose(0, 1).contiguous(), 0)
     torch.testing.assert_close(first.transpose(0, 1), rows, rtol=1e-12, atol=1e-12)
+
+
+PACKAGE: dict[Normalizer, Callable[..., Tensor]] = {
+    Sparsemax(): lambda z, _: sparsemax(z, dim=1),
+    Entmax15(): lambda z, _: entmax15(z, dim=1),
+    Entmax(): lambda z, own: entmax_bisect(z, Entmax().alpha(own), dim=1, n_iter=50),
+}
+
+
+@pytest.mark.parametrize("normalizer", PACKAGE, ids=repr)
+def test_rows_and_gradients_are_the_packages_bit_for_bit(normalizer: Normalizer) -> None:
+    """Although the compiler cannot trace the package's."""
+    probe, found = scores_of(9), []
+    for rows_of in (lambda z, own: normalizer.rows(own, z, 1), PACKAGE[normalizer]):
+        z, own = scores_of(10), parameters_of(normalizer)
+        z[:, 2] = -torch.inf
+        leaves = [v.requires_grad_() for v in (z, *own.values())]
+        rows = rows_of(z, own)
+        found.append((rows, *torch.autograd.grad((rows * probe).sum(), leaves)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert all((gradient != 0).any() for gradient in found[0][1:])
 
 
 def test_bad_arguments() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ssa_theory.mechanism import VANILLA, Inputs, Layer, Mechanism, Tokens
 from ssa_theory.mechanism.gates import Gate
 from ssa_theory.mechanism.normalizers import SoftmaxSink, Sparse, TopK
-from ssa_theory.mechanism.score_maps import QKNorm, Softcap
+from ssa_theory.mechanism.score_maps import Bilinear, QKNorm, Softcap
 from ssa_theory.mechanism.temperature import Exp, Selective, Signed, Tanh
 from tests.mechanism.cases import (
     ALL,
@@ -205,12 +205,39 @@ def test_added_parameters_by_hand() -> None:
         "off-by-one": 0,
     }
     assert {name: ALL[name].added_parameters(form) for name in counts} == counts
-    given = {VANILLA: 0, "ssa": 1, "ssmax": 0, "released": 1, "power": 1, "asentmax-position": 2}
+    given = {
+        VANILLA: 0,
+        "scaled": 0,
+        "ssa-constant": 1,
+        "ssa": 1,
+        "ssmax": 0,
+        "released": 1,
+        "power": 1,
+        "asentmax-position": 2,
+    }
     found = {name: ALL[name].added_parameters(FORMS["regression"]) for name in given}
     assert found == given
     features = {"ssa-feature": 2, "ssa-feature-exp": 2, VANILLA: 0}
     found = {name: ALL[name].added_parameters(FORMS["retrieval"]) for name in features}
     assert found == features
+
+
+def test_given_scores_have_one_factor_whatever_the_mechanism() -> None:
+    """exp b of `scaled` is that factor itself, as c of a schedule, and vanilla's is c alone."""
+    inputs = inputs_of("regression")
+    for name in (name for name, form in CASES if form == "regression"):
+        layer = layer_of(name, "regression")
+        parameters = perturbed(layer)
+        own = {"scaled": "query.offset", "ssmax": "query.log_scale", "vanilla": "log_scale"}
+        assert name not in own or set(parameters) == {own[name]}
+        if isinstance(layer.mechanism.score, Bilinear) and layer.mechanism.shift is None:
+            factor = layer.inverse_temperature("query", parameters, inputs)
+            assert inputs.given is not None
+            torch.testing.assert_close(layer.scores(parameters, inputs), factor * inputs.given)
+            if name in own:
+                c = parameters[own[name]].exp()
+                n = math.log(KEYS) if name == "ssmax" else 1.0
+                torch.testing.assert_close(factor, c * n)
 
 
 def test_links_of_one_score_agree_to_first_order_at_vanilla() -> None:

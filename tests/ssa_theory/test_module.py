@@ -37,6 +37,7 @@ from ssa_theory.mechanism import (
 )
 from ssa_theory.mechanism.normalizers import ReLA, SoftmaxSink, Threshold
 from ssa_theory.mechanism.parts import own
+from ssa_theory.mechanism.score_maps import Side
 from ssa_theory.mechanism.scores import MLP, Constant, Feature, Linear, WeightShared
 from ssa_theory.mechanism.temperature import Exp, Selective
 from ssa_theory.module import ROLES, form_of_heads
@@ -241,8 +242,8 @@ def apart(
         }
         bias = None if worn.bias is None else worn.bias(own(parameters, "bias"), views["key"])
         query = projected["query"] / (1 if worn.score.maps_keys else math.sqrt(width))
-        taus = tau.get("query"), tau.get("key")
-        z = worn.scores(parameters, query, projected["key"], *taus, bias)
+        sides = Side(query, tau.get("query")), Side(projected["key"], tau.get("key"))
+        z = worn.scores(parameters, *sides, bias)
         rows = torch.zeros(length, length, dtype=torch.float64)
         for i in range(length):  # of the keys that it sees, without a mask
             seen = z[i : i + 1, : i + 1 if made.causal else length]
