@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from ssa_theory import steps
 from ssa_theory.ensemble import train
 from ssa_theory.losses import Queries, choice_loss, cross_entropy, squared_error
-from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Tokens
+from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Mechanism, Misfit, Tokens
 
 MEMBERS = 64
 
@@ -59,6 +60,13 @@ def problem(
             search.initial_parameters(generators),
             batches,
         )
+    if name == "sparse":
+        rows, tokens = Layer(MECHANISMS["entmax15"], Form(3), 1.0), Tokens(normal(5, 3))
+        return (
+            lambda p, b: squared_error(rows.rows(p, Inputs(tokens, tokens, count=5.0)), b),
+            rows.initial_parameters(generators),
+            [normal(5, 5).softmax(1) for _ in range(3)],
+        )
     model = Layer(MECHANISMS["ssa"], Form(3, position=name == "prompt"))
     words = Tokens(normal(5, 3))
     inputs = Inputs(words, words, count=4.0)
@@ -84,11 +92,61 @@ def problem(
     )
 
 
+def traced() -> dict[str, list[float]]:
+    """Of one mechanism for each normaliser: the largest difference of rows' loss and gradient from
+    those of their trace, by torch's tracer and by the compiler's, at other values than the traced.
+    """
+    found, form = {}, Form(3, position=True)
+    rng = np.random.default_rng(9)
+    words = Tokens(torch.from_numpy(rng.standard_normal((5, 3, MEMBERS))))
+    entries = {m.normalizer: m for m in reversed(MECHANISMS.values()) if _fits(m, form)}
+    for entry in entries.values():
+        layer = Layer(entry, form, 1.0)
+        start = layer.initial_parameters([np.random.default_rng([7, m]) for m in range(MEMBERS)])
+
+        def step(*values: Tensor, layer: Layer = layer, names: Any = tuple(start)) -> Any:
+            parameters = dict(zip(names, values, strict=True))
+            loss = layer.rows(parameters, Inputs(words, words, count=5.0)).square().sum((0, 1))
+            slopes = torch.autograd.grad(
+                loss.sum(), values, allow_unused=True, materialize_grads=True
+            )
+            return loss.detach(), *slopes
+
+        first, second = (
+            [
+                (v + s * torch.from_numpy(rng.standard_normal(v.shape))).requires_grad_()
+                for v in start.values()
+            ]
+            for s in (0.3, 0.6)
+        )
+        graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*first)
+        compiled = torch.compile(step, fullgraph=True, dynamic=False, backend="eager")
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            compiled(*first)
+            results = graph(*second), compiled(*second)
+        found[entry.name] = [
+            max(
+                float((a - b).detach().abs().max())
+                for a, b in zip(result, step(*second), strict=True)
+            )
+            for result in results
+        ]
+    return found
+
+
+def _fits(mechanism: Mechanism, form: Form) -> bool:
+    try:
+        mechanism.fitted(form)
+    except Misfit:
+        return False
+    return True
+
+
 def main() -> None:
     torch.set_num_threads(1)
     steps.Lanes = steps.Fused  # type: ignore[misc, assignment], what a GPU has, here on the CPU
-    found = {}
-    for name in ("vocabulary", "vocabulary again", "prompt", "denoise", "retrieval"):
+    found: dict[str, Any] = {"traced": traced()}
+    for name in ("vocabulary", "vocabulary again", "prompt", "denoise", "retrieval", "sparse"):
         loss, start, batches = problem(name.split()[0])
         graphs = counters["stats"]["unique_graphs"]
         with warnings.catch_warnings(record=True) as caught:

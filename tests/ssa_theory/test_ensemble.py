@@ -521,13 +521,20 @@ def compiled() -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", ["vocabulary", "prompt", "denoise", "retrieval"])
+@pytest.mark.parametrize("name", ["vocabulary", "prompt", "denoise", "retrieval", "sparse"])
 def test_compiled_training_equals_uncompiled(compiled: dict, name: str) -> None:
     found = compiled[name]
     assert found["notices"] == []
     assert found["graphs"] == 1
     assert found["moved"] > 0.01
     assert found["difference"] < 1e-9
+
+
+def test_every_normalizer_can_be_traced(compiled: dict) -> None:
+    normalizers = {entry.normalizer for entry in MECHANISMS.values()}
+    assert len(compiled["traced"]) == len(normalizers)
+    for name, differences in compiled["traced"].items():
+        assert max(differences) <= 1e-12, name
 
 
 def test_a_second_block_is_not_compiled_again(compiled: dict) -> None:
