@@ -33,10 +33,8 @@ LEAST_ALPHA = 1.01
 without a word, and near it the gradient in alpha, a difference divided by (alpha - 1)^2, is lost to
 rounding.
 """
-_BISECTIONS: Mapping[Any, int] = {
-    torch.float32: 24,
-    torch.float64: 50,
-}  # to machine precision; also what is allowed
+# To machine precision; also what is allowed.
+_BISECTIONS: Mapping[Any, int] = {torch.float32: 24, torch.float64: 50}
 
 
 class Normalizer(Part):
@@ -60,9 +58,8 @@ class Normalizer(Part):
         attended: Bool[Tensor, "*#shape #member"],
         dim: int,
     ) -> Float[Tensor, "*shape member"]:
-        """The weights over the attended keys; zero, as is their gradient, where none is.
-
-        Scores are masked here and not before, where temperatures would multiply -inf.
+        """The weights over the attended keys; zero, as is their gradient, where none is. A mask before
+        the temperatures would let them multiply -inf.
         """
         blind = attended.any(dim, keepdim=True).logical_not()
         seen = scores.masked_fill((attended | blind).logical_not(), -torch.inf)
@@ -164,9 +161,8 @@ class Sparse(Normalizer):
 def _differentiable(rows: Tensor, slope: Tensor, scores: Tensor, dim: int) -> Tensor:
     """The rows, with their gradient in the scores: d p = s (d z - sum_k s_k d z_k / sum_k s_k).
 
-    For the entmax family, whose weights are functions of z_j - theta with slopes s. The package has
-    this gradient too, but as a class that the compiler cannot trace; a first-order term of value
-    zero it can.
+    For the entmax family, whose weights are functions of z_j - theta with slopes s. The package's
+    own gradient is a class that the compiler cannot trace; a first-order term of value zero it can.
     """
     step = torch.where(slope > 0, scores, 0.0)  # a masked key's -inf would be NaN
     step = step - step.detach()
@@ -209,20 +205,15 @@ class Entmax(Sparse):
         return LEAST_ALPHA + (2 - LEAST_ALPHA) * torch.sigmoid(parameters["alpha_score"])
 
     def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
-        learned = self.alpha(parameters)
-        alpha = learned.detach()
-        rows = entmax_bisect(
-            scores.detach(),
-            alpha,  # pyright: ignore[reportArgumentType], entmax's own hint forgets tensors
-            dim=dim,
-            n_iter=_BISECTIONS[scores.dtype],
-        )
+        learned, fixed = self.alpha(parameters), scores.detach()
+        alpha, steps = learned.detach(), _BISECTIONS[scores.dtype]
+        # entmax's own hint forgets tensors
+        rows = entmax_bisect(fixed, alpha, dim, steps)  # pyright: ignore[reportArgumentType]
         slope = torch.where(rows > 0, rows ** (2 - alpha), 0.0)
-        # d p / d alpha, Correia et al. 2019, arXiv 1909.00015: with H the negative entropy's terms.
+        # d p / d alpha as in arXiv 1909.00015, one term a key, so that they sum as the package's.
         share = slope / slope.sum(dim, keepdim=True)
         terms = torch.where(rows > 0, rows * rows.log(), 0.0)
         excess = terms - share * terms.sum(dim, keepdim=True)
-        # One step a key, as the package sums them.
         step = (learned - alpha).expand_as(rows.narrow(dim, 0, 1)).expand_as(rows)
         moved = step / (alpha - 1) ** 2 * (rows - share) - step / (alpha - 1) * excess
         return _differentiable(rows, slope, scores, dim) + moved
