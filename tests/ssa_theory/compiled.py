@@ -121,7 +121,7 @@ def traced() -> dict[str, list[float]]:
         )
         graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*first)
         compiled = torch.compile(step, fullgraph=True, dynamic=False, backend="eager")
-        with torch._dynamo.config.patch(trace_autograd_ops=True):
+        with torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=64):
             compiled(*first)
             results = graph(*second), compiled(*second)
         found[entry.name] = [
