@@ -175,9 +175,20 @@ INL void adam(V& p, V& m, V& v, V g, V rate, V root) {
 
 // n numbers of each of a chunk's models, from (n, members) in memory; past the last model, its own
 // again.
-template <class Lane, class T> INL void fetch(Lane* to, const T* from, int64_t n, int64_t members, int count) {
+template <class Lane, class T>
+INL void fetch(Lane* to, const T* from, int64_t n, int64_t members, int count) {
+  typedef T Given __attribute__((vector_size(sizeof(T) * LANES)));
+  if (count == LANES) {
+    for (int64_t i = 0; i < n; i++) {
+      Given given;
+      __builtin_prefetch(from + (i + 16) * members);
+      memcpy(&given, from + i * members, sizeof(given));
+      to[i] = __builtin_convertvector(given, Lane);
+    }
+    return;
+  }
   for (int64_t i = 0; i < n; i++)
-    for (int l = 0; l < LANES; l++) to[i][l] = from[i * members + (count == LANES || l < count ? l : count - 1)];
+    for (int l = 0; l < LANES; l++) to[i][l] = from[i * members + (l < count ? l : count - 1)];
 }
 template <class T> INL void keep(T* to, const V* from, int64_t n, int64_t members, int count) {
   for (int64_t i = 0; i < n; i++)
