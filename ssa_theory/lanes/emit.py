@@ -12,7 +12,6 @@ from ssa_theory.lanes.plan import Plan
 from ssa_theory.lanes.program import (
     Concatenate,
     Gather,
-    Index,
     Map,
     Node,
     Reduce,
@@ -22,11 +21,11 @@ from ssa_theory.lanes.program import (
     Source,
     View,
 )
+from ssa_theory.lanes.text import Places, flat, number, position
 
 _ACCUMULATORS = 16  # of a sum over an axis, in registers
 _UNROLLED = 48  # operations of a loop written out
 _COMPARED = 16  # entries up to which an entry is chosen by comparing, else by its address
-Places = Sequence[str]
 
 
 class Emitter:
@@ -265,52 +264,14 @@ def update(plan: Plan, shapes: Sequence[Shape], optimizer: str) -> list[str]:
     step = "adam(p{0}[{2}], m{0}[{2}], v{0}[{2}], {1}, rate, root);"
     if optimizer == "sgd":
         step = "p{0}[{2}] -= rate*{1};"
-    for number, (shape, slope) in enumerate(zip(shapes, plan.outputs[1:], strict=True)):
+    for k, (shape, slope) in enumerate(zip(shapes, plan.outputs[1:], strict=True)):
 
-        def moved(
-            at: Places, number: int = number, shape: Shape = shape, slope: Node = slope
-        ) -> None:
-            line = step.format(number, emitter.load(slope, at), flat(shape, at))
+        def moved(at: Places, k: int = k, shape: Shape = shape, slope: Node = slope) -> None:
+            line = step.format(k, emitter.load(slope, at), flat(shape, at))
             emitter.lines.append(line)
 
         emitter._loops(shape, "i", 8, moved)
     return emitter.lines
-
-
-def flat(shape: Sequence[int], at: Places) -> str:
-    """The place in memory."""
-    made = ""
-    for n, i in zip(shape, at, strict=True):
-        if n == 1 and i == "0":
-            continue
-        made = i if not made or made == "0" else f"({made}*{n}+{i})"
-    return made or "0"
-
-
-def position(index: Index, at: Places) -> str:
-    """Where a view reads along one axis."""
-    terms = []
-    for part in index.parts:
-        term = at[part.axis]
-        if term == "0":
-            continue
-        if part.div != 1:
-            term = f"({term}/{part.div})"
-        if part.mod:
-            term = f"({term}%{part.mod})"
-        terms.append(f"{term}*{part.times}" if part.times != 1 else term)
-    if index.offset or not terms:
-        terms.append(str(index.offset))
-    return terms[0] if len(terms) == 1 else f"({'+'.join(terms)})"
-
-
-def number(value: float) -> str:
-    """A C++ literal."""
-    if math.isnan(value):
-        return "NAN"
-    if math.isinf(value):
-        return "INFINITY" if value > 0 else "-INFINITY"
-    return repr(float(value))
 
 
 def _tile(shape: Sequence[int], reads: Sequence[set[int]]) -> list[int]:

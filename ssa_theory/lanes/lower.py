@@ -29,7 +29,7 @@ class Laned:
 
 
 Value = Laned | Tensor | float | int
-Rule = Callable[["Lowering", fx.Node, Sequence[Any]], Laned]
+Rule = Callable[["Lowering", fx.Node, Sequence[Any]], Any]
 RULES: dict[str, Rule] = {}
 
 
@@ -45,7 +45,8 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 def opname(node: fx.Node) -> str:
     """Of an operation; one in place is what it writes."""
-    return getattr(node.target, "_opname", str(node.target)).rstrip("_")
+    target = node.target
+    return str(getattr(target, "_opname", getattr(target, "__name__", target))).rstrip("_")
 
 
 def _own_alone(node: fx.Node) -> None:
@@ -69,6 +70,8 @@ class Lowering:
     dtype: torch.dtype
     program: Program = field(default_factory=Program)
     constants: list[Tensor] = field(default_factory=list)
+    distinct: set[Node] = field(default_factory=set)
+    """Indices that are all different along the axis in question, such as a sort's."""
     _known: dict[tuple[int, int], Laned] = field(default_factory=dict)
     _stored: dict[tuple, int] = field(default_factory=dict)
     _kept: list[Tensor] = field(default_factory=list)
@@ -97,6 +100,11 @@ class Lowering:
 
     def _operation(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         name = opname(node)
+        if name == "getitem":
+            entry = args[0][args[1]]
+            if isinstance(entry, Unsupported):
+                raise entry
+            return entry
         own: list[Any] = []
         map_aggregate((args, kwargs), own.append)
         laned = [a for a in own if isinstance(a, Laned)]

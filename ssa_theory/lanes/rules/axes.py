@@ -1,0 +1,18 @@
+"""Where axes are, with the model axis and without it."""
+
+from ssa_theory.lanes.lower import Laned, Value
+from ssa_theory.lanes.program import Shape
+
+
+def right_of(*args: Value) -> int:
+    """Where the model axis stands from the right."""
+    return next(a.rank - a.lane for a in args if isinstance(a, Laned))
+
+
+def free(dim: int, lane: int) -> int:
+    """The number of an axis without the model axis."""
+    return dim - (dim > lane)
+
+
+def without(shape: Shape, lane: int) -> Shape:
+    return shape[:lane] + shape[lane + 1 :]
