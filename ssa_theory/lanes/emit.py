@@ -21,7 +21,7 @@ from ssa_theory.lanes.program import (
     Source,
     View,
 )
-from ssa_theory.lanes.text import Places, flat, number, position
+from ssa_theory.lanes.text import Places, flat, literal, position
 
 _ACCUMULATORS = 16  # of a sum over an axis, in registers
 _UNROLLED = 48  # operations of a loop written out
@@ -69,7 +69,7 @@ class Emitter:
         if isinstance(node, Source):
             return self._given(node, at)
         if isinstance(node, Scalar):
-            return f"bc({number(node.value)})"
+            return literal(node)
         if isinstance(node, View):
             return self.load(node.of, [position(i, at) for i in node.index])
         if isinstance(node, Map):
@@ -81,8 +81,8 @@ class Emitter:
         scalar = node
         while isinstance(scalar, View):
             scalar = scalar.of
-        if isinstance(scalar, Scalar) and scalar.dtype == "real":
-            return f"bc({number(scalar.value)})"
+        if isinstance(scalar, Scalar):
+            return literal(scalar)
         return self.load(node, at)
 
     def _given(self, node: Source, at: Places) -> str:

@@ -140,8 +140,8 @@ class Lowering:
         elif isinstance(value, Tensor):
             made = self._constant(value, right)
         else:
-            made = Laned(self.program.scalar(value), 0)
-        if dtype is None or isinstance(value, float | int) or made.node.dtype == dtype:
+            return Laned(self.program.scalar(value, dtype or "real"), 0)
+        if dtype is None or made.node.dtype == dtype:
             return made
         return Laned(self._as(made.node, dtype), made.lane)
 
@@ -178,7 +178,8 @@ class Lowering:
         free = [k for k in range(value.ndim) if k != lane]
         shape = tuple(value.shape[k] for k in free)
         if size == 1 and value.numel() == 1:
-            return Laned(self.program.expand(self.program.scalar(value.item()), shape), lane)
+            number = self.program.scalar(value.item(), self.dtype_of(value.dtype))
+            return Laned(self.program.expand(number, shape), lane)
         # As it stands in memory, once, whatever views of it are read.
         own = sorted(
             (k for k in free if value.shape[k] > 1 and value.stride(k)),

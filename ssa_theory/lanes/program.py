@@ -177,9 +177,9 @@ class Program:
             self.nodes.append(node)
         return self._made[key]  # type: ignore[return-value]
 
-    def scalar(self, value: float | int) -> Scalar:
+    def scalar(self, value: float | int, dtype: Dtype = "real") -> Scalar:
         """A number."""
-        return self.add(Scalar((), "real", float(value)))
+        return self.add(Scalar((), dtype, float(value)))
 
     def map(self, code: str, *args: Node, dtype: Dtype = "real", costly: bool = False) -> Node:
         """Elementwise over arguments of one shape, once broadcast."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ssa_theory.lanes.program import Index
+from ssa_theory.lanes.program import Index, Scalar
 
 Places = Sequence[str]
 """What stands for the index of each axis."""
@@ -36,10 +36,13 @@ def position(index: Index, at: Places) -> str:
     return terms[0] if len(terms) == 1 else f"({'+'.join(terms)})"
 
 
-def number(value: float) -> str:
-    """A C++ literal."""
+def literal(node: Scalar) -> str:
+    """A number, in every lane."""
+    value = node.value
+    if node.dtype != "real":
+        return f"ibc({int(value) if node.dtype == 'int' else -int(value != 0)})"
     if math.isnan(value):
-        return "NAN"
+        return "bc(NAN)"
     if math.isinf(value):
-        return "INFINITY" if value > 0 else "-INFINITY"
-    return repr(float(value))
+        return "bc(INFINITY)" if value > 0 else "bc(-INFINITY)"
+    return f"bc({value!r})"
