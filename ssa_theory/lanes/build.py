@@ -21,7 +21,6 @@ _FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",
-    "-shared",
     "-fPIC",
     "-w",
 )
@@ -88,20 +87,41 @@ def _own_folder() -> Path:
 
 
 def build(body: str, dtype: torch.dtype) -> ctypes.CDLL:
-    """The library of C++ that starts with `vector.HEADER`. Raises Unsupported where it does not compile."""
+    """The library of some C++ that starts with `vector.HEADER`. Raises Unsupported where it does
+    not compile.
+    """
     real, whole = ("double", "int64_t") if dtype == torch.float64 else ("float", "int32_t")
-    defined = f"#define REAL {real}\n#define INT {whole}\n#define LANES {lanes(dtype)}\n"
-    defined += f"#define DOUBLE {int(dtype == torch.float64)}\n"
-    source = defined + HEADER + body
-    name = hashlib.sha256((source + _LEVEL + _identity()).encode()).hexdigest()[:24]
-    library = cache_folder() / f"{name}.so"
+    header = f"#define REAL {real}\n#define INT {whole}\n#define LANES {lanes(dtype)}\n"
+    header += f"#define DOUBLE {int(dtype == torch.float64)}\n" + HEADER
+    library = cache_folder() / f"{_name(header + body)}.so"
     if not library.exists():
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            text, made = Path(folder) / "step.cpp", Path(folder) / "step.so"
-            text.write_text(source, encoding="utf-8")
-            given = [compiler(), _LEVEL, *_FLAGS, str(text), "-o", str(made)]
-            done = subprocess.run(given, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise Unsupported(f"{compiler()} fails: {' '.join(done.stderr.split())[:200]}")
-            os.replace(made, library)  # whole or not at all, whoever else compiles it
+        start = _compiled_header(header, library.parent)
+        _compile(f'#include "{start}"\n{body}', library, "-x", "c++", "-shared")
     return ctypes.CDLL(str(library))
+
+
+def _compiled_header(text: str, folder: Path) -> Path:
+    """The header as a file, beside it as the compiler reads it fastest: once for all steps."""
+    header = folder / f"{_name(text)}.hpp"
+    if not header.exists():
+        _compile(text, header.with_name(f"{header.name}.gch"), "-x", "c++-header")
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+            file.write(text)
+        os.replace(file.name, header)
+    return header
+
+
+def _compile(source: str, made: Path, *options: str) -> None:
+    """A file, whole or not at all, whoever else compiles it."""
+    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+        text, own = Path(folder) / "step.cpp", Path(folder) / "made"
+        text.write_text(source, encoding="utf-8")
+        given = [compiler(), _LEVEL, *_FLAGS, *options, str(text), "-o", str(own)]
+        done = subprocess.run(given, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unsupported(f"{compiler()} fails: {' '.join(done.stderr.split())[:200]}")
+        os.replace(own, made)
+
+
+def _name(source: str) -> str:
+    return hashlib.sha256((source + _LEVEL + _identity()).encode()).hexdigest()[:24]
