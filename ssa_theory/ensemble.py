@@ -50,10 +50,10 @@ def train(
     of the summed loss is each member's own gradient, and elementwise optimisers keep them apart: a
     member that diverges fills its own column with NaN and no other. batches: one per step; None for
     a loss without data. measure(parameters) is stored at the steps in `record` (0 is the
-    initialisation). progress(n) is told of every n finished steps. compile: fuse the loss and its
-    gradient into few kernels, which takes seconds for each new loss and shape and pays for long
-    trainings of many models; the numbers agree to rounding. Where that is impossible training goes
-    on without, with one RuntimeWarning.
+    initialisation). progress(n) is told of every n finished steps. compile: the loss, its
+    gradient and the optimiser as one function, which takes about a second for each new loss and
+    shape and pays for long trainings of many models; the numbers agree to rounding. Where that is
+    impossible training goes on without, with one RuntimeWarning.
 
     rates: a factor on the learning rate for each member. Adam's step does not depend on the scale
     of the gradient, so a parameter written as s phi, phi trained at the rate r, moves as it would

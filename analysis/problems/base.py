@@ -42,7 +42,7 @@ class Training:
 
     steps at the full learning rate, then cooldown_steps at a tenth of it: at a constant step size
     Adam leaves the models in the noise of their batches. dtype: precision of training; evaluation
-    is in float64. compile: fuse a step into few kernels.
+    is in float64. compile: a step as one function.
     """
 
     steps: int

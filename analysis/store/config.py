@@ -117,8 +117,8 @@ class TrainingConfig(SeededConfig):
     compile: bool = Field(
         default=False,
         description=(
-            "compile the training step: seconds for each model and shape, then about twice as fast"
-            " for small models"
+            "compile the training step: about a second for each mechanism and shape, once a machine,"
+            " then several times as fast"
         ),
     )
     block_seeds: int | None = Field(
