@@ -4,7 +4,7 @@ every tensor.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ssa_theory.lanes import Unsupported
-from ssa_theory.steps import Loss, Optimizer, Parameters, State, notice, steps_for
+from ssa_theory.steps import Kernels, Loss, Optimizer, Parameters, State, notice, steps_for
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,14 @@ def train(
     steps: int,
     learning_rate: float,
     optimizer: Optimizer = "adam",
-    compile: bool = False,
+    compile: bool | None = False,
     batches: Iterable[Any] | None = None,
     measure: Callable[[Parameters], dict[str, Tensor]] | None = None,
     record: Sequence[int] = (),
     progress: Callable[[int], None] | None = None,
     rates: Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
+    kernels: Kernels | None = None,
 ) -> Trained:
     """Minimise every member's loss for `steps` steps.
 
@@ -52,13 +53,15 @@ def train(
     a loss without data. measure(parameters) is stored at the steps in `record` (0 is the
     initialisation). progress(n) is told of every n finished steps. compile: the loss, its
     gradient and the optimiser as one function, which takes about a second for each new loss and
-    shape and pays for long trainings of many models; the numbers agree to rounding. Where that is
+    shape and pays for long trainings of many models; None: where it pays, by an estimate that is
+    the same on any machine. The numbers agree to rounding. Where that is
     impossible training goes on without, with one RuntimeWarning.
 
     rates: a factor on the learning rate for each member. Adam's step does not depend on the scale
     of the gradient, so a parameter written as s phi, phi trained at the rate r, moves as it would
     at the rate s r (but for Adam's epsilon, 1e-8); plain gradient descent moves as at s^2 r. dtype:
-    precision of training, by default the parameters'.
+    precision of training, by default the parameters'. kernels: what was compiled, for a further
+    training of the same loss on the same data, such as a cooldown.
 
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate
     that is not positive and finite, an unknown optimiser, or too few batches.
@@ -97,9 +100,15 @@ def train(
     if dtype is not None:
         parameters = {k: v.to(dtype) for k, v in parameters.items()}
     state = State.of(parameters)
-    steps_of = steps_for(loss, state, optimizer, learning_rate, compile)
     recorded, wanted = [], set(record)
     source = iter(repeat(None) if batches is None else batches)
+    if compile is None and steps:
+        first = list(islice(source, 1))
+        source = chain(first, source)
+        batch = first[0] if first else None
+        steps_of = steps_for(loss, state, optimizer, learning_rate, compile, batch, steps, kernels)
+    else:
+        steps_of = steps_for(loss, state, optimizer, learning_rate, bool(compile), kernels=kernels)
     done = 0
     while True:
         if measure is not None and done in wanted:

@@ -16,14 +16,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssa_theory.lanes import Kernel, Moments, Unsupported, leaves, signature
 
 Parameters = dict[str, Tensor]
 Loss = Callable[[Parameters, Any], Tensor]
+Kernels = dict[Hashable, Kernel]
 Optimizer = Literal["adam", "sgd"]
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 _CALL = 0.2  # seconds that a call should take, so that progress and Ctrl-C do not wait for long
+_OPERATION, _NUMBER = 1.5e-5, 8e-10  # seconds that one takes uncompiled, roughly
+_PAYS = 2.5  # seconds of uncompiled training from which on compiling pays
 _MOST_KERNELS = 16  # of one training
 _HELD = 2**26  # bytes of batches that a call may hold
 
@@ -171,11 +175,13 @@ def _compiled_step() -> Callable[..., None]:
 
 
 class Lanes(Steps):
-    """Many steps a call of a compiled kernel; one kernel for each shape of a batch."""
+    """Many steps a call of a compiled kernel; one kernel for each form of a batch."""
 
-    def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
+    def __init__(
+        self, loss: Loss, state: State, optimizer: Optimizer, rate: float, kernels: Kernels
+    ) -> None:
         super().__init__(loss, state, optimizer, rate)
-        self._kernels: dict[Hashable, Kernel] = {}
+        self._kernels = kernels
         self._most = 1
         self._own = [p.detach() for p in state.parameters.values()]
         self._losses = torch.empty_like(self._own[0][(0,) * (self._own[0].ndim - 1)])
@@ -187,7 +193,8 @@ class Lanes(Steps):
 
     def advance(self, batches: Sequence[Any]) -> None:
         given = [leaves(batch) for batch in batches]
-        forms = [signature(batch) for batch in batches]
+        own = tuple((k, tuple(p.shape), p.dtype) for k, p in self._parameters().items())
+        forms = [(self.optimizer, own, signature(batch)) for batch in batches]
         first = 0
         for last in range(1, len(given) + 1):
             if last < len(given) and forms[last] == forms[first]:
@@ -222,12 +229,58 @@ class Lanes(Steps):
         return dict(zip(self.state.parameters, self._own, strict=True))
 
 
-def steps_for(loss: Loss, state: State, optimizer: Optimizer, rate: float, compile: bool) -> Steps:
-    """Compiled where that is asked for: by lanes on a processor, by torch on a GPU."""
+class _Work(TorchDispatchMode):
+    """Counts the operations that run within it, and the numbers that they make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations, self.numbers = 0, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.operations += 1
+            self.numbers += made.numel() if isinstance(made, Tensor) else 0
+        return made
+
+
+def plain_seconds(loss: Loss, state: State, batch: Any, steps: int) -> float:
+    """About how long so many steps take operation by operation, by counting one.
+
+    The same for the same models on any machine, and so is what is chosen by it.
+    """
+    with _Work() as work:
+        own = {name: p.detach().requires_grad_() for name, p in state.parameters.items()}
+        torch.autograd.grad(
+            loss(own, batch).sum(), list(own.values()), allow_unused=True, materialize_grads=True
+        )
+    return steps * (_OPERATION * work.operations + _NUMBER * work.numbers)
+
+
+def steps_for(
+    loss: Loss,
+    state: State,
+    optimizer: Optimizer,
+    rate: float,
+    compile: bool | None,
+    batch: Any = None,
+    steps: int = 0,
+    kernels: Kernels | None = None,
+) -> Steps:
+    """Compiled where that is asked for: by lanes on a processor, by torch on a GPU.
+
+    compile: None where it pays, for so many steps with batches like this one. kernels: see `train`.
+    """
+    cpu = state.diverged.device.type == "cpu"
+    if compile is None:
+        compile = cpu and steps > 0 and plain_seconds(loss, state, batch, steps) > _PAYS
     if not compile:
         return Plain(loss, state, optimizer, rate)
-    kind = Lanes if state.diverged.device.type == "cpu" else Fused
-    return kind(loss, state, optimizer, rate)
+    if cpu:
+        return Lanes(loss, state, optimizer, rate, {} if kernels is None else kernels)
+    return Fused(loss, state, optimizer, rate)
 
 
 @cache

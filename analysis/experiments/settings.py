@@ -52,7 +52,7 @@ class CellsConfig(TrainingConfig):
 
     def training_of(self, steps: int, learning_rate: float, cooldown_steps: int = 0) -> Training:
         """How one trains for so many steps."""
-        precision = {"dtype": self.dtype, "compile": self.compile}
+        precision = {"dtype": self.dtype, "compile": self.compiled}
         return Training(steps, learning_rate, cooldown_steps, **precision)
 
 

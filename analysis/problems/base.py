@@ -42,7 +42,8 @@ class Training:
 
     steps at the full learning rate, then cooldown_steps at a tenth of it: at a constant step size
     Adam leaves the models in the noise of their batches. dtype: precision of training; evaluation
-    is in float64. compile: a step as one function.
+    is in float64. compile: a step as one function; None where it
+    pays.
     """
 
     steps: int
@@ -50,7 +51,7 @@ class Training:
     cooldown_steps: int = 0
     optimizer: Literal["adam", "sgd"] = "adam"
     dtype: Literal["float32", "float64"] = "float32"
-    compile: bool = False
+    compile: bool | None = False
 
     @property
     def total_steps(self) -> int:
@@ -193,6 +194,7 @@ def fit(
         "progress": progress,
         "rates": rates,
         "dtype": training.torch_dtype,
+        "kernels": {},
     }
     trained = train(
         loss,

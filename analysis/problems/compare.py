@@ -23,7 +23,7 @@ def compare(
     cooldown_steps: int = 0,
     optimizer: Literal["adam", "sgd"] = "adam",
     dtype: Literal["float32", "float64"] = "float32",
-    compile: bool = False,
+    compile: bool | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> xr.Dataset:
     """Train every mechanism on every seed of a problem, all in the same way, and measure it.
@@ -31,6 +31,7 @@ def compare(
     problem: such as `GraphProblem(dim=4)`. mechanisms: names of the registry, `PATH.py:NAME`, or
     `Mechanism`s of your own. A seed names task, initialisation and data, the same for all
     mechanisms: compare by seed. cooldown_steps: further steps at a tenth of the learning rate.
+    compile: see `train`; by default where it pays.
 
     Returns the problem's measures (mechanism, seed, ...), its task and exact baselines (seed, ...),
     and `added_parameters` (mechanism); each variable has a description. Raises ValueError before
@@ -42,9 +43,7 @@ def compare(
     >>> result["l1_error"].dims, result["mechanism"].values.tolist()
     (('mechanism', 'seed'), ['vanilla', 'ssa'])
     """
-    config = TrainingConfig(
-        seeds=seeds, first_seed=first_seed, device=device, dtype=dtype, compile=compile
-    )
+    config = TrainingConfig(seeds=seeds, first_seed=first_seed, device=device, dtype=dtype)
     chosen = [m if isinstance(m, Mechanism) else mechanism(m) for m in mechanisms]
     names = [m.name for m in chosen]
     if not names or len(set(names)) != len(names):

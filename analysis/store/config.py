@@ -114,13 +114,19 @@ class TrainingConfig(SeededConfig):
     dtype: Literal["float32", "float64"] = Field(
         default="float32", description="precision of training (evaluation is in float64)"
     )
-    compile: bool = Field(
-        default=False,
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto",
         description=(
             "compile the training step: about a second for each mechanism and shape, once a machine,"
-            " then several times as fast"
+            " then several times as fast; auto: where that pays"
         ),
     )
+
+    @property
+    def compiled(self) -> bool | None:
+        """Whether training is compiled; None where that pays."""
+        return {"auto": None, "on": True, "off": False}[self.compile]
+
     block_seeds: int | None = Field(
         default=None,
         ge=1,

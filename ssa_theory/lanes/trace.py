@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -70,14 +71,21 @@ def _filled(batch: Any, tensors: Iterator[Tensor]) -> Any:
     return replace(batch, **parts) if parts else batch
 
 
+@cache
+def _decompositions() -> dict[Any, Any]:
+    """Of operations into simpler ones."""
+    from torch._decomp import core_aten_decompositions, get_decompositions
+
+    table: dict[Any, Any] = dict(core_aten_decompositions())
+    return table | get_decompositions([torch.ops.aten.linalg_vector_norm])
+
+
 def trace(loss: Callable[[Parameters, Any], Tensor], parameters: Parameters, batch: Any) -> Traced:
     """loss(parameters, batch) and its gradient, traced once with these tensors.
 
     Raises Unsupported for what cannot be a lane program.
     """
-    # Seconds to import, which nothing but tracing needs.
-    from torch._decomp import core_aten_decompositions, get_decompositions
-    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.proxy_tensor import make_fx  # seconds, which only tracing needs
 
     names, own = list(parameters), leaves(batch)
     count = len(names)
@@ -91,10 +99,7 @@ def trace(loss: Callable[[Parameters, Any], Tensor], parameters: Parameters, bat
         return value, *slopes
 
     start = [p.detach().clone().requires_grad_() for p in parameters.values()]
-    table: dict[Any, Any] = dict(core_aten_decompositions()) | get_decompositions(
-        [torch.ops.aten.linalg_vector_norm]
-    )
-    graph = make_fx(joint, decomposition_table=table)(*start, *own)
+    graph = make_fx(joint, decomposition_table=_decompositions())(*start, *own)
     graph.graph.eliminate_dead_code()
     members = start[0].shape[-1]
     lower = Lowering(members, start[0].dtype)

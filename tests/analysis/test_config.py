@@ -122,7 +122,7 @@ def test_a_flag_that_would_do_nothing_is_neither_shown_nor_accepted(
         assert (f"{flag} " in shown or f"{off} " in shown) == (field not in WITHOUT.get(name, []))
     for field in WITHOUT.get(name, []):
         flag = f"--{field.replace('_', '-')}"
-        value = {"device": ["cpu"], "dtype": ["float64"], "compile": []}.get(field, ["1"])
+        value = {"device": ["cpu"], "dtype": ["float64"], "compile": ["on"]}.get(field, ["1"])
         with pytest.raises(SystemExit) as stop:
             main(["run", name, flag, *value, "--out", str(tmp_path)])
         assert stop.value.code == 2
@@ -150,7 +150,7 @@ COOLDOWN = {n: e.config for n, e in EXPERIMENTS.items() if issubclass(e.config, 
 @pytest.mark.parametrize("name", COOLDOWN)
 def test_what_trains_all_models_alike_trains_as_the_flags_say(name: str) -> None:
     settings = {"steps": 7, "learning_rate": 0.7, "cooldown_steps": 3}
-    config = COOLDOWN[name](**settings, dtype="float64", compile=True)
+    config = COOLDOWN[name](**settings, dtype="float64", compile="on")
     wanted = Training(7, 0.7, 3, "adam", "float64", True)
     assert config.training == wanted
     every = {replace(cell.training, steps=7) for cell in config.cells}  # some have more steps
@@ -175,7 +175,7 @@ def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:
         "5",
         "--first-seed",
         "7",
-        "--compile",
+        "--compile=on",
         "--preset",
         "smoke",
         "--out",
@@ -184,7 +184,7 @@ def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:
     assert main(["run", "all", *flags]) == 0
     assert list(planned) == list(EXPERIMENTS)
     for name, config in planned.items():
-        asked = {"device": "cpu", "seeds": 5, "first_seed": 7, "compile": True}
+        asked = {"device": "cpu", "seeds": 5, "first_seed": 7, "compile": "on"}
         assert config == EXPERIMENTS[name].config(
             **dict(EXPERIMENTS[name].presets.get("smoke", {}))
             | {k: v for k, v in asked.items() if k in EXPERIMENTS[name].config.model_fields}
@@ -197,20 +197,20 @@ def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:
                 "overhead",
                 "--preset",
                 "large",
-                "--no-compile",
+                "--compile=off",
                 "--out",
                 str(tmp_path),
             ]
         )
         == 0
     )
-    assert not planned["phase"].compile
+    assert planned["phase"].compiled is False
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["overhead", "dilution", "--compile"],  # neither has it
+        ["overhead", "dilution", "--compile=on"],  # neither has it
         ["graph", "overhead", "--width", "8"],  # no common flag
         ["graph", "overhead", "--sedes", "8"],
         ["graph", "overhead", "--device", "tpu"],

@@ -112,7 +112,7 @@ def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
         {"first_seed": 0},
         {"device": "cpu"},
         {"dtype": "float64"},
-        {"compile": True},
+        {"compile": "on"},
         {"width": 0},
     ],
 )

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ssa_theory import steps
 from ssa_theory.ensemble import train
 from ssa_theory.lanes import Kernel, build, leaves, plan
 from ssa_theory.lanes.program import Map, Program, Source, View
@@ -277,3 +278,54 @@ def test_leaves_are_taken_from_any_batch() -> None:
     one, two = torch.ones(2), torch.zeros(3)
     assert leaves({"a": [one, None], "b": (two, 3.0)}) == [one, two]
     assert leaves(None) == leaves(1.5) == []
+
+
+def test_compiled_where_it_pays_by_an_estimate_that_a_clock_has_no_part_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few steps are not compiled, many are, and the count is that of one step."""
+    loss, start = prompt_case()
+    state = steps.State.of(start)
+    batch = prompts()[0]
+    one = steps.plain_seconds(loss, state, batch, 1)
+    assert one > 0
+    assert steps.plain_seconds(loss, state, batch, 10) == pytest.approx(10 * one)
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    enough = int(steps._PAYS / one) + 1
+    for count, kind in ((enough // 2, steps.Plain), (enough, steps.Lanes)):
+        made = steps.steps_for(loss, state, "adam", 0.1, None, batch, count)
+        assert type(made) is kind
+    twice = {k: v.repeat_interleave(2, -1) for k, v in start.items()}
+    layer, _, inputs = case("ssa", "graph-position", 2 * MEMBERS)
+    large = steps.plain_seconds(
+        lambda p, b: cross_entropy(layer.scores(p, inputs), b),
+        steps.State.of(twice),
+        prompts(2 * MEMBERS)[0],
+        1,
+    )
+    assert one < large < 2 * one  # operations are as many, and numbers twice
+    assert type(steps.steps_for(loss, state, "adam", 0.1, False)) is steps.Plain
+    assert type(steps.steps_for(loss, state, "adam", 0.1, True)) is steps.Lanes
+
+
+def test_a_cooldown_goes_on_with_what_was_compiled_and_a_new_training_does_not() -> None:
+    """The data that a loss holds are part of a kernel: only who knows that they stay shares one."""
+    shift = torch.zeros(MEMBERS, dtype=torch.float64)
+    start = {"x": torch.linspace(1, 2, MEMBERS, dtype=torch.float64)}
+
+    def loss(p: Parameters, batch: None) -> Tensor:
+        return (p["x"] - shift) ** 2
+
+    kernels: steps.Kernels = {}
+    options: dict[str, Any] = {"steps": 5, "learning_rate": 0.1, "compile": True}
+    first = train(loss, start, kernels=kernels, **options).parameters
+    (made,) = kernels.values()
+    again = train(loss, start, kernels=kernels, **options).parameters
+    assert list(kernels.values()) == [made]
+    assert torch.equal(first["x"], again["x"])
+    shift = shift + 3
+    moved = train(loss, start, **options).parameters
+    assert not torch.equal(first["x"], moved["x"])
+    assert torch.allclose(
+        moved["x"], train(loss, start, **options | {"compile": False}).parameters["x"]
+    )

@@ -116,7 +116,7 @@ class GraphConfig(TrainingConfig):
 
     def training(self, steps: int) -> Training:
         """Of so many steps."""
-        return Training(steps, self.learning_rate, 0, self.optimizer, self.dtype, self.compile)
+        return Training(steps, self.learning_rate, 0, self.optimizer, self.dtype, self.compiled)
 
 
 def seeds_per_block(config: GraphConfig) -> int:

@@ -39,7 +39,6 @@ HIERARCHY = Experiment(
         },
         "paper": {"block_seeds": 32},
         "large": {
-            "compile": True,
             "seeds": 256,
             "steps": 2000,
             "cooldown_steps": 200,

@@ -36,9 +36,8 @@ PAPER_GRAPH = Experiment(
     judge=judge,
     presets={
         "smoke": {"seeds": 12} | _LEAST,
-        "paper": {"compile": True},
+        "paper": {},
         "large": {
-            "compile": True,
             "seeds": 33_351,
             "row_steps": 4000,
             "steps": 4000,
