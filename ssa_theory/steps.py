@@ -27,7 +27,7 @@ Optimizer = Literal["adam", "sgd"]
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 _CALL = 0.2  # seconds that a call should take, so that progress and Ctrl-C do not wait for long
 _OPERATION, _NUMBER = 1.5e-5, 8e-10  # seconds that one takes uncompiled, roughly
-_PAYS = 2.5  # seconds of uncompiled training from which on compiling pays
+_PAYS = 1.0  # seconds of uncompiled training from which on compiling pays
 _MOST_KERNELS = 16  # of one training
 _HELD = 2**26  # bytes of batches that a call may hold
 

@@ -36,8 +36,9 @@ PAPER_GRAPH = Experiment(
     judge=judge,
     presets={
         "smoke": {"seeds": 12} | _LEAST,
-        "paper": {},
+        "paper": {"compile": "on"},  # its blocks are many, and share what is compiled
         "large": {
+            "compile": "on",
             "seeds": 33_351,
             "row_steps": 4000,
             "steps": 4000,
