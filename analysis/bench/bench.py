@@ -85,7 +85,9 @@ def _measure_all(
             report["workloads"][name], stopped = found
             if stopped:
                 raise KeyboardInterrupt
-    for name in (name for name in config.workloads if name in GROWN):
+    for name in config.workloads:
+        if name not in GROWN:
+            continue
         grown = {"trainer": trainer(config), "block": block_of(config, name, device), "rows": []}
         parts = {"cores": {"missing": UNMEASURED}, "sizes": grown, "large": None}
         report["ensembles"][name] = parts

@@ -2,19 +2,20 @@
 competent user of its tool would.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import cycle, islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from analysis.bench.jax_peers import jax_member_last, jax_vmap, warm_up_jax
 from analysis.bench.losses import TORCH
 from analysis.bench.workload import LEARNING_RATE, Arrays, Start, Workload
 from ssa_theory.ensemble import train
-from ssa_theory.steps import Fused, State
+from ssa_theory.steps import Fused, Lanes, State
 
 _BEST_FOR_TORCH = {
     "cpp.enable_floating_point_contract_flag": "fast",
@@ -55,21 +56,47 @@ class Contender:
         )
 
 
-def _ensemble(compile: bool) -> Callable[[Workload, Start, int], Training]:
-    def prepare(workload: Workload, start: Start, steps: int) -> Training:
-        loss = start.loss
-        options = {"steps": steps, "learning_rate": LEARNING_RATE, "compile": compile}
-        if len(start.batches) == 1:  # the same at every step
-            return lambda: (
-                (
-                    train(lambda p, _: loss(p, start.batches[0]), start.parameters, **options)
-                ).parameters
-            )
-        return lambda: (
-            train(loss, start.parameters, batches=cycle(start.batches), **options).parameters
-        )
+def _eager(workload: Workload, start: Start, steps: int) -> Training:
+    return _by_train(start, steps, compile=False)
 
-    return prepare
+
+def _by_train(start: Start, steps: int, compile: bool) -> Training:
+    loss, batches = _of_steps(start)
+    options = {"steps": steps, "learning_rate": LEARNING_RATE, "compile": compile}
+    return lambda: train(loss, start.parameters, batches=cycle(batches), **options).parameters
+
+
+def _of_steps(start: Start) -> tuple[Callable[[Arrays, Any], Tensor], Sequence[Any]]:
+    """The loss and its batches; data that stay the same are a part of the loss."""
+    if len(start.batches) > 1:
+        return start.loss, start.batches
+    (only,) = start.batches
+    return (lambda parameters, _: start.loss(parameters, only)), [None]
+
+
+def _compiled(workload: Workload, start: Start, steps: int) -> Training:
+    """The steps that `train` takes. They are compiled once, as JAX's are, for all trainings: `train`
+    traces a loss anew at each call, since another block has other data.
+    """
+    if next(iter(start.parameters.values())).device.type != "cpu":
+        return _by_train(start, steps, compile=True)
+    state = State.of(start.parameters)
+    loss, batches = _of_steps(start)
+    lanes = Lanes(loss, state, "adam", LEARNING_RATE)
+
+    @torch.no_grad()
+    def run() -> Arrays:
+        for name, own in state.parameters.items():
+            own.copy_(start.parameters[name])
+        for moment in (*state.mean, *state.square, state.diverged):
+            moment.zero_()
+        state.taken, given = 0, cycle(batches)
+        while state.taken < steps:
+            with torch.enable_grad():
+                lanes.advance(list(islice(given, min(lanes.most, steps - state.taken))))
+        return {k: p.clone() for k, p in state.parameters.items()}
+
+    return run
 
 
 def _torch_compile(workload: Workload, start: Start, steps: int) -> Training:
@@ -183,9 +210,9 @@ CONTENDERS: dict[str, Contender] = {
         Contender("torch.func.vmap", _vmap, _one_step),
         Contender(JAX, jax_vmap, warm_up_jax, compiles=True, package="jax"),
         Contender(JAX_LAST, jax_member_last, warm_up_jax, (1.0,), compiles=True, package="jax"),
-        Contender(EAGER, _ensemble(False), _one_ensemble_step),
+        Contender(EAGER, _eager, _one_ensemble_step),
         # What it compiles takes ten seconds, and is fastest at a block.
         Contender(TORCH_COMPILE, _torch_compile, _torch_compiler, (1.0,), compiles=True),
-        Contender(COMPILED, _ensemble(True), _one_compiled_step, compiles=True),
+        Contender(COMPILED, _compiled, _one_compiled_step, compiles=True),
     )
 }

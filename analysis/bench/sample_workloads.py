@@ -80,9 +80,12 @@ def _retrieval(name: str) -> Workload:
         drawn = training(batches, dtype)
         block = problem.block(seeds, drawn, device)
         pool: list[Arrays] = []
-        for inputs, target in block.batches(drawn) or ():
-            query, keys = inputs.query, inputs.keys.vector
-            own = {"token": query.vector, "feature": query.feature, "keys": keys}
+        for inputs, target in block.batches(drawn):
+            query, keys = inputs.query, inputs.keys
+            assert query is not None  # of this problem all three are there
+            assert query.feature is not None
+            assert keys is not None
+            own = {"token": query.vector, "feature": query.feature, "keys": keys.vector}
             pool.append(own | {"target": target})
 
         def loss(parameters: Arrays, batch: Arrays) -> Tensor:
@@ -120,7 +123,10 @@ def _kernel_regression(name: str) -> Workload:
         contexts = batches * QUERIES // POOL_QUERIES
         problem = KernelRegressionProblem(batch_size=QUERIES, contexts=contexts)
         block = problem.block(seeds, training(batches, dtype), device)
-        pool = [dict(zip(("given", "values", "target"), b, strict=True)) for b in block.pool]
+        pool: list[Arrays] = [
+            {"given": given, "values": values, "target": target}
+            for given, values, target in block.pool
+        ]
 
         def loss(parameters: Arrays, batch: Arrays) -> Tensor:
             parts = (batch["given"], batch["values"], batch["target"])
