@@ -81,7 +81,7 @@ def _measure_all(
     rates = {"": job(config, device, "ceilings")}
     with children(rates, progress("bench: the machine", 1)) as running:
         for name in config.workloads:
-            found = compared(config, name, device, running[""], progress, log)
+            found = compared(config, name, device, running[""].measure, progress, log)
             report["workloads"][name], stopped = found
             if stopped:
                 raise KeyboardInterrupt

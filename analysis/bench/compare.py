@@ -1,13 +1,13 @@
 """All contenders on one workload: speed in rounds, memory, and whether they learn the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from analysis.bench.ceilings import ceilings
-from analysis.bench.child import KINDS, Child
+from analysis.bench.child import KINDS
 from analysis.bench.config import BenchConfig
 from analysis.bench.jobs import UNMEASURED, Log, block_of, children, job
 from analysis.bench.peers import (
@@ -33,7 +33,7 @@ def compared(
     config: BenchConfig,
     name: WorkloadName,
     device: torch.device,
-    machine: Child,
+    machine: Callable[[], Row],
     progress: Progress,
     log: Log,
 ) -> tuple[dict[str, Any], bool]:
@@ -76,7 +76,7 @@ def compared(
                         said = _said(steps, child.ready, last)
                         log(f"bench: {name}: {key}: {said}, round 1 of {config.repeats}")
                     advance(1)
-                rates.append(machine.measure())
+                rates.append(machine())
         except KeyboardInterrupt:
             stopped = True
         for key in jobs:

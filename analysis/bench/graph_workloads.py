@@ -13,8 +13,8 @@ from analysis.bench import losses
 from analysis.bench.operations import (
     Work,
     adam,
+    added,
     gelu,
-    joined,
     link,
     product,
     row_loss,
@@ -54,7 +54,7 @@ def _row_block(problem: GraphProblem, head: Head, embeddings: Tensor, queries: Q
 def _query_work(nodes: int, dim: int) -> Work:
     """tau_i = 1 + tanh(w . gelu(q_i)), and tau_i q_i, for which q is used twice."""
     score = gelu(nodes * dim) + product(nodes, dim, 1, 2) + link(nodes)
-    return score + scale(nodes, dim, 2) + joined(nodes * dim) + adam(dim)
+    return score + scale(nodes, dim, 2) + added(nodes * dim) + adam(dim)
 
 
 _SCORES = product(NODES, DIM, DIM, 1) + product(NODES, DIM, NODES, 1) + adam(DIM**2)
@@ -168,7 +168,7 @@ def _prompt(name: str) -> Workload:
     )
     activations = 3 * NODES * DIM + 2 * PROMPTS * NODES
     # log m is added to the rows; the counts themselves could be given as their logarithms.
-    rows = taken(PROMPTS, NODES, NODES) + Work(PROMPTS * NODES, 0, PROMPTS * NODES)
+    rows = taken(PROMPTS, NODES, NODES) + added(PROMPTS * NODES)
     work = _SSA_SCORES + rows + row_loss(PROMPTS, NODES)
     return Workload(name, about, 200, work, activations, make, losses.prompt)
 
