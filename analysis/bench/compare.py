@@ -1,5 +1,6 @@
 """All contenders on one workload: speed in rounds, memory, and whether they learn the same."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -105,10 +106,10 @@ def contenders(config: BenchConfig, device: torch.device) -> list[Contender]:
 
 
 def _sizes(contender: Contender, block: int) -> tuple[int, ...]:
-    """Of the blocks that a contender tries."""
+    """Of the blocks that a contender tries: powers of two, which fill vectors and chunks."""
     if contender.single:
         return (min(block, SINGLE_MODELS),)
-    return tuple(sorted({max(1, round(share * block)) for share in contender.tried}))
+    return tuple(sorted({2 ** int(math.log2(max(1, n * block))) for n in contender.tried}))
 
 
 def _said(steps: int, ready: Row, last: Row) -> str:

@@ -34,7 +34,7 @@ class BenchConfig(TrainingConfig):
     )
     repeats: int = Field(default=3, ge=1, le=100, description="rounds; the fastest counts")
     min_seconds: float = Field(
-        default=0.25,
+        default=0.15,
         ge=0,
         description="least length of one measurement: short trainings are repeated",
     )

@@ -127,7 +127,7 @@ def _of_vocabulary(
         about += ", of a learned classifier on the layer's output"
         activations += 4 * NODES * DIM + 2 * NODES**2
     work = scores + row_loss(NODES, NODES)
-    return Workload(name, about, 200, work, activations, make, loss)
+    return Workload(name, about, 100, work, activations, make, loss)
 
 
 def _prompt(name: str) -> Workload:
@@ -170,7 +170,7 @@ def _prompt(name: str) -> Workload:
     # log m is added to the rows; the counts themselves could be given as their logarithms.
     rows = taken(PROMPTS, NODES, NODES) + added(PROMPTS * NODES)
     work = _SSA_SCORES + rows + row_loss(PROMPTS, NODES)
-    return Workload(name, about, 200, work, activations, make, losses.prompt)
+    return Workload(name, about, 50, work, activations, make, losses.prompt)
 
 
 GRAPH_WORKLOADS: dict[str, Callable[[str], Workload]] = {

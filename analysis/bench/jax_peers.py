@@ -106,7 +106,7 @@ def jax_member_last(workload: Workload, start: Start, steps: int) -> Callable[[]
     ops = jax_ops(member_last=True)
     members = start.members
     chunks = -(-members // CHUNK)
-    size = -(-members // chunks)
+    size = min(CHUNK, members)
     filled = torch.arange(chunks * size).clamp(max=members - 1)
 
     def cut(arrays: Arrays) -> losses.Arrays:

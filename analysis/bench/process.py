@@ -8,6 +8,7 @@ and then answers each line that it reads with the result of one measurement.
 import contextlib
 import gc
 import json
+import math
 import os
 import resource
 import sys
@@ -90,7 +91,7 @@ def _contender(job: Job) -> tuple[dict[str, Any], Measure]:
     if FRESH in job.kinds:
         kinds[FRESH] = tried(fixed.start.members, BATCHES)
     times = {
-        kind: job.trainings or max(1, round(job.min_seconds / one.seconds + 0.5))
+        kind: job.trainings or max(1, math.ceil(job.min_seconds / one.seconds))
         for kind, one in kinds.items()
     }
 

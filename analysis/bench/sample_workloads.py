@@ -69,7 +69,7 @@ def _denoise(name: str) -> Workload:
         + squared_error(SAMPLES * dim)
         + adam(dim + dim**2 + dim * width + 2 * width + 2)
     )
-    return Workload(name, about, 50, work, tokens * (2 * width + 4), make, losses.denoise)
+    return Workload(name, about, 25, work, tokens * (2 * width + 4), make, losses.denoise)
 
 
 def _retrieval(name: str) -> Workload:
@@ -144,7 +144,7 @@ def _kernel_regression(name: str) -> Workload:
         work += scale(1, QUERIES * n, 1) + softmax(QUERIES, n) + squared_error(QUERIES)
         work += QUERIES * product(1, n, 1, 1)
     activations = 2 * QUERIES * sum(lengths)
-    return Workload(name, about, 50, work, activations, make, losses.regression(lengths))
+    return Workload(name, about, 25, work, activations, make, losses.regression(lengths))
 
 
 SAMPLE_WORKLOADS: dict[str, Callable[[str], Workload]] = {
