@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from analysis.bench.compare import compared, idle_peaks
+from analysis.bench.ceilings import vector_instructions
+from analysis.bench.child import cores
+from analysis.bench.compare import compared
 from analysis.bench.config import BenchConfig
-from analysis.bench.jobs import UNMEASURED, Log, block_of, trainer
-from analysis.bench.process import cores
+from analysis.bench.jobs import UNMEASURED, Log, block_of, children, job, trainer
 from analysis.bench.scaling import large, sizes, two_cores
-from analysis.bench.workloads import GRAPHS
+from analysis.bench.workloads import GROWN
 from analysis.experiments.base import Progress
 from analysis.store.dependencies import code_digest
 from analysis.store.results import prepare_folder, provenance, write_whole
@@ -44,7 +45,11 @@ def bench(config: BenchConfig, out: Path, progress: Progress, log: Log = _silent
     prepare_folder(folder)
     about = provenance("bench", config, device, code_digest(bench, BenchConfig))
     report = {
-        "machine": {"processor": _processor(), "cores": len(cores())},
+        "machine": {
+            "processor": _processor(),
+            "cores": len(cores()),
+            "vector_instructions": vector_instructions(),
+        },
         "workloads": {},
         "ensembles": {},
     }
@@ -53,7 +58,6 @@ def bench(config: BenchConfig, out: Path, progress: Progress, log: Log = _silent
             _measure_all(config, device, report, progress, log)
     except KeyboardInterrupt:
         report["stopped"] = True
-    _add_memory(report)
     report |= about | {"wall_seconds": round(time.perf_counter() - start, 2)}
     path = stored_at(report, out)
     write_whole(
@@ -74,14 +78,16 @@ def _measure_all(
     """Fill the report part by part, so that it holds what was measured if KeyboardInterrupt ends
     it.
     """
-    report["idle_peak_bytes"] = idle_peaks(config, device, progress)
+    rates = {"": job(config, device, "ceilings")}
+    with children(rates, progress("bench: the machine", 1)) as running:
+        for name in config.workloads:
+            found = compared(config, name, device, running[""].measure, progress, log)
+            report["workloads"][name], stopped = found
+            if stopped:
+                raise KeyboardInterrupt
     for name in config.workloads:
-        report["workloads"][name], stopped = compared(config, name, device, progress, log)
-        if stopped:
-            raise KeyboardInterrupt
-    for name in config.workloads:
-        if GRAPHS.get(name) is None:
-            continue  # a heavier one would take too long
+        if name not in GROWN:
+            continue
         grown = {"trainer": trainer(config), "block": block_of(config, name, device), "rows": []}
         parts = {"cores": {"missing": UNMEASURED}, "sizes": grown, "large": None}
         report["ensembles"][name] = parts
@@ -112,18 +118,6 @@ def load_report(out: Path) -> dict[str, Any]:
             f"the stored benchmark {path} is damaged ({error}): run `ssa-theory bench` again"
         ) from error
     return report
-
-
-def _add_memory(report: dict[str, Any]) -> None:
-    """Beside each peak, what of it the training needed: the peak above that of the idle process."""
-    idle = report.get("idle_peak_bytes", {})
-    for work in report["workloads"].values():
-        for name, row in work["contenders"].items():
-            if "peak_bytes" in row:
-                row["training_bytes"] = max(0, row["peak_bytes"] - idle[name])
-    for grown in (e["sizes"] for e in report["ensembles"].values()):
-        for row in grown.get("rows", []):
-            row["training_bytes"] = max(0, row["peak_bytes"] - idle[grown["trainer"]])
 
 
 @contextmanager

@@ -19,13 +19,13 @@ class BenchConfig(TrainingConfig):
     )
     compile: bool = Field(
         default=True,
-        description="include this trainer compiled, and measure its scaling rather than the eager "
-        "one's",
+        description="include this trainer compiled, by itself and by torch, and measure its scaling "
+        "rather than the eager one's",
     )
     workloads: tuple[WorkloadName, ...] = Field(
         default=WORKLOADS,
-        description="what to train: the graph task with vanilla attention and with SSA, its "
-        "prompts, denoising",
+        description="what to train: the graph task with vanilla attention, with SSA, and with a "
+        "classifier on it, its prompts, denoising, retrieval, kernel regression",
     )
     steps: int = Field(
         default=200,
@@ -34,7 +34,7 @@ class BenchConfig(TrainingConfig):
     )
     repeats: int = Field(default=3, ge=1, le=100, description="rounds; the fastest counts")
     min_seconds: float = Field(
-        default=1.0,
+        default=0.15,
         ge=0,
         description="least length of one measurement: short trainings are repeated",
     )

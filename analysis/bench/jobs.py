@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from analysis.bench.child import Child, Job, cores
 from analysis.bench.config import BenchConfig
 from analysis.bench.peers import COMPILED, EAGER
-from analysis.bench.process import Child, Job, cores
 from analysis.bench.workloads import WorkloadName, workload
 from ssa_theory.device import block_members
 
@@ -37,14 +38,19 @@ def job(config: BenchConfig, device: torch.device, task: str, **changes: Any) ->
 
 @contextmanager
 def children(jobs: Mapping[str, Job], advance: Advance) -> Iterator[dict[str, Child]]:
-    """The processes of these jobs, made ready one after another, so that none disturbs another;
-    ended at once on an error.
+    """The processes of these jobs, ended at once on an error. They are made ready one after another
+    on each core, and so as many at a time as there are cores; what is measured is alone.
     """
+    used, running, waiting = cores(), {}, []
     with ExitStack() as stack:
-        running = {}
-        for name, todo in jobs.items():
-            running[name] = Child(todo)
+        for i, (name, todo) in enumerate(jobs.items()):
+            if len(waiting) == len(used):
+                waiting.pop(0).wait_ready()
+                advance(1)
+            running[name] = Child(replace(todo, ready_on=used[i % len(used)]))
             stack.callback(running[name].stop)
-            running[name].wait_ready()
+            waiting.append(running[name])
+        for child in waiting:
+            child.wait_ready()
             advance(1)
         yield running

@@ -2,19 +2,28 @@
 competent user of its tool would.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import cycle, islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.bench.workloads import LEARNING_RATE, Arrays, Start, Workload, import_jax
+from analysis.bench.jax_peers import jax_member_last, jax_vmap, warm_up_jax
+from analysis.bench.losses import TORCH
+from analysis.bench.workload import LEARNING_RATE, Arrays, Start, Workload
 from ssa_theory.ensemble import train
+from ssa_theory.steps import Fused, Lanes, State
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, the defaults of PyTorch
+_BEST_FOR_TORCH = {
+    "cpp.enable_floating_point_contract_flag": "fast",
+    "unroll_reductions_threshold": 1,
+    "realize_cpu_opcount_threshold": 12,
+}
+"""Options of torch's compiler with which these losses are fastest on a processor."""
+Training = Callable[[], Arrays]
 
 
 @dataclass(frozen=True)
@@ -22,16 +31,17 @@ class Contender:
     """One way to train.
 
     prepare(workload, start, steps) arranges the data as the contender wants it, which is not timed,
-    and returns the training: a function that trains all models from the start and returns their
-    parameters, (..., member). warm_up does one thing with the tool, so that all it imports on first
-    use is there: the memory of a process that does nothing else is not the training's. single:
-    whether it trains one model at a time, and is given a few. package: what must be installed for
-    it.
+    and returns the training: a function that trains all models from the start, with the start's
+    batches in turn, and returns their parameters, (..., member). warm_up does one thing with the
+    tool, so that all it imports on first use is there: what a process then holds is not the
+    training's. tried: shares of a block, of which the fastest is taken. single: whether it trains
+    one model at a time, and is given a few. package: what must be installed for it.
     """
 
     name: str
-    prepare: Callable[[Workload, Start, int], Callable[[], Arrays]]
+    prepare: Callable[[Workload, Start, int], Training]
     warm_up: Callable[[], object]
+    tried: tuple[float, ...] = (0.25, 1.0)
     compiles: bool = False
     single: bool = False
     package: str = "torch"
@@ -46,16 +56,70 @@ class Contender:
         )
 
 
-def _ensemble(compile: bool) -> Callable[[Workload, Start, int], Callable[[], Arrays]]:
-    def prepare(workload: Workload, start: Start, steps: int) -> Callable[[], Arrays]:
-        loss = workload.ensemble_loss(start)
-        options = {"steps": steps, "learning_rate": LEARNING_RATE, "compile": compile}
-        return lambda: train(loss, start.parameters, **options).parameters
-
-    return prepare
+def _eager(workload: Workload, start: Start, steps: int) -> Training:
+    return _by_train(start, steps, compile=False)
 
 
-def _one_at_a_time(workload: Workload, start: Start, steps: int) -> Callable[[], Arrays]:
+def _by_train(start: Start, steps: int, compile: bool) -> Training:
+    loss, batches = _of_steps(start)
+    options = {"steps": steps, "learning_rate": LEARNING_RATE, "compile": compile}
+    return lambda: train(loss, start.parameters, batches=cycle(batches), **options).parameters
+
+
+def _of_steps(start: Start) -> tuple[Callable[[Arrays, Any], Tensor], Sequence[Any]]:
+    """The loss and its batches; data that stay the same are a part of the loss."""
+    if len(start.batches) > 1:
+        return start.loss, start.batches
+    (only,) = start.batches
+    return (lambda parameters, _: start.loss(parameters, only)), [None]
+
+
+def _compiled(workload: Workload, start: Start, steps: int) -> Training:
+    """The steps that `train` takes. They are compiled once, as JAX's are, for all trainings: `train`
+    traces a loss anew at each call, since another block has other data.
+    """
+    if next(iter(start.parameters.values())).device.type != "cpu":
+        return _by_train(start, steps, compile=True)
+    state = State.of(start.parameters)
+    loss, batches = _of_steps(start)
+    lanes = Lanes(loss, state, "adam", LEARNING_RATE)
+
+    @torch.no_grad()
+    def run() -> Arrays:
+        for name, own in state.parameters.items():
+            own.copy_(start.parameters[name])
+        for moment in (*state.mean, *state.square, state.diverged):
+            moment.zero_()
+        state.taken, given = 0, cycle(batches)
+        while state.taken < steps:
+            with torch.enable_grad():
+                lanes.advance(list(islice(given, min(lanes.most, steps - state.taken))))
+        return {k: p.clone() for k, p in state.parameters.items()}
+
+    return run
+
+
+def _torch_compile(workload: Workload, start: Start, steps: int) -> Training:
+    """`this trainer`, its step compiled by torch: once, whether data stay the same or not."""
+    import torch._inductor.config as inductor
+
+    common = {
+        k: v.unsqueeze(-1).expand(*v.shape, start.members).contiguous()
+        for k, v in start.shared.items()
+    }
+    batches = [common | b for b in start.batches]
+
+    def run() -> Arrays:
+        state = State.of(start.parameters)
+        fused = Fused(start.loss, state, "adam", LEARNING_RATE)
+        with inductor.patch(_BEST_FOR_TORCH):
+            fused.advance(list(islice(cycle(batches), steps)))
+        return {k: p.detach() for k, p in state.parameters.items()}
+
+    return run
+
+
+def _one_at_a_time(workload: Workload, start: Start, steps: int) -> Training:
     """A plain loop of `backward` and fused Adam, model after model."""
 
     def of(arrays: Arrays, member: int) -> Arrays:
@@ -63,16 +127,16 @@ def _one_at_a_time(workload: Workload, start: Start, steps: int) -> Callable[[],
 
     members = range(start.members)
     initial = [of(start.parameters, m) for m in members]
-    data = [of(start.own, m) | start.shared for m in members]
+    data = [[start.shared | of(start.own, m) | of(b, m) for b in start.batches] for m in members]
 
     def run() -> Arrays:
         learned = []
         for first, own in zip(initial, data, strict=True):
             parameters = {k: v.clone().requires_grad_() for k, v in first.items()}
             optimizer = torch.optim.Adam(parameters.values(), lr=LEARNING_RATE, fused=True)
-            for _ in range(steps):
+            for batch in islice(cycle(own), steps):
                 optimizer.zero_grad()
-                workload.torch_loss(parameters, own).backward()
+                workload.loss(TORCH, parameters, batch).backward()
                 optimizer.step()
             learned.append(parameters)
         return {k: torch.stack([p[k].detach() for p in learned], dim=-1) for k in initial[0]}
@@ -84,70 +148,28 @@ def _member_first(arrays: Arrays) -> Arrays:
     return {k: v.movedim(-1, 0).contiguous() for k, v in arrays.items()}
 
 
-def _vmap(workload: Workload, start: Start, steps: int) -> Callable[[], Arrays]:
+def _vmap(workload: Workload, start: Start, steps: int) -> Training:
     """The gradient of one model mapped over all, member first, and fused Adam on the stacked
     parameters.
     """
     initial, own = _member_first(start.parameters), _member_first(start.own)
-    axes = dict.fromkeys(own, 0) | dict.fromkeys(start.shared)
-    gradient = torch.func.vmap(torch.func.grad(workload.torch_loss), in_dims=(0, axes))
-    data = own | start.shared
+    batches = [_member_first(b) for b in start.batches]
+    axes = dict.fromkeys(start.shared) | dict.fromkeys([*own, *batches[0]], 0)
+
+    def loss(parameters: Arrays, data: Arrays) -> Any:
+        return workload.loss(TORCH, parameters, data)
+
+    gradient = torch.func.vmap(torch.func.grad(loss), in_dims=(0, axes))
+    data = [start.shared | own | b for b in batches]  # in the order of the axes
 
     def run() -> Arrays:
         parameters = {k: v.clone() for k, v in initial.items()}
         optimizer = torch.optim.Adam(parameters.values(), lr=LEARNING_RATE, fused=True)
-        for _ in range(steps):
-            for name, slope in gradient(parameters, data).items():
+        for batch in islice(cycle(data), steps):
+            for name, slope in gradient(parameters, batch).items():
                 parameters[name].grad = slope.contiguous()
             optimizer.step()
         return {k: v.movedim(0, -1) for k, v in parameters.items()}
-
-    return run
-
-
-def _jax(workload: Workload, start: Start, steps: int) -> Callable[[], Arrays]:
-    """jit(vmap(scan)): the whole training of one model, Adam included, mapped over all and compiled
-    as one program.
-    """
-    jax = import_jax()
-    jnp = jax.numpy
-    device = next(iter(start.parameters.values())).device
-    first, second = BETAS
-
-    def train_one(parameters: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        zeros = jax.tree.map(jnp.zeros_like, parameters)
-
-        def step(state: tuple, t: Any) -> tuple:
-            p, m, v = state
-            g = jax.grad(workload.jax_loss)(p, data)
-            m = jax.tree.map(lambda m, g: first * m + (1 - first) * g, m, g)
-            v = jax.tree.map(lambda v, g: second * v + (1 - second) * g * g, v, g)
-            scale, bias = LEARNING_RATE / (1 - first**t), jnp.sqrt(1 - second**t)
-            p = jax.tree.map(
-                lambda p, m, v: p - scale * m / (jnp.sqrt(v) / bias + EPSILON), p, m, v
-            )
-            return (p, m, v), None
-
-        counted = jnp.arange(1, steps + 1, dtype=next(iter(parameters.values())).dtype)
-        return jax.lax.scan(step, (parameters, zeros, zeros), counted)[0][0]
-
-    def array(tensor: Tensor) -> Any:
-        return jax.device_put(jnp.asarray(tensor.cpu().numpy()))
-
-    if device.type == "cuda" and jax.default_backend() != "gpu":
-        raise RuntimeError("JAX sees no GPU here")
-    jax.config.update(
-        "jax_enable_x64", any(v.dtype == torch.float64 for v in start.parameters.values())
-    )
-    initial = {k: array(v) for k, v in _member_first(start.parameters).items()}
-    own = {k: array(v) for k, v in _member_first(start.own).items()}
-    shared = {k: array(v) for k, v in start.shared.items()}
-    axes = dict.fromkeys(own, 0) | dict.fromkeys(shared)
-    trained = jax.jit(jax.vmap(train_one, in_axes=(0, axes)))
-
-    def run() -> Arrays:
-        learned = jax.block_until_ready(trained(initial, own | shared))
-        return {k: torch.from_numpy(np.array(v)).movedim(0, -1) for k, v in learned.items()}
 
     return run
 
@@ -172,9 +194,11 @@ def _one_compiled_step() -> None:
     _one_ensemble_step(compile=True)
 
 
-def _one_jax_addition() -> None:
-    jax = import_jax()
-    jax.jit(lambda x: x + 1)(jax.numpy.zeros(64)).block_until_ready()
+def _torch_compiler() -> None:
+    import torch._dynamo
+    import torch._inductor.compile_fx  # noqa: F401
+
+    _one_ensemble_step()
 
 
 ONE_AT_A_TIME, EAGER, COMPILED = (
@@ -182,13 +206,19 @@ ONE_AT_A_TIME, EAGER, COMPILED = (
     "this trainer, eager",
     "this trainer, compiled",
 )
+TORCH_COMPILE = "this trainer, torch.compile"
+JAX = "JAX jit(vmap(scan))"
+JAX_LAST = "JAX, member last, in chunks"
 CONTENDERS: dict[str, Contender] = {
     c.name: c
     for c in (
-        Contender(ONE_AT_A_TIME, _one_at_a_time, _one_step, single=True),
+        Contender(ONE_AT_A_TIME, _one_at_a_time, _one_step, (1.0,), single=True),
         Contender("torch.func.vmap", _vmap, _one_step),
-        Contender("JAX jit(vmap(scan))", _jax, _one_jax_addition, compiles=True, package="jax"),
-        Contender(EAGER, _ensemble(False), _one_ensemble_step),
-        Contender(COMPILED, _ensemble(True), _one_compiled_step, compiles=True),
+        Contender(JAX, jax_vmap, warm_up_jax, compiles=True, package="jax"),
+        Contender(JAX_LAST, jax_member_last, warm_up_jax, (1.0,), compiles=True, package="jax"),
+        Contender(EAGER, _eager, _one_ensemble_step),
+        # What it compiles takes ten seconds, and is fastest at a block.
+        Contender(TORCH_COMPILE, _torch_compile, _torch_compiler, (1.0,), compiles=True),
+        Contender(COMPILED, _compiled, _one_compiled_step, compiles=True),
     )
 }

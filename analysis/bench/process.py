@@ -2,140 +2,35 @@
 own.
 
 The parent starts `python -m analysis.bench.process JOB`, which prepares, says so in a line of JSON,
-and then answers each line that it reads with the result of one measurement, and the end of its
-input with its peak memory.
+and then answers each line that it reads with the result of one measurement.
 """
 
 import contextlib
+import gc
 import json
+import math
 import os
 import resource
-import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from analysis.bench.peers import COMPILED, CONTENDERS
-from analysis.bench.workloads import Workload, WorkloadName, workload
-
-Pipe = TypeVar("Pipe")
+from analysis.bench.ceilings import measure_rates
+from analysis.bench.child import FIXED, FRESH, Job
+from analysis.bench.peers import CONTENDERS, Training
+from analysis.bench.workload import Arrays, Start, Workload
+from analysis.bench.workloads import workload
 
 COMPARED = 256  # models of each contender whose losses are compared
-_MM_SIZES = (128, 192, 256, 384)  # matrices within the caches of one core
+BATCHES = 16  # of fresh data, in turn: more than the caches near a core hold
 
 Measure = Callable[[], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a process measures.
-
-    task: `contender` (train one block of `block` models again and again), `blocks` (ensembles of
-    `sizes` models, one a measurement, block after block, with the data made and dropped), `idle`
-    (only what the contender's tool costs), or `multiply-add` (the machine's rate). core: the core
-    to stay on. trainings: of one measurement; 0: as many as last min_seconds.
-    """
-
-    task: str
-    contender: str = COMPILED
-    workload: WorkloadName = "graph"
-    first_seed: int = 0
-    block: int = 1
-    sizes: tuple[int, ...] = ()
-    steps: int = 1
-    dtype: str = "float32"
-    device: str = "cpu"
-    core: int = 0
-    trainings: int = 0
-    min_seconds: float = 0.0
-
-
-class Child:
-    """A process that measures one job on one core, with one thread.
-
-    `ready` is what it said after preparing: where it holds `missing`, a sentence, there is nothing
-    to measure.
-    """
-
-    def __init__(self, job: Job) -> None:
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        threads: dict[str, str] = dict.fromkeys(names, "1")
-        flags = os.environ.get("XLA_FLAGS", "")
-        threads["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed with the process
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "analysis.bench.process", json.dumps(asdict(job))],
-            env=os.environ | threads,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-        self.ready: dict[str, Any] = {}
-        self._input, self._output = self._process.stdin, self._process.stdout
-
-    def wait_ready(self) -> "Child":
-        self.ready = self._answer()
-        return self
-
-    def go(self) -> None:
-        """Begin one measurement."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended: `result` says so
-            print(file=self._input, flush=True)
-
-    def result(self) -> dict[str, Any]:
-        """Of the measurement; `missing` with a sentence where the process ended instead."""
-        return self._answer()
-
-    def measure(self) -> dict[str, Any]:
-        self.go()
-        return self.result()
-
-    def finish(self) -> int:
-        """Let the process end; its peak memory in bytes."""
-        self._close_input()
-        return self._answer().get("peak_bytes", 0)
-
-    def stop(self) -> None:
-        """End the process, whatever it does, and release what it holds."""
-        self._process.kill()
-        self._close_input()
-        _pipe(self._output).close()
-        self._process.wait()
-        self._errors.close()
-
-    def _close_input(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            _pipe(self._input).close()
-
-    def _answer(self) -> dict[str, Any]:
-        line = _pipe(self._output).readline()
-        if line:
-            return json.loads(line)
-        code = self._process.wait()
-        self._errors.seek(0)
-        last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        return {"missing": " ".join([f"its process ended with code {code}", *last])[:160]}
-
-
-def _pipe(stream: Pipe | None) -> Pipe:
-    """A stream of a process that was started with pipes."""
-    assert stream is not None
-    return stream
-
-
-def cores() -> list[int]:
-    """The cores that this process may use; on systems that do not say, as many as there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def prepare(job: Job) -> tuple[dict[str, Any], Measure]:
@@ -144,7 +39,7 @@ def prepare(job: Job) -> tuple[dict[str, Any], Measure]:
 
     A trainer that is to be compiled and goes on uncompiled counts as one that cannot run here.
     """
-    tasks = {"contender": _contender, "blocks": _blocks, "idle": _idle, "multiply-add": _flops}
+    tasks = {"contender": _contender, "blocks": _blocks, "ceilings": _ceilings}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "training goes on uncompiled", RuntimeWarning)
@@ -153,38 +48,72 @@ def prepare(job: Job) -> tuple[dict[str, Any], Measure]:
         return {"missing": " ".join(str(error).split())[:160] or type(error).__name__}, dict
 
 
-def _idle(job: Job) -> tuple[dict[str, Any], Measure]:
-    CONTENDERS[job.contender].warm_up()
-    return {}, dict
+@dataclass(frozen=True)
+class _Tried:
+    """A training that was tried: it takes `seconds` once `first` seconds, with compilation, are
+    over.
+    """
+
+    train: Training
+    start: Start
+    first: float
+    seconds: float
+    learned: Arrays
 
 
 def _contender(job: Job) -> tuple[dict[str, Any], Measure]:
-    """Train a block twice, for compilation and to know how long it takes; evaluate what was
-    learned, in float64.
+    """Train each size of block twice, for compilation and to know how long it takes; evaluate what
+    was learned, in float64.
     """
     work, device = workload(job.workload), torch.device(job.device)
     dtype = getattr(torch, job.dtype)
-    seeds = range(job.first_seed, job.first_seed + job.block)
-    train = CONTENDERS[job.contender].prepare(work, work.make(seeds, device, dtype), job.steps)
-    first, _ = _timed(train, device)
-    seconds, learned = _timed(train, device)
-    trainings = job.trainings or max(1, round(job.min_seconds / seconds + 0.5))
+    CONTENDERS[job.contender].warm_up()
+    idle = _held_bytes(job.device)
+
+    def tried(block: int, batches: int) -> _Tried:
+        seeds = range(job.first_seed, job.first_seed + block)
+        start = work.make(seeds, device, dtype, batches)
+        train = CONTENDERS[job.contender].prepare(work, start, job.steps)
+        first, _ = _timed(train, device)
+        return _Tried(train, start, first, *_timed(train, device))
+
+    def rate(one: _Tried) -> float:
+        return one.start.members / one.seconds
+
+    fixed = tried(job.blocks[0], 1)
+    for block in job.blocks[1:]:
+        fixed = max(fixed, tried(block, 1), key=rate)
+    if len(job.blocks) > 1:  # what another size held is no part of this one's memory
+        _forget_peak(job.device)
+        _timed(fixed.train, device)
+    training_bytes = max(0, _peak_bytes(job.device) - idle)
+    kinds = {FIXED: fixed}
+    if FRESH in job.kinds:
+        kinds[FRESH] = tried(fixed.start.members, BATCHES)
+    times = {
+        kind: job.trainings or max(1, math.ceil(job.min_seconds / one.seconds))
+        for kind, one in kinds.items()
+    }
 
     def measure() -> dict[str, Any]:
-        def repeat() -> None:
-            for _ in range(trainings):
-                train()
+        def repeat(kind: str) -> None:
+            for _ in range(times[kind]):
+                kinds[kind].train()
 
-        return {"seconds": _timed(repeat, device)[0]}
+        return {kind: _timed(lambda kind=kind: repeat(kind), device)[0] for kind in kinds}
 
-    compared = seeds[:COMPARED]
-    exact = work.make(compared, torch.device("cpu"), torch.float64)
-    parameters = {k: v[..., : len(compared)].double().cpu() for k, v in learned.items()}
-    losses = work.ensemble_loss(exact)(parameters, None)
+    compared = range(job.first_seed, job.first_seed + min(COMPARED, fixed.start.members))
+    exact = work.make(compared, torch.device("cpu"), torch.float64, 1)
+    losses = {}
+    for kind, one in kinds.items():
+        own = {k: v[..., : len(compared)].double().cpu() for k, v in one.learned.items()}
+        losses[kind] = exact.loss(own, exact.batches[0]).tolist()
     return {
-        "compile_seconds": max(0.0, first - seconds),
-        "trainings": trainings,
-        "losses": losses.tolist(),
+        "models": fixed.start.members,
+        "compile_seconds": max(0.0, fixed.first - fixed.seconds),
+        "training_bytes": training_bytes,
+        "trainings": times,
+        "losses": losses,
     }, measure
 
 
@@ -193,6 +122,8 @@ def _blocks(job: Job) -> tuple[dict[str, Any], Measure]:
     each size's last one.
     """
     work, device = workload(job.workload), torch.device(job.device)
+    CONTENDERS[job.contender].warm_up()
+    idle = _held_bytes(job.device)
     ensembles = [_parts(job, size) for size in job.sizes]
     for seeds in {len(part): part for parts in ensembles for part in parts}.values():
         _train_block(work, job, seeds, device, steps=2)
@@ -207,7 +138,7 @@ def _blocks(job: Job) -> tuple[dict[str, Any], Measure]:
             "training_seconds": sum(seconds for seconds, _ in trained),
             "trainings": len(trained) // len(parts),
             "not_finite": sum(bad for _, bad in trained[: len(parts)]),
-            "peak_bytes": _peak_bytes(job.device),
+            "training_bytes": max(0, _peak_bytes(job.device) - idle),
         }
 
     return {}, measure
@@ -217,8 +148,8 @@ def _parts(job: Job, size: int) -> list[range]:
     """The seeds of each block of an ensemble."""
     stop = job.first_seed + size
     return [
-        range(start, min(start + job.block, stop))
-        for start in range(job.first_seed, stop, job.block)
+        range(start, min(start + job.blocks[0], stop))
+        for start in range(job.first_seed, stop, job.blocks[0])
     ]
 
 
@@ -228,29 +159,13 @@ def _train_block(
     """Make a block's data, train, and drop data and models; the seconds of training, and how many losses are
     not finite.
     """
-    start = work.make(seeds, device, getattr(torch, job.dtype))
+    start = work.make(seeds, device, getattr(torch, job.dtype), 1)
     seconds, learned = _timed(CONTENDERS[job.contender].prepare(work, start, steps), device)
-    return seconds, int((~work.ensemble_loss(start)(learned, None).isfinite()).sum())
+    return seconds, int((~start.loss(learned, start.batches[0]).isfinite()).sum())
 
 
-def _flops(job: Job) -> tuple[dict[str, Any], Measure]:
-    """The best rate of float32 matrix products that stay in the caches, in operations (2 a
-    multiply-add) per second.
-    """
-    device = torch.device(job.device)
-    sizes = (4096, 8192) if device.type == "cuda" else _MM_SIZES
-    factors = {n: torch.rand(n, n, device=device) for n in sizes}
-
-    def rate(n: int) -> float:
-        def products() -> None:
-            for _ in range(repeats):
-                torch.mm(factors[n], factors[n], out=into)
-
-        into, repeats = torch.empty_like(factors[n]), 1
-        repeats = max(1, int(job.min_seconds / len(sizes) / _timed(products, device)[0]))
-        return 2 * n**3 * repeats / _timed(products, device)[0]
-
-    return {}, lambda: {"operations_per_second": max(rate(n) for n in sizes)}
+def _ceilings(job: Job) -> tuple[dict[str, Any], Measure]:
+    return {}, lambda: measure_rates(torch.device(job.device), job.min_seconds)
 
 
 def _timed(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
@@ -264,15 +179,38 @@ def _timed(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def _status(name: str) -> int | None:
+    """Bytes that the system says of this process; None where it does not say."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    return 1024 * int(status.read_text().split(f"{name}:")[1].split()[0])
+
+
+def _held_bytes(device: str) -> int:
+    """The memory that this process holds now; its peak where the system does not say."""
+    if device == "cuda":
+        return _peak_bytes(device)
+    return _status("VmRSS") or _peak_bytes(device)
+
+
+def _forget_peak(device: str) -> None:
+    """Count the peak anew; where that cannot be, it stays."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_bytes(device: str) -> int:
-    """The most memory that this process ever held: on the device, or resident."""
+    """The most memory that this process held: on the device, or resident."""
     if device == "cuda":
         if "jax" in sys.modules:
             return sys.modules["jax"].devices()[0].memory_stats()["peak_bytes_in_use"]
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage begins at what the parent held when it started this process
-        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    if peak := _status("VmHWM"):  # getrusage begins at what the parent held
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
@@ -286,14 +224,22 @@ def main(argument: str) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
     job = Job(**json.loads(argument))
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {job.core})
+    _stay_on(job.ready_on)
     torch.set_num_threads(1)
     ready, measure = prepare(job)
+    _stay_on(job.core)
     say(ready)
     for _ in sys.stdin:
         say(measure())
-    say({"peak_bytes": _peak_bytes(job.device)})
+
+
+def _stay_on(core: int) -> None:
+    """Every thread of this process, where the system allows it."""
+    threads = Path("/proc/self/task")
+    if hasattr(os, "sched_setaffinity") and threads.is_dir():
+        for thread in threads.iterdir():
+            with contextlib.suppress(OSError):  # it has ended
+                os.sched_setaffinity(int(thread.name), {core})
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.bench.child import FIXED, cores
 from analysis.bench.config import BenchConfig
-from analysis.bench.jobs import Log, block_of, children, cores, job, trainer
+from analysis.bench.jobs import Log, block_of, children, job, trainer
 from analysis.bench.workloads import WorkloadName
 from analysis.experiments.base import Progress
 
@@ -28,7 +29,8 @@ def two_cores(
             "contender",
             contender=trainer(config),
             workload=name,
-            block=block,
+            blocks=(block,),
+            kinds=(FIXED,),
             core=cores()[i],
             first_seed=config.first_seed + i * block,
         )
@@ -42,17 +44,16 @@ def two_cores(
             return {"missing": missing}
         first, second = running.values()
         work = {
-            child: block * config.steps * child.ready["trainings"] for child in running.values()
+            child: block * config.steps * child.ready["trainings"][FIXED]
+            for child in running.values()
         }
         alone, together = [], []
         for _ in range(config.repeats):
-            alone.append(work[first] / first.measure()["seconds"])
+            alone.append(work[first] / first.measure()[FIXED])
             advance(1)
             for child in running.values():
                 child.go()
-            together.append(
-                sum(work[child] / child.result()["seconds"] for child in (first, second))
-            )
+            together.append(sum(work[child] / child.result()[FIXED] for child in (first, second)))
             advance(1)
     one, two = max(alone), max(together)
     log(
@@ -84,7 +85,7 @@ def sizes(
         "blocks",
         contender=name_of_trainer,
         workload=name,
-        block=block,
+        blocks=(block,),
         sizes=config.scaling,
     )
     advance = progress(f"bench: {name}, growing ensembles", 1 + len(config.scaling))
@@ -126,7 +127,7 @@ def large(
             "blocks",
             contender=trainer(config),
             workload=name,
-            block=block_of(config, name, device),
+            blocks=(block_of(config, name, device),),
             sizes=(share,),
             first_seed=first,
             core=core,
@@ -159,6 +160,6 @@ def large(
         "seconds": seconds,
         "models_steps_per_second": config.models * config.steps / seconds,
         "training_seconds": max(f["training_seconds"] for f in measured),
-        "peak_bytes": max(f["peak_bytes"] for f in measured),
+        "training_bytes": max(f["training_bytes"] for f in measured),
         "not_finite": sum(f["not_finite"] for f in measured),
     }

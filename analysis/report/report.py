@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from analysis.bench.bench import load_report
-from analysis.bench.tables import SCALING, SPEED, notes, scaling_rows, speed_rows
+from analysis.bench.tables import all_rows, notes
 from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, count_verdicts
 from analysis.claims.ledger import Entry, ledger
 from analysis.experiments.base import PRESETS, Experiment
@@ -80,8 +80,7 @@ def _speed(out: Path) -> dict[str, Any] | None:
     """
     try:
         report = load_report(out)
-        rows = [(SPEED, speed_rows(report)), (SCALING, scaling_rows(report))]
-        return {"tables": rows, "notes": notes(report)}
+        return {"tables": all_rows(report), "notes": notes(report)}
     except (ValueError, KeyError, TypeError):
         return None
 

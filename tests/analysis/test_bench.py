@@ -2,32 +2,58 @@
 was measured.
 """
 
+import itertools
 import json
 import os
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.bench.bench import bench, load_report
+from analysis.bench.ceilings import _adder
+from analysis.bench.child import FIXED, FRESH, KINDS, Child, Job, cores
+from analysis.bench.compare import contenders
 from analysis.bench.config import BenchConfig
+from analysis.bench.graph_workloads import DIM, NODES
 from analysis.bench.jobs import block_of
-from analysis.bench.peers import COMPILED, CONTENDERS, EAGER, ONE_AT_A_TIME
-from analysis.bench.process import Child, Job, cores, prepare
-from analysis.bench.tables import SCALING, SPEED, notes, scaling_rows, speed_rows, tables
-from analysis.bench.workloads import DIM, NODES, WORKLOADS, graph_operations, workload
+from analysis.bench.losses import TORCH
+from analysis.bench.peers import (
+    COMPILED,
+    CONTENDERS,
+    EAGER,
+    JAX,
+    JAX_LAST,
+    ONE_AT_A_TIME,
+    TORCH_COMPILE,
+)
+from analysis.bench.process import prepare
+from analysis.bench.tables import (
+    COST,
+    SCALING,
+    SPEED,
+    cost_rows,
+    notes,
+    scaling_rows,
+    speed_rows,
+    tables,
+)
+from analysis.bench.workloads import WORKLOADS, workload
 from analysis.cli import main
 from analysis.experiments.base import silent
+from ssa_theory.lanes import Unsupported
 
 CPU = torch.device("cpu")
-VMAP, JAX = "torch.func.vmap", "JAX jit(vmap(scan))"
-# Compiled code is tested in a process of its own: the tests' type checker, which wraps every
+VMAP = "torch.func.vmap"
+# What torch compiles is tested in a process of its own: the tests' type checker, which wraps every
 # function here, is not traced.
 HERE = [
-    name for name, contender in CONTENDERS.items() if name != COMPILED and not contender.missing
+    name
+    for name, contender in CONTENDERS.items()
+    if name not in (COMPILED, TORCH_COMPILE) and not contender.missing
 ]
 TINY = BenchConfig(
     seeds=6,
@@ -65,9 +91,6 @@ class Inside:
 
     measure = result
 
-    def finish(self) -> int:
-        return 2**28
-
     def stop(self) -> None:
         pass
 
@@ -99,60 +122,72 @@ def measured(tmp_path_factory):
     return report, folder, told, lines
 
 
+@pytest.mark.parametrize("batches", [1, 3])
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_all_learn_the_same(name):
+def test_all_learn_the_same(name, batches):
     work = workload(name)
-    start = work.make(range(5), CPU, torch.float64)
-    before = work.ensemble_loss(start)(start.parameters, None)
+    start = work.make(range(5), CPU, torch.float64, batches)
+    before = start.loss(start.parameters, start.batches[0])
+    also = [COMPILED] if (name, batches) in (("graph-ssa", 1), ("prompt", 3)) else []
     losses = {}
-    for contender in HERE:
-        learned = CONTENDERS[contender].prepare(work, start, 15)()
+    for contender in [*HERE, *also]:
+        train = CONTENDERS[contender].prepare(work, start, 15)
+        train()
+        learned = train()  # again from the start
         assert {k: v.shape for k, v in learned.items()} == {
             k: v.shape for k, v in start.parameters.items()
         }
-        losses[contender] = work.ensemble_loss(start)(learned, None)
+        losses[contender] = start.loss(learned, start.batches[0])
         torch.testing.assert_close(losses[contender], losses[HERE[0]], rtol=1e-8, atol=1e-9)
     assert len(losses) >= 3
-    assert (losses[EAGER] < before - 1e-3).all()
+    assert (losses[EAGER] < before).all()
     assert len(set(losses[EAGER].tolist())) == 5  # each model is its own
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_one_model_has_the_loss_of_the_ensemble(name):
     work = workload(name)
-    start = work.make(range(3, 6), CPU, torch.float64)
+    start = work.make(range(3, 6), CPU, torch.float64, 2)
+    assert len(start.batches) == 2
     generator = torch.Generator().manual_seed(0)
     parameters = {
         k: torch.randn(v.shape, generator=generator, dtype=v.dtype)
         for k, v in start.parameters.items()
     }
-    together = work.ensemble_loss(start)(parameters, None)
-    for member in range(3):
-        data = {k: v[..., member] for k, v in start.own.items()} | start.shared
-        own = {k: v[..., member] for k, v in parameters.items()}
-        torch.testing.assert_close(work.torch_loss(own, data), together[member])
-    alone = work.make([4], CPU, torch.float64)  # a seed names a model, whatever is made beside it
-    for arrays, single in ((start.parameters, alone.parameters), (start.own, alone.own)):
+    both = []
+    for batch in start.batches:
+        together = start.loss(parameters, batch)
+        both.append(together)
+        for member in range(3):
+            data = start.shared | {k: v[..., member] for k, v in (start.own | batch).items()}
+            own = {k: v[..., member] for k, v in parameters.items()}
+            torch.testing.assert_close(work.loss(TORCH, own, data), together[member])
+    assert (both[0] != both[1]).all()  # each step has data of its own
+    alone = work.make([4], CPU, torch.float64, 2)  # a seed names a model, whatever stands beside it
+    pairs = [(start.parameters, alone.parameters), (start.own, alone.own)]
+    for arrays, single in [*pairs, *zip(start.batches, alone.batches, strict=True)]:
         for key in arrays:
             torch.testing.assert_close(arrays[key][..., 1:2], single[key], rtol=0, atol=0)
 
 
-def test_operations_are_those_that_pytorch_counts():
-    work = workload("graph")
-    start = work.make([0], CPU, torch.float32)
-    own = {k: v[..., 0].requires_grad_() for k, v in start.parameters.items()}
-    data = {k: v[..., 0] for k, v in start.own.items()} | start.shared
-    with FlopCounterMode(display=False) as counted:
-        work.torch_loss(own, data).backward()
-    products = 4 * NODES * DIM**2 + 4 * NODES**2 * DIM
-    assert counted.get_total_flops() == products
-    plain, functions = graph_operations("graph")
-    assert plain == products + 9 * NODES**2 + 12 * DIM**2
-    assert functions == NODES**2 + NODES  # an exponential a logit, a logarithm a row
-    assert graph_operations("graph-ssa") == (
-        plain + 20 * NODES * DIM + 12 * DIM,
-        functions + 2 * NODES * DIM + NODES,
-    )
+def test_more_models_than_a_chunk_learn_the_same(monkeypatch):
+    monkeypatch.setattr("analysis.bench.jax_peers.CHUNK", 2)
+    work = workload("graph-ssa")
+    start = work.make(range(5), CPU, torch.float64, 1)
+    exact = CONTENDERS[EAGER].prepare(work, start, 15)()
+    for name in HERE:
+        for key, value in CONTENDERS[name].prepare(work, start, 15)().items():
+            torch.testing.assert_close(value, exact[key], rtol=1e-7, atol=1e-9)
+
+
+def test_a_gpu_has_one_compiler():
+    config = BenchConfig()
+    names = [c.name for c in contenders(config, CPU)]
+    assert names == list(CONTENDERS)
+    on_gpu = [c.name for c in contenders(config, torch.device("cuda"))]
+    assert on_gpu == [name for name in CONTENDERS if name != TORCH_COMPILE]
+    plain = [c.name for c in contenders(TINY, CPU)]
+    assert plain == [name for name in CONTENDERS if name not in (COMPILED, TORCH_COMPILE)]
 
 
 def test_bytes_grow_with_precision_and_batch():
@@ -174,32 +209,36 @@ def test_report_is_consistent_and_stored_whole(measured):
     assert [p.name for p in (out / "bench").iterdir()] == ["bench.json"]
     graph = report["workloads"]["graph-ssa"]
     rows = graph["contenders"]
-    assert list(rows) == [name for name in CONTENDERS if name != COMPILED]
+    assert list(rows) == [name for name in CONTENDERS if name not in (COMPILED, TORCH_COMPILE)]
     ceiling = graph["ceiling"]
-    assert ceiling["operations_per_second"] > 1e8
-    assert ceiling["operations_per_model_step"] == np.dot(graph_operations("graph-ssa"), (1, 20))
-    for name in HERE:
-        row = rows[name]
-        assert len(row["seconds"]) == 2
-        work = row["models"] * 10 * row["trainings"]
-        assert row["models_steps_per_second"] == pytest.approx(work / min(row["seconds"]))
-        speed = row["models_steps_per_second"]
-        assert row["times_one_at_a_time"] == pytest.approx(
-            speed / rows[ONE_AT_A_TIME]["models_steps_per_second"]
-        )
-        assert row["trainer_is_times"] == pytest.approx(
-            rows[EAGER]["models_steps_per_second"] / speed
-        )
-        assert row["fraction_of_ceiling"] * ceiling["operations_per_second"] == pytest.approx(
-            speed * ceiling["operations_per_model_step"]
-        )
-        assert row["learned_the_same"]
-        assert row["learned"]["models"] == 4
-        assert row["learned"]["largest_difference"] >= row["learned"]["median_difference"] >= 0
-        assert row["training_bytes"] == 0  # the stand-in's processes are all alike
+    work = workload("graph-ssa").work
+    assert (ceiling["operations"], ceiling["functions"]) == (work.operations, work.functions)
+    assert ceiling["bytes"] == 4 * work.moved
+    assert ceiling["fresh_bytes"] == 4 * (NODES**2 + NODES)
+    assert ceiling["rates"]["operations_per_second"] > 1e8
+    for name, kind in itertools.product(HERE, KINDS):
+        row, found = rows[name], rows[name][kind]
+        assert len(found["seconds"]) == 2
+        work = row["models"] * 10 * found["trainings"]
+        speed = found["models_steps_per_second"]
+        assert speed == pytest.approx(work / min(found["seconds"]))
+        alone = rows[ONE_AT_A_TIME][kind]["models_steps_per_second"]
+        assert found["times_one_at_a_time"] == pytest.approx(speed / alone)
+        most = ceiling[kind]["models_steps_per_second"]
+        assert found["fraction_of_ceiling"] == pytest.approx(speed / most)
+        assert found["learned_the_same"]
+        assert found["learned"]["models"] == min(row["models"], rows[EAGER]["models"])
+        assert found["learned"]["largest_difference"] >= found["learned"]["median_difference"] >= 0
+        assert row["training_bytes"] >= 0
         assert "losses" not in row
-    assert rows[EAGER]["learned"]["largest_difference"] == 0
-    assert rows[VMAP]["learned"]["largest_difference"] > 0
+        peers = [rows[peer][kind] for peer in (JAX, JAX_LAST) if peer in HERE]
+        assert (found["times_jax"] is None) == (peers == [])
+        if peers:
+            speeds = [peer["models_steps_per_second"] for peer in peers]
+            assert found["times_jax"] == pytest.approx(speed / speeds[0])
+            assert found["times_strongest_jax"] == pytest.approx(speed / max(speeds))
+    assert rows[EAGER][FIXED]["learned"]["largest_difference"] == 0
+    assert rows[VMAP][FRESH]["learned"]["largest_difference"] > 0
     assert list(report["ensembles"]) == ["graph-ssa"]
     both, scaling, large = (
         report["ensembles"]["graph-ssa"][part] for part in ("cores", "sizes", "large")
@@ -233,9 +272,13 @@ def test_a_line_tells_of_each_measurement(measured):
     assert len(lines) == len(begins)
     for name, row in rows.items():
         (line,) = (line for line in lines if line.startswith(f"bench: graph-ssa: {name}: "))
-        work = row.get("models", 0) * 10 * row.get("trainings", 0)
-        said = row.get("missing") or f": {work / row['seconds'][0]:,.0f} models x steps / s"
-        assert said in line
+        if "missing" in row:
+            assert row["missing"] in line
+            continue
+        fixed, fresh = (
+            row["models"] * 10 * row[kind]["trainings"] / row[kind]["seconds"][0] for kind in KINDS
+        )
+        assert f": {fixed:,.0f} models x steps / s, {fresh:,.0f} with fresh data" in line
 
 
 class Stopping(Inside):
@@ -251,12 +294,8 @@ class Stopping(Inside):
 
     measure = result
 
-    def finish(self) -> int:
-        assert Stopping.left >= 0  # Ctrl-C has ended it, or it is in the middle of its work
-        return super().finish()
 
-
-# The workload has one measurement a contender and one of the ceiling, two cores three, growing
+# The workload has one measurement a contender and one of the machine, two cores three, growing
 # ensembles two, the large one two.
 @pytest.mark.parametrize(
     "done", [0, 1, 2, len(HERE), len(HERE) + 1, len(HERE) + 4, len(HERE) + 5, len(HERE) + 7]
@@ -295,11 +334,11 @@ def test_ctrl_c_keeps_what_was_measured(inside, monkeypatch, capsys, tmp_path, d
     assert measured == HERE[:done]
     for name in HERE[done:]:
         assert rows[name] == {"missing": "stopped before it was measured"}
-    assert said.err.count(" models x steps / s, round 1 of 1") == len(measured)
-    for name in measured:
-        assert f"{rows[name]['models_steps_per_second']:,.0f}" in said.out
-        assert ("learned" in rows[name]) == (EAGER in measured)
-        assert ("training_bytes" in rows[name]) == (done > len(HERE))
+    assert said.err.count(" with fresh data, round 1 of 1") == len(measured)
+    for name, kind in itertools.product(measured, KINDS):
+        assert f"{rows[name][kind]['models_steps_per_second']:,.0f}" in said.out
+        assert ("learned" in rows[name][kind]) == (EAGER in measured)
+    assert (report["workloads"]["graph-ssa"]["ceiling"] is None) == (done <= len(HERE))
     assert (report["ensembles"] != {}) == (done > len(HERE))
     if report["ensembles"]:
         parts = report["ensembles"]["graph-ssa"]
@@ -353,41 +392,49 @@ def test_one_core_is_enough(inside, tmp_path, monkeypatch):
 
 def test_tables_show_the_report(measured):
     report, out, *_ = measured
-    speed, scaling = speed_rows(report), scaling_rows(report)
+    speed, cost, scaling = speed_rows(report), cost_rows(report), scaling_rows(report)
     assert {len(row) for row in speed} == {len(SPEED)}
+    assert {len(row) for row in cost} == {len(COST)}
     assert {len(row) for row in scaling} == {len(SCALING)}
     assert [row[1] for row in speed] == list(report["workloads"]["graph-ssa"]["contenders"])
     one = report["workloads"]["graph-ssa"]["contenders"][ONE_AT_A_TIME]
-    assert speed[0][2] == f"{one['models_steps_per_second']:,.0f}"
+    for kind in KINDS:
+        column = SPEED.index({FIXED: "models x steps / s", FRESH: "with fresh data"}[kind])
+        assert speed[0][column] == f"{one[kind]['models_steps_per_second']:,.0f}"
+    assert [row[1] for row in cost] == HERE
     assert [row[2] for row in scaling] == ["4", "2 x 4", "3", "10", "9"]
-    assert [table.row_count for table in tables(report)] == [len(speed), len(scaling)]
+    assert [table.row_count for table in tables(report)] == [len(speed), len(cost), len(scaling)]
     text = "\n".join(notes(load_report(out)))
-    assert "4 models (4 one at a time) x 10 steps of Adam" in text
-    assert "multiply-adds in float32 matrix products" in text
+    assert "10 steps of Adam (4 models one at a time)" in text
+    assert "bound by " in text
+    assert f"vector instructions: {report['machine']['vector_instructions'] or 'none'}" in text
 
 
 def test_a_peer_that_learns_something_else_is_noticed(inside, tmp_path, monkeypatch):
     right = CONTENDERS[VMAP]
 
     def wrong(work, start, steps):
-        def without(p, data):
-            return work.torch_loss(p | {"query.vector": 0 * p["query.vector"]}, data)
+        def without(ops, p, data):
+            return work.loss(ops, p | {"query.vector": 0 * p["query.vector"]}, data)
 
-        return right.prepare(replace(work, torch_loss=without), start, steps)
+        return right.prepare(replace(work, loss=without), start, steps)
 
     monkeypatch.setitem(CONTENDERS, VMAP, replace(right, prepare=wrong))
-    monkeypatch.delitem(CONTENDERS, JAX)
-    report = bench(
-        TINY.model_copy(update={"scaling": (), "models": 0, "steps": 40}), tmp_path, silent
-    )
+    for name in (JAX, JAX_LAST):
+        monkeypatch.delitem(CONTENDERS, name)
+    config = TINY.model_copy(update={"scaling": (), "models": 0, "steps": 40})
+    report = bench(config, tmp_path, silent)
     rows = report["workloads"]["graph-ssa"]["contenders"]
-    assert not rows[VMAP]["learned_the_same"]
-    assert rows[VMAP]["learned"]["median_difference"] > 1e-3
-    assert not {"times_one_at_a_time", "trainer_is_times", "fraction_of_ceiling"} & set(rows[VMAP])
-    assert rows[ONE_AT_A_TIME]["learned_the_same"]
+    for kind in KINDS:
+        found = rows[VMAP][kind]
+        assert not found["learned_the_same"]
+        assert found["learned"]["median_difference"] > 1e-3
+        assert not {"times_one_at_a_time", "times_jax", "fraction_of_ceiling"} & set(found)
+        assert rows[ONE_AT_A_TIME][kind]["learned_the_same"]
     shown = {row[1]: row for row in speed_rows(report)}
-    assert "learned something else" in shown[VMAP][-1]
     assert shown[VMAP][3] == "-"
+    (cost,) = (row for row in cost_rows(report) if row[1] == VMAP)
+    assert all("learned something else" in cell for cell in cost[-2:])
     assert report["ensembles"]["graph-ssa"]["large"] is None
     assert report["ensembles"]["graph-ssa"]["sizes"]["rows"] == []
 
@@ -398,12 +445,12 @@ def test_without_jax_its_row_says_how_to_install_it(inside, tmp_path, monkeypatc
     )
     report = bench(TINY.model_copy(update={"scaling": (), "models": 0}), tmp_path, silent)
     sentence = 'not installed: pip install "ssa-theory[jax]"'
-    assert report["workloads"]["graph-ssa"]["contenders"][JAX] == {"missing": sentence}
-    assert [sentence in row for row in speed_rows(report)].count(True) == 1
-    assert JAX not in report["idle_peak_bytes"]
+    for name in (JAX, JAX_LAST):
+        assert report["workloads"]["graph-ssa"]["contenders"][name] == {"missing": sentence}
+    assert [sentence in row for row in speed_rows(report)].count(True) == 2
 
 
-def test_command_prints_both_tables(inside, tmp_path, capsys):
+def test_command_prints_the_tables(inside, tmp_path, capsys):
     flags = f"{QUICK} --scaling 3"
     assert main(["bench", *flags.split(), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -429,7 +476,7 @@ def test_blocks_cover_every_seed_once(monkeypatch):
         lambda work, job, seeds, device, steps: trained.append((seeds, steps)) or (0.5, 1),
     )
     _, measure = prepare(
-        Job("blocks", contender=EAGER, first_seed=5, block=4, sizes=(3, 8, 10), steps=7)
+        Job("blocks", contender=EAGER, first_seed=5, blocks=(4,), sizes=(3, 8, 10), steps=7)
     )
     assert sorted((len(seeds), steps) for seeds, steps in trained) == [
         (2, 2),
@@ -458,52 +505,74 @@ def test_missing_and_damaged_reports_are_refused(tmp_path):
             load_report(tmp_path)
 
 
-def test_process_measures_and_ends():
+@pytest.mark.parametrize("contender", [EAGER, TORCH_COMPILE])
+def test_process_measures_and_ends(contender):
     child = Child(
         Job(
             "contender",
-            contender=EAGER,
+            contender=contender,
             workload="graph-ssa",
-            block=8,
+            blocks=(8,),
+            kinds=KINDS if contender == EAGER else (FIXED,),
             steps=5,
             trainings=2,
             core=cores()[0],
+            ready_on=cores()[-1],
         )
     )
     try:
-        child.wait_ready()
-        assert child.ready["trainings"] == 2
+        ready = child.wait_ready().ready
+        assert "missing" not in ready
+        assert ready["models"] == 8
+        assert set(ready["trainings"].values()) == {2}
         work = workload("graph-ssa")
-        start = work.make(range(8), CPU, torch.float32)
+        start = work.make(range(8), CPU, torch.float32, 1)
         learned = CONTENDERS[EAGER].prepare(work, start, 5)()
-        exact = work.ensemble_loss(work.make(range(8), CPU, torch.float64))(
-            {k: v.double() for k, v in learned.items()}, None
-        )
-        np.testing.assert_allclose(child.ready["losses"], exact.numpy(), atol=1e-6)
-        first, second = child.measure()["seconds"], child.measure()["seconds"]
-        assert min(first, second) > 0
-        assert 50 * 2**20 < child.finish() < 2**33
+        exact = work.make(range(8), CPU, torch.float64, 1)
+        losses = exact.loss({k: v.double() for k, v in learned.items()}, exact.batches[0])
+        np.testing.assert_allclose(ready["losses"][FIXED], losses.numpy(), atol=1e-6)
+        first, second = child.measure(), child.measure()
+        assert set(first) == set(second) == set(ready["trainings"])
+        assert min(*first.values(), *second.values()) > 0
     finally:
         child.stop()
     child.stop()  # again: nothing is left to end
 
 
+def test_the_fastest_block_is_measured(monkeypatch):
+    def prepare_it(work, start, steps):
+        pause = {2: 0.02, 4: 0.01, 8: 0.2}[start.members]
+        return lambda: time.sleep(pause) or start.parameters
+
+    slow = replace(CONTENDERS[EAGER], prepare=prepare_it)
+    monkeypatch.setitem(CONTENDERS, EAGER, slow)
+    ready, measure = prepare(Job("contender", contender=EAGER, blocks=(2, 4, 8), trainings=3))
+    assert ready["models"] == 4
+    assert len(ready["losses"][FRESH]) == 4
+    for seconds in measure().values():
+        assert 0.03 < seconds < 0.3
+
+
 def test_training_needs_memory_above_that_of_its_tool():
     """An idle process that imported more than the training needs would hide what the training
-    takes.
+    takes; a larger block that was tried is no part of it.
     """
-    block, common = 16384, {"contender": EAGER, "core": cores()[0]}
-    jobs = [Job("idle", **common), Job("contender", block=block, steps=2, **common)]
-    peaks = []
+    block, common = 16384, {"contender": EAGER, "core": cores()[0], "kinds": (FIXED,)}
+    jobs = [Job("contender", blocks=n, steps=2, **common) for n in ((block,), (64, block))]
+    needed = []
     for job in jobs:
-        child = Child(job)
+        child = Child(replace(job, ready_on=cores()[0]))
         try:
-            assert "missing" not in child.wait_ready().ready
-            peaks.append(child.finish())
+            needed.append(child.wait_ready().ready)
         finally:
             child.stop()
     logits = 4 * block * NODES**2  # bytes: the largest tensor, of which a step holds several
-    assert peaks[1] - peaks[0] > 3 * logits
+    for ready in needed:
+        if ready["models"] == block:
+            assert 3 * logits < ready["training_bytes"] < 60 * logits
+        else:
+            assert ready["training_bytes"] < 3 * logits
+    assert needed[0]["models"] == block
 
 
 def test_a_process_that_dies_says_so():
@@ -517,11 +586,14 @@ def test_a_process_that_dies_says_so():
 
 
 def test_without_a_compiler_the_row_says_so(inside, tmp_path, monkeypatch):
-    def none():
-        raise RuntimeError("No working C++ compiler found")
+    def none(*given):
+        raise Unsupported("No working C++ compiler found")
 
-    monkeypatch.setattr("ssa_theory.lanes.build.compiler", none)
-    for name in (VMAP, JAX):
+    for name in ("ssa_theory.lanes.build.compiler", "analysis.bench.ceilings.build"):
+        monkeypatch.setattr(name, none)
+    monkeypatch.setattr("analysis.bench.ceilings.instructions", none)
+    monkeypatch.setattr("analysis.bench.ceilings._adder", _adder.__wrapped__)  # made anew
+    for name in (VMAP, JAX, JAX_LAST, TORCH_COMPILE):
         monkeypatch.delitem(CONTENDERS, name)
     monkeypatch.setitem(CONTENDERS, COMPILED, replace(CONTENDERS[COMPILED], warm_up=lambda: None))
     config = TINY.model_copy(update={"compile": True})
@@ -531,8 +603,10 @@ def test_without_a_compiler_the_row_says_so(inside, tmp_path, monkeypatch):
         *report["ensembles"]["graph-ssa"].values(),
     )
     assert all("No working C++ compiler found" in part["missing"] for part in parts)
-    eager = report["workloads"]["graph-ssa"]["contenders"][EAGER]
-    assert eager["learned_the_same"]
-    assert eager["trainer_is_times"] is None
+    assert report["workloads"]["graph-ssa"]["contenders"][EAGER][FIXED]["learned_the_same"]
+    ceiling = report["workloads"]["graph-ssa"]["ceiling"]
+    assert report["machine"]["vector_instructions"] is None
+    assert ceiling["rates"]["bytes_per_second"] == {}
+    assert ceiling[FRESH]["binds"] == "compute"
     shown = str([speed_rows(report), scaling_rows(report)])
     assert shown.count("No working C++ compiler found") == 4
