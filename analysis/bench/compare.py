@@ -99,7 +99,7 @@ def compared(
 
 def contenders(config: BenchConfig, device: torch.device) -> list[Contender]:
     """Those asked for. On a GPU this trainer itself is compiled by torch."""
-    left_out = set() if config.compile else {COMPILED, TORCH_COMPILE}
+    left_out = set() if config.compile != "off" else {COMPILED, TORCH_COMPILE}
     if device.type != "cpu":
         left_out.add(TORCH_COMPILE)
     return [c for c in CONTENDERS.values() if c.name not in left_out]

@@ -1,5 +1,7 @@
 """The settings of the benchmark."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from analysis.bench.workloads import WORKLOADS, WorkloadName
@@ -17,10 +19,10 @@ class BenchConfig(TrainingConfig):
         le=10_000_000,
         description="models in one tensor program, at most: no more than a block",
     )
-    compile: bool = Field(
-        default=True,
-        description="include this trainer compiled, by itself and by torch, and measure its scaling "
-        "rather than the eager one's",
+    compile: Literal["auto", "on", "off"] = Field(
+        default="on",
+        description="unless off, include this trainer compiled, by itself and by torch, and measure "
+        "its scaling rather than the eager one's",
     )
     workloads: tuple[WorkloadName, ...] = Field(
         default=WORKLOADS,

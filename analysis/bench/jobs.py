@@ -20,7 +20,7 @@ UNMEASURED = "stopped before it was measured"
 
 
 def trainer(config: BenchConfig) -> str:
-    return COMPILED if config.compile else EAGER
+    return COMPILED if config.compile != "off" else EAGER
 
 
 def block_of(config: BenchConfig, name: WorkloadName, device: torch.device) -> int:

@@ -15,7 +15,7 @@ from analysis.bench.jax_peers import jax_member_last, jax_vmap, warm_up_jax
 from analysis.bench.losses import TORCH
 from analysis.bench.workload import LEARNING_RATE, Arrays, Start, Workload
 from ssa_theory.ensemble import train
-from ssa_theory.steps import Fused, Lanes, State
+from ssa_theory.steps import Fused, State
 
 _BEST_FOR_TORCH = {
     "cpp.enable_floating_point_contract_flag": "fast",
@@ -62,7 +62,7 @@ def _eager(workload: Workload, start: Start, steps: int) -> Training:
 
 def _by_train(start: Start, steps: int, compile: bool) -> Training:
     loss, batches = _of_steps(start)
-    options = {"steps": steps, "learning_rate": LEARNING_RATE, "compile": compile}
+    options = {"steps": steps, "learning_rate": LEARNING_RATE, "compile": compile, "kernels": {}}
     return lambda: train(loss, start.parameters, batches=cycle(batches), **options).parameters
 
 
@@ -75,28 +75,8 @@ def _of_steps(start: Start) -> tuple[Callable[[Arrays, Any], Tensor], Sequence[A
 
 
 def _compiled(workload: Workload, start: Start, steps: int) -> Training:
-    """The steps that `train` takes. They are compiled once, as JAX's are, for all trainings: `train`
-    traces a loss anew at each call, since another block has other data.
-    """
-    if next(iter(start.parameters.values())).device.type != "cpu":
-        return _by_train(start, steps, compile=True)
-    state = State.of(start.parameters)
-    loss, batches = _of_steps(start)
-    lanes = Lanes(loss, state, "adam", LEARNING_RATE)
-
-    @torch.no_grad()
-    def run() -> Arrays:
-        for name, own in state.parameters.items():
-            own.copy_(start.parameters[name])
-        for moment in (*state.mean, *state.square, state.diverged):
-            moment.zero_()
-        state.taken, given = 0, cycle(batches)
-        while state.taken < steps:
-            with torch.enable_grad():
-                lanes.advance(list(islice(given, min(lanes.most, steps - state.taken))))
-        return {k: p.clone() for k, p in state.parameters.items()}
-
-    return run
+    """Compiled once, as JAX's are, for all trainings."""
+    return _by_train(start, steps, compile=True)
 
 
 def _torch_compile(workload: Workload, start: Start, steps: int) -> Training:

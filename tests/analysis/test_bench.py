@@ -60,7 +60,7 @@ TINY = BenchConfig(
     steps=10,
     repeats=2,
     min_seconds=0,
-    compile=False,
+    compile="off",
     block_seeds=4,
     workloads=("graph-ssa",),
     scaling=(3, 10),
@@ -69,7 +69,7 @@ TINY = BenchConfig(
 
 
 QUICK = (
-    "--seeds 3 --steps 2 --repeats 1 --min-seconds 0 --no-compile --block-seeds 3 "
+    "--seeds 3 --steps 2 --repeats 1 --min-seconds 0 --compile off --block-seeds 3 "
     "--workloads graph-ssa"
 )
 
@@ -596,7 +596,7 @@ def test_without_a_compiler_the_row_says_so(inside, tmp_path, monkeypatch):
     for name in (VMAP, JAX, JAX_LAST, TORCH_COMPILE):
         monkeypatch.delitem(CONTENDERS, name)
     monkeypatch.setitem(CONTENDERS, COMPILED, replace(CONTENDERS[COMPILED], warm_up=lambda: None))
-    config = TINY.model_copy(update={"compile": True})
+    config = TINY.model_copy(update={"compile": "on"})
     report = bench(config, tmp_path, silent)
     parts = (
         report["workloads"]["graph-ssa"]["contenders"][COMPILED],
