@@ -11,19 +11,18 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssa_theory.lanes import Kernel, Moments, Unsupported, leaves, signature
+from ssa_theory.lanes import Kernel, Moments, Optimizer, Unsupported, leaves, signature
 
 Parameters = dict[str, Tensor]
 Loss = Callable[[Parameters, Any], Tensor]
 Kernels = dict[Hashable, Kernel]
-Optimizer = Literal["adam", "sgd"]
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 _CALL = 0.2  # seconds that a call should take, so that progress and Ctrl-C do not wait for long
 _OPERATION, _NUMBER = 1.5e-5, 8e-10  # seconds that one takes uncompiled, roughly

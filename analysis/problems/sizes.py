@@ -7,10 +7,6 @@ from ssa_theory.device import block_members, resolve_device
 
 LARGEST_BLOCK = 2**31
 """Bytes of a block of seeds, at most."""
-_WIDER = 8
-"""How many times as many seeds a block of a long run has where training may be compiled: it then
-takes a vector's worth of models at a time, whatever the block, and every block is traced anew.
-"""
 
 
 def block_size(config: TrainingConfig, bytes_per_seed: int, models: int = 1) -> int:
@@ -31,10 +27,7 @@ def block_size(config: TrainingConfig, bytes_per_seed: int, models: int = 1) -> 
     if config.block_seeds is not None:
         return min(config.block_seeds, most)
     members = block_members(max(1, bytes_per_seed // models), resolve_device(config.device))
-    size = max(64, members // models)
-    if config.compiled is not False:
-        size *= min(_WIDER, max(1, config.seeds // (_WIDER * size)))
-    size = min(size, most)
+    size = min(max(64, members // models), most)
     return size // 64 * 64 or size
 
 
