@@ -10,15 +10,23 @@ from ssa_theory.mechanism import Inputs, Layer, Parameters
 from tests.mechanism.cases import CASES, inputs_of, layer_of, perturbed
 
 MEMBERS = 21  # more than two vectors, and not a multiple of one
-COVERED = ("graph-position", "retrieval", "denoise", "denoise-last", "regression")
-DISTINCT = list(
-    {
-        (repr(layer_of(*case).mechanism.parts()), case[1]): case
-        for case in CASES
-        if case[1] in COVERED
-    }.values()
-)
-"""Cases that a form makes the same are compiled once."""
+FORMS = ("denoise-last", "graph-position", "retrieval", "regression", "denoise")
+IN_EVERY_FORM = ("vanilla", "ssa", "ssa-token", "sink")
+
+
+def _distinct() -> list[tuple[str, str]]:
+    """Each mechanism in the first form that it fits, some in every form. What is the same there is
+    compiled once.
+    """
+    chosen: dict[tuple[str, ...], tuple[str, str]] = {}
+    for form in FORMS:
+        for name in (n for n, f in CASES if f == form):
+            parts = repr(layer_of(name, form).mechanism.parts())
+            chosen.setdefault((parts, form) if name in IN_EVERY_FORM else (parts,), (name, form))
+    return list(chosen.values())
+
+
+DISTINCT = _distinct()
 
 
 def loss_of(layer: Layer, parameters: Parameters, inputs: Inputs) -> Tensor:

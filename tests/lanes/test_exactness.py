@@ -1,4 +1,4 @@
-"""Compiled losses and gradients are those of torch, in float64, for every mechanism and form."""
+"""Compiled losses and gradients are those of torch in float64: every mechanism, and every form."""
 
 from functools import partial
 
