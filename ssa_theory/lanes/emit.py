@@ -66,24 +66,7 @@ class Emitter:
         """An expression for the number at a place, of every lane."""
         if node in self.plan.stored:
             return f"{self.name(node)}[{flat(self.plan.shape(node), at)}]"
-        if isinstance(node, Source):
-            return self._given(node, at)
-        if isinstance(node, Scalar):
-            return literal(node)
-        if isinstance(node, View):
-            return self.load(node.of, [position(i, at) for i in node.index])
-        if isinstance(node, Map):
-            return node.code.format(*(self._argument(a, at) for a in node.args))
-        assert isinstance(node, Concatenate)
-        return self._of_parts(node, at)
-
-    def _argument(self, node: Node, at: Places) -> str:
-        scalar = node
-        while isinstance(scalar, View):
-            scalar = scalar.of
-        if isinstance(scalar, Scalar):
-            return literal(scalar)
-        return self.load(node, at)
+        return self._value(node, at)
 
     def _given(self, node: Source, at: Places) -> str:
         cut = self.plan.cut_axes(node)
@@ -118,10 +101,14 @@ class Emitter:
         self.lines.append(f"{self.name(node)}[{flat(self.plan.shape(node), at)}] = {value};")
 
     def _value(self, node: Node, at: Places) -> str:
-        if isinstance(node, Map):
-            return node.code.format(*(self._argument(a, at) for a in node.args))
+        if isinstance(node, Source):
+            return self._given(node, at)
+        if isinstance(node, Scalar):
+            return literal(node)
         if isinstance(node, View):
             return self.load(node.of, [position(i, at) for i in node.index])
+        if isinstance(node, Map):
+            return node.code.format(*(self.load(a, at) for a in node.args))
         if isinstance(node, Concatenate):
             return self._of_parts(node, at)
         assert isinstance(node, Gather)

@@ -75,7 +75,7 @@ class Kernel:
             "const unsigned state = _mm_getcsr(); _mm_setcsr(state | 0x8040);  // denormals are zero",
             "#endif",
             *(line for n in used for line in self._room(n)),
-            *(self._array(f"t{k}", size, kind) for k, (size, kind) in enumerate(self._slots())),
+            *(self._array(f"t{k}", size, kind) for k, (size, kind) in enumerate(self.plan.slots)),
         ]
         for k, shape in enumerate(shapes):
             c += [self._array(f"{name}{k}", math.prod(shape), "V") for name in names]
@@ -106,10 +106,6 @@ class Kernel:
         c += [f"free({n});" for n in self._heap]
         c += ["#if defined(__x86_64__)", "_mm_setcsr(state);", "#endif", "}"]
         return "\n".join(c)
-
-    def _slots(self) -> list[tuple[int, str]]:
-        assert self.plan.buffers is not None
-        return self.plan.slots
 
     def _array(self, name: str, size: int, kind: str) -> str:
         if size <= _STACK:

@@ -14,6 +14,7 @@ from ssa_theory.lanes.program import (
     Concatenate,
     Gather,
     Index,
+    Indexed,
     Map,
     Node,
     Reduce,
@@ -54,7 +55,7 @@ def stored_nodes(outputs: Sequence[Node], nodes: Sequence[Node]) -> set[Node]:
             or isinstance(u, Scatter)
             for u in users[node]
         )
-        if isinstance(node, Reduce | Gather | Scatter):
+        if isinstance(node, Reduce | Indexed):
             stored.add(node)
         elif isinstance(node, Map | Concatenate):
             costly = isinstance(node, Map) and node.costly
@@ -120,7 +121,7 @@ class Axes:
             left = [k for k in range(len(node.of.shape)) if k not in node.axes]
             for k, own in enumerate(left):
                 self._unite((node.of, own), (node, k))
-        elif isinstance(node, Gather | Scatter):
+        elif isinstance(node, Indexed):
             for k in range(len(node.shape)):
                 if k != node.axis:
                     self._unite((node, k), (node.of, k))
@@ -212,8 +213,8 @@ class Plan:
         return parts
 
     @cached_property
-    def buffers(self) -> dict[Node, int]:
-        """The slot of each stored node; its slot is free again when its last user has read it."""
+    def _allocated(self) -> tuple[dict[Node, int], list[tuple[int, str]]]:
+        """The slot of each stored node, free again when its last user has read it; and the slots."""
         before, during, after = self.phases or ([], [], [])
         sequence = [*before, *during, *after]
         place = {n: t for t, n in enumerate(sequence)}
@@ -249,15 +250,21 @@ class Plan:
             else:
                 slots[best] = (slots[best][0], kind, until)
             slot[node] = best
-        self.slots.extend((size, kind) for size, kind, _ in slots)
-        return slot
+        return slot, [(size, kind) for size, kind, _ in slots]
 
-    slots: list[tuple[int, str]] = field(default_factory=list)
+    @property
+    def buffers(self) -> dict[Node, int]:
+        """The slot of each stored node."""
+        return self._allocated[0]
+
+    @property
+    def slots(self) -> list[tuple[int, str]]:
+        """Size and type of each."""
+        return self._allocated[1]
 
     @cached_property
     def size(self) -> int:
         """Numbers a model that are held at once."""
-        assert self.buffers is not None
         return sum(size for size, _ in self.slots)
 
 

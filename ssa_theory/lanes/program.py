@@ -119,8 +119,8 @@ class Reduce(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Gather(Node):
-    """out[.., i, ..] = of[.., at[.., i, ..], ..] along the axis."""
+class Indexed(Node):
+    """A tensor `of` and indices `at` along an axis."""
 
     of: Node
     at: Node
@@ -132,16 +132,13 @@ class Gather(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Scatter(Node):
+class Gather(Indexed):
+    """out[.., i, ..] = of[.., at[.., i, ..], ..] along the axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter(Indexed):
     """out[.., k, ..] = the sum of of[.., i, ..] over i with at[.., i, ..] = k along the axis."""
-
-    of: Node
-    at: Node
-    axis: int
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.of, self.at)
 
 
 @dataclass(frozen=True, eq=False)
