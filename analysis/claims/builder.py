@@ -1,128 +1,156 @@
 """How an experiment writes its lines of the ledger: the one way, whatever is compared."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from analysis.claims.claim import Claim, Relation
-from analysis.claims.statistics import Estimate, difference, estimate, mean, ratio
-from analysis.claims.topics import Topic
+from analysis.claims.claim import Check, Claim, Relation, Test
+from analysis.claims.registry import Measure, Registry, Topic, registry
+from analysis.claims.statistics import Estimate, exact, log_ratio, mean, prediction
 
 Values = np.ndarray
 """One number a seed."""
+PROJECT = "this project"
 
 
 class Lines:
     """The claims of one experiment, in order.
 
-    experiment: begins every claim's id. requested_seeds: the number of seeds of the run. source: of
-    claims that name no other; by default that of their topic.
+    experiment: begins every claim's id. requested_seeds: the number of seeds of the run. registry:
+    of the topics and measures; by default that of this version.
     """
 
-    def __init__(self, experiment: str, requested_seeds: int, source: str | None = None) -> None:
-        self.experiment, self.requested_seeds, self.source = experiment, requested_seeds, source
+    def __init__(
+        self, experiment: str, requested_seeds: int, own_registry: Registry | None = None
+    ) -> None:
+        self.experiment, self.requested_seeds = experiment, requested_seeds
+        self.registry = own_registry or registry()
         self.claims: list[Claim] = []
 
-    def add(
+    def compare(
         self,
-        topic: Topic,
+        topic: str,
+        cell: Mapping[str, str],
+        measure: str,
+        pair: Mapping[str, Values],
+        parts: Mapping[str, Estimate] | None = None,
+    ) -> None:
+        """A test: the log ratio of geometric means over seeds of a pair of named values, paired by
+        seed, signed so that > 0 favours the topic's sentence.
+
+        Its interval has the topic's level, and is the prediction interval where the topic is about
+        any instance. Raises KeyError for a topic or measure that the registry does not declare.
+        """
+        of = self.registry.measures[measure]
+        (first, x), (second, y) = pair.items()
+        own = {first: mean(x), second: mean(y)} | dict(parts or {})
+        log = of.sign * log_ratio(x, y, of.floor)
+        self._test(topic, cell, measure, f"{first} against {second}: {of.says}", log, own)
+
+    def single(
+        self,
+        topic: str,
+        cell: Mapping[str, str],
+        measure: str,
+        values: Values,
+        parts: Mapping[str, Estimate] | None = None,
+    ) -> None:
+        """A test of one number a model, such as a slope: its mean over seeds."""
+        of = self._single(measure)
+        self._test(topic, cell, measure, of.says, of.sign * np.asarray(values), dict(parts or {}))
+
+    def exactly(
+        self,
+        topic: str,
+        cell: Mapping[str, str],
+        measure: str,
+        value: float | int | tuple[float | int, float | int],
+        statistic: str,
+    ) -> None:
+        """A test that no chance is in: a single number, or the two that are compared."""
+        of = self.registry.measures[measure]
+        if isinstance(value, tuple):
+            (effect,) = log_ratio(np.array(value[:1]), np.array(value[1:]), of.floor)
+        else:
+            effect = value
+        estimate = exact(of.sign * float(effect), self.requested_seeds)
+        self._add(topic, cell, measure, statistic, estimate, {})
+
+    def check(
+        self,
         key: str,
         sentence: str,
         statistic: str,
         relation: Relation,
-        threshold: float,
-        estimate: Estimate,
+        threshold: float | int,
+        estimate: Estimate | float | int,
         parts: Mapping[str, Estimate] | None = None,
-        source: str | None = None,
+        source: str = PROJECT,
     ) -> None:
-        """One line; its arguments are those of `Claim`."""
-        self.claims.append(
-            Claim(
-                id=f"{self.experiment}-{key}",
-                topic=topic.name,
-                sentence=sentence,
-                source=source or self.source or topic.source,
-                statistic=statistic,
-                relation=relation,
-                threshold=threshold,
-                estimate=estimate,
-                requested_seeds=self.requested_seeds,
-                parts=dict(parts or {}),
+        """A line of the instrument. A number in place of an estimate is exact: a count, or a worst
+        case.
+        """
+        if not isinstance(estimate, Estimate):
+            estimate = exact(estimate, self.requested_seeds)
+        name = f"{self.experiment}-{key}"
+        self._keep(
+            Check(
+                name,
+                sentence,
+                source,
+                statistic,
+                relation,
+                float(threshold),
+                estimate,
+                self.requested_seeds,
+                dict(parts or {}),
             )
         )
 
-    def ratio(
-        self,
-        topic: Topic,
-        key: str,
-        sentence: str,
-        what: str,
-        pair: Mapping[str, Values],
-        relation: Relation = "<",
-        threshold: float = 1.0,
-        parts: Mapping[str, Estimate] | None = None,
-        source: str | None = None,
-    ) -> None:
-        """The ratio of means over seeds of the first of a pair to the second, paired by seed."""
-        (first, x), (second, y) = pair.items()
-        statistic = f"ratio of means over seeds, {first} / {second}, of {what}"
-        own = {first: mean(x), second: mean(y)} | dict(parts or {})
-        self.add(topic, key, sentence, statistic, relation, threshold, ratio(x, y), own, source)
+    def _single(self, measure: str) -> Measure:
+        of = self.registry.measures[measure]
+        if not of.single:
+            raise ValueError(f"measure {measure} compares a pair: use compare")
+        return of
 
-    def difference(
+    def _test(
         self,
-        topic: Topic,
-        key: str,
-        sentence: str,
+        topic: str,
+        cell: Mapping[str, str],
+        measure: str,
         statistic: str,
-        pair: Mapping[str, Values],
-        relation: Relation,
-        threshold: float,
-        parts: Mapping[str, Estimate] | None = None,
-        source: str | None = None,
+        values: Values,
+        parts: dict[str, Estimate],
     ) -> None:
-        """The mean over seeds of the first of a pair minus the second, paired by seed."""
-        (first, x), (second, y) = pair.items()
-        own = {first: mean(x), second: mean(y)} | dict(parts or {})
-        self.add(
-            topic, key, sentence, statistic, relation, threshold, difference(x, y), own, source
-        )
+        of: Topic = self.registry.topics[topic]
+        if of.instance:
+            gains = np.where(np.isfinite(values), (values > of.delta).astype(float), np.nan)
+            parts[f"share of {of.instance}s with a gain of {of.margin:.0%}"] = mean(gains)
+        interval = prediction if of.instance else mean
+        self._add(topic, cell, measure, statistic, interval(values, of.level), parts)
 
-    def unchanged(
+    def _add(
         self,
-        topic: Topic,
-        key: str,
-        sentence: str,
-        what: str,
-        pair: Mapping[str, Values],
-        threshold: float,
-        source: str | None = None,
-    ) -> None:
-        """How far the ratio of means over seeds of a pair is from 1, below a threshold."""
-        (first, x), (second, y) = ((name, np.asarray(v, np.float64)) for name, v in pair.items())
-        apart = estimate(
-            lambda i: np.abs(x[i].mean(-1) / y[i].mean(-1) - 1), np.isfinite(x) & np.isfinite(y)
-        )
-        statistic = f"|ratio of means over seeds, {first} / {second}, of {what} - 1|"
-        own = {"ratio": ratio(x, y), first: mean(x), second: mean(y)}
-        self.add(topic, key, sentence, statistic, "<", threshold, apart, own, source)
-
-    def exact(
-        self,
-        topic: Topic,
-        key: str,
-        sentence: str,
+        topic: str,
+        cell: Mapping[str, str],
+        measure: str,
         statistic: str,
-        relation: Relation,
-        threshold: float,
-        value: float,
-        how: str = "exact count",
-        seeds: int | None = None,
-        source: str | None = None,
+        effect: Estimate,
+        parts: dict[str, Estimate],
     ) -> None:
-        """A number that no chance is in: a count, or a worst case over everything."""
-        value = float(value)
-        estimate = Estimate(
-            value, value, value, self.requested_seeds if seeds is None else seeds, how
+        name = slug(self.experiment, topic, *cell.values(), measure)
+        self._keep(
+            Test(name, topic, dict(cell), measure, statistic, effect, self.requested_seeds, parts)
         )
-        self.add(topic, key, sentence, statistic, relation, threshold, estimate, source=source)
+
+    def _keep(self, claim: Claim) -> None:
+        if any(claim.id == other.id for other in self.claims):
+            raise ValueError(f"two claims are called {claim.id}: their cells must differ")
+        self.claims.append(claim)
+
+
+def slug(*words: str) -> str:
+    """Words as one name for files and links: letters, digits, dots and hyphens."""
+    text = "-".join(words).lower().replace("<=", " up to ").replace("<", " below ")
+    return re.sub(r"[^a-z0-9.]+", "-", text).strip("-")

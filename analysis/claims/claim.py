@@ -1,37 +1,57 @@
-"""A claim: a sentence, a statistic, a threshold fixed beforehand, and a verdict that is computed,
-never written.
+"""The lines of the ledger. A test is evidence for or against a topic of the registry; a check asks
+whether the instrument works, and enters no topic.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
-
-from scipy.stats import false_discovery_control
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, get_args
 
 from analysis.claims.statistics import Estimate
 
-Verdict = Literal["supported", "not supported", "inconclusive"]
+Outcome = Literal["benefit", "harm", "equivalent", "unresolved", "missing"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+Passed = Literal["passed", "failed", "open"]
 Relation = Literal["<", ">"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-FALSE_DISCOVERY_RATE = 0.05
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One line of the ledger.
+class Test:
+    """One comparison in one cell of a topic.
 
-    id: stable name. sentence: what is claimed, in our words. source: where the claim comes from.
-    statistic: what the estimate measures. relation and threshold: the claim holds where `estimate
-    relation threshold`. estimate: with interval. requested_seeds: the number of seeds of the run.
-    parts: the estimates the statistic is made of, by name. p_value: two-sided, of the statistic
-    being at the threshold; None for an exact count or a worst case, which no chance is in.
-    corrected_p_value: adjusted for all claims of the ledger; None before that. topic: the name of
-    the topic it belongs to.
+    id: stable name. topic: its name in the registry. cell: a level of each factor. measure: its
+    name in the registry. statistic: what the effect is, with what is compared. effect: > 0 favours
+    the topic's sentence; a log ratio, or the single number of the measure, with the interval of the
+    topic's level. requested_seeds: of the run. parts: what it is made of, by name, with 95 %
+    intervals.
+    """
+
+    __test__: ClassVar[bool] = False  # pytest collects classes of this name
+
+    id: str
+    topic: str
+    cell: dict[str, str]
+    measure: str
+    statistic: str
+    effect: Estimate
+    requested_seeds: int
+    parts: dict[str, Estimate] = field(default_factory=dict)
+
+    @property
+    def lost(self) -> float:
+        """The share of the requested seeds that did not count: diverged, or never there."""
+        return 1 - self.effect.seeds / max(1, self.requested_seeds)
+
+
+@dataclass(frozen=True)
+class Check:
+    """An identity, a theorem, a calibration or a count: the instrument, not a topic.
+
+    passed where the whole interval of the estimate lies on the side that `relation` and `threshold`
+    name.
     """
 
     id: str
-    topic: str = field(kw_only=True)
     sentence: str
     source: str
     statistic: str
@@ -40,71 +60,45 @@ class Claim:
     estimate: Estimate
     requested_seeds: int
     parts: dict[str, Estimate] = field(default_factory=dict)
-    p_value: float | None = None
-    corrected_p_value: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.estimate.pseudo is not None:
-            object.__setattr__(self, "p_value", self.estimate.p_value(self.threshold))
 
     @property
-    def verdict(self) -> Verdict:
-        """Supported (not supported) where the whole interval lies on the claim's (the other) side
-        of the threshold.
-
-        Within a ledger the corrected p-value has to agree: above the false discovery rate of 5 %
-        the claim is inconclusive.
-        """
-        low, high = self.estimate.low, self.estimate.high
+    def passed(self) -> Passed:
+        low, high, threshold = self.estimate.low, self.estimate.high, self.threshold
         if math.isnan(low) or math.isnan(high):
-            return "inconclusive"
-        if self.corrected_p_value is not None and self.corrected_p_value > FALSE_DISCOVERY_RATE:
-            return "inconclusive"
+            return "open"
         if self.relation == ">":
-            low, high, threshold = -high, -low, -self.threshold
-        else:
-            threshold = self.threshold
-        return (
-            "supported"
-            if high < threshold
-            else "not supported"
-            if low >= threshold
-            else "inconclusive"
-        )
+            low, high, threshold = -high, -low, -threshold
+        return "passed" if high < threshold else "failed" if low >= threshold else "open"
 
-    @property
-    def note(self) -> str:
-        """What a reader has to know of the seeds: empty where all of them counted."""
-        if self.estimate.seeds < self.requested_seeds:
-            return (
-                f"computed on {self.estimate.seeds} of the {self.requested_seeds} requested seeds"
-            )
-        return ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: numbers that are not finite become null, as JSON has none; single seeds' values
-        are left to the result.
-        """
+Claim = Test | Check
 
-        def clean(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {k: clean(v) for k, v in value.items() if k != "pseudo"}
-            return None if isinstance(value, float) and not math.isfinite(value) else value
 
-        return clean(asdict(self)) | {"verdict": self.verdict, "note": self.note}
+def to_dict(claim: Claim) -> dict[str, Any]:
+    """For JSON: numbers that are not finite become null, as JSON has none."""
+    kind = "test" if isinstance(claim, Test) else "check"
+    return {"kind": kind} | _clean(asdict(claim))
 
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "Claim":
-        """The claim that `to_dict` stored. Raises ValueError for a record that is not one."""
-        try:
-            fields = {k: v for k, v in record.items() if k not in ("verdict", "note")}
-            fields["estimate"] = _estimate(fields["estimate"])
-            fields["parts"] = {k: _estimate(v) for k, v in fields["parts"].items()}
-            return cls(**fields)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"a stored claim is damaged ({error}): run `ssa-theory plot` for its experiment"
-            ) from error
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _clean(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_dict(record: Mapping[str, Any]) -> Claim:
+    """The claim that `to_dict` stored. Raises ValueError for a record that is not one."""
+    try:
+        fields = dict(record)
+        kind = {"test": Test, "check": Check}[fields.pop("kind")]
+        number = "effect" if kind is Test else "estimate"
+        fields[number] = _estimate(fields[number])
+        fields["parts"] = {k: _estimate(v) for k, v in fields["parts"].items()}
+        return kind(**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"a stored claim is damaged ({error}): run `ssa-theory plot` for its experiment"
+        ) from error
 
 
 def _estimate(record: Mapping[str, Any]) -> Estimate:
@@ -115,19 +109,11 @@ def _estimate(record: Mapping[str, Any]) -> Estimate:
     return Estimate(**fields)
 
 
-def count_verdicts(claims: Sequence[Claim]) -> dict[Verdict, int]:
-    """How many of the claims have each verdict."""
-    return {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS}
+def tests_of(claims: Sequence[Claim]) -> list[Test]:
+    """The tests among claims."""
+    return [claim for claim in claims if isinstance(claim, Test)]
 
 
-def correct(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims with p-values adjusted for testing all of them: Benjamini and Hochberg's false
-    discovery rate.
-    """
-    tested = [i for i, claim in enumerate(claims) if claim.p_value is not None]
-    corrected = list(claims)
-    if tested:
-        adjusted = false_discovery_control([claims[i].p_value for i in tested], method="bh")
-        for i, p in zip(tested, adjusted, strict=True):
-            corrected[i] = replace(claims[i], corrected_p_value=float(p))
-    return corrected
+def checks_of(claims: Sequence[Claim]) -> list[Check]:
+    """The checks among claims."""
+    return [claim for claim in claims if isinstance(claim, Check)]

@@ -1,47 +1,94 @@
-"""The ledger: what the paper claims, by topic, and which tests of the experiments decide it."""
+"""The ledger: every topic of the registry with its cells, verdict and *when*, and the instrument's
+checks apart.
+"""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.claims.claim import Claim, Verdict, correct, count_verdicts
-from analysis.claims.topics import TOPICS, Topic
+from analysis.claims.claim import Check, Claim, Test, checks_of, tests_of
+from analysis.claims.registry import Registry, Topic
+from analysis.claims.rule import JudgedCell, Verdict, cell_of, judge_cells, verdict, when
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A topic with its tests, as far as their experiments were run.
+    """A topic with its evidence.
 
-    claim: the test that decides the topic; None where its experiment was not run. claims: all its
-    tests.
+    cells: the declared scope, judged. outside: tests of the topic that its scope does not declare;
+    they are shown and decide nothing. post_hoc: whether some result is older than the topic's
+    present form.
     """
 
     topic: Topic
-    claim: Claim | None
-    claims: tuple[Claim, ...]
+    cells: tuple[JudgedCell, ...]
+    outside: tuple[Test, ...] = ()
+    post_hoc: bool = False
 
     @property
-    def verdict(self) -> Verdict | None:
-        """That of the deciding test; None where it was not run."""
-        return None if self.claim is None else self.claim.verdict
+    def verdict(self) -> Verdict:
+        """By the rule."""
+        return verdict(self.cells)
 
     @property
-    def counts(self) -> dict[Verdict, int]:
-        """How many tests have each verdict."""
-        return count_verdicts(self.claims)
+    def when(self) -> str:
+        """Where the sentence holds and where it fails."""
+        return when(self.topic, self.cells)
+
+    @property
+    def tests(self) -> list[Test]:
+        """Those of the scope, as far as they are there."""
+        return [t for cell in self.cells for t in cell.tests.values() if t is not None]
+
+    @property
+    def effects(self) -> tuple[float, float, float] | None:
+        """The median, least and largest effect over the tests of the scope; None without any."""
+        values = sorted(t.effect.value for t in self.tests if not math.isnan(t.effect.value))
+        if not values:
+            return None
+        middle = len(values) // 2
+        median = values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
+        return median, values[0], values[-1]
 
 
-def ledger(claims: Sequence[Claim]) -> list[Entry]:
-    """Every topic with its tests among `claims`, their p-values corrected together.
-
-    A topic of the user's own, which `TOPICS` does not hold, comes last; no single test decides it.
+@dataclass(frozen=True)
+class Ledger:
+    """entries: by topic, in the registry's order. checks: the instrument. unknown: tests of topics
+    that no registry declares, such as of an experiment of the user's own.
     """
-    by_topic: dict[str, list[Claim]] = {topic.name: [] for topic in TOPICS}
-    for claim in correct(claims):
-        by_topic.setdefault(claim.topic, []).append(claim)
-    known = {topic.name: topic for topic in TOPICS}
+
+    entries: tuple[Entry, ...]
+    checks: tuple[Check, ...]
+    unknown: tuple[Test, ...] = ()
+
+    def entry(self, topic: str) -> Entry:
+        """That of a topic. Raises ValueError for an unknown one, with the nearest names."""
+        from difflib import get_close_matches
+
+        by_name = {entry.topic.name: entry for entry in self.entries}
+        if topic in by_name:
+            return by_name[topic]
+        near = get_close_matches(topic, by_name, 3, 0.4) or list(by_name)
+        raise ValueError(f"unknown topic {topic!r}: choose one of {', '.join(near)}")
+
+
+def ledger(
+    claims: Sequence[Claim], registry: Registry, made_under: Mapping[str, Mapping[str, str]] | None
+) -> Ledger:
+    """All claims by topic.
+
+    made_under: by the id of a test, the hashes of topics that its result stores; None where all
+    were made under the present registry.
+    """
+    tests = tests_of(claims)
     entries = []
-    for name, lines in by_topic.items():
-        topic = known.get(name) or Topic(name, name, "not in the registry of topics", "")
-        deciding = next((c for c in lines if c.id == topic.decided_by), None)
-        entries.append(Entry(topic, deciding, tuple(lines)))
-    return entries
+    for topic in registry.topics.values():
+        own = [t for t in tests if t.topic == topic.name]
+        inside = [t for t in own if cell_of(topic, t) is not None]
+        old = made_under is not None and any(
+            made_under.get(t.id, {}).get(topic.name) != topic.hash for t in inside
+        )
+        outside = tuple(t for t in own if cell_of(topic, t) is None)
+        entries.append(Entry(topic, judge_cells(topic, inside), outside, old))
+    unknown = tuple(t for t in tests if t.topic not in registry.topics)
+    return Ledger(tuple(entries), tuple(checks_of(claims)), unknown)
