@@ -5,6 +5,7 @@ checks apart.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from analysis.claims.claim import Check, Claim, Test, checks_of, tests_of
 from analysis.claims.registry import Registry, Topic
@@ -63,8 +64,6 @@ class Ledger:
 
     def entry(self, topic: str) -> Entry:
         """That of a topic. Raises ValueError for an unknown one, with the nearest names."""
-        from difflib import get_close_matches
-
         by_name = {entry.topic.name: entry for entry in self.entries}
         if topic in by_name:
             return by_name[topic]
@@ -72,23 +71,35 @@ class Ledger:
         raise ValueError(f"unknown topic {topic!r}: choose one of {', '.join(near)}")
 
 
-def ledger(
-    claims: Sequence[Claim], registry: Registry, made_under: Mapping[str, Mapping[str, str]] | None
-) -> Ledger:
-    """All claims by topic.
+@dataclass(frozen=True)
+class Evidence:
+    """The claims of one result.
 
-    made_under: by the id of a test, the hashes of topics that its result stores; None where all
-    were made under the present registry.
+    hashes: by topic, those of the registry under which it was made; None for that of this version.
+    declared: whether it was made with the settings that the registry is about, those of the preset
+    `paper` or `large`; if not, its tests stand outside of every scope.
     """
-    tests = tests_of(claims)
+
+    claims: tuple[Claim, ...]
+    hashes: Mapping[str, str] | None = None
+    declared: bool = True
+
+
+def ledger(evidence: Sequence[Evidence], registry: Registry) -> Ledger:
+    """All claims by topic."""
+    tests = [(one, test) for one in evidence for test in tests_of(one.claims)]
     entries = []
     for topic in registry.topics.values():
-        own = [t for t in tests if t.topic == topic.name]
-        inside = [t for t in own if cell_of(topic, t) is not None]
-        old = made_under is not None and any(
-            made_under.get(t.id, {}).get(topic.name) != topic.hash for t in inside
-        )
-        outside = tuple(t for t in own if cell_of(topic, t) is None)
-        entries.append(Entry(topic, judge_cells(topic, inside), outside, old))
-    unknown = tuple(t for t in tests if t.topic not in registry.topics)
-    return Ledger(tuple(entries), tuple(checks_of(claims)), unknown)
+        inside, outside, post_hoc = [], [], False
+        for one, test in tests:
+            if test.topic != topic.name:
+                continue
+            if one.declared and cell_of(topic, test) is not None:
+                inside.append(test)
+                post_hoc |= one.hashes is not None and one.hashes.get(topic.name) != topic.hash
+            else:
+                outside.append(test)
+        entries.append(Entry(topic, judge_cells(topic, inside), tuple(outside), post_hoc))
+    checks = [check for one in evidence for check in checks_of(one.claims)]
+    unknown = [test for _, test in tests if test.topic not in registry.topics]
+    return Ledger(tuple(entries), tuple(checks), tuple(unknown))

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from analysis.problems.base import Problem, Training, stack_members
 from analysis.problems.rows import (
+    ROW_BASELINES,
     ROW_MEASURES,
     LossScore,
     RowBlock,
     draw_embeddings,
     require_exponential,
+    row_baselines,
 )
 from ssa_theory.losses import Queries
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
@@ -30,6 +32,7 @@ from tasks.markov import Prompts, RowWeights
 EVALUATION_PROMPTS = 512
 SIZED_FAMILIES = get_args(RandomFamily) + get_args(PaperFamily)
 RANDOM_FAMILIES = SIZED_FAMILIES[1:]
+_CPU = torch.device("cpu")
 _CHUNK = 25  # steps of sampled data drawn at once: bounds memory, does not change the data
 
 
@@ -190,12 +193,16 @@ class GraphProblem(Problem):
             "entropy_rate": (pi * entropy).sum(1),
             "prompt_acceptance": np.array(acceptance),
         }
+        if not prompt:
+            drawn = draw_embeddings(seeds, self.size, self.dim, _CPU, self.similarity)
+            values |= row_baselines(drawn, values["transition_matrix"], weights)
         dims = ("seed", "node", "next")
         labels = list(tasks[0].labels)
         return xr.Dataset(
             {
                 name: (dims[: values[name].ndim], values[name], {"description": about})
-                for name, about in _TASK.items()
+                for name, about in (_TASK | ROW_BASELINES).items()
+                if name in values
             },
             coords={"seed": list(seeds), "node": labels, "next": labels},
         )

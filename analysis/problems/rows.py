@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from ssa_theory.losses import Queries, squared_distance
 from ssa_theory.mechanism import Inputs, Layer, Misfit, Parameters, Tokens
 from ssa_theory.mechanism.parts import Generators
 from ssa_theory.seeds import Stream, member_generator
+from ssa_theory.theory.optimum import LARGEST_DIM, constant_row, vanilla_optimum
 from tasks import unit_embeddings
 
 Rows = TypeVar("Rows", bound="RowBlock")
@@ -55,6 +57,17 @@ ROW_MEASURES = {
     ),
 }
 """What is measured of a trained model whose rows are the prediction."""
+ROW_BASELINES = {
+    "vanilla_optimum_gap": "least cross-entropy above Bayes (nats) of vanilla attention over all W; "
+    "NaN for d above 64",
+    "vanilla_optimum_l1": "L1 error of the rows of least cross-entropy over all W, as l1_error",
+    "vanilla_optimum_promised": "what one more Newton step promises to take off "
+    "vanilla_optimum_gap (nats)",
+    "constant_gap": "cross-entropy above Bayes (nats) of the best single distribution in place of "
+    "all rows",
+    "constant_l1": "its L1 error, as l1_error",
+}
+"""What needs no training, of rows in the vocabulary context."""
 _AFTER = {"cross_entropy_gap": "final_gap"}
 """What is measured after training, the cooldown included, under a name of its own."""
 
@@ -161,6 +174,22 @@ class RowBlock(Block):
             "underflow": (learned < torch.finfo(self.training.torch_dtype).tiny).any(0).any(0),
             "rank_deficient": rank < min(nodes, dim),
         }
+
+
+def row_baselines(
+    embeddings: Tensor, target: np.ndarray, weight: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`ROW_BASELINES` of tokens (token, dim, member), rows P* (member, token, next) and their
+    weights (member, token).
+    """
+    vector = embeddings.permute(2, 0, 1).numpy()
+    gap, l1 = constant_row(target, weight)
+    if vector.shape[-1] > LARGEST_DIM:
+        optimum = [np.full(len(gap), np.nan)] * 3
+    else:
+        best = vanilla_optimum(vector, target, weight)
+        optimum = [best.gap, best.l1, best.promised]
+    return dict(zip(ROW_BASELINES, [*optimum, gap, l1], strict=True))
 
 
 def require_exponential(layer: Layer, why: str) -> Layer:

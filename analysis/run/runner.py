@@ -10,7 +10,8 @@ from typing import Any
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from analysis.claims.claim import Claim
+from analysis.claims.claim import Claim, from_dict, to_dict
+from analysis.claims.registry import registry
 from analysis.draw.figures import FORMATS, save_figure
 from analysis.experiments.base import Experiment, Progress, silent
 from analysis.run.blocks import forget_blocks, made_and_stored, run_blocks
@@ -134,7 +135,7 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
             f" or changed since, run `ssa-theory run {experiment.name} --fresh`"
         ) from error
     # Written last: where claims.json says what it was made from, the figure is of the same.
-    records = [claim.to_dict() for claim in claims]
+    records = [to_dict(claim) for claim in claims]
     stored = {
         "made_from": _stamp(path, experiment),
         "fingerprint": _fingerprint(records),
@@ -150,7 +151,7 @@ def load_claims(name: str, out: Path) -> list[Claim]:
     damaged file.
     """
     path = _claims_path(result_path(name, out))
-    return [Claim.from_dict(record) for record in _read(path)["claims"]] if path.is_file() else []
+    return [from_dict(record) for record in _read(path)["claims"]] if path.is_file() else []
 
 
 def result_path(name: str, out: Path) -> Path:
@@ -164,7 +165,12 @@ def _claims_path(path: Path) -> Path:
 
 def _stamp(path: Path, experiment: Experiment) -> dict[str, str]:
     """What figure and claims depend on."""
-    return {"source": code_digest(*experiment.presentation_code()), "result": file_digest(path)}
+    topics = hashlib.sha256(registry().model_dump_json().encode()).hexdigest()[:12]
+    return {
+        "source": code_digest(*experiment.presentation_code()),
+        "result": file_digest(path),
+        "registry": topics,
+    }
 
 
 def _made_from(path: Path) -> dict[str, str] | None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from analysis.claims.registry import registry
 from analysis.store.config import ExperimentConfig
 
 FORMAT = 2
@@ -128,6 +129,7 @@ def provenance(
         "experiment": name,
         "format": FORMAT,
         **_origin(config, source),
+        "registry": json.dumps(registry().hashes()),
         "revision": revision()[0],
         "uncommitted_changes": revision()[1],
         "device": f"{device.type} ({hardware})",

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.claims.claim import Test
-from analysis.claims.ledger import ledger
+from analysis.claims.ledger import Evidence, ledger
 from analysis.claims.registry import Registry, Topic, parse
 from analysis.claims.rule import VERDICTS, judge_cells, outcome, verdict, when
 from analysis.claims.statistics import EXACT, Estimate
@@ -239,11 +239,16 @@ def test_when_is_true_of_every_resolved_cell(kinds):
 
 def test_a_result_of_another_registry_is_post_hoc():
     tests = _ledger(["benefit"] * 6)
-    now = {t.id: {"help": TOPIC.hash} for t in tests}
-    assert not ledger(tests, REGISTRY, now).entries[0].post_hoc
-    then = now | {tests[3].id: {"help": "of yesterday"}}
-    assert ledger(tests, REGISTRY, then).entries[0].post_hoc
-    assert ledger(tests, REGISTRY, now | {tests[0].id: {}}).entries[0].post_hoc
+
+    def post_hoc(*hashes):
+        half = (tuple(tests[:6]), tuple(tests[6:]))
+        found = [Evidence(c, h) for c, h in zip(half, hashes, strict=True)]
+        return ledger(found, REGISTRY).entries[0].post_hoc
+
+    now = {"help": TOPIC.hash}
+    assert not post_hoc(now, None)
+    assert post_hoc(now, {"help": "of yesterday"})
+    assert post_hoc({}, now)
 
 
 def test_every_word_of_a_topic_counts_in_its_hash():
@@ -282,9 +287,11 @@ def test_entries_outside_of_the_scope_are_kept_apart():
     tests = _ledger(["benefit"] * 6)
     beyond = replace(tests[0], id="beyond", cell=tests[0].cell | {"graph": "d"})
     foreign = replace(tests[0], id="foreign", topic="nobody's")
-    found = ledger([*tests, beyond, foreign], REGISTRY, None)
+    found = ledger([Evidence((*tests, beyond, foreign))], REGISTRY)
     assert found.entries[0].outside == (beyond,)
     assert found.unknown == (foreign,)
     assert found.entry("help").verdict == "supported"
     with pytest.raises(ValueError, match="unknown topic 'halp': choose one of help"):
         found.entry("halp")
+    other = ledger([Evidence(tuple(tests), declared=False)], REGISTRY).entry("help")
+    assert (other.verdict, len(other.outside)) == ("incomplete", len(tests))
