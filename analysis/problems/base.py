@@ -253,17 +253,16 @@ def train_layers(
     training: Training,
     measures: Mapping[str, Measure],
     members: Mapping[str, int],
-    *,
-    record: Sequence[int] = (),
-    progress: Callable[[int], None] | None = None,
+    **options: Any,
 ) -> dict[str, Variable]:
     """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them.
 
     members: the sizes of the dimensions that the block's members have, the last running fastest.
+    options: of `fit`: rates, record, progress.
     """
     rows = []
     for layer in layers:
-        fitted = fit(block, layer, training, record=record, progress=progress)
+        fitted = fit(block, layer, training, **options)
         values = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
         rows.append(fitted.by_member(values))
     shape = (len(rows), *members.values())

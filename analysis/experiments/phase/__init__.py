@@ -14,12 +14,12 @@ PHASE = Experiment(
     question="Where does SSA help, and where not: embedding dimension, similarity of tokens, "
     "training time, graph family?",
     caption=(
-        "Maps of the error of a mechanism minus that of vanilla attention, paired by seed and "
-        "averaged over seeds; rows are training steps, columns graph families, each map embedding "
-        "dimension over vocabulary size (d / K) against similarity of the embeddings. Blue, "
-        "negative: the mechanism is better; red, positive, framed in black: vanilla is "
-        "significantly better. Hatched: no significant difference (sign-flip test, "
-        "Benjamini-Hochberg over all cells, 5 %)."
+        "Maps of the error of a mechanism against that of vanilla attention, in percent, each at "
+        "its best learning rate, paired by seed; geometric means. Rows are training steps; each map "
+        "is embedding dimension over vocabulary size (d / K) against similarity of the embeddings. "
+        "Bold: mean over graph families, for every mechanism. Blue: the mechanism is better; red, "
+        "framed in black: vanilla is. Hatched: within 5 %. Below: the same by learning rate, both at "
+        "the same one, median over all cells and seeds."
     ),
     config=PhaseConfig,
     train=train,

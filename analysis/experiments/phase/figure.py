@@ -1,106 +1,135 @@
-"""The figure of the phase experiment: maps of the paired difference to vanilla, by step and graph
-family.
+"""The figure of the phase experiment: maps of the error against vanilla's, by step and graph family,
+and by learning rate.
 """
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import FuncNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.draw.figures import left_out, new_figure
+from analysis.draw.figures import left_out, new_figure, style
+from analysis.experiments.phase.claims import SELECTIVE
 from analysis.experiments.phase.train import PhaseConfig
+from ssa_theory.mechanism import VANILLA
 
 _LABEL = {"l1_error": "L1 error", "cross_entropy_gap": "cross-entropy"}
 
 
 def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
-    """Draw a stored result; nothing is trained or tested here."""
-    *families, everything = dataset["map"].values
-    first, *others = map(str, dataset["selective"].values)
-    columns = [("l1_error", first, everything), ("cross_entropy_gap", first, everything)]
-    columns += [("l1_error", mechanism, everything) for mechanism in others]
-    summaries = len(columns)
-    columns += [("l1_error", first, family) for family in families]
-    figure = new_figure(14.0, 1.4 + 1.9 * dataset.sizes["step"])
-    shape = dataset.sizes["step"], len(columns)
-    axes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
-    shown = [dataset.sel(measure=m, selective=name, map=of) for m, name, of in columns]
-    largest = max(float(abs(cells["difference"]).max()) for cells in shown)
-    norm = FuncNorm((_signed_root, _signed_square), -largest, largest)
+    """Draw a stored result; nothing is trained or estimated here."""
+    selective = [str(name) for name in dataset["selective"].values]
+    shown = SELECTIVE if SELECTIVE in selective else selective[0]
+    pooled = dataset["log_ratio"].mean("family")
+    by_family = dataset["log_ratio"].sel(measure="l1_error", selective=shown)
+    columns = [
+        (
+            f"all families\n{name}, {_LABEL['l1_error']}",
+            pooled.sel(measure="l1_error", selective=name),
+        )
+        for name in selective
+    ]
+    gap = pooled.sel(measure="cross_entropy_gap", selective=shown)
+    columns.append((f"all families\n{shown}, {_LABEL['cross_entropy_gap']}", gap))
+    columns += [
+        (f"{family}\n{shown}, {_LABEL['l1_error']}", by_family.sel(family=family))
+        for family in dataset["family"].values
+    ]
+    steps = dataset["step"].values
+    figure = new_figure(15.0, 4.6 + 1.9 * len(steps))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.0 + 1.9 * len(steps), 2.8))
+    axes = upper.subplots(len(steps), len(columns), squeeze=False, sharex=True, sharey=True)
     images = []
-    for j, (measure, mechanism, name) in enumerate(columns):
-        for ax, step in zip(axes[:, j], dataset["step"].values, strict=True):
-            images.append(_draw_map(ax, shown[j].sel(step=step), norm))
-        title = f"{name}\n{mechanism}, {_LABEL[measure]}"
-        axes[0, j].set_title(title, fontweight="bold" if j < summaries else "normal", fontsize=8.5)
+    for j, (title, maps) in enumerate(columns):
+        for ax, step in zip(axes[:, j], steps, strict=True):
+            images.append(_draw_map(ax, maps.sel(step=step)))
+        bold = "bold" if title.startswith("all") else "normal"
+        axes[0, j].set_title(f"({_LETTERS[j]}) {title}", fontweight=bold, fontsize=8)
     for ax in axes[-1]:
         places = [f"{d}/{config.nodes}" for d in dataset["dim"].values]
         ax.set_xticks(range(len(places)), places, fontsize=7)
         ax.set_xlabel("d / K", fontsize=8, labelpad=1)
-    for ax, step in zip(axes[:, 0], dataset["step"].values, strict=True):
+    for ax, step in zip(axes[:, 0], steps, strict=True):
         places = [f"{s:g}" for s in dataset["similarity"].values]
         ax.set_yticks(range(len(places)), places, fontsize=8)
         ax.set_ylabel(f"step {step}\nsimilarity")
-    label = "mechanism - vanilla (L1 error; cross-entropy: nats)"
-    figure.colorbar(images[-1], ax=axes, label=label, pad=0.01, aspect=40, fraction=0.02)
-    white = partial(Patch, facecolor="white")
+    label = "error against vanilla's (percent)"
+    bar = upper.colorbar(images[-1], ax=axes, label=label, pad=0.01, aspect=40, fraction=0.02)
+    bar.set_ticks(_TICKS, labels=[f"{100 * np.expm1(t):+.0f}" for t in _TICKS])
     handles = [
-        white(edgecolor="#777777", hatch="////", label="no significant difference"),
-        white(edgecolor="black", linewidth=2, label="vanilla significantly better"),
-        Patch(facecolor="#6a9fca", label="negative (blue): the mechanism is better"),
+        Patch(facecolor="white", edgecolor="#777777", hatch="////", label="within 5 %"),
+        Patch(facecolor="white", edgecolor="black", linewidth=2, label="vanilla better by 5 %"),
+        Patch(facecolor="#6a9fca", label="blue: the mechanism is better"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
+    upper.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
+    _draw_rates(lower, dataset, _LETTERS[len(columns) :])
+    reporting = int(dataset["reporting"].sum())
     figure.suptitle(
         f"{int(dataset['models']):,} trained models: {dataset.sizes['mechanism']} mechanisms, "
-        f"K = {config.nodes}, exact loss, Adam {config.learning_rate:g}; means over "
-        f"{dataset.sizes['seed']} seeds, error of the mechanism minus vanilla, paired"
+        f"K = {config.nodes}, exact loss, Adam at each mechanism's best of "
+        f"{len(config.learning_rates)} rates; geometric means over {reporting} seeds, paired"
         f"{left_out(dataset)}",
         fontsize=10.5,
     )
     return figure
 
 
-def _signed_root(x: np.ndarray) -> np.ndarray:
-    """A colour scale on which differences far smaller than the largest still show their sign."""
-    return np.sign(x) * np.sqrt(np.abs(x))
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_LARGEST = float(np.log(8))
+"""Of a log ratio: further out the colour stays the same."""
+_TICKS = np.log([1 / 8, 1 / 4, 1 / 2, 0.8, 1, 1.25, 2, 4, 8])
+_MARGIN = float(-np.log(0.95))
 
 
-def _signed_square(x: np.ndarray) -> np.ndarray:
-    return np.sign(x) * np.square(x)
+def _draw_rates(figure: SubFigure, dataset: xr.Dataset, letters: str) -> None:
+    """The sensitivity strip: the effect by learning rate, both at the same, for every step."""
+    axes = figure.subplots(1, dataset.sizes["step"], sharey=True, squeeze=False)[0]
+    by_rate = dataset["log_ratio_by_rate"].sel(measure="l1_error")
+    rates = dataset["learning_rate"].values
+    for letter, ax, step in zip(letters, axes, dataset["step"].values, strict=False):
+        for name in map(str, dataset["selective"].values):
+            value = np.exp(by_rate.sel(selective=name, step=step).values)
+            ax.plot(rates, value, label=name, **style(name))
+        ax.axhline(1, color=style(VANILLA)["color"], linewidth=1)
+        ax.set(xscale="log", xlabel="learning rate of both")
+        ax.set_title(f"({letter}) step {step}", fontsize=9)
+        ax.set_xticks(rates, [f"{r:g}" for r in rates])
+        ax.minorticks_off()
+    axes[0].set_ylabel("median L1 error\nover vanilla's")
+    axes[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _draw_map(ax: Axes, cells: xr.Dataset, norm: FuncNorm) -> AxesImage:
-    """One map (similarity, dim): a colour and a number a cell; marks say what is significant, for
-    readers without colour.
+def _draw_map(ax: Axes, cells: xr.DataArray) -> AxesImage:
+    """One map (similarity, dim): a colour and a number a cell; marks say what is within the margin
+    or on vanilla's side, for readers without colour.
     """
-    value = cells["difference"].transpose("similarity", "dim").values
-    significant = cells["significant"].transpose("similarity", "dim").values
+    value = cells.transpose("similarity", "dim").values
+    limits: dict[str, Any] = {"vmin": -_LARGEST, "vmax": _LARGEST}
     image = ax.imshow(
-        value, cmap="RdBu_r", norm=norm, aspect="auto", origin="lower", interpolation="nearest"
+        value, cmap="RdBu_r", aspect="auto", origin="lower", interpolation="nearest", **limits
     )
     # Hundreds of small artists within their axes, which the layout need not measure.
-    largest = norm.vmax
-    assert largest is not None  # the norm of all maps has limits
     inside: dict[str, Any] = {"in_layout": False}
     for (i, j), x in np.ndenumerate(value):
-        if not significant[i, j]:
+        if not abs(x) > _MARGIN:
             mark: dict[str, Any] = {"hatch": "////", "edgecolor": "#999999", "linewidth": 0}
             ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, **mark, **inside))
         elif x > 0:
             mark = {"edgecolor": "black", "linewidth": 1.8}
             ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, **mark, **inside))
-        dark = significant[i, j] and abs(x) > 0.36 * largest  # 0.6 of the colour scale
-        colour = "white" if dark else "black"
-        box = None if significant[i, j] else {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-        text = f"{x:+.2f}".replace("0.", ".", 1)
-        place = {"ha": "center", "va": "center", "fontsize": 6.5}
-        ax.text(j, i, text, color=colour, bbox=box, **place, **inside)
+        colour = "white" if abs(x) > 0.6 * _LARGEST else "black"
+        box = None if abs(x) > _MARGIN else {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        place = {"ha": "center", "va": "center", "fontsize": 6}
+        ax.text(j, i, _percent(x), color=colour, bbox=box, **place, **inside)
     for spine in ax.spines.values():
         spine.set_visible(True)
     return image
+
+
+def _percent(log_ratio: float) -> str:
+    """A ratio as what it takes away or adds; beyond three times as a factor."""
+    ratio = np.exp(log_ratio)
+    return "–" if np.isnan(ratio) else f"×{ratio:.0f}" if ratio > 3 else f"{100 * (ratio - 1):+.0f}"

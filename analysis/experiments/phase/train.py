@@ -1,18 +1,16 @@
-"""Phase maps: the grid of settings, its training in one program per dimension and mechanism, and
-the tests of its cells.
+"""Phase maps: the grid of settings, its training in one program per dimension and mechanism, rates
+tuned on seeds of their own.
 """
 
-from typing import cast, get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import torch
 import xarray as xr
 from pydantic import Field
-from scipy.stats import false_discovery_control
 from torch import Tensor
 
-from analysis.claims.claim import FALSE_DISCOVERY_RATE
-from analysis.claims.statistics import sign_flip_tests
+from analysis.claims.statistics import log_ratio
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import Cell, CellsConfig
@@ -25,9 +23,6 @@ from ssa_theory.mechanism import VANILLA, Tokens
 from ssa_theory.seeds import Stream, member_generator
 from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
 from tasks.families import RandomFamily
-
-ALL = "all families"
-FAMILY_WISE_RATE = 0.05
 
 
 class PhaseConfig(CellsConfig):
@@ -53,11 +48,17 @@ class PhaseConfig(CellsConfig):
         description="steps at which one and the same training is measured, ascending",
     )
     mechanisms: ComparedMechanisms = Field(
-        (VANILLA, "ssa", "ssa-free"), description="what is trained; vanilla is the peer"
+        (VANILLA, "scaled", "key-bias", "ssa", "ssa-free"),
+        description="what is trained; vanilla is the peer, scaled and key-bias are controls",
     )
-    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.02, 0.06, 0.2, 0.6),
+        description="step sizes of Adam, ascending; each mechanism is compared at its best of each "
+        "cell and step",
+    )
 
     def check(self) -> None:
+        self.require_ascending("learning_rates", 0, 100)
         self.require_ascending("dims", 1, 64)
         self.require_ascending("similarities", 0, 1)
         self.require_ascending("steps", 1, 10_000_000)
@@ -67,10 +68,8 @@ class PhaseConfig(CellsConfig):
     @property
     def cells(self) -> list[Cell[GraphProblem]]:
         """One a dimension, whose layers are trained."""
-        training, models = (
-            self.training_of(self.steps[-1], self.learning_rate),
-            chosen(self.mechanisms),
-        )
+        training = self.training_of(self.steps[-1], self.learning_rates[-1])
+        models = chosen(self.mechanisms)
         problems = [GraphProblem(nodes=self.nodes, dim=dim) for dim in self.dims]
         return [Cell(f"d = {p.dim}", p, training, models) for p in problems]
 
@@ -78,7 +77,12 @@ class PhaseConfig(CellsConfig):
     def models(self) -> int:
         """The number of models that a run trains."""
         cells = len(self.families) * len(self.dims) * len(self.similarities)
-        return self.seeds * cells * len(self.mechanisms)
+        return self.seeds * cells * len(self.mechanisms) * len(self.learning_rates)
+
+    @property
+    def tuning_seeds(self) -> int:
+        """How many seeds, the first ones, choose the learning rates and report nothing."""
+        return max(1, self.seeds // 4)
 
 
 def seeds_per_block(config: PhaseConfig) -> int:
@@ -88,21 +92,24 @@ def seeds_per_block(config: PhaseConfig) -> int:
     # gradient and Adam's moments.
     nodes, dim = config.nodes, config.dims[-1]
     numbers = nodes * (4 * nodes + 3 * dim) + 4 * dim**2
-    models = len(config.families) * len(config.similarities)
+    models = len(config.learning_rates) * len(config.families) * len(config.similarities)
     return block_size(config, 4 * numbers * models, models)
 
 
 def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
     """Every cell and mechanism: one tensor program per dimension and mechanism.
 
-    Members are (seed, family, similarity), the last running fastest. Returns l1_error and
-    cross_entropy_gap (mechanism, dim, similarity, step, family, seed), NaN where diverged
-    (mechanism, dim, similarity, family, seed).
+    Members are (learning_rate, seed, family, similarity), the last running fastest. Returns
+    l1_error and cross_entropy_gap (mechanism, dim, similarity, step, family, learning_rate, seed),
+    NaN where diverged (mechanism, dim, similarity, family, learning_rate, seed).
     """
     programs = len(config.dims) * len(config.mechanisms)
     advance = progress(f"training {config.models:,} models", programs * config.steps[-1])
     target, degree = _graphs(config, resolve_device(config.device))
+    rates = np.array(config.learning_rates) / config.learning_rates[-1]
+    each = len(config.seed_range) * len(config.families) * len(config.similarities)
     members = {
+        "learning_rate": list(config.learning_rates),
         "seed": list(config.seed_range),
         "family": list(config.families),
         "similarity": list(config.similarities),
@@ -114,6 +121,7 @@ def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
             cell.training,
             {name: ROW_MEASURES[name] for name in _KEPT},
             {name: len(values) for name, values in members.items()},
+            rates=np.repeat(rates, each).tolist(),
             record=config.steps,
             progress=advance,
         )
@@ -127,7 +135,7 @@ def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
             members
             | {"mechanism": [m.name for m in chosen(config.mechanisms)], "step": list(config.steps)}
         )
-        .transpose("mechanism", "dim", "similarity", ..., "family", "seed")
+        .transpose("mechanism", "dim", "similarity", ..., "family", "learning_rate", "seed")
     )
 
 
@@ -143,10 +151,12 @@ def _graphs(config: PhaseConfig, device: torch.device) -> tuple[Tensor, Tensor]:
         for s in config.seed_range
         for f in config.families
     ]
-    each = len(config.similarities)
+    each, rates = len(config.similarities), len(config.learning_rates)
     target = stack_members([t.transition_matrix for t in tasks], device)
     degree = stack_members([t.out_degree for t in tasks], device)
-    return target.repeat_interleave(each, -1), degree.repeat_interleave(each, -1)
+    repeated = (t.repeat_interleave(each, -1) for t in (target, degree))
+    target, degree = (t.repeat(*[1] * (t.dim() - 1), rates) for t in repeated)
+    return target, degree
 
 
 def _block(
@@ -161,69 +171,65 @@ def _block(
         for s in seeds
         for similarity in config.similarities
     ]
-    by_seed = stack_members(embeddings, target.device).unflatten(-1, (len(seeds), 1, each))
-    vector = by_seed.expand(-1, -1, -1, families, -1).flatten(2)
-    members = [s for s in seeds for _ in range(families * each)]
+    by_seed = stack_members(embeddings, target.device).unflatten(-1, (1, len(seeds), 1, each))
+    rates = len(config.learning_rates)
+    vector = by_seed.expand(-1, -1, rates, -1, families, -1).flatten(2)
+    members = [s for _ in range(rates) for s in seeds for _ in range(families * each)]
     tokens = Tokens(vector, labels={"degree": degree})
     return RowBlock.of_vocabulary(members, tokens, target, cell.training)
 
 
 def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
-    """Add the maps: paired differences to vanilla by cell, their tests, and the shares of cells
-    that differ.
+    """Choose each mechanism's learning rate on the tuning seeds; add what is compared on the others.
+
+    A rate is chosen for each cell and step by the mean over the tuning seeds of the log of the
+    cross-entropy gap; one at which any of them diverged is not chosen while another is left.
     """
+    reporting = ("seed", np.arange(config.seeds) >= config.tuning_seeds)
+    dataset = dataset.assign_coords(reporting=reporting)
+    gap = dataset["cross_entropy_gap"].isel(seed=slice(config.tuning_seeds))
+    score = np.log(gap.clip(min=SMALLEST)).mean("seed", skipna=False)
+    best = score.fillna(np.inf).idxmin("learning_rate", skipna=False)
+    dataset["best_learning_rate"] = best.assign_attrs(
+        description="the learning rate that is compared, chosen on the tuning seeds"
+    )
+    for name in MEASURES:
+        tuned = dataset[name].sel(learning_rate=best).drop_vars("learning_rate")
+        what = dataset[name].attrs["description"]
+        dataset[f"tuned_{name}"] = tuned.where(dataset["reporting"]).assign_attrs(
+            description=f"{what}, at the best learning rate; NaN for tuning seeds"
+        )
+    others = [m for m in dataset["mechanism"].values.tolist() if m != VANILLA]
+    dataset = dataset.assign_coords(selective=others, measure=list(MEASURES))
+    paired, same_rate = (_log_ratios(dataset, prefix) for prefix in ("tuned_", ""))
+    dataset["log_ratio"] = paired.mean("seed").assign_attrs(
+        description="mean over reporting seeds of log(error / vanilla's error), each at its best "
+        "learning rate"
+    )
+    gains = (paired < -MARGIN).where(paired.notnull())
+    dataset["gain_share"] = gains.mean("seed").assign_attrs(
+        description="share of reporting seeds, each a graph, whose error is at least 5 % below "
+        "vanilla's"
+    )
+    at_rate = same_rate.where(dataset["reporting"]).median(("seed", "dim", "similarity", "family"))
+    dataset["log_ratio_by_rate"] = at_rate.assign_attrs(
+        description="median over cells and reporting seeds of log(error / vanilla's error), both at "
+        "the same learning rate"
+    )
     dataset["models"] = ((), config.models, {"description": "number of trained models"})
-    others = [m for m in dataset["mechanism"].values if m != VANILLA]
-    dataset = dataset.assign_coords(
-        measure=["l1_error", "cross_entropy_gap"],
-        selective=others,
-        map=[*dataset["family"].values, ALL],
-        direction=["better", "worse"],
-        estimate=["value", "low", "high"],
-    )
-    errors = dataset[["l1_error", "cross_entropy_gap"]].to_dataarray("measure")
-    errors = errors.rename(mechanism="selective", family="map")
-    paired = errors.sel(selective=others) - errors.sel(selective=VANILLA, drop=True)
-    pooled = paired.mean("map", skipna=False).expand_dims(map=[ALL])
-    paired = xr.concat([paired, pooled], dim="map").transpose(
-        "measure", "selective", "map", "step", "similarity", "dim", "seed"
-    )
-    tests = sign_flip_tests(paired.values.reshape(-1, paired.sizes["seed"]))
-    p_value, together = (p.reshape(paired.shape[:-1]) for p in tests)
-    adjusted = false_discovery_control(p_value.ravel()).reshape(p_value.shape)
-    for name, values, about in (
-        ("difference", paired.mean("seed").values, "mean error minus vanilla's, paired, by cell"),
-        ("p_value", p_value, "two-sided sign-flip p-value of a zero mean difference"),
-        ("adjusted_p_value", adjusted, "p_value after Benjamini and Hochberg over all cells"),
-        ("significant", adjusted <= FALSE_DISCOVERY_RATE, "whether adjusted_p_value <= 0.05"),
-        ("certain", together <= FAMILY_WISE_RATE, "whether it stands family-wise at 5 %"),
-    ):
-        dataset[name] = (paired.dims[:-1], values, {"description": about})
-    return dataset.assign(share=_shares(dataset))
+    return dataset
 
 
-def _shares(dataset: xr.Dataset) -> xr.DataArray:
-    """The share of the families' cells in which a mechanism is better (worse) than vanilla.
+MEASURES = ("l1_error", "cross_entropy_gap")
+SMALLEST = 1e-6
+"""Of an error: below it lies rounding."""
+MARGIN = float(-np.log(0.95))
 
-    value: cells that are significant. The 95 % interval is for the share of cells whose true mean
-    difference is negative (positive): low counts the cells of that sign at a family-wise error rate
-    of 5 %, high all but those of the other.
-    """
-    by_family = dataset.drop_sel(map=ALL)
-    over = ("map", "step", "similarity", "dim")
-    better = by_family["difference"] < 0
-    shares = []
-    for sign in (better, ~better):
-        value, low = ((by_family[name] & sign).mean(over) for name in ("significant", "certain"))
-        high = 1 - (by_family["certain"] & ~sign).mean(over)
-        # With few significant cells in all, one that stands family-wise may miss the false
-        # discovery rate.
-        least = cast(xr.DataArray, np.minimum(low, value))  # numpy does not say that labels stay
-        shares.append(xr.concat([value, least, high], dim="estimate"))
-    share = xr.concat(shares, dim="direction")
-    share = share.transpose("measure", "selective", "direction", "estimate")
-    about = (
-        "share of cells in which the mechanism is significantly better (worse) than vanilla, low "
-        "and high: see the claims"
-    )
-    return xr.DataArray(share.values, dims=share.dims, attrs={"description": about})
+
+def _log_ratios(dataset: xr.Dataset, prefix: str) -> xr.DataArray:
+    """log(error / vanilla's) of every other mechanism, along `measure` and `selective`."""
+    names = [prefix + m for m in MEASURES]
+    errors = dataset[names].to_dataarray("measure").assign_coords(measure=list(MEASURES))
+    own = errors.rename(mechanism="selective").sel(selective=dataset["selective"].values)
+    peer = errors.sel(mechanism=VANILLA, drop=True)
+    return xr.apply_ufunc(log_ratio, own, peer, kwargs={"floor": SMALLEST})
