@@ -100,7 +100,15 @@ def draw_each(
 
 def letter(axes: Axes, place: int) -> None:
     """(a), (b), ... before a panel's title."""
-    axes.set_title(f"({chr(ord('a') + place)}) {axes.get_title()}")
+    axes.title.set_text(f"({chr(ord('a') + place)}) {axes.get_title()}")
+
+
+def letter_panels(figure: Figure) -> None:
+    """(a), (b), ... before the title of every panel that has one; none where a figure has its own."""
+    titled = [ax for ax in figure.axes if ax.get_title()]
+    if not any(ax.get_title().startswith("(") for ax in titled):
+        for place, ax in enumerate(titled):
+            letter(ax, place)
 
 
 def label_log(*axes: Axis) -> None:
@@ -116,10 +124,10 @@ def label_log(*axes: Axis) -> None:
 
 
 def left_out(dataset: xr.Dataset) -> str:
-    """The last line of a caption: what the guards found, such as diverged models, which are left
-    out; none if all is well.
+    """The last line of a caption: what the guards found that changes a number beside it, such as
+    diverged models, which are left out; none if all is well.
     """
-    phrases = warnings_of(dataset)
+    phrases = warnings_of(dataset, harmless=False)
     return "\n" + "; ".join(phrases) if phrases else ""
 
 

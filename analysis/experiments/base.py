@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analysis.claims.claim import Claim
+from analysis.draw.figures import letter_panels
 from analysis.store.config import ExperimentConfig, seeded_config
 from analysis.store.dependencies import Definition
 
@@ -139,7 +140,9 @@ class Experiment:
         """The figure of a result. Raises ValueError as `config_of`, KeyError where the result lacks
         what is drawn.
         """
-        return self.draw(self.config_of(dataset), dataset)
+        figure = self.draw(self.config_of(dataset), dataset)
+        letter_panels(figure)
+        return figure
 
     def claims(self, dataset: xr.Dataset) -> list[Claim]:
         """The claims of a result. Raises ValueError as `config_of`, KeyError where the result lacks

@@ -10,14 +10,24 @@ from pydantic import Field
 
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.problems.base import Problem, Training, train_all
+from analysis.problems.base import Problem, Training
 from analysis.problems.sizes import block_size
+from analysis.problems.train import train_all
 from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import Mechanism
 
 AnyProblem = TypeVar("AnyProblem", bound=Problem, covariant=True)
 Rate = Annotated[float, Field(gt=0, description="step size of Adam")]
+LearningRates = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...],
+    Field(
+        description="step sizes, ascending: each mechanism is trained at the best of them, tuned on "
+        "seeds that are not reported; a single one is not tuned"
+    ),
+]
+RATES = (0.02, 0.06, 0.2, 0.6)
+"""The grid of every experiment that tunes."""
 Steps = Annotated[
     int, Field(ge=1, le=1_000_000, description="training steps at the full step size")
 ]

@@ -16,8 +16,9 @@ from analysis.draw.figures import draw_band, draw_each, draw_points, left_out, n
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.experiments.settings import Cell, CellsConfig
-from analysis.problems.base import Training, record_steps, train_layers
+from analysis.problems.base import Training, record_steps
 from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.train import train_layers
 from analysis.problems.twins import THEORIES, TwinsProblem
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA

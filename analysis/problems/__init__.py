@@ -1,11 +1,12 @@
 """Tasks made trainable, and the one way to compare mechanisms on them."""
 
-from analysis.problems.base import Block, Fitted, Measure, Problem, Training, fit, train_all
+from analysis.problems.base import Block, Fitted, Measure, Problem, Training, fit
 from analysis.problems.compare import compare
 from analysis.problems.denoise import DenoiseProblem
 from analysis.problems.graph import GraphProblem
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from analysis.problems.retrieval import RetrievalProblem
+from analysis.problems.train import train_all
 
 __all__ = [
     "Block",

@@ -6,8 +6,8 @@ fit       the one way in which all models are trained
 """
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -57,6 +57,10 @@ class Training:
     def total_steps(self) -> int:
         """With the cooldown."""
         return self.steps + self.cooldown_steps
+
+    def at(self, learning_rate: float) -> "Training":
+        """The same at another rate."""
+        return replace(self, learning_rate=learning_rate)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -140,6 +144,13 @@ class Problem(abc.ABC):
     def bytes_per_seed(self, training: Training) -> int:
         """Everything that is held of one seed while it trains, counted generously."""
 
+    @property
+    def objective(self) -> str:
+        """The measure by which learning rates are tuned, the smaller the better, averaged over its
+        own dimensions: by default the first.
+        """
+        return next(iter(self.measures))
+
     def layer(self, mechanism: Mechanism) -> Layer:
         """The layer that wears a mechanism. Raises Misfit where the problem cannot wear it."""
         return with_sound_rows(Layer(mechanism, self.form))
@@ -219,62 +230,6 @@ def fit(
     final = {k: torch.where(diverged, 0.0, v.double()) for k, v in parameters.items()}
     unmoved = torch.stack(same).all(0) if same else torch.ones_like(diverged)
     return Fitted(final, trained.history, diverged, unmoved)
-
-
-def train_all(
-    problem: Problem,
-    mechanisms: Sequence[Mechanism],
-    seeds: Sequence[int],
-    training: Training,
-    device: torch.device,
-    *,
-    record: Sequence[int] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> xr.Dataset:
-    """Every mechanism on every seed of a problem: its measures (mechanism, seed, ...), labelled.
-
-    record: as in `fit`, by default `record_steps`.
-    """
-    layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
-    block = problem.block(seeds, training, device)
-    steps = record_steps(training.steps).tolist() if record is None else list(record)
-    sizes, common = {"seed": len(seeds)}, {"record": steps, "progress": progress}
-    measured = train_layers(block, layers, training, problem.measures, sizes, **common)
-    labels = problem.coordinates(training) | {"step": steps}
-    dims = dict.fromkeys(d for variable in measured.values() for d in variable[0] if d in labels)
-    own = {"mechanism": [m.name for m in mechanisms], "seed": list(seeds)}
-    coords = own | {d: labels[d] for d in dims}
-    return problem.describe(seeds).assign_coords(coords).assign(measured)
-
-
-def train_layers(
-    block: Block,
-    layers: Iterable[Layer],
-    training: Training,
-    measures: Mapping[str, Measure],
-    members: Mapping[str, int],
-    **options: Any,
-) -> dict[str, Variable]:
-    """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them.
-
-    members: the sizes of the dimensions that the block's members have, the last running fastest.
-    options: of `fit`: rates, record, progress.
-    """
-    rows = []
-    for layer in layers:
-        fitted = fit(block, layer, training, **options)
-        values = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
-        rows.append(fitted.by_member(values))
-    shape = (len(rows), *members.values())
-    return {
-        name: (
-            ("mechanism", *members, *measure.dims),
-            np.stack([row[name] for row in rows]).reshape(*shape, *rows[0][name].shape[1:]),
-            {"description": measure.about},
-        )
-        for name, measure in {**measures, **DIVERGED}.items()
-        if name in rows[0]
-    }
 
 
 DIVERGED = {

@@ -5,8 +5,9 @@ from typing import Literal
 
 import xarray as xr
 
-from analysis.problems.base import Problem, Training, train_all
+from analysis.problems.base import Problem, Training
 from analysis.problems.sizes import block_size
+from analysis.problems.train import train_all
 from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import Mechanism, mechanism

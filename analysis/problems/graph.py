@@ -69,6 +69,10 @@ class GraphProblem(Problem):
     measures = ROW_MEASURES
 
     @property
+    def objective(self) -> str:
+        return "final_gap" if self.score == "log" else "l1_error"
+
+    @property
     def random(self) -> bool:
         """Whether every seed has a graph of its own."""
         return self.family in RANDOM_FAMILIES

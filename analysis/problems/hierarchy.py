@@ -81,6 +81,10 @@ class HierarchyProblem(Problem):
         return HierarchyTask(self.branching, self.depth)
 
     @property
+    def objective(self) -> str:
+        return "final_gap"
+
+    @property
     def form(self) -> Form:
         return Form(self.dim, values=self.head.values, labels={"token": self.task.nodes})
 

@@ -52,6 +52,10 @@ class SmallGraphProblem(Problem):
         self.head.require(self.nodes, self.dim)
 
     @property
+    def objective(self) -> str:
+        return "final_gap"
+
+    @property
     def form(self) -> Form:
         labels = {"token": self.nodes, "degree": self.nodes}
         return Form(self.dim, values=self.head.values, labels=labels)

@@ -82,6 +82,10 @@ class TwinsProblem(Problem):
         return 2 * self.pairs
 
     @property
+    def objective(self) -> str:
+        return "final_gap"
+
+    @property
     def form(self) -> Form:
         return Form(self.dim, labels={"token": self.size})
 

@@ -19,10 +19,19 @@ another regime.
 """
 
 
-def warnings_of(dataset: xr.Dataset) -> list[str]:
-    """One phrase for each guard that found something, with its count; nothing where all is well."""
+HARMLESS = frozenset({"underflow"})
+"""Guards that tell of something which changes no number that is drawn."""
+
+
+def warnings_of(dataset: xr.Dataset, harmless: bool = True) -> list[str]:
+    """One phrase for each guard that found something, with its count; nothing where all is well.
+
+    harmless: whether those that change no number are told of, too.
+    """
     phrases = []
     for guard, (noun, about) in GUARDS.items():
+        if guard in HARMLESS and not harmless:
+            continue
         count = sum(
             int(dataset[name].sum())
             for name in dataset

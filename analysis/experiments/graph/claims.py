@@ -1,97 +1,76 @@
-"""The ledger lines of the graph experiments. Thresholds are fixed here, before any run."""
+"""The ledger lines of the graph experiments, each on a single graph, or on one a seed."""
+
+from itertools import product
 
 import numpy as np
 import xarray as xr
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.statistics import estimate, mean, rank_correlation
-from analysis.claims.topics import ERROR, LIMITS, NORM, ORDER, PROJECT
-from analysis.experiments.graph.train import GraphConfig, diverged, others, with_temperatures
+from analysis.claims.statistics import mean, slopes
+from analysis.experiments.graph.train import SELECTIVE, GraphConfig, diverged, with_temperatures
 from analysis.problems.measures import SMALLEST_TAU
 from ssa_theory.mechanism import VANILLA
 
-_L1_THRESHOLD = {"graph": 0.7}  # elsewhere SSA has to be below vanilla: 1.0
+PEERS = (VANILLA, "scaled", "key-bias")
+_MEASURES = {"l1": "l1_error", "gap": "cross_entropy_gap"}
 
 
 def judge(config: GraphConfig, dataset: xr.Dataset) -> list[Claim]:
-    """Every claim that the stored mechanisms allow."""
-    name = dataset.attrs["experiment"]
-    lines = Lines(name, config.seeds)
-    for mechanism in others(dataset) if VANILLA in dataset["mechanism"] else []:
-        _add_comparisons(lines, config, dataset, mechanism, _L1_THRESHOLD.get(name, 1.0))
-    for mechanism in with_temperatures(dataset):
-        _add_temperatures(lines, config, dataset, mechanism)
+    """Every test that the stored mechanisms allow, paired over seeds, and the optimum's check."""
+    lines = Lines(dataset.attrs["experiment"], config.seeds)
+    names = dataset["mechanism"].values.tolist()
+    peers = [p for p in PEERS if p in names and SELECTIVE in names]
+    below = "d < K" if config.dim < dataset.sizes["node"] else "d >= K"
+    regimes = {below: "", "d = K": "control_"}
+    for (regime, prefix), peer in product(regimes.items(), peers):
+        cell = {"graph": config.family, "dimension": regime, "against": peer}
+        for measure, name in _MEASURES.items():
+            if prefix + name in dataset:
+                last = _after(dataset, prefix + name)
+                pair = {m: last.sel(mechanism=m).values for m in (SELECTIVE, peer)}
+                lines.compare("error-on-cases", cell, measure, pair)
+    if SELECTIVE in with_temperatures(dataset):
+        _add_order(lines, config, dataset)
+    if "vanilla_optimum_gap" in dataset and VANILLA in names and config.loss == "exact":
+        _add_optimum(lines, dataset)
     return lines.claims
 
 
-def _add_comparisons(
-    lines: Lines, config: GraphConfig, dataset: xr.Dataset, mechanism: str, l1_threshold: float
-) -> None:
-    """Error and norm against vanilla."""
-
-    def pair(variable: str) -> dict[str, np.ndarray]:
-        kept = dataset[variable].where(~diverged(dataset, variable))
-        last = kept.isel({d: -1 for d in kept.dims if str(d).endswith("step")})
-        return {m: last.sel(mechanism=m).values for m in (mechanism, VANILLA)}
-
-    where = f"at d = {config.dim} after {config.steps} steps"
-    long = f"also at d = K after {config.control_steps} steps"
-    for topic, key, variable, what, threshold in (
-        (ERROR, "l1", "l1_error", f"lower L1 error than vanilla {where}", l1_threshold),
-        (ERROR, "gap", "cross_entropy_gap", f"lower cross-entropy than vanilla {where}", 1.0),
-        (NORM, "norm", "weight_norm", f"smaller spectral norm than vanilla {where}", 1.0),
-        (LIMITS, "control-l1", "control_l1_error", f"lower L1 error than vanilla {long}", 1.0),
-    ):
-        if variable in dataset:
-            sentence = f"{mechanism}: {what}"
-            key = f"{key}-{mechanism}"
-            lines.ratio(topic, key, sentence, variable, pair(variable), threshold=threshold)
+def _after(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    """A measure after training, NaN where the model diverged."""
+    kept = dataset[name].where(~diverged(dataset, name))
+    return kept.isel({d: -1 for d in kept.dims if str(d).endswith("step")})
 
 
-def _add_temperatures(
-    lines: Lines, config: GraphConfig, dataset: xr.Dataset, mechanism: str
-) -> None:
-    """Is the learned temperature ordered by the (effective) number of neighbours?"""
-    tau = dataset["inverse_temperature"].sel(mechanism=mechanism).transpose("seed", "node").values
-    kept = ~dataset["diverged"].sel(mechanism=mechanism).values
+def _add_order(lines: Lines, config: GraphConfig, dataset: xr.Dataset) -> None:
+    """Does log(1 / tau) rise with the row entropy in a single model?"""
+    tau = dataset["inverse_temperature"].sel(mechanism=SELECTIVE).transpose("seed", "node").values
+    kept = ~dataset["diverged"].sel(mechanism=SELECTIVE).values
     log_temperature = -np.log(np.clip(tau, SMALLEST_TAU, None))
-    entropy = dataset["row_entropy"].transpose("seed", "node").values.round(9)
-    about = "of the temperature 1 / tau with the effective number of neighbours exp(row entropy)"
-    each = rank_correlation(log_temperature, entropy)
-    lines.add(
-        ORDER,
-        f"temperature-order-single-{mechanism}",
-        f"{mechanism}: in a single trained model, temperature rises with the number of neighbours",
-        f"mean over models of the rank correlation {about}",
-        ">",
-        0.8,
-        mean(np.where(kept, each, np.nan)),
+    entropy = dataset["row_entropy"].transpose("seed", "node").values
+    slope = np.where(kept, slopes(entropy, log_temperature), np.nan)
+    positive = np.where(np.isfinite(slope), (slope > 0).astype(float), np.nan)
+    share = {"share of models with a positive slope": mean(positive)}
+    lines.single("order", {"graph": config.family}, "slope", slope, share)
+
+
+def _add_optimum(lines: Lines, dataset: xr.Dataset) -> None:
+    """Nothing trained may be below what is the least, and how near training came to it."""
+    trained = _after(dataset, "cross_entropy_gap").sel(mechanism=VANILLA)
+    above = (trained - dataset["vanilla_optimum_gap"]).values
+    if not np.isfinite(above).any():
+        return
+    lines.check(
+        "optimum",
+        "no trained vanilla model is below the exact optimum of vanilla attention",
+        "largest (optimum - cross-entropy gap) over seeds (nats); the optimum by Newton's method",
+        "<",
+        1e-6,
+        float(np.nanmax(-above)),
+        {
+            "vanilla's optimum (nats)": mean(dataset["vanilla_optimum_gap"].values),
+            "best constant row (nats)": mean(dataset["constant_gap"].values),
+            "trained above the optimum (nats)": mean(above),
+        },
     )
-    if (entropy == entropy[0]).all():  # one graph for all seeds: nodes can be averaged over models
-        lines.add(
-            ORDER,
-            f"temperature-order-{mechanism}",
-            f"{mechanism}: averaged over models, temperature rises with the number of neighbours",
-            f"rank correlation {about}, each node's log temperature averaged over seeds",
-            ">",
-            0.8,
-            estimate(
-                lambda i: rank_correlation(log_temperature[i].mean(-2), entropy[0]),
-                kept,
-                smooth=False,
-            ),
-        )
-    if config.family == "letters" and "q" in dataset["node"]:
-        q = list(dataset["node"].values).index("q")
-        blunter = (log_temperature > log_temperature[:, [q]]).sum(1) / (tau.shape[1] - 1)
-        lines.add(
-            ORDER,
-            f"sharpens-q-{mechanism}",
-            f"{mechanism}: the letter q, almost always followed by u, is among the sharpest",
-            "mean share of the other symbols with a higher temperature than q",
-            ">",
-            0.75,
-            mean(np.where(kept, blunter, np.nan)),
-            source=PROJECT,
-        )

@@ -14,8 +14,15 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from analysis.draw.figures import draw_band, draw_each, draw_points, left_out, new_figure, style
-from analysis.experiments.graph.train import GraphConfig, others, with_temperatures
+from analysis.draw.figures import (
+    draw_band,
+    draw_each,
+    draw_points,
+    left_out,
+    new_figure,
+    style,
+)
+from analysis.experiments.graph.train import GraphConfig, drawn, with_temperatures
 from ssa_theory.mechanism import VANILLA
 
 _LONGEST_NAME = 20  # characters of a node's name
@@ -33,7 +40,7 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
     _draw_graph(axes[0, 0], seed)
 
     matrices = [("true P*", seed["transition_matrix"])]
-    for name in [m for m in mechanisms if m == VANILLA] + others(dataset)[:1]:
+    for name in dict.fromkeys([m for m in mechanisms if m == VANILLA] + [drawn(dataset)]):
         one = seed.sel(mechanism=name)
         gap, error = float(one["cross_entropy_gap"][-1]), float(one["l1_error"])
         title = f"{name}, seed {int(dataset['shown_seed'])}\ngap {gap:.3f} nats, L1 {error:.3f}"
@@ -53,7 +60,8 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
 
     _draw_curves(axes[1, 0], dataset, "cross_entropy_gap_band", "step")
     axes[1, 0].set(title=f"d = {config.dim}: learning", ylabel="cross-entropy gap to Bayes (nats)")
-    axes[1, 0].legend(fontsize=8)  # the curves of the last panel look the same
+    _draw_baselines(axes[1, 0], dataset, "gap")
+    axes[1, 0].legend(fontsize=7)  # the curves of the last panel look the same
     _draw_temperature(axes[1, 1], dataset)
     _draw_norms(axes[1, 2], dataset, config)
     if config.control_steps:
@@ -62,16 +70,31 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
     else:
         _draw_curves(axes[1, 3], dataset, "l1_by_step_band", "step")
         title = f"d = {config.dim}: L1 error"
+        _draw_baselines(axes[1, 3], dataset, "l1")
     axes[1, 3].set(title=title, ylabel="mean row L1 error")
     return figure
+
+
+_BASELINE = {
+    "vanilla_optimum": ("vanilla's exact optimum", (0, (1, 1.5))),
+    "constant": ("best constant row", (0, (6, 3))),
+}
+
+
+def _draw_baselines(ax: Axes, dataset: xr.Dataset, measure: str) -> None:
+    """What vanilla can reach at any weights, and what needs no attention: means over seeds."""
+    for name, (label, dashes) in _BASELINE.items():
+        if f"{name}_{measure}" in dataset:
+            value = float(dataset[f"{name}_{measure}"].mean())
+            ax.axhline(value, color="#333333", linewidth=1.2, linestyle=dashes, label=label)
 
 
 def _caption(dataset: xr.Dataset, config: GraphConfig) -> str:
     source = Path(config.text_file or config.graph_file or config.family).name
     text = (
         f"{source}: {dataset.sizes['node']} nodes, {config.context} context, {config.loss} loss, "
-        f"{config.optimizer} {config.learning_rate:g}, {config.steps} steps; means and 95 % "
-        f"intervals over {config.seeds} seeds"
+        f"{config.optimizer} at each mechanism's best of {len(config.learning_rates)} rates, "
+        f"{config.steps} steps; means and 95 % intervals over {config.seeds} seeds"
     )
     return text + left_out(dataset)
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
+from analysis.experiments.settings import RATES, LearningRates
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.graph import SIZED_FAMILIES
 from analysis.problems.measures import SMALLEST_TAU
@@ -20,6 +21,8 @@ from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 from tasks.families import PaperFamily, RandomFamily, RealFamily
 from tasks.markov import RowWeights
+
+SELECTIVE = "ssa"
 
 
 class GraphConfig(TrainingConfig):
@@ -69,13 +72,14 @@ class GraphConfig(TrainingConfig):
         0.0, ge=0, le=1, description="strength of the component common to all embeddings"
     )
     mechanisms: Mechanisms = Field(
-        (VANILLA, "ssa", "ssa-free"), description="what is trained; vanilla is the peer"
+        (VANILLA, "scaled", "key-bias", "ssa", "ssa-free"),
+        description="what is trained; vanilla is the peer, scaled and key-bias are controls",
     )
     position: bool = Field(
         False, description="let position terms act (one learned scale: all queries see the same n)"
     )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="optimiser")
-    learning_rate: float = Field(0.05, gt=0, description="step size")
+    learning_rates: LearningRates = RATES
     steps: int = Field(200, ge=1, le=10_000_000, description="training steps")
     control_steps: int = Field(
         2000,
@@ -86,6 +90,7 @@ class GraphConfig(TrainingConfig):
     )
 
     def check(self) -> None:
+        self.require_ascending("learning_rates", 0, 1000)
         sparse, problem = get_args(RandomFamily)[1:], self.problem
         rules = {
             "nodes": (self.family in SIZED_FAMILIES, f"family {', '.join(SIZED_FAMILIES)}"),
@@ -116,7 +121,8 @@ class GraphConfig(TrainingConfig):
 
     def training(self, steps: int) -> Training:
         """Of so many steps."""
-        return Training(steps, self.learning_rate, 0, self.optimizer, self.dtype, self.compiled)
+        highest = max(self.learning_rates)
+        return Training(steps, highest, 0, self.optimizer, self.dtype, self.compiled)
 
 
 def seeds_per_block(config: GraphConfig) -> int:
@@ -136,7 +142,8 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
 
     def trained(regime: GraphProblem, steps: int) -> xr.Dataset:
         training = config.training(steps)
-        return train_all(regime, mechanisms, config.seed_range, training, device, progress=advance)
+        rates, seeds = config.learning_rates, config.seed_range
+        return train_all(regime, mechanisms, seeds, training, device, rates=rates, progress=advance)
 
     dataset = trained(problem, config.steps)
     if config.control_steps:
@@ -146,7 +153,14 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     return dataset
 
 
-_CONTROL = ("cross_entropy_gap", "l1_by_step", "l1_error", "weight_norm", "diverged")
+_CONTROL = (
+    "cross_entropy_gap",
+    "l1_by_step",
+    "l1_error",
+    "weight_norm",
+    "diverged",
+    "learning_rate",
+)
 """What is kept of the control regime."""
 
 
@@ -167,9 +181,9 @@ def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> x
         dim="neighbours",
     ).assign_coords(neighbours=levels)
     dataset["temperature_by_neighbours"] = np.exp(mean_band(by_level))
-    peer = others(dataset)[:1] or [VANILLA]
-    error = dataset["l1_error"].sel(mechanism=peer[0]).fillna(np.inf)
-    about = {"description": f"the seed of the median L1 error of {peer[0]}, which the figure draws"}
+    name = drawn(dataset)
+    error = dataset["l1_error"].sel(mechanism=name).fillna(np.inf)
+    about = {"description": f"the seed of the median L1 error of {name}, which the figure draws"}
     shown = dataset["seed"].values[error.argsort()[len(error) // 2]]
     dataset["shown_seed"] = ((), shown, about)
     return dataset
@@ -178,6 +192,12 @@ def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> x
 def diverged(dataset: xr.Dataset, name: str) -> xr.DataArray:
     """Which models of the regime of a variable diverged."""
     return dataset["control_diverged" if name.startswith("control") else "diverged"]
+
+
+def drawn(dataset: xr.Dataset) -> str:
+    """The mechanism whose matrix is drawn beside vanilla's: SSA, else the first other one."""
+    names = others(dataset)
+    return SELECTIVE if SELECTIVE in names else next(iter(names), VANILLA)
 
 
 def others(dataset: xr.Dataset) -> list[str]:

@@ -7,9 +7,9 @@ from pydantic import Field
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import Cell, CooldownConfig, CooldownSteps, Steps
-from analysis.problems.base import train_layers
 from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.train import train_layers
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 

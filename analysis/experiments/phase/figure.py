@@ -47,7 +47,7 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
         for ax, step in zip(axes[:, j], steps, strict=True):
             images.append(_draw_map(ax, maps.sel(step=step)))
         bold = "bold" if title.startswith("all") else "normal"
-        axes[0, j].set_title(f"({_LETTERS[j]}) {title}", fontweight=bold, fontsize=8)
+        axes[0, j].set_title(title, fontweight=bold, fontsize=8)
     for ax in axes[-1]:
         places = [f"{d}/{config.nodes}" for d in dataset["dim"].values]
         ax.set_xticks(range(len(places)), places, fontsize=7)
@@ -65,7 +65,7 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
         Patch(facecolor="#6a9fca", label="blue: the mechanism is better"),
     ]
     upper.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
-    _draw_rates(lower, dataset, _LETTERS[len(columns) :])
+    _draw_rates(lower, dataset)
     reporting = int(dataset["reporting"].sum())
     figure.suptitle(
         f"{int(dataset['models']):,} trained models: {dataset.sizes['mechanism']} mechanisms, "
@@ -77,25 +77,24 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
     return figure
 
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _LARGEST = float(np.log(8))
 """Of a log ratio: further out the colour stays the same."""
 _TICKS = np.log([1 / 8, 1 / 4, 1 / 2, 0.8, 1, 1.25, 2, 4, 8])
 _MARGIN = float(-np.log(0.95))
 
 
-def _draw_rates(figure: SubFigure, dataset: xr.Dataset, letters: str) -> None:
+def _draw_rates(figure: SubFigure, dataset: xr.Dataset) -> None:
     """The sensitivity strip: the effect by learning rate, both at the same, for every step."""
     axes = figure.subplots(1, dataset.sizes["step"], sharey=True, squeeze=False)[0]
     by_rate = dataset["log_ratio_by_rate"].sel(measure="l1_error")
     rates = dataset["learning_rate"].values
-    for letter, ax, step in zip(letters, axes, dataset["step"].values, strict=False):
+    for ax, step in zip(axes, dataset["step"].values, strict=True):
         for name in map(str, dataset["selective"].values):
             value = np.exp(by_rate.sel(selective=name, step=step).values)
             ax.plot(rates, value, label=name, **style(name))
         ax.axhline(1, color=style(VANILLA)["color"], linewidth=1)
         ax.set(xscale="log", xlabel="learning rate of both")
-        ax.set_title(f"({letter}) step {step}", fontsize=9)
+        ax.set_title(f"step {step}", fontsize=9)
         ax.set_xticks(rates, [f"{r:g}" for r in rates])
         ax.minorticks_off()
     axes[0].set_ylabel("median L1 error\nover vanilla's")

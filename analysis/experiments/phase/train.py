@@ -2,7 +2,7 @@
 tuned on seeds of their own.
 """
 
-from typing import Annotated, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor
 from analysis.claims.statistics import log_ratio
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.experiments.settings import Cell, CellsConfig
+from analysis.experiments.settings import RATES, Cell, CellsConfig, LearningRates
 from analysis.problems import GraphProblem
-from analysis.problems.base import stack_members, train_layers
+from analysis.problems.base import stack_members
 from analysis.problems.rows import ROW_MEASURES, RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.train import train_layers
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA, Tokens
 from ssa_theory.seeds import Stream, member_generator
@@ -51,11 +52,7 @@ class PhaseConfig(CellsConfig):
         (VANILLA, "scaled", "key-bias", "ssa", "ssa-free"),
         description="what is trained; vanilla is the peer, scaled and key-bias are controls",
     )
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.02, 0.06, 0.2, 0.6),
-        description="step sizes of Adam, ascending; each mechanism is compared at its best of each "
-        "cell and step",
-    )
+    learning_rates: LearningRates = RATES
 
     def check(self) -> None:
         self.require_ascending("learning_rates", 0, 100)

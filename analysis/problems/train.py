@@ -1,0 +1,117 @@
+"""Every mechanism of a comparison on every seed of a problem, each at its own learning rate.
+
+The rate is tuned alike for all: one grid, on seeds that no run reports.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from analysis.problems.base import (
+    DIVERGED,
+    Block,
+    Measure,
+    Problem,
+    Training,
+    Variable,
+    fit,
+    record_steps,
+)
+from ssa_theory.mechanism import Layer, Mechanism
+
+TUNING_SEEDS = range(2**63 - 12, 2**63)
+"""The last that there are."""
+_SMALLEST = 1e-9
+"""Of an objective: below it lies rounding."""
+
+
+def train_all(
+    problem: Problem,
+    mechanisms: Sequence[Mechanism],
+    seeds: Sequence[int],
+    training: Training,
+    device: torch.device,
+    *,
+    rates: Sequence[float] = (),
+    record: Sequence[int] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> xr.Dataset:
+    """Every mechanism on every seed of a problem: its measures (mechanism, seed, ...), labelled, and
+    `learning_rate` (mechanism).
+
+    rates: those from which `best_rate` chooses for each mechanism, by default that of `training`.
+    record: as in `fit`, by default `record_steps`.
+    """
+    layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
+    grid = rates or (training.learning_rate,)
+    tuned = [training.at(best_rate(problem, one, training, grid, device)) for one in layers]
+    block = problem.block(seeds, training, device)
+    steps = record_steps(training.steps).tolist() if record is None else list(record)
+    sizes, common = {"seed": len(seeds)}, {"record": steps, "progress": progress}
+    measured = train_layers(block, layers, tuned, problem.measures, sizes, **common)
+    labels = problem.coordinates(training) | {"step": steps}
+    dims = dict.fromkeys(d for variable in measured.values() for d in variable[0] if d in labels)
+    own = {"mechanism": [m.name for m in mechanisms], "seed": list(seeds)}
+    coords = own | {d: labels[d] for d in dims}
+    about = {"description": "learning rate of the mechanism, tuned on seeds that are not reported"}
+    chosen = {"learning_rate": ("mechanism", [t.learning_rate for t in tuned], about)}
+    return problem.describe(seeds).assign_coords(coords).assign(measured).assign(chosen)
+
+
+def train_layers(
+    block: Block,
+    layers: Iterable[Layer],
+    training: Training | Sequence[Training],
+    measures: Mapping[str, Measure],
+    members: Mapping[str, int],
+    **options: Any,
+) -> dict[str, Variable]:
+    """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them.
+
+    training: one for all layers, or one for each. members: the sizes of the dimensions that the
+    block's members have, the last running fastest. options: of `fit`: rates, record, progress.
+    """
+    layers, rows = list(layers), []
+    each = [training] * len(layers) if isinstance(training, Training) else training
+    for layer, own in zip(layers, each, strict=True):
+        fitted = fit(block, layer, own, **options)
+        values = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
+        rows.append(fitted.by_member(values))
+    shape = (len(rows), *members.values())
+    return {
+        name: (
+            ("mechanism", *members, *measure.dims),
+            np.stack([row[name] for row in rows]).reshape(*shape, *rows[0][name].shape[1:]),
+            {"description": measure.about},
+        )
+        for name, measure in {**measures, **DIVERGED}.items()
+        if name in rows[0]
+    }
+
+
+def best_rate(
+    problem: Problem,
+    layer: Layer,
+    training: Training,
+    rates: Sequence[float],
+    device: torch.device,
+) -> float:
+    """The rate of the least mean over `TUNING_SEEDS` of the log of the problem's objective.
+
+    All rates are members of one program, each trained as `training` says but for its rate. A rate
+    at which any seed diverged is not chosen while another is left. Of one rate there is no choice,
+    and nothing is trained.
+    """
+    if len(rates) == 1:
+        return float(rates[0])
+    seeds, highest = list(TUNING_SEEDS), training.at(max(rates))
+    block = problem.block(seeds * len(rates), highest, device)
+    factors = np.repeat(np.array(rates) / max(rates), len(seeds)).tolist()
+    fitted = fit(block, layer, highest, rates=factors)
+    values = fitted.by_member(block.evaluate(layer, fitted))[problem.objective]
+    score = np.log(np.maximum(values.reshape(len(rates), len(seeds), -1).mean(-1), _SMALLEST))
+    score = score.mean(1)
+    return float(rates[int(np.argmin(np.where(np.isfinite(score), score, np.inf)))])
