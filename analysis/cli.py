@@ -1,9 +1,11 @@
 """The command line: list, mechanisms, run, plot, claims, verify, bench."""
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from analysis.bench.bench import bench, stored_at
 from analysis.bench.config import BenchConfig
 from analysis.bench.tables import notes, tables
 from analysis.claims.claim import Claim
+from analysis.claims.ledger import as_record
 from analysis.experiments import EXPERIMENTS, Experiment
 from analysis.experiments.base import Progress
 from analysis.flags import OUT, flags_of, named, parse, parse_run
@@ -26,10 +29,11 @@ from analysis.terminal import (
     fail,
     print_claims,
     print_experiments,
-    print_ledger,
     print_mechanisms,
     print_outcomes,
     print_table,
+    print_topic,
+    print_topics,
     progress_display,
 )
 from ssa_theory.mechanism import MECHANISMS
@@ -41,7 +45,7 @@ usage: ssa-theory COMMAND ...
   mechanisms                  what attention can wear: formulas, sources, parameters
   run NAME ... | all          run, store, draw, test the claims; `run NAME --help` has every flag
   plot NAME ... | all         redraw figures and claims from stored results, without training
-  claims                      the ledger: every claim with its verdict, from what is stored
+  claims [TOPIC ...]          the ledger: every topic's verdict and when it holds; with TOPIC its cells
   verify                      try the theory's properties on fresh random cases, as long as you like
   bench                       how fast ensembles train here, beside their peers
 
@@ -176,20 +180,30 @@ def _plot(arguments: Sequence[str]) -> None:
 
 def _claims(arguments: Sequence[str]) -> None:
     about = (
-        "Print the ledger of the stored results: every test by topic, p-values corrected over all "
-        "of them, then one line a topic. The exit code is 0 whatever the verdicts are."
+        "Print the ledger of the stored results: the verdict of every topic and when it holds; of "
+        "the topics that are named (`claims error norm`), every cell. The exit code is 0 whatever "
+        "the verdicts are."
     )
-    options = parse("claims", arguments, about, out=OUT)
-    entries, sections = read_stored(EXPERIMENTS, options.out)
-    if not any(entry.claims for entry in entries):
+    names = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    whole = (bool, False, "print JSON: topics with their cells, and the instrument's checks")
+    options = parse("claims", arguments[len(names) :], about, out=OUT, json=whole)
+    found, sections = read_stored(EXPERIMENTS, options.out)
+    chosen = [found.entry(name) for name in names]
+    if not any(section.evidence.claims for section in sections):
         raise ValueError(
             f"there are no stored claims in {options.out}: run an experiment, or choose its folder "
             "with --out"
         )
-    print_ledger(entries)
-    for section in sections:
-        if section.missing:
-            print(f"{section.experiment.name}: {section.missing}")
+    if options.json:
+        print(json.dumps(as_record(chosen or found.entries, found.checks), indent=1))
+        return
+    for entry in chosen:
+        print_topic(entry)
+    if not chosen:
+        print_topics(found)
+        for section in sections:
+            if section.missing:
+                print(f"{section.experiment.name}: {section.missing}")
 
 
 def _print_report(out: Path) -> None:

@@ -11,8 +11,11 @@ from rich.progress import Progress as Display
 from rich.table import Table
 from rich.text import Text
 
-from analysis.claims.claim import Claim
-from analysis.claims.ledger import Entry
+from analysis.claims.claim import Claim, Test, checks_of, tests_of
+from analysis.claims.ledger import Entry, Ledger
+from analysis.claims.registry import registry
+from analysis.claims.rule import outcome
+from analysis.claims.words import effect_of, effects_of
 from analysis.experiments.base import Experiment, Progress
 from analysis.properties.verify import Outcome
 from ssa_theory.mechanism import Mechanism
@@ -72,29 +75,61 @@ def print_mechanisms(mechanisms: Mapping[str, Mechanism]) -> None:
 
 
 def print_claims(claims: Sequence[Claim], title: str) -> None:
-    """One line a claim."""
-    columns = ("verdict", "estimate [95 % interval]", "holds if", "seeds", "test", "claim")
-    table = Table(*columns, title=title, title_justify="left", box=None)
-    for claim in claims:
-        seeds = f"{claim.estimate.seeds}/{claim.requested_seeds}"
-        rule = f"{claim.relation} {claim.threshold:g}"
-        table.add_row(claim.verdict, str(claim.estimate), rule, seeds, claim.id, claim.sentence)
+    """One line a test, by topic and cell, and one a check."""
+    topics = registry().topics
+    if tests := tests_of(claims):
+        columns = ("outcome", "effect (interval)", "seeds", "topic", "cell", "measure")
+        table = Table(*columns, title=title, title_justify="left", box=None)
+        for test in tests:
+            known = test.topic in topics
+            said = outcome(topics[test.topic], test) if known else "no topic of the registry"
+            effect = effect_of(test) if known else str(test.effect)
+            cell = ", ".join(test.cell.values())
+            table.add_row(said, effect, _seeds(test), test.topic, Text(cell), test.measure)
+        print_table(table)
+    if checks := checks_of(claims):
+        columns = ("check", "estimate [95 % interval]", "passes if", "seeds", "what")
+        table = Table(*columns, title=None if tests else title, title_justify="left", box=None)
+        for check in checks:
+            seeds = f"{check.estimate.seeds}/{check.requested_seeds}"
+            rule = f"{check.relation} {check.threshold:g}"
+            table.add_row(check.passed, str(check.estimate), rule, seeds, Text(check.sentence))
+        print_table(table)
+
+
+def print_topics(found: Ledger) -> None:
+    """One line a topic: verdict, sentence, and when."""
+    table = Table("verdict", "topic", "claim", "when", "effects over cells", box=None)
+    for entry in found.entries:
+        verdict = f"{entry.verdict} (post hoc)" if entry.post_hoc else entry.verdict
+        sentence, when = Text(entry.topic.sentence), Text(entry.when)
+        table.add_row(verdict, entry.topic.name, sentence, when, Text(effects_of(entry)))
+    print_table(table)
+    passed = sum(check.passed == "passed" for check in found.checks)
+    print(f"the instrument: {passed} of {len(found.checks)} checks passed")
+    for check in (c for c in found.checks if c.passed != "passed"):
+        print(f"  {check.passed}: {check.sentence} ({check.id}: {check.estimate})")
+    print("every cell of a topic: ssa-theory claims TOPIC")
+
+
+def print_topic(entry: Entry) -> None:
+    """A topic with all of its cells."""
+    topic = entry.topic
+    print(f"{topic.sentence} ({topic.source})")
+    print(f"{entry.verdict}: {entry.when}")
+    table = Table(*topic.factors, "measure", "outcome", "effect (interval)", "seeds", box=None)
+    for cell in entry.cells:
+        for name, test in cell.tests.items():
+            told = ("not run", "") if test is None else (effect_of(test), _seeds(test))
+            table.add_row(*map(Text, cell.cell), name, cell.outcomes[name], *told)
+    for test in entry.outside:
+        levels = [Text(test.cell.get(factor, "")) for factor in topic.factors]
+        table.add_row(*levels, test.measure, "outside", effect_of(test), _seeds(test))
     print_table(table)
 
 
-def print_ledger(entries: Sequence[Entry]) -> None:
-    """Every test by topic, then one line a topic."""
-    for entry in entries:
-        if entry.claims:
-            print_claims(entry.claims, f"{entry.topic.sentence} ({entry.topic.source})")
-            print()
-    columns = ("verdict", "estimate [95 % interval]", "tests +/-/?", "claim")
-    table = Table(*columns, title="Ledger", title_justify="left", box=None)
-    for entry in entries:
-        counts = "/".join(str(n) for n in entry.counts.values())
-        estimate = "" if entry.claim is None else str(entry.claim.estimate)
-        table.add_row(entry.verdict or "not run", estimate, counts, entry.topic.sentence)
-    print_table(table)
+def _seeds(test: Test) -> str:
+    return f"{test.effect.seeds}/{test.requested_seeds}"
 
 
 def print_outcomes(outcomes: Sequence[Outcome], seed: int) -> int:

@@ -2,12 +2,12 @@
 checks apart.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
-from analysis.claims.claim import Check, Claim, Test, checks_of, tests_of
+from analysis.claims.claim import Check, Claim, Test, checks_of, tests_of, to_dict
 from analysis.claims.registry import Registry, Topic
 from analysis.claims.rule import JudgedCell, Verdict, cell_of, judge_cells, verdict, when
 
@@ -40,16 +40,6 @@ class Entry:
     def tests(self) -> list[Test]:
         """Those of the scope, as far as they are there."""
         return [t for cell in self.cells for t in cell.tests.values() if t is not None]
-
-    @property
-    def effects(self) -> tuple[float, float, float] | None:
-        """The median, least and largest effect over the tests of the scope; None without any."""
-        values = sorted(t.effect.value for t in self.tests if not math.isnan(t.effect.value))
-        if not values:
-            return None
-        middle = len(values) // 2
-        median = values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
-        return median, values[0], values[-1]
 
 
 @dataclass(frozen=True)
@@ -103,3 +93,28 @@ def ledger(evidence: Sequence[Evidence], registry: Registry) -> Ledger:
     checks = [check for one in evidence for check in checks_of(one.claims)]
     unknown = [test for _, test in tests if test.topic not in registry.topics]
     return Ledger(tuple(entries), tuple(checks), tuple(unknown))
+
+
+def as_record(entries: Sequence[Entry], checks: Sequence[Check]) -> dict[str, Any]:
+    """Topics with their verdicts and cells, and checks, for JSON."""
+    return {
+        "topics": [
+            entry.topic.model_dump(exclude={"without"})
+            | {"verdict": entry.verdict, "when": entry.when, "post_hoc": entry.post_hoc}
+            | {"cells": [_cell_record(entry.topic, cell) for cell in entry.cells]}
+            | {"outside": [to_dict(test) for test in entry.outside]}
+            for entry in entries
+        ],
+        "checks": [to_dict(check) | {"passed": check.passed} for check in checks],
+    }
+
+
+def _cell_record(topic: Topic, cell: JudgedCell) -> dict[str, Any]:
+    tests = {
+        name: {"outcome": cell.outcomes[name]} | ({} if test is None else to_dict(test))
+        for name, test in cell.tests.items()
+    }
+    return dict(zip(topic.factors, cell.cell, strict=True)) | {
+        "status": cell.status,
+        "tests": tests,
+    }

@@ -1,39 +1,23 @@
-"""The paper's table: every statement, figure and table of the paper, the form in which it is tested
-here, its number beside ours, and a status that is computed from our test.
-
-Source: arXiv 2411.12892. Sentences are this project's words; numbers of the paper are quoted as its.
+"""The paper's table: what the paper says, its number beside ours, and a status that is computed from
+the cells of our topics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from analysis.claims.claim import Claim
+import numpy as np
 
-_STATUS = {"supported": "holds", "not supported": "fails", "inconclusive": "open"}
-_LANGUAGE = "a language model, which this project does not train"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One statement, figure or table.
-
-    place: where it stands in the paper. says: what it says. form: in which form it is tested here;
-    where it is not, why. claim: the id of the test whose verdict decides; empty where out of scope.
-    number: the paper's number, where it gives one. telling: whether the README shows it.
-    """
-
-    place: str
-    says: str
-    form: str
-    claim: str = ""
-    number: str = ""
-    telling: bool = False
+from analysis.claims.ledger import Entry, Ledger
+from analysis.claims.registry import registry
+from analysis.claims.rule import JudgedCell, Status
+from analysis.claims.words import amount, effect_of
+from analysis.report.paper_rows import PAPER, Row
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row with its result. ours: our estimate with its interval. status: `holds`, `holds as
-    corrected`, `fails`, `vacuous`, `open`, `not run` or `out of scope`.
+    """A row with its result. ours: our effect with its interval. status: `holds`, `holds as
+    corrected`, `fails`, `vacuous`, `mixed`, `open`, `not run` or `out of scope`.
     """
 
     row: Row
@@ -41,194 +25,58 @@ class Line:
     ours: str = ""
 
 
-_EXACT = "exact computation (paper-theory)"
-PAPER: tuple[Row, ...] = (
-    Row(
-        "Lemma 1",
-        "Queries of different sharpness need a norm that grows as they become alike.",
-        _EXACT,
-        "paper-theory-lemma-1",
-    ),
-    Row(
-        "Proposition 1",
-        "Vanilla attention needs at least a printed norm.",
-        _EXACT,
-        "paper-theory-prop-1-lower-bound",
-    ),
-    Row(
-        "Proposition 1",
-        "A printed norm is enough with a query temperature.",
-        _EXACT,
-        "paper-theory-prop-1-converse",
-    ),
-    Row(
-        "Proposition 1",
-        "A query temperature frees the norm from how alike the tokens are.",
-        _EXACT,
-        "paper-theory-prop-1-free-of-rho",
-        telling=True,
-    ),
-    Row(
-        "Section 4.2",
-        "The norm has to grow like log L, or attention dilutes.",
-        _EXACT,
-        "paper-theory-dilution",
-    ),
-    Row(
-        "Proposition 2",
-        "A position temperature reaches zero loss on imbalanced tokens.",
-        _EXACT,
-        "paper-theory-prop-2-zero-loss",
-    ),
-    Row(
-        "Proposition 2",
-        "SSA's position term learns it from data.",
-        "layers trained on counts kappa_n = sqrt(n), alpha = 1/2, beyond the training length "
-        "(imbalance)",
-        "imbalance-beyond-0.5-0.5",
-    ),
-    Row(
-        "Proposition 2",
-        "Without one the loss stays above 1/500.",
-        _EXACT,
-        "paper-theory-prop-2-converse",
-        telling=True,
-    ),
-    Row(
-        "Lemma 2",
-        "A temperature acts like keeping a share of the scores.",
-        _EXACT,
-        "paper-theory-lemma-2",
-    ),
-    Row(
-        "Section 3",
-        "A token term near -1 suppresses a token fully.",
-        _EXACT,
-        "paper-theory-suppression",
-    ),
-    Row(
-        "Fig. 3",
-        "On a graph of 8 nodes SSA's attention map is closer to the transition matrix.",
-        "all 11,117 connected graphs, the paper's model (paper-graph, head sampled)",
-        "paper-graph-map-l1-sampled-ssa-degree",
-        ".358 / .543 = .659, one run",
-    ),
-    Row(
-        "Fig. 3",
-        "(Control.) One learned constant on all scores brings the map closer, too.",
-        "the same, mechanism scaled",
-        "paper-graph-map-l1-sampled-scaled",
-    ),
-    Row(
-        "Fig. 3",
-        "On a graph of 8 nodes SSA's cross-entropy is lower.",
-        "all 11,117 connected graphs, the paper's model (paper-graph, head sampled)",
-        "paper-graph-final-gap-sampled-ssa-degree",
-        ".009 / .0126 = .714, one run",
-        telling=True,
-    ),
-    Row(
-        "Section 4.1",
-        "Where the attention row is the prediction, SSA's map is closer.",
-        "all 11,117 graphs, d = 4 (paper-graph, head row)",
-        "paper-graph-map-l1-row-ssa-query",
-    ),
-    Row(
-        "Table 1",
-        "Tokens with fewer neighbours get a lower temperature.",
-        "sign of the slope in each of 11,117 models (paper-graph, head sampled)",
-        "paper-graph-slope-sampled-ssa-degree",
-        telling=True,
-    ),
-    Row(
-        "Table 2",
-        "A threshold on tokens, which stands for the value temperature, is near the optimum, and "
-        "vanilla near the mean of all tokens.",
-        "risk of trained vanilla attention over that mean (basis-denoise)",
-        "basis-denoise-naive-default-vanilla",
-    ),
-    Row(
-        "Table 2",
-        "A value temperature denoises better than vanilla attention.",
-        "risks of trained layers (basis-denoise)",
-        "basis-denoise-gate-default-ssa-value",
-    ),
-    Row(
-        "Table 2",
-        "(Our correction.) The mean of the true signal tokens, there called Bayes-optimal, is not: "
-        "its risk is above Bayes.",
-        "its risk less that of the exact Bayes act (basis-denoise)",
-        "basis-denoise-oracle-default",
-    ),
-    Row(
-        "Appendix E, claim 1",
-        "In a hierarchical vocabulary SSA's attention map is closer to the true one.",
-        "trees, dimensions and contexts together (hierarchy, head row)",
-        "hierarchy-row-vanilla",
-    ),
-    Row(
-        "Appendix E, claim 1",
-        "(Control.) SSA's attention map is closer than one learned constant brings it.",
-        "trees, dimensions and contexts together (hierarchy, head row)",
-        "hierarchy-row-scaled",
-        telling=True,
-    ),
-    Row(
-        "Appendix E, claim 2",
-        "There SSA's prediction is closer to the true one.",
-        "the same (hierarchy, head classifier)",
-        "hierarchy-classifier-vanilla",
-    ),
-    Row(
-        "Fig. 2",
-        "With SSA the query-key weights are smaller.",
-        "tau_i ||W|| of one layer on a Markov graph at equal loss (norms)",
-        "norms-effective-loss-graded-ssa",
-        "||W|| about a third, language model",
-    ),
-    Row(
-        "Fig. 2",
-        "With SSA attention is spikier.",
-        "1/(n sum s^2) of one layer on a Markov graph at equal steps (norms)",
-        "norms-spikiness-steps-graded-ssa",
-        ".26 against .39, language model",
-    ),
-    Row(
-        "Appendix, parameters",
-        "Weight sharing adds less than 0.5 % parameters.",
-        "counts on published architectures (overhead)",
-        "overhead-shared-gpt-2",
-        "< 0.5 %",
-    ),
-    Row(
-        "Ablations",
-        "Query and value temperature together lower the error.",
-        "denoising over contexts of several lengths (ablation)",
-        "ablation-denoise-default",
-    ),
-    Row(
-        "Fig. 4", "Fine-tuning reaches the same perplexity sooner.", _LANGUAGE, number="1.45 times"
-    ),
-    Row("Table 3", "Perplexity and benchmarks of pretrained models.", _LANGUAGE),
-    Row("Table 4", "Passkey retrieval improves.", _LANGUAGE, number="56.9 % to 74.4 %"),
-    Row("Tables 5 to 8", "Ablations on language models.", _LANGUAGE),
-)
-"""In the order of the paper's argument."""
+def paper_table(ledger: Ledger, rows: tuple[Row, ...] = PAPER) -> list[Line]:
+    """Every row with its status, computed from the cells that it means."""
+    entries = {entry.topic.name: entry for entry in ledger.entries}
+    return [
+        _line(row, entries[row.topic]) if row.topic else Line(row, "out of scope") for row in rows
+    ]
 
 
-def paper_table(claims: Sequence[Claim], rows: Sequence[Row] = PAPER) -> list[Line]:
-    """Every row with its status, computed from its test."""
-    by_id: Mapping[str, Claim] = {claim.id: claim for claim in claims}
-    return [_line(row, by_id.get(row.claim)) for row in rows]
-
-
-def _line(row: Row, claim: Claim | None) -> Line:
-    if not row.claim:
-        return Line(row, "out of scope")
-    if claim is None:
+def _line(row: Row, entry: Entry) -> Line:
+    meant = cells_at(entry, row.at)
+    statuses = [cell.status for cell in meant]
+    if "missing" in statuses:
         return Line(row, "not run")
-    exactly = claim.estimate.method.removeprefix("exact: ")
-    if exactly != claim.estimate.method:  # a statement, whose status is computed with it
-        return Line(row, exactly, claim.statistic.removeprefix(f"{exactly}. "))
-    ours = f"{claim.estimate}, holds if {claim.relation} {claim.threshold:g}"
-    return Line(row, _STATUS[claim.verdict], ours)
+    if row.topic == STATEMENTS:  # its status is computed with it
+        (test,) = (t for cell in meant for t in cell.tests.values() if t is not None)
+        status, _, truth = test.statistic.partition(". ")
+        return Line(row, status, truth)
+    return Line(row, _together(statuses), _ours(meant))
+
+
+STATEMENTS = "paper-theory"
+
+
+def cells_at(entry: Entry, at: Mapping[str, str]) -> list[JudgedCell]:
+    """The cells of a topic with these levels. Raises ValueError where there are none."""
+    factors = list(entry.topic.factors)
+    meant = [
+        cell
+        for cell in entry.cells
+        if all(cell.cell[factors.index(factor)] == level for factor, level in at.items())
+    ]
+    if not meant:
+        raise ValueError(f"topic {entry.topic.name} declares no cell with {dict(at)}")
+    return meant
+
+
+def _together(statuses: list[Status]) -> str:
+    """One word for cells that were all run."""
+    of = set(statuses)
+    if len(of) == 1:
+        return statuses[0]
+    return (
+        "mixed" if {"holds", "fails"} <= of else f"{'holds' if 'holds' in of else 'fails'} in part"
+    )
+
+
+def _ours(cells: list[JudgedCell]) -> str:
+    """One effect with its interval, or the median and the range of several."""
+    tests = [t for cell in cells for t in cell.tests.values() if t is not None]
+    if len(tests) == 1:
+        return effect_of(tests[0])
+    measure = registry().measures[tests[0].measure]
+    values = [t.effect.value for t in tests if t.measure == tests[0].measure]
+    told = [amount(v, measure) for v in (float(np.median(values)), min(values), max(values))]
+    return f"{told[0]} ({told[1]} to {told[2]} over {len(values)} cells)"

@@ -11,16 +11,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from analysis.claims.claim import count_verdicts
-from analysis.claims.ledger import Entry
-from analysis.claims.topics import BEYOND, DENOISING, ERROR, EXTRAPOLATION, LIMITS
+from analysis.claims.ledger import Ledger
+from analysis.claims.rule import VERDICTS
+from analysis.claims.words import effects_of
 from analysis.experiments import EXPERIMENTS
 from analysis.report.paper import Line, paper_table
 from analysis.report.report import read_stored
 from analysis.store.results import write_whole
 
 _ROOT = Path(__file__).parents[2]
-TELLING = (ERROR, LIMITS, EXTRAPOLATION, DENOISING, BEYOND)
+TELLING = ("error", "norm", "extrapolation", "denoising", "beyond")
 """The topics of the README's five lines."""
 PICTURE = Path("analysis/pictures/graph.png")
 _BLOCK = re.compile(
@@ -28,10 +28,9 @@ _BLOCK = re.compile(
 )
 
 
-def blocks(entries: list[Entry]) -> dict[str, str]:
+def blocks(found: Ledger) -> dict[str, str]:
     """The generated text by the name of its block."""
-    claims = [claim for entry in entries for claim in entry.claims]
-    return {"results": _results(entries), "paper": _paper(paper_table(claims))}
+    return {"results": _results(found), "paper": _paper(paper_table(found))}
 
 
 def fill(text: str, generated: Mapping[str, str]) -> str:
@@ -47,24 +46,20 @@ def fill(text: str, generated: Mapping[str, str]) -> str:
     return _BLOCK.sub(lambda m: m[1] + generated[m[2]] + m[3], text)
 
 
-def _results(entries: list[Entry]) -> str:
-    """How many tests came out how, and a line for each of five topics."""
-    total = count_verdicts([claim for entry in entries for claim in entry.claims])
+def _results(found: Ledger) -> str:
+    """How many topics have each verdict, and a line for each of some."""
+    counts = {v: sum(entry.verdict == v for entry in found.entries) for v in VERDICTS}
+    told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+    passed = sum(check.passed == "passed" for check in found.checks)
     lines = [
-        f"{sum(total.values())} tests: " + ", ".join(f"{n} {v}" for v, n in total.items()) + ".",
+        f"{len(found.entries)} topics: {told}. {passed} of {len(found.checks)} checks of the "
+        "instrument passed.",
         "",
     ]
-    for entry in (entry for entry in entries if entry.topic in TELLING):
-        counts = ", ".join(f"{n} {v}" for v, n in entry.counts.items() if n)
-        claim = entry.claim
-        estimate = (
-            "not run"
-            if claim is None
-            else f"`{claim.id}` {claim.estimate}, holds if {claim.relation} {claim.threshold:g}"
-        )
+    for entry in map(found.entry, TELLING):
         lines.append(
-            f"- **{entry.verdict or 'not run'}**: {entry.topic.sentence} {estimate}. All its tests:"
-            f" {counts}."
+            f"- **{entry.verdict}**: {entry.topic.sentence} It {entry.when}. Median over cells: "
+            f"{effects_of(entry)}."
         )
     return "\n".join(lines)
 
@@ -81,14 +76,14 @@ def _paper(lines: list[Line]) -> str:
 
 def main(out: Path, readme: Path) -> None:
     """Fill the README from the results below `out`, and copy its picture."""
-    entries, sections = read_stored(EXPERIMENTS, out)
+    found, sections = read_stored(EXPERIMENTS, out)
     missing = [s.experiment.name for s in sections if s.missing]
     if missing:
         raise ValueError(
             f"the README needs every experiment's result, {', '.join(missing)} lack theirs in"
             f" {out}: run `make figures`"
         )
-    text = fill(readme.read_text(encoding="utf-8"), blocks(entries))
+    text = fill(readme.read_text(encoding="utf-8"), blocks(found))
     write_whole(readme, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     picture = readme.parent / PICTURE
     picture.parent.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ import jinja2
 
 from analysis.bench.bench import load_report
 from analysis.bench.tables import all_rows, notes
-from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, count_verdicts
-from analysis.claims.ledger import Entry, ledger
+from analysis.claims.claim import Outcome, Test, tests_of
+from analysis.claims.ledger import Entry, Evidence, Ledger, ledger
+from analysis.claims.registry import registry
+from analysis.claims.rule import VERDICTS, outcome
+from analysis.claims.words import effect_of, effects_of
 from analysis.experiments.base import PRESETS, Experiment
+from analysis.report.forest import forest
 from analysis.report.paper import paper_table
 from analysis.run.runner import load_claims, result_path
 from analysis.store.guards import warnings_of
@@ -29,15 +33,15 @@ _ROOT = Path(__file__).parents[2]
 class Section:
     """What the report shows of one experiment.
 
-    missing: why there is nothing to show, or empty. claims: with p-values corrected over the whole
-    ledger. figure: the SVG element. config: every setting. provenance: the result's other
-    attributes. warnings: what the guards found. command: what makes it again. source: path and line
-    of the code that runs it, and of that which states its claims.
+    missing: why there is nothing to show, or empty. evidence: its claims, and under which registry
+    and settings they were made. figure: the SVG element. config: every setting. provenance: the
+    result's other attributes. warnings: what the guards found. command: what makes it again.
+    source: path and line of the code that runs it, and of that which states its claims.
     """
 
     experiment: Experiment
     missing: str
-    claims: tuple[Claim, ...] = ()
+    evidence: Evidence = Evidence(())
     figure: str = ""
     config: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
@@ -46,12 +50,9 @@ class Section:
     source: tuple[str, str] = ("", "")
 
     @property
-    def answer(self) -> str:
-        """How many of the tests have each verdict."""
-        counts = count_verdicts(self.claims)
-        return f"{len(self.claims)} tests: " + ", ".join(
-            f"{n} {verdict}" for verdict, n in counts.items() if n
-        )
+    def topics(self) -> list[str]:
+        """The names of the topics that its tests are about."""
+        return list(dict.fromkeys(test.topic for test in tests_of(self.evidence.claims)))
 
 
 def write_report(experiments: Mapping[str, Experiment], out: Path) -> Path:
@@ -64,14 +65,10 @@ def write_report(experiments: Mapping[str, Experiment], out: Path) -> Path:
     return path
 
 
-def read_stored(
-    experiments: Mapping[str, Experiment], out: Path
-) -> tuple[list[Entry], list[Section]]:
+def read_stored(experiments: Mapping[str, Experiment], out: Path) -> tuple[Ledger, list[Section]]:
     """The ledger and the sections of all experiments, as far as they are stored below `out`."""
     sections = [_section(experiment, out) for experiment in experiments.values()]
-    entries = ledger([claim for section in sections for claim in section.claims])
-    corrected = {claim.id: claim for entry in entries for claim in entry.claims}
-    return entries, [replace(s, claims=tuple(corrected[c.id] for c in s.claims)) for s in sections]
+    return ledger([section.evidence for section in sections], registry()), sections
 
 
 def _speed(out: Path) -> dict[str, Any] | None:
@@ -85,9 +82,7 @@ def _speed(out: Path) -> dict[str, Any] | None:
         return None
 
 
-def render(
-    entries: list[Entry], sections: list[Section], speed: dict[str, Any] | None = None
-) -> str:
+def render(found: Ledger, sections: list[Section], speed: dict[str, Any] | None = None) -> str:
     """The page. speed: tables and notes of a benchmark."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -98,19 +93,33 @@ def render(
     )
     environment.filters |= {
         "number": _number,
-        "p_value": _p_value,
         "config_value": _config_value,
         "slug": _slug,
+        "effect": effect_of,
+        "effects": effects_of,
     }
+    where = {claim.id: s.experiment.name for s in sections for claim in s.evidence.claims}
     return environment.get_template("report.html.j2").render(
-        entries=entries,
+        ledger=found,
+        counts={v: sum(e.verdict == v for e in found.entries) for v in VERDICTS},
+        forests={e.topic.name: forest(e.topic, _judged(e)) for e in found.entries},
         sections=sections,
-        rate=FALSE_DISCOVERY_RATE,
+        where=where,
+        measures=registry().measures,
+        outcome=outcome,
         speed=speed,
-        paper=paper_table([claim for section in sections for claim in section.claims]),
-        deciding={entry.topic.decided_by for entry in entries},
-        tests=sum(len(entry.claims) for entry in entries),
+        paper=paper_table(found),
     )
+
+
+def _judged(entry: Entry) -> list[tuple[Test, Outcome]]:
+    """The tests of the scope with their outcomes."""
+    return [
+        (test, cell.outcomes[name])
+        for cell in entry.cells
+        for name, test in cell.tests.items()
+        if test is not None
+    ]
 
 
 def _section(experiment: Experiment, out: Path) -> Section:
@@ -147,6 +156,7 @@ def _section(experiment: Experiment, out: Path) -> Section:
             key: dataset.attrs[key] for key in ("blocks", "block_seconds") if key in dataset.attrs
         }
         about = {key: dataset.attrs[key] for key in keys} | blocks | files | versions
+        hashes = dict(json.loads(dataset.attrs["registry"]))
     except (KeyError, ValueError, TypeError) as error:
         return Section(
             experiment,
@@ -156,7 +166,7 @@ def _section(experiment: Experiment, out: Path) -> Section:
     return Section(
         experiment,
         "",
-        claims,
+        Evidence(claims, hashes, _is_declared(experiment, config)),
         inline_svg(figure, experiment.name),
         config,
         about,
@@ -164,6 +174,19 @@ def _section(experiment: Experiment, out: Path) -> Section:
         f"{command} {_flags(experiment, config)}",
         (_place(experiment.train), _place(experiment.judge)),
     )
+
+
+_FREE = frozenset({"seeds", "first_seed", "block_seeds", "device", "compile", "dtype"})
+"""Settings that may differ: how many seeds, which, and how they are computed."""
+
+
+def _is_declared(experiment: Experiment, config: Mapping[str, Any]) -> bool:
+    """Whether a result has the settings that the registry is about: those of `paper` or `large`."""
+    for preset in ("paper", "large"):
+        declared = json.loads(experiment.preset(preset).model_dump_json())
+        if all(declared.get(k) == v for k, v in config.items() if k not in _FREE):
+            return True
+    return False
 
 
 def _flags(experiment: Experiment, config: Mapping[str, Any]) -> str:
@@ -199,10 +222,6 @@ def inline_svg(text: str, name: str) -> str:
 
 def _number(value: float) -> str:
     return "–" if value != value else f"{value:.3g}"
-
-
-def _p_value(value: float | None) -> str:
-    return "–" if value is None else f"< {0.001:g}" if value < 0.001 else f"{value:.2g}"
 
 
 def _config_value(value: object) -> str:

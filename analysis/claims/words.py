@@ -1,0 +1,61 @@
+"""Effects and verdicts in words, the same on the page, in the shell and in the README."""
+
+import numpy as np
+
+from analysis.claims.claim import Test
+from analysis.claims.ledger import Entry
+from analysis.claims.registry import Measure, registry
+from analysis.claims.statistics import EXACT, Estimate
+
+_FACTOR = 3
+"""Beyond it a ratio is said as a factor, not in percent."""
+
+
+def amount(effect: float, measure: Measure) -> str:
+    """An effect as what the first of a pair has more or less than the second: `24 % less`. Of a
+    single number, the number.
+    """
+    value = measure.sign * effect
+    if np.isnan(value):
+        return "undefined"
+    if measure.single:
+        return f"{value:.3g}"
+    ratio = float(np.exp(value))
+    if abs(ratio - 1) < 0.005:
+        return "the same"
+    if ratio > 1:
+        return f"{ratio:.2g} times" if ratio > _FACTOR else f"{100 * (ratio - 1):.0f} % more"
+    return f"1/{1 / ratio:.2g}" if ratio < 1 / _FACTOR else f"{100 * (1 - ratio):.0f} % less"
+
+
+def effect_of(test: Test) -> str:
+    """A test's effect with its interval: `24 % less (18 % less to 30 % less)`."""
+    measure = registry().measures[test.measure]
+    return with_interval(test.effect, measure)
+
+
+def with_interval(effect: Estimate, measure: Measure) -> str:
+    """An effect with its interval, which an exact one has not."""
+    value = amount(effect.value, measure)
+    if effect.method == EXACT or np.isnan(effect.low):
+        return value
+    ends = [amount(end, measure) for end in (effect.low, effect.high)]
+    return f"{value} ({ends[0]} to {ends[1]})"
+
+
+def effects_of(entry: Entry) -> str:
+    """The median effect over the cells with the least and the largest, by measure."""
+    told = []
+    for name in entry.topic.measures:
+        measure = registry().measures[name]
+        if measure.single and name == "status":
+            continue
+        values = [t.effect.value for t in entry.tests if t.measure == name]
+        values = [v for v in values if not np.isnan(v)]
+        if not values:
+            continue
+        text = f"{measure.says}: {amount(float(np.median(values)), measure)}"
+        if len(values) > 1:
+            text += f" ({amount(min(values), measure)} to {amount(max(values), measure)})"
+        told.append(text)
+    return "; ".join(told)
