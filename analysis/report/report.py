@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Section:
 
     experiment: Experiment
     missing: str
-    evidence: Evidence = Evidence(())
+    evidence: Evidence = field(default_factory=lambda: Evidence(()))
     figure: str = ""
     config: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
