@@ -13,7 +13,6 @@ from pydantic import Field
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, mean_band, slopes
-from analysis.claims.topics import ALTERNATIVES, DILUTION, EXTRAPOLATION
 from analysis.draw.figures import draw_band, left_out, new_figure, style
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
@@ -21,11 +20,8 @@ from analysis.experiments.settings import Cell, CooldownConfig, Rate, cells_per_
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from ssa_theory.mechanism import VANILLA
 
-NEAR_ORACLE = 1.5
-"""Near the best temperature of a length: at most half as much error again."""
 PAPERS = "ssa-position"
-"""The paper's schedule, which is compared with every rival."""
-_RIVALS = ("yarn", "ssmax", "asentmax-position", "power")
+"""The paper's schedule, which is compared with every other."""
 
 
 class LengthConfig(CooldownConfig):
@@ -85,44 +81,33 @@ def summarise(config: LengthConfig, dataset: xr.Dataset, progress: Progress) -> 
 
 
 def judge(config: LengthConfig, dataset: xr.Dataset) -> list[Claim]:
-    """Every claim that the stored mechanisms and lengths allow; thresholds fixed before any run.
-
-    Errors are compared at the longest test length.
+    """The tests that the stored mechanisms allow, at every length beyond those of training, and the
+    check that a constant temperature dilutes.
     """
-    trained, longest = max(config.train_lengths), int(dataset["length"].max())
+    lines, trained = Lines("length", dataset.sizes["seed"]), max(config.train_lengths)
     names = [str(m) for m in dataset["mechanism"].values]
-    at = dataset.sel(length=longest)
-    errors = {m: at["mse"].sel(mechanism=m).values for m in names}
-    where = f"at n = {longest}, trained to n = {trained}"
-    what = "the mean squared error"
-    paper = "paper, position-aware temperature"
-    lines = Lines("length", config.seeds, "this project: kernel regression over growing contexts")
-    if longest > trained:
+    lengths = dataset["length"].values
+    for n in lengths[lengths > trained].tolist():
+        at, length = dataset.sel(length=n), {"length": str(n)}
+        error = {m: at["mse"].sel(mechanism=m).values for m in names}
         for m in names:
-            if m != VANILLA and VANILLA in errors:
-                sentence = f"{m}: lower error than a constant temperature {where}"
-                pair = {m: errors[m], VANILLA: errors[VANILLA]}
-                key = f"constant-{m}"
-                lines.ratio(EXTRAPOLATION, key, sentence, what, pair, source=paper)
-        for rival in _RIVALS:
-            if PAPERS in errors and rival in errors:
-                sentence = f"{PAPERS}: lower error than {rival} {where}"
-                pair = {PAPERS: errors[PAPERS], rival: errors[rival]}
-                lines.ratio(ALTERNATIVES, f"{PAPERS}-{rival}", sentence, what, pair)
-        for m in names:
-            sentence = (
-                f"{m}: error within {NEAR_ORACLE:g} times that of the best temperature of that "
-                f"length, {where}"
-            )
-            pair = {m: errors[m], "oracle": at["oracle"].values}
-            lines.ratio(EXTRAPOLATION, f"oracle-{m}", sentence, what, pair, "<", NEAR_ORACLE)
+            pair = {m: error[m], "best temperature of the length": at["oracle"].values}
+            lines.compare("position-optimum", {"schedule": m} | length, "mse", pair)
+        constant = {"best constant": at["best_vanilla"].values}
+        if VANILLA in error:
+            constant["learned constant"] = error[VANILLA]
+        others = {m: e for m, e in error.items() if m not in (PAPERS, VANILLA)}
+        bayes = at["bayes"].values
+        for topic, peers in {"extrapolation": constant, "schedules": others}.items():
+            for peer, theirs in peers.items() if PAPERS in error else ():
+                pair = {PAPERS: error[PAPERS] - bayes, peer: theirs - bayes}
+                lines.compare(topic, length | {"against": peer}, "excess", pair)
 
-    beyond = dataset.sel(length=dataset["length"] >= trained).sortby("length")
+    beyond = dataset.sel(length=lengths[lengths >= trained])
     if VANILLA in names and beyond.sizes["length"] >= 2:
         support = beyond["effective_support"].sel(mechanism=VANILLA).transpose("seed", "length")
         slope = slopes(np.log(beyond["length"].values), np.log(support.values))
-        lines.add(
-            DILUTION,
+        lines.check(
             "dilution",
             f"{VANILLA}: the effective support of attention grows linearly with the context",
             f"mean over seeds of |slope - 1| of log effective support on log n, n >= {trained}",
@@ -130,7 +115,7 @@ def judge(config: LengthConfig, dataset: xr.Dataset) -> list[Claim]:
             0.1,
             mean(np.abs(slope - 1)),
             {"slope": mean(slope)},
-            "paper, dilution argument",
+            "paper (arXiv 2411.12892), dilution argument",
         )
     return lines.claims
 

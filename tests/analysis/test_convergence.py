@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from pydantic import ValidationError
 
+from analysis.claims.claim import Claim
 from analysis.claims.statistics import ratio
 from analysis.experiments.base import silent
 from analysis.experiments.convergence import CONVERGENCE
@@ -20,6 +21,7 @@ from analysis.run.runner import execute
 from ssa_theory.mechanism import Form, Inputs, Layer, Tokens, mechanism
 from ssa_theory.seeds import Stream, member_generator
 from tasks import MarkovGraphTask, graph_from_family, unit_embeddings
+from tests.analysis.evidence import found, missing, outcomes, said
 
 SMOKE = CONVERGENCE.preset("smoke")
 GRADED = MarkovGraphTask.from_graph(graph_from_family("graded", 8))
@@ -104,6 +106,7 @@ def test_variables_and_dimensions(result):
         "budget": ("setting",),
         "best_learning_rate": ("setting", "mechanism", "level"),
         "compared_steps": ("choice", "setting", "mechanism", "level", "seed"),
+        "compared_diverged": ("choice", "setting", "mechanism", "level", "seed"),
         "ratio": ("choice", "other", "setting", "level", "estimate"),
     }
     assert {n: set(result[n].dims) for n in dims} == {n: set(d) for n, d in dims.items()}
@@ -135,7 +138,7 @@ def test_stored_steps_agree_with_the_stored_curve(result):
     assert 0.3 < result["reached"].sel(setting="control").mean() < 1
 
 
-def _runs(steps: np.ndarray, final: np.ndarray | None = None) -> xr.Dataset:
+def _runs(steps: np.ndarray, final: np.ndarray | None = None, level: float = 0.5) -> xr.Dataset:
     """A result before its comparison: steps (mechanism, rate, seed) to the only level, budget 100."""
     dims = ("setting", "mechanism", "learning_rate", "seed")
     one = steps[None]
@@ -155,17 +158,18 @@ def _runs(steps: np.ndarray, final: np.ndarray | None = None) -> xr.Dataset:
             "mechanism": ["vanilla", "ssa"],
             "learning_rate": [0.1, 1.0],
             "seed": np.arange(steps.shape[-1]),
-            "level": [0.5],
+            "level": [level],
         },
     )
 
 
-def _config(seeds: int) -> ConvergenceConfig:
+def _config(seeds: int, level: float = 0.5) -> ConvergenceConfig:
     return ConvergenceConfig(
         seeds=seeds,
         mechanisms=("vanilla", "ssa"),
         learning_rates=(0.1, 1.0),
-        levels=(0.5,),
+        levels=(level,),
+        shown_level=level,
         letters_steps=0,
         control_steps=0,
     )
@@ -214,45 +218,56 @@ def test_where_no_rate_reaches_the_level_the_lower_final_loss_decides():
     assert best.values.tolist() == [1.0, 1.0]
 
 
-def _claims(steps: np.ndarray) -> dict:
-    config = _config(steps.shape[-1])
-    return {
-        c.id: c
-        for c in CONVERGENCE.judge(config, CONVERGENCE.summarise(config, _runs(steps), silent))
-    }
+def _claims(steps: np.ndarray, level: float = 0.5, diverged: slice = slice(0)) -> list[Claim]:
+    """diverged: of ssa at its best rate."""
+    config, runs = _config(steps.shape[-1], level), _runs(steps, level=level)
+    runs["diverged"][0, 1, 0, diverged] = True
+    return CONVERGENCE.judge(config, CONVERGENCE.summarise(config, runs, silent))
 
 
-def test_claims_of_known_data():
+def test_steps_of_known_data():
+    """ssa at 0.1 against vanilla at 1.0, the best of each, and both at 1.0."""
     steps = _known()
-    lines = _claims(steps)
-    assert set(lines) == {"convergence-own-graded-0.5-ssa", "convergence-same-graded-0.5-ssa"}
-    own = lines["convergence-own-graded-0.5-ssa"]
-    assert (own.verdict, own.relation, own.threshold, own.requested_seeds, own.estimate.seeds) == (
-        "supported",
-        "<",
-        1.0,
-        60,
-        60,
-    )
-    assert own.estimate.value == pytest.approx(steps[1, 0, 20:].mean() / steps[0, 1, 20:].mean())
-    assert own.parts["ssa steps"].value == pytest.approx(steps[1, 0, 20:].mean())
+    tests = found(_claims(steps), "optimisation")
+    log = np.log(steps[..., 20:])
+    wanted = {"each its best": log[0, 1] - log[1, 0], "vanilla's best": log[0, 1] - log[1, 1]}
+    assert list(tests) == [("graded", "0.5", rates) for rates in wanted]
+    for (_, _, rates), test in tests.items():
+        assert test.effect.value == pytest.approx(wanted[rates].mean())
+        assert (test.effect.seeds, test.requested_seeds, said(test)) == (60, 60, "benefit")
+    own = tests["graded", "0.5", "each its best"]
+    assert own.parts["ssa"].value == pytest.approx(steps[1, 0, 20:].mean())
     assert own.parts["vanilla reached"].value == 1
-    swapped = _claims(steps[::-1])["convergence-own-graded-0.5-ssa"]
-    assert swapped.verdict == "not supported"
+    swapped = found(_claims(steps[::-1]), "optimisation")
+    assert said(swapped["graded", "0.5", "each its best"]) == "harm"
     alike = np.random.default_rng(1).integers(30, 60, (2, 2, 80)).astype(float)
-    assert _claims(alike)["convergence-own-graded-0.5-ssa"].verdict == "inconclusive"
+    assert set(outcomes(_claims(alike)).values()) == {"unresolved"}
 
 
-def test_censored_runs_count_as_their_budget_and_are_told_of():
+@pytest.mark.parametrize(("lost", "outcome"), [(2, "benefit"), (4, "missing")])
+def test_runs_that_diverge_or_never_reach_the_level_are_lost(lost, outcome):
+    steps, place = _known(), ("graded", "0.5", "each its best")
+    diverged = found(_claims(steps, diverged=slice(20, 20 + lost)), "optimisation")[place]
+    steps[0, 1, 50 : 50 + lost] = 100
+    censored = found(_claims(steps), "optimisation")[place]
+    assert censored.parts["vanilla reached"].value == pytest.approx(1 - lost / 60)
+    assert "ssa reached" in diverged.parts
+    for test in (diverged, censored):
+        assert (test.effect.seeds, said(test)) == (60 - lost, outcome)
+
+
+def test_a_hard_level_asks_whether_it_is_reached():
     steps = _known()
-    steps[0, 1, 50:] = 100  # half of vanilla's reporting runs never reach the level
-    own = _claims(steps)["convergence-own-graded-0.5-ssa"]
-    assert own.parts["vanilla reached"].value == 0.5
-    assert own.parts["vanilla steps"].value == pytest.approx(
-        (steps[0, 1, 20:50].sum() + 30 * 100) / 60
-    )
-    assert "counts as the budget of 100 steps" in own.statistic
-    assert _claims(np.full((2, 2, 80), 100.0)) == {}  # nobody reached it: no steps to compare
+    steps[0, 1, 30:] = 100  # vanilla at its best rate: 10 of 60 reach it
+    steps[1, 0, 70:] = 100  # ssa: 50 of 60
+    tests = found(_claims(steps, 0.25), "reach")
+    assert list(tests) == [("graded", "0.25")]
+    test = tests["graded", "0.25"]
+    assert test.effect.value == pytest.approx(50 / 60 - 10 / 60)
+    assert (test.effect.seeds, said(test)) == (60, "benefit")
+    assert said(found(_claims(steps[::-1, ::-1], 0.25), "reach")["graded", "0.25"]) == "harm"
+    lost = found(_claims(steps, 0.25, slice(20, 24)), "reach")["graded", "0.25"]
+    assert (lost.effect.seeds, said(lost)) == (56, "missing")
 
 
 def test_a_diverged_run_reaches_nothing():
@@ -264,13 +279,13 @@ def test_a_diverged_run_reaches_nothing():
         learning_rates=(0.1, 1e38),
         mechanisms=("vanilla", "ssa"),
     )
-    found = CONVERGENCE.run(config, silent)
-    assert found["diverged"].sel(learning_rate=1e38).any()
-    lost = found["diverged"]
-    assert not found["reached"].where(lost, False).any()
-    assert (found["steps_to_level"].where(lost, 6) == 6).all()
-    assert (found["best_learning_rate"] == 0.1).all()
-    assert "diverged models count as never reaching" in CONVERGENCE.plot(found).get_suptitle()
+    result = CONVERGENCE.run(config, silent)
+    assert result["diverged"].sel(learning_rate=1e38).any()
+    lost = result["diverged"]
+    assert not result["reached"].where(lost, False).any()
+    assert (result["steps_to_level"].where(lost, 6) == 6).all()
+    assert (result["best_learning_rate"] == 0.1).all()
+    assert "diverged models count as never reaching" in CONVERGENCE.plot(result).get_suptitle()
 
 
 def test_a_run_that_diverges_after_the_level_reaches_it_no_more(monkeypatch):
@@ -287,9 +302,9 @@ def test_a_run_that_diverges_after_the_level_reaches_it_no_more(monkeypatch):
         learning_rates=(0.1,),
         mechanisms=("vanilla", "ssa"),
     )
-    found = CONVERGENCE.run(config, silent).isel(setting=0, learning_rate=0).sel(level=0.25)
-    assert found["reached"].sel(mechanism="ssa").values.tolist() == [True, False, True, False]
-    assert found["steps_to_level"].sel(mechanism="ssa").values.tolist() == [2, 6, 2, 6]
+    result = CONVERGENCE.run(config, silent).isel(setting=0, learning_rate=0).sel(level=0.25)
+    assert result["reached"].sel(mechanism="ssa").values.tolist() == [True, False, True, False]
+    assert result["steps_to_level"].sel(mechanism="ssa").values.tolist() == [2, 6, 2, 6]
 
 
 def test_the_numbers_of_a_seed_do_not_depend_on_its_company():
@@ -344,7 +359,13 @@ def test_smoke_run_end_to_end(executed):
     folder, dataset, claims, trained = executed
     assert trained
     assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
-    assert len({c.id for c in claims}) == len(claims) > 10
+    assert len(claims) == len(outcomes(claims)) == 3 * (2 * 2 + 2)
+    paper = CONVERGENCE.preset("paper")
+    assert (paper.levels, [c.name for c in paper.cells]) == (
+        SMOKE.levels,
+        dataset["setting"].values.tolist(),
+    )
+    assert missing(claims, "optimisation", "reach") == []
     assert (folder / "convergence" / "figure.svg").stat().st_size > 10_000
-    assert CONVERGENCE.preset("paper").seeds - CONVERGENCE.preset("paper").tuning_seeds >= 64
-    assert CONVERGENCE.preset("large").seeds > CONVERGENCE.preset("paper").seeds
+    assert paper.seeds - paper.tuning_seeds >= 64
+    assert CONVERGENCE.preset("large").seeds > paper.seeds

@@ -5,16 +5,17 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from scipy.optimize import minimize
 
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
-from analysis.experiments.hierarchy.claims import pooled_ratio
 from analysis.problems import Training, fit, train_all
 from analysis.problems.heads import ClassifierHead, RowHead
 from analysis.problems.hierarchy import HierarchyProblem
 from ssa_theory.mechanism import Misfit, mechanism
 from ssa_theory.seeds import Stream, member_generator
+from tests.analysis.evidence import found, missing, said
 
 CPU = torch.device("cpu")
 HEADS = {"row": RowHead(), "classifier": ClassifierHead()}
@@ -165,33 +166,72 @@ def test_no_model_is_below_bayes_and_everything_is_described(smoke):
     assert np.allclose(at["map_l1"], 2 * at["tv"])
     other = result.sel(cell="classifier-prompt-k2-D2-d4")
     assert np.array_equal(other["error"], other["tv"])
-    ratio = at["error"].sel(mechanism="scaled").mean() / at["error"].sel(mechanism="vanilla").mean()
+    log = np.log(at["error"])
+    ratio = np.exp((log.sel(mechanism="scaled") - log.sel(mechanism="vanilla")).mean())
     found = at["error_ratio"].sel(mechanism="scaled", estimate="value")
     assert float(found) == pytest.approx(float(ratio))
     HIERARCHY.plot(result)
 
 
-def test_claims_follow_the_errors(smoke):
-    """ssa-query at 0.8 of vanilla and 1.25 of scaled in every cell, but in one at 2 of vanilla."""
+def errors_of(config, factors):
+    """A result: each mechanism's errors a factor of those of vanilla, with noise by seed."""
+    cells, noise = [c.name for c in config.cells], np.random.default_rng(0)
+    values = [
+        factor * np.exp(noise.normal(0, 0.01, (len(cells), 64))) for factor in factors.values()
+    ]
+    axes = {"mechanism": list(factors), "cell": cells, "seed": np.arange(64)}
+    return xr.Dataset({"error": (tuple(axes), np.stack(values))}, axes)
+
+
+FACTORS = {"vanilla": 1.0, "scaled": 0.64, "key-bias": 0.8, "ssa-query": 0.8}
+PAPER = HIERARCHY.preset("paper")
+
+
+def test_tests_follow_the_errors():
+    """ssa-query at 0.8 of vanilla, 1.25 of scaled, equal to key-bias; in one cell at 2 of vanilla."""
+    data = errors_of(PAPER, FACTORS)
+    data["error"].loc[{"mechanism": "ssa-query", "cell": "row-prompt-k2-D2-d4"}] *= 2.5
+    claims = HIERARCHY.judge(PAPER, data)
+    for topic in ("hierarchy-map", "hierarchy-prediction"):
+        tests = found(claims, topic)
+        place = "prompt", "k = 2, D = 2", "N/2", "vanilla"
+        log = np.log(data["error"].sel(cell="row-prompt-k2-D2-d4"))
+        for cell, test in tests.items():
+            wanted = {"vanilla": "benefit", "scaled": "harm", "key-bias": "equivalent"}[cell[-1]]
+            if topic == "hierarchy-map" and cell[:3] == place[:3]:
+                own = log.sel(mechanism=cell[-1]) - log.sel(mechanism="ssa-query")
+                assert test.effect.value == pytest.approx(float(own.mean()))
+                wanted = "harm"
+            assert said(test) == wanted, test.id
+            assert (test.effect.seeds, test.requested_seeds) == (64, 64)
+
+
+def test_every_declared_cell_is_produced():
+    claims = HIERARCHY.judge(PAPER, errors_of(PAPER, FACTORS))
+    assert missing(claims, "hierarchy-map", "hierarchy-prediction") == []
+    assert len(claims) == 2 * 2 * (2 * 2 + 4 * 3) * 3  # none beyond: small trees have no N/4
+
+
+def test_the_dimension_is_named_by_its_share():
+    named = {c.name: PAPER.share_of(c.problem) for c in PAPER.cells}
+    for cell, share in (("k2-D1-d2", "N/2"), ("k3-D1-d4", "N"), ("k3-D3-d10", "N/4")):
+        assert named[f"row-prompt-{cell}"] == share
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(3, "benefit"), (4, "missing")])
+def test_diverged_seeds_count_as_lost(lost, outcome):
+    data = errors_of(PAPER, FACTORS)
+    data["error"].loc[{"mechanism": "vanilla", "seed": range(lost)}] = np.nan
+    test = found(HIERARCHY.judge(PAPER, data), "hierarchy-map")[
+        "vocabulary", "k = 3, D = 3", "N/4", "vanilla"
+    ]
+    assert (test.lost, said(test)) == (lost / 64, outcome)
+
+
+def test_peers_that_were_not_trained_are_not_compared(smoke):
     config, result = smoke
-    error = result["error"].copy()
-    spread = 1 + 0.01 * np.arange(6)
-    for name, factor in (("vanilla", 1.0), ("scaled", 0.64), ("ssa-query", 0.8)):
-        error.loc[{"mechanism": name}] = factor * np.broadcast_to(spread, (len(config.cells), 6))
-    error.loc[{"mechanism": "ssa-query", "cell": "row-prompt-k2-D2-d4"}] *= 2.5
-    lines = {c.id: c for c in HIERARCHY.claims(result.assign(error=error))}
-    cells = len(config.cells)
-    assert len(lines) == 2 * (cells + 2)
-    assert lines["hierarchy-row-vanilla-prompt-k2-d2-d7"].verdict == "supported"
-    assert lines["hierarchy-row-vanilla-prompt-k2-d2-d4"].verdict == "not supported"
-    assert lines["hierarchy-row-scaled-vocabulary-k2-d2-d7"].verdict == "not supported"
-    whole = lines["hierarchy-row-vanilla"].estimate.value
-    assert whole == pytest.approx(0.8 * 2.5 ** (2 / cells))
-    assert lines["hierarchy-classifier-vanilla"].estimate.value == pytest.approx(0.8)
-
-
-def test_a_pooled_ratio_leaves_out_a_seed_that_lacks_a_cell():
-    x, y = np.array([[1.0, 3.0, np.nan], [2.0, 4.0, 1.0]]), np.ones((2, 3))
-    found = pooled_ratio(x, y)
-    assert found.value == pytest.approx(np.sqrt(2 * 3))
-    assert found.seeds == 2
+    few = found(
+        HIERARCHY.judge(config, result.sel(mechanism=["vanilla", "ssa-query"])), "hierarchy-map"
+    )
+    assert {cell[-1] for cell in few} == {"vanilla"}
+    assert HIERARCHY.judge(config, result.sel(mechanism=["vanilla", "scaled"])) == []

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from pydantic import ValidationError
 from scipy.optimize import minimize
 
@@ -17,6 +18,7 @@ from analysis.problems.schedules import schedules
 from ssa_theory.mechanism import Misfit, mechanism
 from ssa_theory.mechanism.schedules import YaRN
 from ssa_theory.seeds import Stream, member_generator
+from tests.analysis.evidence import checks, found, missing, outcomes, said
 
 CPU = torch.device("cpu")
 DEFAULT = ImbalanceConfig().mechanisms
@@ -199,27 +201,77 @@ def test_no_trained_model_is_below_the_optimum(result):
     assert parameters["ssa-position"] == 5
 
 
-def test_claims_on_known_data(result):
-    def verdicts(factor, control):
-        data = result.copy(deep=True)
-        vanilla = data["loss"].sel(mechanism="vanilla")
-        data["loss"].loc[{"mechanism": "ssa-position"}] = factor * vanilla
-        data["loss"].loc[{"mechanism": "scaled"}] = control * vanilla
-        return {c.id.removeprefix("imbalance-"): c for c in IMBALANCE.claims(data)}
+def known(config, factors):
+    """Losses of vanilla with noise, and of each other mechanism a factor of them, beyond twice."""
+    noise = np.random.default_rng(0)
+    axes = {
+        "mechanism": list(factors),
+        "seed": np.arange(64),
+        "cell": [c.name for c in config.cells],
+    }
+    shape = tuple(map(len, axes.values()))
+    factor = np.array(list(factors.values()))[:, None, None]
+    loss = factor * np.exp(noise.normal(0, 0.02, shape))
+    beyond = factor**2 * np.exp(noise.normal(0, 0.02, shape))
+    values = {"loss": loss, "loss_beyond": beyond, "best_loss": loss * 0.9}
+    return xr.Dataset({k: (tuple(axes), v) for k, v in values.items()}, axes)
 
-    good, bad = verdicts(0.08, 0.9), verdicts(1.2, 0.4)
-    for key in ("within-0.5-0.5", "success-0.5-0.5", "constant-0.5-0.5", "success-0.5-0.5-random"):
-        assert good[key].verdict == "supported"
-        assert bad[key].verdict == "not supported"
-    assert verdicts(0.2, 1.0)["success-0.5-0.5"].verdict == "not supported"
-    assert good["success-0.5-0.5"].threshold == 0.1
-    assert good["success-0.5-0.5"].estimate.value == pytest.approx(0.08)
-    assert "success-1-0.5" not in good
+
+PAPER = IMBALANCE.preset("paper")
+FACTORS = {"vanilla": 1.0, "scaled": 0.25, "ssa-position": 0.5}
+
+
+def test_tests_follow_the_losses():
+    data = known(PAPER, FACTORS)
+    tests = found(IMBALANCE.judge(PAPER, data), "imbalance")
+    for (power, share, length, peer), test in tests.items():
+        drawn = power.endswith(", random sequences")
+        cell = f"{power.split(',')[0]}, {share}" + ", random" * drawn
+        loss = np.log(data["loss" if length == "within training" else "loss_beyond"].sel(cell=cell))
+        own = float((loss.sel(mechanism=peer) - loss.sel(mechanism="ssa-position")).mean())
+        assert test.effect.value == pytest.approx(own)
+        factor = FACTORS[peer] / 0.5
+        wanted = np.log(factor if length == "within training" else factor**2)
+        assert own == pytest.approx(wanted, abs=0.02)
+        assert said(test) == ("benefit" if peer == "vanilla" else "harm")
+        assert (test.effect.seeds, test.requested_seeds) == (64, 64)
+
+
+def test_every_declared_cell_is_produced():
+    claims = IMBALANCE.judge(PAPER, known(PAPER, FACTORS))
+    assert missing(claims, "imbalance") == []
+    beyond = {cell for cell in found(claims, "imbalance") if "random" in cell[0]}
+    assert beyond == {
+        ("0.5, random sequences", "0.5", length, peer)
+        for length in ("within training", "beyond training")
+        for peer in ("vanilla", "scaled")
+    }
+    few = known(PAPER, FACTORS).sel(mechanism=["vanilla", "scaled"])
+    assert list(outcomes(IMBALANCE.judge(PAPER, few))) == []
+
+
+def test_zero_losses_are_equal():
+    data = known(PAPER, FACTORS)
+    data["loss"][:] = 1e-12 * data["loss"]
+    tests = found(IMBALANCE.judge(PAPER, data), "imbalance")
+    assert said(tests["0", "0.5", "within training", "vanilla"]) == "equivalent"
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(3, "benefit"), (4, "missing")])
+def test_diverged_seeds_count_as_lost(lost, outcome):
+    data = known(PAPER, FACTORS)
+    data["loss"].loc[{"mechanism": "ssa-position", "seed": range(lost)}] = np.nan
+    test = found(IMBALANCE.judge(PAPER, data), "imbalance")[
+        "0.75", "0.25", "within training", "vanilla"
+    ]
+    assert (test.lost, said(test)) == (lost / 64, outcome)
+
+
+def test_a_loss_below_the_optimum_fails_the_check(result):
+    assert checks(IMBALANCE.claims(result))["imbalance-optimum"].passed == "passed"
     below = result.copy(deep=True)
     below["loss"][{"mechanism": 0, "seed": 0, "cell": 4}] = 1e-3
-    for data, verdict in ((result, "supported"), (below, "not supported")):
-        claims = {c.id: c for c in IMBALANCE.claims(data)}
-        assert claims["imbalance-optimum"].verdict == verdict
+    assert checks(IMBALANCE.claims(below))["imbalance-optimum"].passed == "failed"
 
 
 def test_figure_marks_training_and_names_all(result):

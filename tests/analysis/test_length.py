@@ -5,16 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from pydantic import ValidationError
 from scipy.special import softmax
 
-from analysis.claims.statistics import ratio
 from analysis.experiments.base import silent
 from analysis.experiments.length import LENGTH, LengthConfig
 from analysis.problems import KernelRegressionProblem, Training, compare
 from ssa_theory.mechanism import Inputs, mechanism
 from ssa_theory.mechanism.schedules import YaRN
 from ssa_theory.seeds import Stream, member_generator
+from tests.analysis.evidence import checks, found, missing, said
 
 DEFAULT = LengthConfig().mechanisms
 
@@ -132,33 +133,97 @@ def test_a_seed_does_not_depend_on_its_company(config, result):
         np.testing.assert_allclose(alone[name].squeeze("seed"), result[name].sel(seed=3), rtol=1e-4)
 
 
-def test_claims(result):
-    claims = {c.id: c for c in LENGTH.claims(result)}
-    assert len(claims) == 6 + 4 + 7 + 1
-    at = result.sel(length=128)
-    errors = {v: at["mse"].sel(mechanism=v).values for v in DEFAULT}
-    assert claims["length-constant-ssa-position"].estimate == ratio(
-        errors["ssa-position"], errors["vanilla"]
-    )
-    assert claims["length-ssa-position-power"].estimate == ratio(
-        errors["ssa-position"], errors["power"]
-    )
-    assert claims["length-oracle-ssa-position"].estimate == ratio(
-        errors["ssa-position"], at["oracle"].values
-    )
-    assert claims["length-oracle-ssa-position"].threshold == 1.5
-    assert claims["length-constant-asentmax-position"].verdict == "supported"
+def known(config, factors):
+    """Errors above Bayes (.1): of vanilla 1 with noise by seed, of the others a factor of it; of the
+    best single temperature .8, of the best of a length .2.
+    """
+    noise = np.random.default_rng(0)
+    axes = {
+        "mechanism": list(factors),
+        "seed": np.arange(64),
+        "length": list(config.test_lengths),
+    }
+    shape = tuple(map(len, axes.values()))
+    excess = np.exp(noise.normal(0, 0.02, shape))
+    factor = np.array(list(factors.values()))[:, None, None]
+    n = np.array(config.test_lengths, float)
+    data = {
+        "mse": (tuple(axes), 0.1 + factor * excess),
+        "effective_support": (tuple(axes), np.broadcast_to(0.5 * n, shape)),
+        "bayes": (("seed", "length"), np.full(shape[1:], 0.1)),
+        "best_vanilla": (("seed", "length"), 0.1 + 0.8 * excess[0]),
+        "oracle": (("seed", "length"), 0.1 + 0.2 * excess[0]),
+    }
+    return xr.Dataset(data, axes)
+
+
+FACTORS = dict.fromkeys(DEFAULT, 1.0) | {"ssa-position": 0.5, "yarn": 0.5, "power": 0.2}
+PAPER = LENGTH.preset("paper")
+
+
+def test_every_declared_cell_is_produced_and_none_within_training():
+    claims = LENGTH.judge(PAPER, known(PAPER, FACTORS))
+    assert missing(claims, "extrapolation", "schedules", "position-optimum") == []
+    assert len(claims) == 4 * (2 + 5 + 7) + 1
+    inside = known(PAPER, FACTORS).sel(length=[4, 128])
+    assert LENGTH.judge(PAPER, inside) == []
+
+
+def test_tests_follow_the_errors():
+    data = known(PAPER, FACTORS)
+    claims = LENGTH.judge(PAPER, data)
+    own = np.log(data["mse"].sel(mechanism="ssa-position") - 0.1)
+    peers = {m: np.log(data["mse"].sel(mechanism=m) - 0.1) for m in DEFAULT}
+    peers["learned constant"] = peers.pop("vanilla")
+    peers["best constant"] = np.log(data["best_vanilla"] - 0.1)
+    tests = found(claims, "extrapolation") | found(claims, "schedules")
+    assert {peer for _, peer in tests} == set(peers) - {"ssa-position"}
+    for (length, peer), test in tests.items():
+        wanted = float((peers[peer] - own).sel(length=int(length)).mean())
+        assert test.effect.value == pytest.approx(wanted)
+        says = {"yarn": "equivalent", "power": "harm"}.get(peer, "benefit")
+        assert (said(test), test.effect.seeds) == (says, 64)
+
+
+def test_a_schedule_reaches_the_best_temperature_or_not():
+    data = known(PAPER, FACTORS)
+    tests = found(LENGTH.judge(PAPER, data), "position-optimum")
+    for (schedule, length), test in tests.items():
+        at = np.log(data.sel(length=int(length)))
+        wanted = float((at["oracle"] - at["mse"].sel(mechanism=schedule)).mean())
+        assert test.effect.value == pytest.approx(wanted)
+        assert said(test) == ("benefit" if schedule == "power" else "harm")
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(3, "benefit"), (4, "missing")])
+def test_diverged_seeds_count_as_lost(lost, outcome):
+    data = known(PAPER, FACTORS)
+    data["mse"].loc[{"mechanism": "vanilla", "seed": range(lost)}] = np.nan
+    tests = found(LENGTH.judge(PAPER, data), "extrapolation")
+    test = tests["2048", "learned constant"]
+    assert (test.lost, said(test)) == (lost / 64, outcome)
+    assert said(tests["2048", "best constant"]) == "benefit"
+
+
+def test_few_mechanisms_make_few_tests(result):
+    claims = LENGTH.claims(result.sel(mechanism=["ssa-position", "power"]))
+    assert {cell[1] for cell in found(claims, "extrapolation")} == {"best constant"}
+    assert {cell[1] for cell in found(claims, "schedules")} == {"power"}
+    assert checks(claims) == {}
+    alone = LENGTH.claims(result.sel(mechanism=["vanilla", "power"]))
+    assert {cell[0] for cell in found(alone, "position-optimum")} == {"vanilla", "power"}
+    assert found(alone, "extrapolation") == found(alone, "schedules") == {}
+
+
+def test_the_check_of_dilution(result):
+    check = checks(LENGTH.claims(result))["length-dilution"]
     beyond = result["effective_support"].sel(mechanism="vanilla", length=[16, 32, 64, 128])
     slope = np.polyfit(np.log([16, 32, 64, 128]), np.log(beyond.transpose("length", "seed")), 1)[0]
-    assert claims["length-dilution"].estimate.value == pytest.approx(np.abs(slope - 1).mean())
-    inside = result.sel(length=[4, 16])
-    assert LENGTH.claims(inside) == []  # nothing to say about extrapolation
-    few = LENGTH.claims(result.sel(mechanism=["ssa-position", "power"]))
-    assert [c.id for c in few] == [
-        "length-ssa-position-power",
-        "length-oracle-ssa-position",
-        "length-oracle-power",
-    ]
+    assert check.estimate.value == pytest.approx(np.abs(slope - 1).mean())
+    linear = known(PAPER, FACTORS)
+    assert checks(LENGTH.judge(PAPER, linear))["length-dilution"].passed == "passed"
+    flat = linear.assign(effective_support=linear["effective_support"].clip(max=128))
+    assert checks(LENGTH.judge(PAPER, flat))["length-dilution"].passed == "failed"
 
 
 def test_a_diverged_schedule_is_left_out():
@@ -172,11 +237,11 @@ def test_a_diverged_schedule_is_left_out():
         learning_rate=1e38,
     )
     with np.errstate(all="ignore"):
-        found = LENGTH.run(config, silent)
-    assert found["diverged"].any()
+        data = LENGTH.run(config, silent)
+    assert data["diverged"].any()
     for name in ("mse", "effective_support", "learned_inverse_temperature"):
-        assert (found[name].isnull().all("length") == found["diverged"]).all()
-    assert found["oracle"].notnull().all()
+        assert (data[name].isnull().all("length") == data["diverged"]).all()
+    assert data["oracle"].notnull().all()
 
 
 def test_figure_shows_training_range_baselines_and_schedules(result):
@@ -251,11 +316,11 @@ def test_any_mechanism_that_fits_is_compared_with_the_baselines_of_all_seeds():
     problem = KernelRegressionProblem(
         train_lengths=(4, 8), test_lengths=(8, 16), contexts=4, held_out=2
     )
-    found = compare(problem, ["vanilla", "entmax15+ssa-position", "sink"], seeds=3, steps=4)
-    assert (found["mse"] > found["bayes"]).all()
-    assert (found["oracle"] > found["bayes"]).all()
-    assert (found["oracle"].mean("seed") <= found["best_vanilla"].mean("seed") * (1 + 1e-3)).all()
-    least = found["softmax_risk"].mean("seed").min("tau")
-    np.testing.assert_allclose(found["oracle"].mean("seed"), least, rtol=1e-2)
+    data = compare(problem, ["vanilla", "entmax15+ssa-position", "sink"], seeds=3, steps=4)
+    assert (data["mse"] > data["bayes"]).all()
+    assert (data["oracle"] > data["bayes"]).all()
+    assert (data["oracle"].mean("seed") <= data["best_vanilla"].mean("seed") * (1 + 1e-3)).all()
+    least = data["softmax_risk"].mean("seed").min("tau")
+    np.testing.assert_allclose(data["oracle"].mean("seed"), least, rtol=1e-2)
     with pytest.raises(ValueError, match="batch_size must divide"):
         KernelRegressionProblem(batch_size=48)

@@ -27,6 +27,7 @@ from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.curves import common_loss, interpolate
 from analysis.run.runner import execute
 from ssa_theory.mechanism import mechanism
+from tests.analysis.evidence import checks, found, missing, outcomes, said
 
 SMOKE = NORMS.preset("smoke")
 
@@ -88,13 +89,6 @@ def test_every_measure_exists_at_every_comparison(result):
         np.testing.assert_allclose(result[f"mean_{name}"], result[name].mean("node"))
         apart = result[name].sel(comparison="steps") != result[name].sel(comparison="loss")
         assert apart.where(result[name].notnull().all("comparison")).mean() > 0.95, name
-
-
-def test_every_claim_is_made_at_every_comparison(executed):
-    ids = [c.id for c in executed[2] if c.id != "norms-no-zeros"]
-    steps, loss = ({i for i in ids if f"-{comparison}-" in i} for comparison in COMPARISONS)
-    assert len(steps) + len(loss) == len(ids)
-    assert {i.replace("-steps-", "-loss-") for i in steps} == loss
 
 
 @pytest.mark.parametrize("name", SMOKE.mechanisms)
@@ -271,74 +265,99 @@ def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result):
 
 def test_diverged_models_are_marked_and_leave_no_number():
     config = NormsConfig(seeds=2, steps=5, letters_steps=0, learning_rate=1e38)
-    found = NORMS.run(config, silent)
-    assert found["diverged"].any()
-    assert found["unmatched"].all()
-    assert found["weight_norm"].where(found["diverged"], drop=True).isnull().all()
-    assert {c.verdict for c in NORMS.claims(found) if c.id != "norms-no-zeros"} == {"inconclusive"}
-    headline = NORMS.plot(found).get_suptitle()
+    result = NORMS.run(config, silent)
+    assert result["diverged"].any()
+    assert result["unmatched"].all()
+    assert result["weight_norm"].where(result["diverged"], drop=True).isnull().all()
+    assert set(outcomes(NORMS.claims(result)).values()) == {"missing"}
+    headline = NORMS.plot(result).get_suptitle()
     assert "diverged models left out" in headline
     assert "2 seeds without a common loss" in headline
 
 
-def _synthetic(ratios: np.ndarray) -> xr.Dataset:
-    """Vanilla has 1 everywhere, ssa the given value of each seed."""
-    both = np.stack([np.ones_like(ratios), ratios])
-    names = [f"mean_{n}" for n in ("token_norm", "logit_scale", "effective_weight", "spikiness")]
-    names += ["weight_norm", "sharp_support", "blunt_support"]
-    dims = ("setting", "mechanism", "seed", "comparison")
-    values = np.broadcast_to(both[None, :, :, None], (1, *both.shape, 2))
-    data = dict.fromkeys(names, (dims, values))
-    data["zero_share"] = (dims, np.zeros_like(values))
-    data["diverged"] = (dims[:3], np.isnan(values[..., 0]))
-    coords = {
-        "setting": ["graded"],
-        "mechanism": ["vanilla", "ssa"],
-        "comparison": ["steps", "loss"],
+VARIABLES = {
+    ("norm", "||W||"): "weight_norm",
+    ("norm", "tau ||W||"): "mean_effective_weight",
+    ("spikiness", "all rows"): "mean_spikiness",
+    ("spikiness", "sharp rows"): "sharp_support",
+    ("bluntness", None): "blunt_support",
+}
+"""What a test compares, by its topic and the level of that topic's own factor."""
+
+
+def _synthetic() -> xr.Dataset:
+    """Of each variable, setting and comparison vanilla has values of its own, scaled 0.9 of them,
+    ssa 0.6.
+    """
+    generator = np.random.default_rng(0)
+    axes = {
+        "setting": ["graded", "letters"],
+        "mechanism": ["vanilla", "scaled", "ssa"],
+        "seed": np.arange(64),
+        "comparison": list(COMPARISONS),
     }
-    return xr.Dataset(data, coords=coords)
+    shape, factor = tuple(map(len, axes.values())), np.array([1, 0.9, 0.6])[:, None, None]
+    data = {
+        name: (tuple(axes), factor * np.exp(generator.normal(0, 0.05, shape)))
+        for name in VARIABLES.values()
+    }
+    return xr.Dataset(data | {"zero_share": (tuple(axes), np.zeros(shape))}, axes)
 
 
-def test_claims_of_known_data():
-    spread = np.random.default_rng(0).normal(0, 0.05, 64)
-    smaller = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(0.5 + spread))}
-    measures = ("spectral", "token", "scale", "effective", "spikiness", "sharp")
-    keys = [f"{measure}-{comparison}" for measure in measures for comparison in ("steps", "loss")]
-    assert set(smaller) == {
-        f"norms-{k}-graded-ssa" for k in (*keys, "blunt-steps", "blunt-loss")
-    } | {"norms-no-zeros"}
-    for key in keys:
-        line = smaller[f"norms-{key}-graded-ssa"]
-        assert (line.verdict, line.relation, line.threshold) == ("supported", "<", 1.0)
-        assert line.estimate.value == pytest.approx(0.5 + spread.mean())
-    blunt = smaller["norms-blunt-loss-graded-ssa"]
-    assert (blunt.verdict, blunt.relation, blunt.threshold) == ("not supported", ">", 0.95)
-    larger = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(1.5 + spread))}
-    assert {larger[f"norms-{k}-graded-ssa"].verdict for k in keys} == {"not supported"}
-    assert larger["norms-blunt-steps-graded-ssa"].verdict == "supported"
-    same = {c.id: c for c in NORMS.judge(NormsConfig(), _synthetic(1 + spread - spread.mean()))}
-    assert {same[f"norms-{k}-graded-ssa"].verdict for k in keys} == {"inconclusive"}
-    assert same["norms-blunt-steps-graded-ssa"].verdict == "supported"  # as spiky is not spikier
-    lost = NORMS.judge(NormsConfig(), _synthetic(np.full(64, np.nan)))
-    assert {c.verdict for c in lost if c.id != "norms-no-zeros"} == {"inconclusive"}
-    partly = np.where(np.arange(64) < 4, np.nan, 0.5 + spread)
-    line = next(
-        c
-        for c in NORMS.judge(NormsConfig(), _synthetic(partly))
-        if c.id == "norms-spectral-loss-graded-ssa"
+@pytest.mark.parametrize("topic", ["norm", "spikiness", "bluntness"])
+def test_tests_of_known_data(topic):
+    """Each compares the variables of its cell: the mean over seeds of the log ratio, turned to
+    favour the sentence.
+    """
+    data = _synthetic()
+    tests = found(NORMS.judge(NormsConfig(), data), topic)
+    assert len(tests) == 2 * 2 * 2 * (1 if topic == "bluntness" else 2)
+    for (graph, compared, *own, peer), test in tests.items():
+        x = data[VARIABLES[topic, own[0] if own else None]]
+        x = np.log(x.sel(setting=graph, comparison=compared.removeprefix("equal ")))
+        apart = float((x.sel(mechanism="ssa") - x.sel(mechanism=peer)).mean())
+        assert apart == pytest.approx(np.log(0.6 / (0.9 if peer == "scaled" else 1)), abs=0.05)
+        assert test.effect.value == pytest.approx(apart if topic == "bluntness" else -apart)
+        assert (test.effect.seeds, test.lost) == (64, 0)
+        assert said(test) == ("harm" if topic == "bluntness" else "benefit")
+        assert test.parts["ssa"].value == pytest.approx(
+            float(np.exp(x.sel(mechanism="ssa")).mean())
+        )
+
+
+def test_as_blunt_as_vanilla_is_blunt_enough():
+    data = _synthetic()
+    data["blunt_support"].loc[{"mechanism": "ssa"}] = data["blunt_support"].sel(mechanism="vanilla")
+    tests = found(NORMS.judge(NormsConfig(), data), "bluntness")
+    assert said(tests["letters", "equal loss", "vanilla"]) == "benefit"
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(3, "benefit"), (4, "missing")])
+def test_lost_seeds_count_as_lost(lost, outcome):
+    data = _synthetic()
+    data["weight_norm"].loc[{"mechanism": "scaled", "seed": range(lost), "setting": "graded"}] = (
+        np.nan
     )
-    assert (line.estimate.seeds, line.requested_seeds, line.verdict) == (60, 64, "supported")
+    tests = found(NORMS.judge(NormsConfig(), data), "norm")
+    test = tests["graded", "equal loss", "||W||", "scaled"]
+    assert (test.lost, said(test)) == (lost / 64, outcome)
+    assert said(tests["graded", "equal loss", "||W||", "vanilla"]) == "benefit"
+
+
+def test_no_test_without_the_mechanism_or_its_peer():
+    data = _synthetic()
+    alone = NORMS.judge(NormsConfig(), data.sel(mechanism=["vanilla", "scaled"]))
+    assert outcomes(alone) == {}
+    pair = NORMS.judge(NormsConfig(), data.sel(mechanism=["ssa", "scaled"]))
+    assert {cell[-1] for cell in found(pair, "bluntness")} == {"scaled"}
 
 
 def test_an_exact_zero_would_refute_that_softmax_is_never_sparse():
-    data = _synthetic(np.full(64, 0.5))
-    assert (
-        next(c for c in NORMS.judge(NormsConfig(), data) if c.id == "norms-no-zeros").verdict
-        == "supported"
-    )
+    data = _synthetic()
+    assert checks(NORMS.judge(NormsConfig(), data))["norms-no-zeros"].passed == "passed"
     data["zero_share"][0, 1, 3, 0] = 0.125
-    line = next(c for c in NORMS.judge(NormsConfig(), data) if c.id == "norms-no-zeros")
-    assert (line.verdict, line.estimate.value) == ("not supported", 1)
+    check = checks(NORMS.judge(NormsConfig(), data))["norms-no-zeros"]
+    assert (check.passed, check.estimate.value) == ("failed", 1)
 
 
 def test_the_figure_shows_means_distributions_and_the_diagonal(result):
@@ -417,7 +436,14 @@ def test_smoke_run_end_to_end(executed):
     folder, dataset, claims, trained = executed
     assert trained
     assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
-    assert len({c.id for c in claims}) == len(claims) == 2 * 3 * 14 + 1
+    assert len(claims) == 2 * 2 * 2 * 5 + 1
+    assert set(outcomes(claims).values()) == {"unresolved"}  # 4 seeds
     assert (folder / "norms" / "figure.svg").stat().st_size > 10_000
+    paper = NORMS.preset("paper")
+    assert (paper.mechanisms, [c.name for c in paper.cells]) == (
+        SMOKE.mechanisms,
+        dataset["setting"].values.tolist(),
+    )
+    assert missing(claims, "norm", "spikiness", "bluntness") == []
     assert NORMS.preset("paper").seeds >= 64 > NORMS.preset("smoke").seeds
     assert NORMS.preset("large").seeds > NORMS.preset("paper").seeds

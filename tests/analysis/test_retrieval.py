@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from pydantic import ValidationError
 from scipy.special import log_softmax
 
-from analysis.claims.statistics import difference
 from analysis.experiments.base import silent
 from analysis.experiments.retrieval import RETRIEVAL, RetrievalConfig
 from analysis.problems import RetrievalProblem, compare
 from ssa_theory.mechanism import mechanism
 from ssa_theory.seeds import Stream, member_generator
 from tasks.retrieval import NoisyRetrievalTask
+from tests.analysis.evidence import checks, found, missing, said
 
 
 @pytest.fixture(scope="module")
@@ -129,35 +130,109 @@ def test_a_diverged_model_is_nan_and_leaves_the_others_alone():
         learning_rate=1e38,
     )
     with np.errstate(all="ignore"):
-        found = RETRIEVAL.run(config, silent)
-    assert found["diverged"].any()
-    assert (found["cross_entropy"].isnull().all("noise") == found["diverged"]).all()
-    assert (found["accuracy"].isnull().all("noise") == found["diverged"]).all()
-    assert found["bayes"].notnull().all()
+        data = RETRIEVAL.run(config, silent)
+    assert data["diverged"].any()
+    assert (data["cross_entropy"].isnull().all("noise") == data["diverged"]).all()
+    assert (data["accuracy"].isnull().all("noise") == data["diverged"]).all()
+    assert data["bayes"].notnull().all()
 
 
-def test_claims(result):
-    claims = {c.id: c for c in RETRIEVAL.claims(result)}
-    assert len(claims) == 9
-    value = result["cross_entropy"].mean("noise").sel(mechanism="ssa-feature-exp").values
-    expected = difference(value, result["bayes"].mean("noise").values)
-    assert claims["retrieval-bayes-ssa-feature-exp"].estimate == expected
-    assert claims["retrieval-bayes-ssa-feature-exp"].threshold == 0.03
-    assert claims["retrieval-bayes-vanilla"].relation == ">"
-    assert claims["retrieval-bayes-vanilla"].threshold == 0.4
+PAPER = RETRIEVAL.preset("paper")
+FACTORS = {"vanilla": 1.5, "ssa-feature": 1.02, "ssa-feature-exp": 1.2}
+
+
+def known(config, factors):
+    """Cross-entropies: of Bayes 1 with noise by seed, of each mechanism a factor of it, at most keys
+    of twice as much; of the best single temperature 1.2 times as much.
+    """
+    noise = np.random.default_rng(0)
+    axes = {
+        "mechanism": list(factors),
+        "seed": np.arange(64),
+        "noise": list(config.noise_levels),
+        "keys": list(config.tested_keys),
+    }
+    _, seeds, levels, keys = map(len, axes.values())
+    bayes = np.exp(noise.normal(0, 0.1, (seeds, levels)))
+    by_keys = np.exp(noise.normal(0, 0.1, (seeds, keys)))
+    factor = np.array(list(factors.values()))[:, None, None]
+    doubled = np.where(np.array(config.tested_keys) == max(config.tested_keys), 2, 1)
+    tau = np.array(config.noise_levels) ** -2.0
+    data = {
+        "cross_entropy": (("mechanism", "seed", "noise"), factor * bayes),
+        "bayes": (("seed", "noise"), bayes),
+        "common": (("seed", "noise"), 1.2 * bayes),
+        "cross_entropy_by_keys": (("mechanism", "seed", "keys"), doubled * factor * by_keys),
+        "bayes_by_keys": (("seed", "keys"), by_keys),
+        "inverse_temperature": (
+            ("mechanism", "seed", "noise"),
+            np.broadcast_to(tau, (len(factors), seeds, levels)),
+        ),
+    }
+    return xr.Dataset(data, axes)
+
+
+LINKS = {"1 + tanh": "ssa-feature", "exp": "ssa-feature-exp", "vanilla": "vanilla"}
+
+
+def test_tests_follow_the_cross_entropies():
+    tests = found(RETRIEVAL.judge(PAPER, known(PAPER, FACTORS)), "retrieval")
+    assert len(tests) == 3 * 2
+    for (link, keys), test in tests.items():
+        factor = FACTORS[LINKS[link]] * (2 if keys == "the most" else 1)
+        assert test.effect.value == pytest.approx(-np.log(factor))
+        assert said(test) == ("benefit" if factor < 1.05 else "harm")
+        assert (test.effect.seeds, test.requested_seeds) == (64, 64)
+
+
+def test_gains_are_ratios_of_what_is_above_bayes():
+    tests = found(RETRIEVAL.judge(PAPER, known(PAPER, FACTORS)), "retrieval-gain")
+    assert set(tests) == {
+        (link, p) for link in ("1 + tanh", "exp") for p in ("vanilla", "best constant")
+    }
+    for (link, peer), test in tests.items():
+        above = {"vanilla": 0.5, "best constant": 0.2}[peer] / (FACTORS[LINKS[link]] - 1)
+        assert test.effect.value == pytest.approx(np.log(above))
+        equal = link == "exp" and peer == "best constant"
+        assert said(test) == ("equivalent" if equal else "benefit")
+
+
+def test_every_declared_cell_is_produced():
+    claims = RETRIEVAL.judge(PAPER, known(PAPER, dict.fromkeys(PAPER.mechanisms, 1.0)))
+    assert missing(claims, "retrieval", "retrieval-gain") == []
+    few = known(PAPER, {"ssa-feature": 1.1})
+    assert set(found(RETRIEVAL.judge(PAPER, few), "retrieval-gain")) == {
+        ("1 + tanh", "best constant")
+    }
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(3, "benefit"), (4, "missing")])
+def test_diverged_seeds_count_as_lost(lost, outcome):
+    data = known(PAPER, FACTORS)
+    gone = {"mechanism": "ssa-feature", "seed": range(lost)}
+    data["cross_entropy"].loc[gone] = np.nan
+    claims = RETRIEVAL.judge(PAPER, data)
+    for topic, cell in (
+        ("retrieval", ("1 + tanh", "as trained")),
+        ("retrieval-gain", ("1 + tanh", "vanilla")),
+    ):
+        test = found(claims, topic)[cell]
+        assert (test.lost, said(test)) == (lost / 64, outcome)
+
+
+def test_the_check_of_temperatures(result):
+    check = checks(RETRIEVAL.claims(result))["retrieval-temperature-ssa-feature"]
     slope = np.polyfit(
         np.log(1 / result["noise"] ** 2),
         np.log(result["inverse_temperature"].sel(mechanism="ssa-feature").T),
         1,
     )[0]
-    assert claims["retrieval-temperature-ssa-feature"].estimate.value == pytest.approx(
-        np.abs(slope - 1).mean()
-    )
-    assert claims["retrieval-common-ssa-feature-exp"].verdict == "supported"
-    worse = result.copy(deep=True)
-    worse["cross_entropy"] = worse["cross_entropy"] + 0.1
-    claims = {c.id: c for c in RETRIEVAL.claims(worse)}
-    assert claims["retrieval-bayes-ssa-feature-exp"].verdict == "not supported"
+    assert check.estimate.value == pytest.approx(np.abs(slope - 1).mean())
+    data = known(PAPER, FACTORS)
+    name = "retrieval-temperature-ssa-feature-exp"
+    assert checks(RETRIEVAL.judge(PAPER, data))[name].passed == "passed"
+    data["inverse_temperature"] = np.sqrt(data["inverse_temperature"])
+    assert checks(RETRIEVAL.judge(PAPER, data))[name].passed == "failed"
 
 
 def test_figure_shows_bayes_mechanisms_and_the_identity(result):
@@ -211,23 +286,23 @@ def test_bad_config(fields, message):
 
 def test_a_brier_score_takes_any_rows_and_agrees_with_its_baselines():
     problem = RetrievalProblem(4, 8, batch_size=16, held_out=32, tested_keys=(4,), score="brier")
-    found = compare(problem, ["vanilla", "sparsemax", "sink", "qk-norm"], seeds=2, steps=10)
+    data = compare(problem, ["vanilla", "sparsemax", "sink", "qk-norm"], seeds=2, steps=10)
     seed1 = member_generator(1, Stream.EVALUATION)
     drawn = [NoisyRetrievalTask(4, 8, (s,)).sample(32, seed1) for s in problem.noise_levels]
     p = np.stack([problem.task.posterior(one) for one in drawn])
     exact, uniform = 1 - (p**2).sum(2).mean(1), 1 - 2 / 8 + 1 / 8
-    np.testing.assert_allclose(found["bayes"].sel(seed=1), exact)
-    assert float(found["naive"]) == pytest.approx(uniform)
-    assert (found["brier_gap"] > 0).all()
-    assert (found["brier_gap_by_keys"] > 0).all()
-    at_best = (found["common"] - found["bayes"]).mean()
+    np.testing.assert_allclose(data["bayes"].sel(seed=1), exact)
+    assert float(data["naive"]) == pytest.approx(uniform)
+    assert (data["brier_gap"] > 0).all()
+    assert (data["brier_gap_by_keys"] > 0).all()
+    at_best = (data["common"] - data["bayes"]).mean()
     dots = np.stack([np.einsum("skd,sd->sk", one.keys, one.query) for one in drawn])
-    row = np.exp(log_softmax(float(found["common_inverse_temperature"]) * dots, axis=2))
+    row = np.exp(log_softmax(float(data["common_inverse_temperature"]) * dots, axis=2))
     gap = ((row - p) ** 2).sum(2).mean(1)
-    np.testing.assert_allclose(found["common"].sel(seed=1) - exact, gap)
-    assert 0 < at_best < (found["naive"] - found["bayes"]).mean()
-    assert found["inverse_temperature"].sel(mechanism="qk-norm").isnull().all()
-    assert "cross_entropy" not in found
+    np.testing.assert_allclose(data["common"].sel(seed=1) - exact, gap)
+    assert 0 < at_best < (data["naive"] - data["bayes"]).mean()
+    assert data["inverse_temperature"].sel(mechanism="qk-norm").isnull().all()
+    assert "cross_entropy" not in data
 
 
 def test_settings_of_a_problem_are_checked():

@@ -12,7 +12,7 @@ CONVERGENCE = Experiment(
     "graph with d = K. Top: cross-entropy above Bayes by step, each mechanism at its own best "
     "learning rate for the level of the dotted line. Middle: restricted mean of the steps to that "
     "level by learning rate; a run that never reaches it counts as the budget (dotted). Bottom: "
-    "ratio of restricted mean steps, mechanism / vanilla, to each level, at each mechanism's own "
+    "ratio of geometric mean steps, mechanism / vanilla, to each level, at each mechanism's own "
     "best learning rate (large marks) and at vanilla's best (small); hollow marks: some run did "
     "not reach the level; no mark: none did. Learning rates are chosen on the first quarter of the "
     "seeds; means and 95 % intervals are over the rest.",

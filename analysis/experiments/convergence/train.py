@@ -7,16 +7,17 @@ import numpy as np
 import torch
 import xarray as xr
 
-from analysis.claims.statistics import mean_band
+from analysis.claims.statistics import Estimate, mean_band, ratio
 from analysis.experiments.base import Progress
 from analysis.experiments.chains import Chain, train_settings
-from analysis.experiments.convergence.claims import CHOICES, steps_ratio
 from analysis.experiments.convergence.config import ConvergenceConfig
 from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import first_passage
 from analysis.problems.sizes import block_size, check_result_fits
 from ssa_theory.mechanism import VANILLA, Mechanism
 
+CHOICES = ("own", "same")
+"""Of learning rates: each mechanism's own best, or vanilla's best for both."""
 _CURVE_POINTS = 16
 _TIE = 1e-6
 """Steps that the whole initial gap is worth: decides between rates only where steps are equal."""
@@ -37,7 +38,8 @@ _ABOUT = {
     "compared_steps": "steps_to_level at the mechanism's own best learning rate (choice own) or at "
     "vanilla's best (choice same); NaN for tuning seeds",
     "compared_reached": "whether that run reached the level; NaN for tuning seeds",
-    "ratio": "ratio of restricted means of compared_steps over the reporting seeds, mechanism / "
+    "compared_diverged": "whether that run diverged; NaN for tuning seeds",
+    "ratio": "ratio of geometric means of compared_steps over the reporting seeds, mechanism / "
     "vanilla, with its 95 % interval; NaN where no model of either reached the level",
 }
 
@@ -141,7 +143,11 @@ def summarise(config: ConvergenceConfig, dataset: xr.Dataset, progress: Progress
 
     rates = {"own": best, "same": best.sel(mechanism=VANILLA, drop=True)}
     choice = xr.DataArray(list(CHOICES), dims="choice", name="choice")
-    sources = {"compared_steps": taken, "compared_reached": dataset["reached"].astype(float)}
+    sources = {
+        "compared_steps": taken,
+        "compared_reached": dataset["reached"].astype(float),
+        "compared_diverged": dataset["diverged"].astype(float),
+    }
     for name, source in sources.items():
         dataset[name] = xr.concat([at(source, rates[c]) for c in CHOICES], dim=choice)
     others = [m for m in dataset["mechanism"].values.tolist() if m != VANILLA]
@@ -151,7 +157,7 @@ def summarise(config: ConvergenceConfig, dataset: xr.Dataset, progress: Progress
         "other": others,
         "level": list(config.levels),
     }
-    table = [steps_ratio(dataset, *cell) for cell in product(*axes.values())]
+    table = [_steps_ratio(dataset, *cell) for cell in product(*axes.values())]
     bounds = np.array([(e.value, e.low, e.high) for e in table])
     dataset = dataset.assign_coords(other=others, estimate=["value", "low", "high"])
     dataset["ratio"] = ((*axes, "estimate"), bounds.reshape(*map(len, axes.values()), 3))
@@ -162,3 +168,17 @@ def summarise(config: ConvergenceConfig, dataset: xr.Dataset, progress: Progress
     for name, about in _ABOUT.items():
         dataset[name].attrs["description"] = about
     return dataset
+
+
+def _steps_ratio(
+    dataset: xr.Dataset, choice: str, setting: str, mechanism: str, level: float
+) -> Estimate:
+    """That of the steps to a level, mechanism / vanilla, a run that never reaches it counting as the
+    budget. Undefined where no model of either reached it: all would count so.
+    """
+    at = dataset.sel(choice=choice, setting=setting, level=level)
+    if not (at["compared_reached"].sel(mechanism=[mechanism, VANILLA]) > 0).any():
+        seeds = int(dataset["reporting"].sum())
+        return Estimate(np.nan, np.nan, np.nan, seeds, "no model reached the level")
+    x, y = (at["compared_steps"].sel(mechanism=m).values for m in (mechanism, VANILLA))
+    return ratio(x, y)

@@ -14,12 +14,13 @@ HIERARCHY = Experiment(
     question="In a tree of tokens, general ones above special ones: when is SSA's map, or its "
     "prediction, closer to the truth than vanilla's, and than that of one common scale?",
     caption=(
-        "Ratio of mean errors to vanilla's by embedding dimension over tokens, one line a tree "
+        "Ratio of errors to vanilla's by embedding dimension over tokens, one line a tree "
         "(k children, D levels), of ssa-query (solid) and of a common scale (dotted, open): L1 "
         "error of the attention map of the row head with (a) every token once and (b) prompts; "
         "total variation of a classifier's prediction likewise (d, e); (c) errors of the row head "
         "on the largest tree by dimension, and the least that any scores reach in prompts; (f) "
-        "learned temperature by height above the leaves. Means with 95 % intervals over seeds."
+        "learned temperature by height above the leaves. Means, of ratios "
+        "geometric ones, with 95 % intervals over seeds."
     ),
     config=HierarchyConfig,
     train=train,

@@ -94,9 +94,20 @@ class HierarchyConfig(CooldownConfig):
             for head, own in HEADS.items()
             for context in CONTEXTS
             for k, depth, nodes in trees
-            for d in sorted({max(_SMALLEST_DIM, round(s * nodes)) for s in self.dim_shares})
+            for d in sorted({self._dim(s, nodes) for s in self.dim_shares})
         }
         return [Cell(name, p, training, models, ()) for name, p in problems.items()]
+
+    def _dim(self, share: float, nodes: int) -> int:
+        return max(_SMALLEST_DIM, round(share * nodes))
+
+    def share_of(self, problem: HierarchyProblem) -> str:
+        """The dimension as a share of N, such as N/4: where several give it, as in small trees, the
+        largest.
+        """
+        nodes = problem.task.nodes
+        share = max(s for s in self.dim_shares if self._dim(s, nodes) == problem.dim)
+        return "N" if share == 1 else f"N/{1 / share:g}"
 
 
 def seeds_per_block(config: HierarchyConfig) -> int:
@@ -123,11 +134,11 @@ def summarise(config: HierarchyConfig, dataset: xr.Dataset, progress: Progress) 
         description="the measure of the paper's claim: map_l1 of head row, tv of head classifier"
     )
     dataset["error_band"] = mean_band(dataset["error"])
-    error, about = error.transpose("mechanism", "cell", "seed"), "ratio of mean errors to vanilla's"
+    error, about = error.transpose("mechanism", "cell", "seed"), "ratio of errors to vanilla's"
     dataset["error_ratio"] = ratio_band(
         error,
         error.sel(mechanism=VANILLA, drop=True),
-        f"{about}, with its 95 % interval over seeds",
+        f"{about}, geometric mean with its 95 % interval over seeds",
     )
     # Cast, as numpy does not say that labels stay.
     log_temperature = cast(xr.DataArray, np.log(dataset["level_temperature"]))

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.draw.figures import label_log, left_out, letter, new_figure, style
-from analysis.experiments.imbalance.claims import PAPERS
-from analysis.experiments.imbalance.train import RANDOM, ImbalanceConfig
+from analysis.experiments.imbalance.train import PAPERS, RANDOM, ImbalanceConfig
 from ssa_theory.mechanism import VANILLA
 
 _BEST: dict[str, Any] = {"linewidth": 4, "alpha": 0.3, "zorder": 0}
