@@ -54,7 +54,7 @@ def judge(config: AblationConfig, dataset: xr.Dataset) -> list[Claim]:
             pair = {name: at.sel(mechanism=label).values for name, label in labels.items()}
             rows = [dataset["l1_error"].sel(mechanism=label).values for label in labels.values()]
             parts = {"L1 error of the rows, ratio": ratio(*rows)} if part == "letters" else {}
-            lines.compare(topic, cell, _MEASURES[at.name], pair, parts)
+            lines.compare(topic, cell, _MEASURES[str(at.name)], pair, parts)
 
     for part, pairs in (("letters", _LETTERS_PAIRS), ("denoise", _DENOISE_PAIRS)):
         for topic, cell, first, second in pairs:
