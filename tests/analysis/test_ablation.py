@@ -11,10 +11,9 @@ import torch
 import xarray as xr
 from numpy.testing import assert_allclose
 from pydantic import ValidationError
+from scipy.stats import gmean
 
-from analysis.claims.statistics import mean, ratio
 from analysis.experiments.ablation import ABLATION, AblationConfig
-from analysis.experiments.ablation.claims import CONTRIBUTES, NO_CHANGE
 from analysis.experiments.base import silent
 from analysis.problems import GraphProblem, Training, base, train_all
 from analysis.problems.denoise import DenoiseBlock
@@ -22,6 +21,7 @@ from analysis.run.runner import execute
 from ssa_theory import Stream, member_generator
 from ssa_theory.mechanism import Layer, mechanism
 from tasks import DenoisingTask, MarkovGraphTask, text_from_file
+from tests.analysis.evidence import found, missing, said
 
 LETTERS = AblationConfig().letters_mechanisms
 DENOISE = AblationConfig().denoise_mechanisms
@@ -82,9 +82,8 @@ def test_result_has_the_declared_variables(result):
     excess = (denoise["risk"] - result["held_out_bayes"]).isel(length=slice(2)).mean("length")
     assert_allclose(denoise["excess"], excess)
     peer = [f"{part}-vanilla" for part in result["part"].values]
-    expected = (
-        result["excess"].mean("seed") / result["excess"].sel(mechanism=peer).mean("seed").values
-    )
+    log = np.log(result["excess"]).mean("seed")
+    expected = np.exp(log - log.sel(mechanism=peer).values)
     assert_allclose(result["relative_excess"].sel(estimate="value"), expected)
     assert (
         result["relative_excess"].sel(mechanism=["letters-vanilla", "denoise-vanilla"]) == 1
@@ -204,7 +203,7 @@ def test_baselines_are_ordered_and_exact(result):
     ]
     assert_allclose(result["held_out_bayes"].sel(seed=1)[:2], exact)
     bound = result["additive"][:2].mean() - result["held_out_bayes"][:, :2].mean()
-    expected = bound / result["excess"].sel(mechanism="denoise-vanilla").mean()
+    expected = bound / gmean(result["excess"].sel(mechanism="denoise-vanilla"))
     assert_allclose(result["additive_relative_excess"], expected)
 
 
@@ -246,19 +245,17 @@ def test_diverged_models_are_marked_and_left_out(result, monkeypatch):
         return replace(fitted, diverged=one) if isinstance(block, DenoiseBlock) else fitted
 
     monkeypatch.setattr(base, "fit", fit)
-    found = result_of(AblationConfig(**SMALL))
-    denoise, letters = (
-        found.sel(mechanism=found["part"] == part) for part in ("denoise", "letters")
-    )
+    lost = result_of(AblationConfig(**SMALL))
+    denoise, letters = (lost.sel(mechanism=lost["part"] == part) for part in ("denoise", "letters"))
     assert (denoise["diverged"] == one.numpy()).all()
     assert not letters["diverged"].any()
     for name in ("excess", "risk"):
         assert np.isnan(denoise[name].sel(seed=1)).all()
         kept = {"mechanism": denoise["mechanism"], "seed": [0, 2]}
         assert_allclose(denoise[name].sel(seed=[0, 2]), result[name].sel(kept))
-    line = {c.id: c for c in ABLATION.claims(found)}["ablation-denoise-value"]
-    assert (line.estimate.seeds, line.requested_seeds) == (2, 3)
-    assert f"{len(DENOISE)} diverged models left out" in ABLATION.plot(found).get_suptitle()
+    line = {c.id: c for c in ABLATION.claims(lost)}["ablation-value-denoising-alone-excess"]
+    assert (line.effect.seeds, line.requested_seeds) == (2, 3)
+    assert f"{len(DENOISE)} diverged models left out" in ABLATION.plot(lost).get_suptitle()
 
 
 def synthetic(changes: dict[str, float], seeds: int = 12, noise: float = 0.01) -> xr.Dataset:
@@ -286,7 +283,23 @@ def synthetic(changes: dict[str, float], seeds: int = 12, noise: float = 0.01) -
     return dataset.assign_attrs(experiment="ablation", config=config.model_dump_json())
 
 
-def test_claims_follow_from_the_data():
+TOPICS = (
+    "query",
+    "key",
+    "value",
+    "default",
+    "token-term",
+    "position-term",
+    "alternatives",
+    "sharing",
+)
+
+
+def test_every_declared_cell_is_compared():
+    assert not missing(ABLATION.claims(synthetic({})), *TOPICS)
+
+
+def test_tests_are_log_ratios_that_favour_the_sentence():
     dataset = synthetic(
         {
             "letters-ssa-query": 0.41,
@@ -295,79 +308,84 @@ def test_claims_follow_from_the_data():
             "letters-ssa-mlp-query": 0.4,
             "denoise-ssa-mlp-token": 0.3,
             "denoise-ssa-mlp": 0.5,
-            "denoise-ssa-mlp-value": CONTRIBUTES,
+            "denoise-ssa-mlp-value": 0.95,
             "denoise-ssa-mlp-query": 0.97,
         }
     )
-    claims = {c.id: c for c in ABLATION.claims(dataset)}
-    assert len(claims) == len(ABLATION.claims(dataset))  # no id twice
-    verdicts = {
-        "letters-query": "supported",
-        "letters-key": "not supported",
-        "letters-query-added": "supported",  # 0.4 against 1.5
-        "letters-key-added": "not supported",  # 0.4 against 0.41
-        "letters-beyond-constant": "supported",
-        "letters-query-beyond-frequency": "supported",
-        "letters-key-beyond-frequency": "not supported",
-        "letters-query-mlp": "supported",
-        "letters-query-key-mlp": "not supported",
-        "letters-constant": "supported",
-        "letters-position": "supported",
-        "denoise-query": "not supported",  # 3 % lower is no contribution
-        "denoise-key": "not supported",
-        "denoise-value": "inconclusive",
-        "denoise-query-added": "not supported",
-        "denoise-key-added": "not supported",
-        "denoise-value-added": "not supported",
-        "denoise-default": "supported",
-        "denoise-token": "supported",
-        "denoise-position": "not supported",
-        "denoise-token-added": "supported",
-        "denoise-position-added": "not supported",
-        "denoise-mlp": "supported",
-        "denoise-position-longer": "not supported",
+    claims = ABLATION.claims(dataset)
+    alone, added = "alone", "added to the others"
+    wanted = {
+        ("query", "letters", alone): ("ssa-query", "vanilla", "benefit"),
+        ("query", "letters", added): ("ssa-query-key", "ssa-key", "benefit"),
+        ("query", "letters", "alone, as a constant"): ("ssa-constant", "vanilla", "equivalent"),
+        ("query", "denoising", alone): ("ssa-mlp-query", "vanilla", "equivalent"),
+        ("query", "denoising", added): (
+            "ssa-mlp-query-key-value",
+            "ssa-mlp-key-value",
+            "equivalent",
+        ),
+        ("key", "letters", alone): ("ssa-key", "vanilla", "harm"),
+        ("key", "letters", added): ("ssa-query-key", "ssa-query", "equivalent"),
+        ("key", "denoising", alone): ("ssa-mlp-key", "vanilla", "equivalent"),
+        ("key", "denoising", added): ("ssa-mlp-query-key-value", "ssa-mlp", "harm"),
+        ("value", "denoising", alone): ("ssa-mlp-value", "vanilla", "unresolved"),
+        ("value", "denoising", added): (
+            "ssa-mlp-query-key-value",
+            "ssa-mlp-query-key",
+            "equivalent",
+        ),
+        ("default", "denoising", "vanilla"): ("ssa-mlp", "vanilla", "benefit"),
+        ("token-term", "denoising", alone): ("ssa-mlp-token", "vanilla", "benefit"),
+        ("token-term", "denoising", added): ("ssa-mlp", "ssa-position", "benefit"),
+        ("position-term", "letters", alone): ("ssa-position", "vanilla", "equivalent"),
+        ("position-term", "denoising", alone): ("ssa-position", "vanilla", "equivalent"),
+        ("position-term", "denoising", added): ("ssa-mlp", "ssa-mlp-token", "harm"),
+        ("position-term", "denoising, 48 tokens", added): ("ssa-mlp", "ssa-mlp-token", "harm"),
+        ("alternatives", "constant"): ("ssa-query", "ssa-constant", "benefit"),
+        ("alternatives", "frequency"): ("ssa-query", "ssa-feature", "benefit"),
+        ("alternatives", "frequency, on keys"): ("ssa-key", "ssa-feature-key", "harm"),
+        ("sharing", "query, letters"): ("ssa-mlp-query", "ssa-query", "equivalent"),
+        ("sharing", "query and key, letters"): ("ssa-mlp-query-key", "ssa-query-key", "harm"),
+        ("sharing", "query and value, denoising"): ("ssa-mlp", "ssa", "benefit"),
     }
-    assert {c.removeprefix("ablation-"): line.verdict for c, line in claims.items()} == verdicts
-    line = claims["ablation-denoise-position-added"]
-    x, y = (dataset["excess"].sel(mechanism=f"denoise-ssa-mlp{v}").values for v in ("", "-token"))
-    assert line.estimate == ratio(x, y)
-    assert line.parts == {"ssa-mlp": mean(x), "ssa-mlp-token": mean(y)}
-    assert (line.relation, line.threshold, line.requested_seeds) == ("<", CONTRIBUTES, 12)
-    line = claims["ablation-letters-query"]
+    tests = {
+        (topic, *cell): test for topic in TOPICS for cell, test in found(claims, topic).items()
+    }
+    assert set(tests) == set(wanted)
+    assert len(claims) == len(wanted)
+    for place, (first, second, outcome) in wanted.items():
+        test, part = tests[place], "letters" if "letters" in " ".join(place) else "denoise"
+        part = "letters" if place[0] == "alternatives" else part
+        of = dataset["risk"][..., -1] if "48" in place[1] else dataset["excess"]
+        x, y = (of.sel(mechanism=f"{part}-{name}").values for name in (first, second))
+        logs = [float(np.log(b) - np.log(a)) for a, b in zip(x, y, strict=True)]
+        assert test.effect.value == pytest.approx(sum(logs) / 12), place
+        assert (said(test), test.effect.seeds, test.requested_seeds) == (outcome, 12, 12), place
+        assert {first, second} <= set(test.parts)
     l1 = [
         dataset["l1_error"].sel(mechanism=f"letters-{v}").values for v in ("ssa-query", "vanilla")
     ]
-    assert line.parts["L1 ratio"] == ratio(*l1)
-    line = claims["ablation-denoise-position-longer"]
-    risk = [
-        dataset["risk"].sel(mechanism=f"denoise-ssa-mlp{v}", length=48).values
-        for v in ("", "-token")
-    ]
-    assert line.estimate == ratio(*risk)
-    assert claims["ablation-letters-query-mlp"].threshold == 1.0
+    part = tests["query", "letters", alone].parts["L1 error of the rows, ratio"]
+    assert part.value == pytest.approx(gmean(l1[0]) / gmean(l1[1]))
 
 
-def test_a_constant_temperature_that_changes_something_is_not_supported():
-    claims = {
-        c.id: c
-        for c in ABLATION.claims(
-            synthetic({"letters-ssa-constant": 0.9, "letters-ssa-position": 1.1})
-        )
+def test_lost_and_single_seeds_resolve_nothing():
+    dataset = synthetic({"letters-ssa-query": 0.4})
+    dataset["excess"].loc[{"mechanism": "letters-ssa-query", "seed": 3}] = np.nan
+    test = found(ABLATION.claims(dataset), "query")["letters", "alone"]
+    assert (test.effect.seeds, said(test)) == (11, "missing")
+    assert (
+        said(found(ABLATION.claims(dataset), "key")["letters", "added to the others"]) == "missing"
+    )
+    single = ABLATION.claims(synthetic({}, seeds=1))
+    assert {said(test) for topic in TOPICS for test in found(single, topic).values()} == {
+        "unresolved"
     }
-    for name in ("constant", "position"):
-        line = claims[f"ablation-letters-{name}"]
-        assert line.verdict == "not supported"
-        assert line.threshold == NO_CHANGE
-        assert_allclose(line.estimate.value, 0.1, atol=0.01)
 
 
-def test_missing_and_single_seeds_are_inconclusive():
-    dataset = synthetic({})
-    dataset["excess"].loc[{"mechanism": "letters-ssa-query"}] = np.nan
-    claims = {c.id: c for c in ABLATION.claims(dataset)}
-    assert claims["ablation-letters-query"].verdict == "inconclusive"
-    assert claims["ablation-letters-query"].estimate.seeds == 0
-    assert {c.verdict for c in ABLATION.claims(synthetic({}, seeds=1))} == {"inconclusive"}
+def test_no_more_is_claimed_than_is_trained():
+    few = synthetic({}).sel(mechanism=["letters-vanilla", "letters-ssa-query", "denoise-vanilla"])
+    assert [line.id for line in ABLATION.claims(few)] == ["ablation-query-letters-alone-excess"]
 
 
 def test_figure_shows_every_mechanism_with_its_parameters(result):

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from numpy.testing import assert_allclose
 
+from analysis.claims.claim import Test
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
 from analysis.experiments.basis_denoise import BasisDenoiseConfig
@@ -16,6 +18,7 @@ from analysis.problems.basis_denoise import BasisDenoiseProblem, SharedDraws, di
 from ssa_theory.mechanism import mechanism
 from ssa_theory.seeds import Stream, member_generator
 from tasks.basis_denoising import BasisDenoisingTask, unit
+from tests.analysis.evidence import checks, found, missing, said
 
 CPU = torch.device("cpu")
 TASK = BasisDenoisingTask(dim=3, length=4, noise=0.4)
@@ -195,27 +198,95 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
         BasisDenoiseConfig(**settings)
 
 
-def test_claims_on_known_risks(smoke):
-    """Vanilla as bad as the mean, the gate as good as the threshold: what the paper says."""
-    known = smoke.copy(deep=True)
-    known["risk"] = known["risk"] * np.nan
-    known["risk"].loc[{"mechanism": "vanilla"}] = known["naive"].transpose("seed", "setting")
-    known["risk"].loc[{"mechanism": "ssa-value"}] = 1.01 * known["threshold"].transpose(
-        "seed", "setting"
+def synthetic(seeds=12, **levels):
+    """A result with the axes of the paper preset: each mechanism's and estimator's risk is its level
+    times a factor of its own by seed and setting.
+    """
+    config = EXPERIMENT.preset("paper").model_copy(update={"seeds": seeds})
+    tasks = [problem.task for problem in config.problems.values()]
+    generator = np.random.default_rng(0)
+
+    def risk(name):
+        factor = np.exp(0.01 * generator.standard_normal((seeds, len(tasks))))
+        return levels.get(name.replace("-", "_"), 1.0) * factor
+
+    names, model = list(config.mechanisms), ("mechanism", "seed", "setting")
+    dataset = xr.Dataset(
+        {"risk": (model, np.stack([risk(name) for name in names]))}
+        | {name: (model[1:], risk(name)) for name in EXACT}
+        | {
+            "noise": ("setting", [t.noise for t in tasks]),
+            "length": ("setting", [t.length for t in tasks]),
+        },
+        coords={"mechanism": names, "seed": np.arange(seeds), "setting": list(config.problems)},
     )
-    lines = {c.id: c for c in EXPERIMENT.claims(known)}
-    for key in ("threshold-default-ssa-value", "naive-default-vanilla", "needed-default-vanilla"):
-        assert lines[f"basis-denoise-{key}"].verdict == "supported"
-    assert lines["basis-denoise-threshold-default-ssa-value"].estimate.value == pytest.approx(1.01)
-    assert lines["basis-denoise-naive-default-vanilla"].estimate.value == pytest.approx(1)
-    one = smoke["risk"].sel(mechanism="vanilla", setting="length 4").values
-    ratio = one.mean() / smoke["threshold"].sel(setting="length 4").values.mean()
-    lines = {c.id: c for c in EXPERIMENT.claims(smoke)}
-    assert lines["basis-denoise-needed-length-4-vanilla"].estimate.value == pytest.approx(ratio)
-    oracle = lines["basis-denoise-oracle-default"]
-    at = smoke.sel(setting="default")
-    assert oracle.estimate.value == pytest.approx(float((at["oracle"] - at["bayes"]).mean()))
-    assert "basis-denoise-gate-length-4-noise-1-ssa-value" in lines
+    return dataset.assign_attrs(experiment="basis-denoise", config=config.model_dump_json())
+
+
+def test_every_declared_cell_is_compared():
+    topics = ("basis-denoising", "basis-controls", "basis-threshold", "basis-naive")
+    assert not missing(EXPERIMENT.claims(synthetic()), *topics)
+
+
+def test_tests_are_log_ratios_that_favour_the_sentence():
+    """Vanilla as bad as the mean, the gate twice as bad as the threshold and half as bad as vanilla."""
+    known = synthetic(ssa_value=0.5, threshold=0.25, sink=0.4)
+    lines = EXPERIMENT.claims(known)
+    for noise, length, setting in (
+        ("0.3", "8", "default"),
+        ("1", "16", "length 16 noise 1"),
+        ("0.1", "8", "noise 0.1"),
+    ):
+        at = known.sel(setting=setting)
+        own, peer = (at["risk"].sel(mechanism=m).values for m in ("ssa-value", "vanilla"))
+        pairs = {
+            ("basis-denoising", (length, noise, "vanilla"), "benefit"): (own, peer),
+            ("basis-threshold", (length, noise), "harm"): (own, at["threshold"].values),
+            ("basis-naive", (length, noise), "benefit"): (at["naive"].values, peer),
+        }
+        for (topic, cell, wanted), (first, second) in pairs.items():
+            test = found(lines, topic)[cell]
+            logs = [np.log(b) - np.log(a) for a, b in zip(first, second, strict=True)]
+            assert test.effect.value == pytest.approx(sum(logs) / len(logs))
+            assert (said(test), test.effect.seeds, test.requested_seeds) == (wanted, 12, 12)
+    controls = found(lines, "basis-controls")
+    wanted = {("scaled",): "benefit", ("key-bias",): "benefit", ("sink",): "harm"}
+    assert {cell: said(test) for cell, test in controls.items()} == wanted
+    at = known["risk"].sel(setting="default")
+    logs = np.log(at.sel(mechanism="sink").values) - np.log(at.sel(mechanism="ssa-value").values)
+    assert controls["sink",].effect.value == pytest.approx(logs.mean())
+
+
+def test_diverged_seeds_count_as_lost():
+    known = synthetic(ssa_value=0.5)
+    known["risk"].loc[{"mechanism": "ssa-value", "seed": [3], "setting": "noise 1"}] = np.nan
+    tests = found(EXPERIMENT.claims(known), "basis-denoising")
+    assert (tests["8", "1", "vanilla"].effect.seeds, said(tests["8", "1", "vanilla"])) == (
+        11,
+        "missing",
+    )
+    assert said(tests["8", "0.5", "vanilla"]) == "benefit"
+
+
+def test_the_oracle_mean_is_held_against_bayes():
+    for level, passed in ((1.1, "passed"), (0.9, "failed")):
+        data = synthetic(oracle=level)
+        (check,) = checks(EXPERIMENT.claims(data)).values()
+        at = data.sel(setting="default")
+        assert check.estimate.value == pytest.approx(float((at["oracle"] - at["bayes"]).mean()))
+        assert check.passed == passed
+
+
+def test_no_more_is_claimed_than_is_trained(smoke):
+    lines = EXPERIMENT.claims(smoke)
+    assert set(found(lines, "basis-naive")) == {(n, s) for n in ("8", "4") for s in ("0.3", "1")}
+    few = EXPERIMENT.preset("smoke").model_copy(
+        update={"mechanisms": ("vanilla", "sink"), "swept_mechanisms": ("vanilla", "sink")}
+    )
+    at = smoke.sel(mechanism=["vanilla", "sink"]).assign_attrs(config=few.model_dump_json())
+    assert {line.topic for line in EXPERIMENT.claims(at) if isinstance(line, Test)} == {
+        "basis-naive"
+    }
 
 
 def test_the_figure_shows_every_setting(smoke):

@@ -10,12 +10,16 @@ import xarray as xr
 from numpy.testing import assert_allclose
 from pydantic import ValidationError
 
+from analysis.claims.claim import Check
+from analysis.claims.registry import registry
+from analysis.claims.rule import cell_of
 from analysis.experiments.base import silent
 from analysis.experiments.denoise import DENOISE, DenoiseConfig
 from analysis.run.runner import execute
 from ssa_theory import Stream, member_generator
 from ssa_theory.mechanism import Layer
 from tasks.denoising import DenoisingTask
+from tests.analysis.evidence import checks, found, missing, said
 
 SMALL = {
     "seeds": 3,
@@ -119,7 +123,7 @@ def test_diverged_models_are_marked_and_left_out():
     dataset = DENOISE.run(config, silent)
     assert dataset["diverged"].all()
     assert np.isnan(dataset["mse"]).all()
-    assert {c.verdict for c in DENOISE.claims(dataset) if "vanilla" in c.id} == {"inconclusive"}
+    assert {check.passed for check in checks(DENOISE.claims(dataset)).values()} == {"open"}
     assert (
         "9 diverged models left out" in DENOISE.plot(dataset).get_suptitle()
     )  # 3 seeds at 3 settings
@@ -155,45 +159,113 @@ def test_training_finds_the_gate(query):
     assert gated < 1.15 * float(dataset["additive"].sel(setting="default"))
 
 
-def test_claims_are_computed_from_the_numbers(result):
-    ledger = {c.id: c for c in DENOISE.claims(result)}
-    assert {
-        "denoise-naive-above-vanilla",
-        "denoise-vanilla-above-value-sigmoid",
-        "denoise-ssa-mlp-value-above-bayes",
-        "denoise-bayes-above-oracle",
-        "denoise-bound-ssa-mlp-value",
-        "denoise-no-gain-ssa-mlp-value",
-        "denoise-ssa-mlp-value-above-gate-and-sink",
-        "denoise-gate-and-sink-beyond-additive",
-        "denoise-ssa-mlp-value-floor",
-    } <= set(ledger)
-    assert "denoise-no-gain-value-tanh" not in ledger  # not among the swept mechanisms
-    at = result.sel(setting="default")
-    claim = ledger["denoise-naive-above-vanilla"]
-    paired = at["held_out_naive"].values - at["mse"].sel(mechanism="vanilla").values
-    assert_allclose(claim.estimate.value, paired.mean())
-    assert claim.estimate.seeds == claim.requested_seeds == 3
-    better = result.copy(deep=True)
-    better["mse"].loc[{"mechanism": "value-sigmoid", "setting": "default"}] = float(
-        at["additive"]
-    ) * np.array([1.0, 1.01, 1.02])
-    assert {c.id: c.verdict for c in DENOISE.claims(better)}[
-        "denoise-bound-value-sigmoid"
-    ] == "supported"
-    better["mse"].loc[{"mechanism": "value-sigmoid", "setting": "default"}] = float(
-        at["additive"]
-    ) * np.array([1.1, 1.11, 1.12])
-    assert {c.id: c.verdict for c in DENOISE.claims(better)}[
-        "denoise-bound-value-sigmoid"
-    ] == "not supported"
-    equal = result.copy(deep=True)
-    equal["mse"].loc[{"mechanism": "value-sigmoid"}] = (
-        equal["mse"].sel(mechanism="vanilla").values * 1.005
+def synthetic(seeds=12, **changes) -> xr.Dataset:
+    """A result of the paper preset's axes in which the risk above Bayes of each mechanism is known:
+    its level times a factor of the seed of its own, so that a ratio differs by seed.
+    """
+    config = DENOISE.preset("paper").model_copy(update={"seeds": seeds})
+    names, model = list(config.mechanisms), ("mechanism", "seed", "setting")
+    level = np.array([changes.get(name.replace("-", "_"), 0.5) for name in names])
+    generator = np.random.default_rng(0)
+    noise = np.exp(0.01 * generator.standard_normal((len(names), seeds, len(config.noises))))
+    excess = level[:, None, None] * noise
+    closed = {"naive": 1.0, "bayes": 0.2, "additive": 0.4, "shrunk": 0.8}
+    dataset = xr.Dataset(
+        {
+            "excess": (model, excess),
+            "mse": (model, 0.2 + excess),
+            "gate_floor": (model, np.full_like(excess, 0.05 * np.log(config.length))),
+            "held_out_naive": (model[1:], np.full(excess.shape[1:], 1.0)),
+        }
+        | {name: ("setting", np.full(len(config.noises), v)) for name, v in closed.items()},
+        coords={"mechanism": names, "seed": np.arange(seeds), "setting": list(config.noises)},
     )
-    claim = {c.id: c for c in DENOISE.claims(equal)}["denoise-no-gain-value-sigmoid"]
-    assert claim.verdict == "supported"
-    assert_allclose(claim.estimate.value, 0.005)
+    return dataset.assign_attrs(experiment="denoise", config=config.model_dump_json())
+
+
+def effect(dataset: xr.Dataset, first: str, second: str, setting: str = "default") -> float:
+    """The mean over seeds of log(second / first), above Bayes: positive where the first is better."""
+    logs = [
+        np.log(float(dataset["excess"].sel(mechanism=second, setting=setting, seed=s)))
+        - np.log(float(dataset["excess"].sel(mechanism=first, setting=setting, seed=s)))
+        for s in dataset["seed"].values
+    ]
+    return sum(logs) / len(logs)
+
+
+def test_every_declared_cell_is_compared():
+    assert missing(DENOISE.claims(synthetic()), "denoising", "floor", "beyond", "query") == [
+        ("query", cell)
+        for cell in registry().topics["query"].cells  # of the ablation
+    ]
+
+
+def test_tests_are_log_ratios_that_favour_the_sentence():
+    data = synthetic(ssa_mlp_value=0.25, value_tanh=0.2, gate_and_sink=0.1, ssa_mlp_query=0.51)
+    lines = DENOISE.claims(data)
+    denoising = found(lines, "denoising")
+    settings = {"0.6": "s_noise 0.6", "1.7": "s_noise 1.7", "2.5": "default", "4": "s_noise 4"}
+    assert set(denoising) == {(noise, "vanilla") for noise in settings}
+    for noise, setting in settings.items():
+        test = denoising[noise, "vanilla"]
+        wanted = effect(data, "ssa-mlp-value", "vanilla", setting)
+        assert test.effect.value == pytest.approx(wanted)
+        assert wanted == pytest.approx(np.log(2), abs=0.02)
+        assert (test.effect.seeds, test.requested_seeds, said(test)) == (12, 12, "benefit")
+    floor = found(lines, "floor")
+    wanted = effect(data, "value-tanh", "ssa-mlp-value")
+    assert floor["value-tanh",].effect.value == pytest.approx(wanted)
+    assert [said(floor[c]) for c in (("value-tanh",), ("value-sigmoid",))] == ["benefit", "harm"]
+    (share,) = (v for k, v in floor["value-tanh",].parts.items() if "floor" in k)
+    assert share.value == pytest.approx(0.1)
+    beyond = found(lines, "beyond")
+    wanted = effect(data, "gate-and-sink", "ssa-mlp-value")
+    assert beyond["ssa-mlp-value",].effect.value == pytest.approx(wanted)
+    bound = np.log(0.4 - 0.2) - np.log(data["excess"].sel(mechanism="gate-and-sink")).sel(
+        setting="default"
+    )
+    assert beyond["best additive estimator",].effect.value == pytest.approx(float(bound.mean()))
+    query = found(lines, "query")["denoising, query readout", "alone"]
+    assert query.effect.value == pytest.approx(effect(data, "ssa-mlp-query", "vanilla"))
+    assert said(query) == "equivalent"
+    assert (
+        cell_of(registry().topics["query"], query) is None
+    )  # a constant query is no declared task
+
+
+def test_diverged_seeds_count_as_lost():
+    data = synthetic(ssa_mlp_value=0.25)
+    data["excess"].loc[{"mechanism": "ssa-mlp-value", "seed": [3], "setting": "default"}] = np.nan
+    test = found(DENOISE.claims(data), "denoising")["2.5", "vanilla"]
+    assert (test.effect.seeds, said(test)) == (11, "missing")
+    assert said(found(DENOISE.claims(data), "denoising")["4", "vanilla"]) == "benefit"
+
+
+def test_checks_are_of_the_exact_estimators():
+    at = checks(DENOISE.claims(synthetic(vanilla=0.61, value_tanh=0.2, value_sigmoid=0.3)))
+    passed = {key.removeprefix("denoise-"): check.passed for key, check in at.items()}
+    assert passed == {
+        "vanilla-naive": "passed",  # .81 of 1
+        "vanilla-shrunk": "passed",  # .81 of .8
+        "bound-ssa-mlp-value": "failed",  # .7 of .4
+        "bound-value-tanh": "passed",  # .4 of .4
+        "bound-value-sigmoid": "failed",  # .5 of .4
+        "uninformed-ssa-mlp-value": "failed",  # .7 of .81
+        "uninformed-value-sigmoid": "failed",
+    }
+    assert at["denoise-bound-value-tanh"].estimate.value == pytest.approx(1, abs=0.01)
+    passed = checks(DENOISE.claims(synthetic(ssa_mlp_value=0.51)))
+    assert passed["denoise-uninformed-ssa-mlp-value"].passed == "passed"
+
+
+def test_no_more_is_claimed_than_is_trained(result):
+    assert {noise for noise, _ in found(DENOISE.claims(result), "denoising")} == {"2.5", "4"}
+    few = DenoiseConfig(
+        **SMALL, mechanisms=("vanilla", "value-tanh"), swept_mechanisms=("vanilla",)
+    )
+    dataset = result.sel(mechanism=list(few.mechanisms)).assign_attrs(config=few.model_dump_json())
+    assert all(isinstance(line, Check) for line in DENOISE.claims(dataset))
+    assert "denoise-bound-value-tanh" in checks(DENOISE.claims(dataset))
 
 
 def test_figure_shows_every_method_and_explains_the_point_without_information(result):
