@@ -29,6 +29,6 @@ PHASE = Experiment(
     judge=judge,
     presets={
         "smoke": {"seeds": 4, "dims": (4, 8), "similarities": (0.0, 0.9), "steps": (50, 200)},
-        "large": {"seeds": 3400, "compile": "on"},
+        "large": {"seeds": 500, "compile": "on"},
     },
 )

@@ -21,7 +21,8 @@ def judge(config: PhaseConfig, dataset: xr.Dataset) -> list[Claim]:
     lines = Lines("phase", int(dataset["reporting"].sum()))
     reported = dataset.sel(seed=dataset["reporting"].values)
     dims = {"d = K/2": config.nodes // 2, "d = K": config.nodes}
-    tokens = {"unlike": config.similarities[0], "alike": config.similarities[-1]}
+    least, *more = config.similarities
+    tokens = {"unlike": least} | ({"alike": more[-1]} if more else {})
     training = dict(zip(("short", "long"), config.steps[-2:], strict=False))
     names = dataset["mechanism"].values.tolist()
     peers = [p for p in PEERS if p in names and SELECTIVE in names]
