@@ -35,6 +35,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import xarray as xr
+from analysis.claims.topics import Topic
 from IPython.display import SVG
 from matplotlib.figure import Figure
 from pydantic import Field
@@ -45,7 +46,6 @@ from torch import Tensor
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, mean_band
-from analysis.claims.topics import Topic
 from analysis.draw.figures import draw_points, left_out, new_figure
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen

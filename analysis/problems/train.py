@@ -22,8 +22,10 @@ from analysis.problems.base import (
 )
 from ssa_theory.mechanism import Layer, Mechanism
 
-TUNING_SEEDS = range(2**63 - 12, 2**63)
+TUNING_SEEDS = range(2**63 - 8, 2**63)
 """The last that there are."""
+_BYTES = 1 << 30
+"""That tuning holds at a time."""
 _SMALLEST = 1e-9
 """Of an objective: below it lies rounding."""
 
@@ -47,7 +49,9 @@ def train_all(
     """
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
     grid = rates or (training.learning_rate,)
-    tuned = [training.at(best_rate(problem, one, training, grid, device)) for one in layers]
+    tuned = [
+        training.at(best_rate(problem, one, training, grid, device, progress)) for one in layers
+    ]
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
     sizes, common = {"seed": len(seeds)}, {"record": steps, "progress": progress}
@@ -98,20 +102,32 @@ def best_rate(
     training: Training,
     rates: Sequence[float],
     device: torch.device,
+    progress: Callable[[int], None] | None = None,
 ) -> float:
     """The rate of the least mean over `TUNING_SEEDS` of the log of the problem's objective.
 
-    All rates are members of one program, each trained as `training` says but for its rate. A rate
-    at which any seed diverged is not chosen while another is left. Of one rate there is no choice,
-    and nothing is trained.
+    Every rate and seed is a member, trained as `training` says but for its rate; all at a time, as
+    far as memory allows. A rate at which any seed diverged is not chosen while another is left. Of
+    one rate there is no choice, and nothing is trained.
     """
     if len(rates) == 1:
         return float(rates[0])
-    seeds, highest = list(TUNING_SEEDS), training.at(max(rates))
-    block = problem.block(seeds * len(rates), highest, device)
-    factors = np.repeat(np.array(rates) / max(rates), len(seeds)).tolist()
-    fitted = fit(block, layer, highest, rates=factors)
-    values = fitted.by_member(block.evaluate(layer, fitted))[problem.objective]
-    score = np.log(np.maximum(values.reshape(len(rates), len(seeds), -1).mean(-1), _SMALLEST))
-    score = score.mean(1)
+    highest = training.at(max(rates))
+    members = [(rate, seed) for rate in rates for seed in TUNING_SEEDS]
+    at_once = max(1, _BYTES // problem.bytes_per_seed(highest))
+    values = []
+    for start in range(0, len(members), at_once):
+        factors, seeds = zip(*members[start : start + at_once], strict=True)
+        block = problem.block(seeds, highest, device)
+        relative = [rate / highest.learning_rate for rate in factors]
+        # Progress is told of a program once, however many there are.
+        fitted = fit(block, layer, highest, rates=relative, progress=None if start else progress)
+        values.append(fitted.by_member(block.evaluate(layer, fitted))[problem.objective])
+    each = np.concatenate(values).reshape(len(rates), len(TUNING_SEEDS), -1).mean(-1)
+    score = np.log(np.maximum(each, _SMALLEST)).mean(1)
     return float(rates[int(np.argmin(np.where(np.isfinite(score), score, np.inf)))])
+
+
+def tuning_share(rates: Sequence[float]) -> int:
+    """How many trainings a mechanism counts for in a display of progress: with tuning, two."""
+    return 1 if len(rates) <= 1 else 2

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from analysis.claims.topics import DENOISING
 from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
@@ -18,7 +19,6 @@ from torch import Tensor
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, mean_band
-from analysis.claims.topics import DENOISING
 from analysis.cli import main
 from analysis.draw.figures import draw_points, new_figure
 from analysis.experiments import EXPERIMENTS

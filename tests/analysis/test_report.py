@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from analysis.claims.topics import TOPICS
 
 from analysis.claims.claim import Claim
 from analysis.claims.ledger import ledger
 from analysis.claims.statistics import mean
-from analysis.claims.topics import TOPICS
 from analysis.draw.figures import new_figure, save_figure
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment

@@ -16,6 +16,7 @@ from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.graph import SIZED_FAMILIES
 from analysis.problems.measures import SMALLEST_TAU
 from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.train import tuning_share
 from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
@@ -137,6 +138,7 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     device, problem = resolve_device(config.device), config.problem
     mechanisms = chosen(config.mechanisms)
     total = (config.steps + config.control_steps) * len(mechanisms)
+    total *= tuning_share(config.learning_rates)
     about = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms"
     advance = progress(about, total)
 

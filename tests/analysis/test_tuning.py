@@ -1,0 +1,73 @@
+"""The tuned learning rate: against trainings one by one, whatever is held at a time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.problems import GraphProblem, RetrievalProblem, Training, train, train_all
+from analysis.problems.train import TUNING_SEEDS, best_rate
+from ssa_theory.mechanism import known
+
+CPU = torch.device("cpu")
+RATES = (0.01, 0.1, 0.5)
+PROBLEMS = {
+    "graph": GraphProblem(dim=3),
+    "retrieval": RetrievalProblem(batch_size=8, held_out=32),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("steps", [5, 60])
+def test_is_the_rate_of_the_least_mean_log_objective(name, steps):
+    problem, training = PROBLEMS[name], Training(steps, 0.1, 5)
+    layer = problem.layer(known("ssa-feature" if name == "retrieval" else "ssa"))
+    score = []
+    for rate in RATES:
+        result = train_all(problem, [layer.mechanism], list(TUNING_SEEDS), training.at(rate), CPU)
+        objective = "cross_entropy" if name == "retrieval" else "cross_entropy_gap"
+        value = result[objective].isel(mechanism=0).transpose("seed", ...).values
+        value = value.mean(-1) if name == "retrieval" else value[:, -1]
+        score.append(np.log(value).mean())
+    if name == "graph":  # the recorded steps leave out the cooldown, which changes little here
+        assert np.ptp(score) > 0.02
+    assert best_rate(problem, layer, training, RATES, CPU) == RATES[int(np.argmin(score))]
+
+
+def test_does_not_depend_on_how_much_is_held_at_a_time(monkeypatch):
+    problem, training = PROBLEMS["graph"], Training(20, 0.1)
+    layer = problem.layer(known("vanilla"))
+    whole = best_rate(problem, layer, training, RATES, CPU)
+    monkeypatch.setattr(train, "_BYTES", 5 * problem.bytes_per_seed(training))
+    assert best_rate(problem, layer, training, RATES, CPU) == whole
+
+
+def test_a_rate_at_which_a_seed_diverges_is_not_chosen():
+    problem, training = PROBLEMS["graph"], Training(20, 0.1, optimizer="sgd")
+    layer = problem.layer(known("ssa-free"))
+    assert best_rate(problem, layer, training, (0.1, 1e30), CPU) == 0.1
+
+
+def test_one_rate_is_not_tuned(monkeypatch):
+    monkeypatch.setattr(train, "fit", None)
+    problem = PROBLEMS["graph"]
+    layer = problem.layer(known("vanilla"))
+    assert best_rate(problem, layer, Training(5, 9.0), (0.3,), CPU) == 0.3
+
+
+def test_each_mechanism_is_trained_at_its_own_rate():
+    problem, training = PROBLEMS["graph"], Training(30, 9.0)
+    models = [known("vanilla"), known("ssa-free")]
+    together = train_all(problem, models, range(3), training, CPU, rates=RATES)
+    for model, rate in zip(models, together["learning_rate"].values.tolist(), strict=True):
+        assert rate in RATES
+        alone = train_all(problem, [model], range(3), replace(training, learning_rate=rate), CPU)
+        own = together.sel(mechanism=[model.name])
+        np.testing.assert_array_equal(own["cross_entropy_gap"], alone["cross_entropy_gap"])
+
+
+def test_no_run_reports_a_tuning_seed():
+    """They are the last that a config takes."""
+    assert TUNING_SEEDS.stop == 2**63
+    assert len(TUNING_SEEDS) == 8
