@@ -167,10 +167,10 @@ def judge(config: PaperTheoryConfig, dataset: xr.Dataset) -> list[Claim]:
             {"statement": name},
             "status",
             1 if status == "holds" else -1,
-            f"{status}: {one['claim']} ({one['source']}). {one['truth']}"
+            f"{status}. {one['truth']}"
             + (f" Smallest case against it as printed: {example}." if example else ""),
         )
     return lines.claims
 
 
-_SAID = ("claim", "status", "truth", "source", "counter_example")
+_SAID = ("status", "truth", "counter_example")
