@@ -14,7 +14,6 @@ from pydantic import Field
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.topics import OVERHEAD as TOPIC
 from analysis.draw.figures import new_figure
 from analysis.experiments.base import Experiment, Progress
 from analysis.store.config import ExperimentConfig
@@ -130,32 +129,30 @@ def _added_by_layer(architecture: Architecture, form: Mechanism) -> float:
 
 
 def judge(config: OverheadConfig, dataset: xr.Dataset) -> list[Claim]:
-    """One line a model and form, and the agreement of the formula with the built layers."""
-    lines = Lines("overhead", 1, "paper, section on parameter-efficient temperatures")
-    for form in FORMS:
+    """One test a model and form, and the agreement of the formula with the built layers."""
+    lines = Lines("overhead", 1)
+    temperatures = {
+        "shared": "shared weights",
+        "unshared": f"MLPs of {config.width} units",
+        "head-wide": "MLPs as wide as a head",
+    }
+    for form, level in temperatures.items():
         for name in map(str, dataset["model"].values):
             one = dataset.sel(model=name, form=form)
-            width, added, total = (
-                int(one[k]) for k in ("hidden_width", "added_parameters", "parameters")
+            lines.exactly(
+                "overhead",
+                {"model": name, "temperatures": level},
+                "parameters",
+                (float(one["percent"]), LIMIT),
+                f"{int(one['added_parameters']):,} added to {int(one['parameters']):,}, query and "
+                f"value temperatures, in percent, against {LIMIT:g}",
             )
-            own = f"each with an MLP of {width} hidden units of its own,"
-            how = own if width else "with shared weights"
-            lines.exact(
-                TOPIC,
-                f"{form}-{name.split()[0].lower()}",
-                f"{name}: temperatures {how} add less than {LIMIT:g} % parameters",
-                f"{added:,} added to {total:,}, query and value temperatures, in percent",
-                "<",
-                LIMIT,
-                float(one["percent"]),
-            )
-    lines.exact(
-        TOPIC,
+    lines.check(
         "formula",
         "the counts by formula are those of the built layers, wherever the layer fits the model",
         "largest difference in parameters over models and forms",
         "<",
-        1.0,
+        1,
         float(abs(dataset["added_parameters"] - dataset["added_by_layer"]).max()),
     )
     return lines.claims

@@ -10,10 +10,12 @@ import pytest
 import xarray as xr
 from pydantic import ValidationError
 
+from analysis.claims.statistics import EXACT
 from analysis.experiments.base import silent
 from analysis.experiments.overhead import FORMS, LIMIT, OVERHEAD, OverheadConfig, own_mlps
 from analysis.run.runner import execute
 from ssa_theory.parameters import ARCHITECTURES, added_parameters
+from tests.analysis.evidence import checks, found, missing, outcomes, said
 
 
 @cache
@@ -59,28 +61,34 @@ def test_another_width_changes_only_the_own_mlp() -> None:
     ).all()
 
 
-def test_claims_are_exact_counts() -> None:
-    lines = OVERHEAD.claims(_result())
-    found = {c.id: c for c in lines}
-    assert len(found) == len(lines) == 3 * 5 + 1
-    for line in lines:
-        assert (line.estimate.low, line.estimate.high) == (line.estimate.value,) * 2
-        assert line.estimate.method == "exact count"
-        assert line.relation == "<"
-        assert line.p_value is None
-    assert found["overhead-shared-llama-3-8b"].estimate.value == pytest.approx(
-        100 * 165_120 / 8_030_261_248
-    )
-    assert found["overhead-unshared-gpt-2"].threshold == LIMIT == 0.5
-    assert found["overhead-unshared-gpt-2"].verdict == "supported"
-    assert found["overhead-head-wide-gpt-2"].verdict == "not supported"
+def test_tests_are_exact_counts() -> None:
+    claims = OVERHEAD.claims(_result())
+    tests = found(claims, "overhead")
+    assert len(tests) == 3 * 5 == len(claims) - 1
+    assert missing(claims, "overhead") == []
+    for test in tests.values():
+        assert test.effect.low == test.effect.value == test.effect.high
+        assert test.effect.method == EXACT
+    percent = 100 * 165_120 / 8_030_261_248
+    llama = tests["Llama-3-8B", "shared weights"]
+    assert llama.effect.value == pytest.approx(np.log(0.5 / percent))
+    assert "165,120 added to 8,030,261,248" in llama.statistic
+    for forms, says in (
+        ("shared weights", "benefit"),
+        ("MLPs of 16 units", "benefit"),
+        ("MLPs as wide as a head", "harm"),
+    ):
+        assert said(tests["GPT-2 124M", forms]) == says
 
 
 def test_claims_follow_the_counts() -> None:
     changed = _result().copy(deep=True)
-    changed["percent"][:] = 0.5
+    changed["percent"][:] = LIMIT
     changed["added_by_layer"][0, 0] += 1
-    assert {c.verdict for c in OVERHEAD.claims(changed)} == {"not supported"}
+    claims = OVERHEAD.claims(changed)
+    assert set(outcomes(claims).values()) == {"equivalent"}
+    assert checks(claims)["overhead-formula"].passed == "failed"
+    assert checks(OVERHEAD.claims(_result()))["overhead-formula"].passed == "passed"
 
 
 def test_the_figure_shows_every_count_and_the_limit() -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from pydantic import ValidationError
 
-from analysis.claims.statistics import ratio
 from analysis.experiments.base import silent
 from analysis.experiments.twins import TWINS, TwinsConfig
 from analysis.problems import Training, train_all
@@ -14,6 +14,7 @@ from ssa_theory.mechanism import mechanism
 from ssa_theory.seeds import Stream, member_generator
 from ssa_theory.theory import minimal_norm, norm_lower_bound
 from tasks import TwinTokenTask
+from tests.analysis.evidence import checks, found, missing, said
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +67,74 @@ def test_norms_obey_the_theory(result):
     free = result.sel(mechanism="ssa-free", seed=1, angle=0.1)
     expected = float(free["weight_norm"] * free["inverse_temperature"].values.max() / 2)
     assert float(free["capped_weight_norm"]) == pytest.approx(expected)
-    claims = {c.id: c for c in TWINS.claims(result)}
-    assert claims["twins-slope-vanilla"].verdict == "supported"
-    assert claims["twins-slope-selective"].verdict == "supported"
-    assert claims["twins-lower-bound"].verdict == "supported"
-    at = result.sel(angle=0.1)["cross_entropy_gap"].isel(step=-1)
-    expected = ratio(at.sel(mechanism="ssa-free").values, at.sel(mechanism="vanilla").values)
-    assert claims["twins-gap-ssa-free"].estimate == expected
+    assert {c.id: c.passed for c in checks(TWINS.claims(result)).values()} == dict.fromkeys(
+        ("twins-slope-vanilla", "twins-slope-selective", "twins-lower-bound"), "passed"
+    )
+
+
+def known(names=("vanilla", "ssa", "ssa-free")):
+    """Norms: vanilla's are 1 / angle with noise by seed; with temperatures the least are 1, the
+    learned ones twice vanilla's by ssa, a tenth by ssa-free.
+    """
+    noise = np.random.default_rng(0)
+    angle = np.array([0.1, 1.0, 0.01, 0.001])
+    axes = {
+        "theory": ["vanilla", "selective"],
+        "mechanism": list(names),
+        "seed": np.arange(64),
+        "angle": angle,
+        "step": [0, 9],
+    }
+    by_seed = np.exp(noise.normal(0, 0.1, (64, 1)))
+    factor = np.array([{"vanilla": 1.0, "ssa": 2.0, "ssa-free": 0.1}[n] for n in names])
+    learned = factor[:, None, None] * by_seed / angle
+    least = np.stack([by_seed / angle, np.broadcast_to(by_seed**2, (64, 4))])
+    data = {
+        "minimal_norm": (("theory", "seed", "angle"), least),
+        "norm_lower_bound": (("theory", "seed", "angle"), 0.9 * least),
+        "capped_weight_norm": (("mechanism", "seed", "angle"), learned),
+        "weight_norm": (("mechanism", "seed", "angle"), np.sqrt(learned)),
+        "learned_norm_lower_bound": (("mechanism", "seed", "angle"), 0.8 * np.sqrt(learned)),
+        "cross_entropy_gap": (
+            ("mechanism", "seed", "angle", "step"),
+            np.broadcast_to([1.0, 0.2], (len(names), 64, 4, 2)),
+        ),
+    }
+    return xr.Dataset(data, axes)
+
+
+PAPER = TWINS.preset("paper")
+
+
+def test_tests_follow_the_norms():
+    data = known()
+    tests = found(TWINS.judge(PAPER, data), "twins")
+    least = np.log(data["minimal_norm"].sel(angle=0.001))
+    wanted = {
+        "least, at the smallest angle": (least[0] - least[1]).mean().item(),
+        "learned by ssa": -np.log(2),
+        "learned by ssa-free": np.log(10),
+    }
+    assert set(tests) == {(weights,) for weights in wanted}
+    for (weights,), test in tests.items():
+        assert test.effect.value == pytest.approx(wanted[weights])
+        assert said(test) == ("harm" if weights == "learned by ssa" else "benefit")
+        assert (test.effect.seeds, test.requested_seeds) == (64, 64)
+    assert tests["learned by ssa",].parts["vanilla, gap (nats)"].value == pytest.approx(0.2)
+
+
+def test_every_declared_cell_is_produced():
+    assert missing(TWINS.judge(PAPER, known(PAPER.mechanisms)), "twins") == []
+    few = found(TWINS.judge(PAPER, known(("ssa", "ssa-free"))), "twins")
+    assert set(few) == {("least, at the smallest angle",)}
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(3, "benefit"), (4, "missing")])
+def test_diverged_seeds_count_as_lost(lost, outcome):
+    data = known()
+    data["capped_weight_norm"].loc[{"mechanism": "ssa-free", "seed": range(lost)}] = np.nan
+    test = found(TWINS.judge(PAPER, data), "twins")["learned by ssa-free",]
+    assert (test.lost, said(test)) == (lost / 64, outcome)
 
 
 def test_the_problem_alone_gives_the_numbers_of_one_angle(config, result):
@@ -89,11 +151,10 @@ def test_the_problem_alone_gives_the_numbers_of_one_angle(config, result):
     assert bound.sel(mechanism="ssa-query-key").isnull().all()  # a key temperature breaks the bound
 
 
-def test_a_broken_bound_is_not_supported(result):
+def test_a_broken_bound_fails_its_check(result):
     broken = result.copy(deep=True)
     broken["weight_norm"][0, 0, 0] = 0.5 * broken["learned_norm_lower_bound"][0, 0, 0]
-    claims = {c.id: c for c in TWINS.claims(broken)}
-    assert claims["twins-lower-bound"].verdict == "not supported"
+    assert checks(TWINS.claims(broken))["twins-lower-bound"].passed == "failed"
 
 
 def test_figure_shows_lines_points_and_curves(result):

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.topics import PAPER_THEORY as TOPIC
 from analysis.experiments.base import Progress
 from analysis.store.config import ExperimentConfig
 from ssa_theory.theory.paper import (
@@ -162,20 +161,16 @@ def judge(config: PaperTheoryConfig, dataset: xr.Dataset) -> list[Claim]:
     lines = Lines("paper-theory", 1)
     for name in dataset["statement"].values.tolist():
         one = {k: str(dataset[f"statement_{k}"].sel(statement=name).values) for k in _SAID}
-        example = one["counter_example"]
-        lines.exact(
-            TOPIC,
-            name,
-            one["claim"],
-            f"{one['status']}. {one['truth']}"
+        status, example = one["status"], one["counter_example"]
+        lines.exactly(
+            "paper-theory",
+            {"statement": name},
+            "status",
+            1 if status == "holds" else -1,
+            f"{status}. {one['truth']}"
             + (f" Smallest case against it as printed: {example}." if example else ""),
-            ">",
-            0.5,
-            float(one["status"] == "holds"),
-            how=f"exact: {one['status']}",
-            source=one["source"],
         )
     return lines.claims
 
 
-_SAID = ("claim", "status", "truth", "source", "counter_example")
+_SAID = ("status", "truth", "counter_example")
