@@ -18,6 +18,7 @@ from ssa_theory.mechanism import mechanism
 from ssa_theory.mechanism.normalizers import Normalizer
 from ssa_theory.seeds import Stream, member_generator
 from tasks import KernelRegressionTask, NoisyRetrievalTask
+from tests.analysis import evidence
 
 SMOKE = dict(NORMALIZERS.presets["smoke"]) | {"device": "cpu"}
 SEEDS = range(4)
@@ -201,7 +202,7 @@ def test_no_model_beats_bayes_and_training_helps(result: xr.Dataset) -> None:
     assert (result["accuracy"] <= result["bayes_accuracy"] + 1e-12).all()
     at = result.sel(normalizer="softmax").mean("seed")
     assert (at["error"] < at["uniform"]).all()
-    ratio = result["mse_by_length"].mean("seed") / result["best_softmax_by_length"].mean("seed")
+    ratio = np.exp(np.log(result["mse_by_length"] / result["best_softmax_by_length"]).mean("seed"))
     np.testing.assert_allclose(result["mse_over_best_band"].sel(estimate="value"), ratio)
 
 
@@ -249,10 +250,9 @@ def test_a_diverged_model_is_nan_and_leaves_the_baselines_alone() -> None:
     assert found["diverged"].any()
     assert (found["error"].isnull() == found["diverged"]).all()
     assert found["bayes"].notnull().all()
-    assert all(
-        c.verdict in ("supported", "not supported", "inconclusive")
-        for c in NORMALIZERS.claims(found)
-    )
+    for (task, name), test in by_cell(found, "normalizer-gain").items():
+        lost = found["diverged"].sel(task=task, normalizer=name).any("temperature").sum()
+        assert test.effect.seeds == 2 - int(lost)
 
 
 def test_measures_of_rows_by_hand() -> None:
@@ -278,40 +278,38 @@ def test_measures_of_rows_by_hand() -> None:
 
 
 def synthetic(seeds: int = 20) -> xr.Dataset:
-    """Errors with known ratios: softmax 2 without and 1 with; sparsemax 3, 1.5, 0.5 by task
-    without; rela the same with.
+    """Errors with known levels: softmax 2 without and 1 with; sparsemax 3, 1.5, 0.5 by task without,
+    1.5, 1.5, 0.5 with; the others 1.25 without and 1 with; rela 2 either way. Each model and seed
+    has a factor of its own.
     """
     rng = np.random.default_rng(0)
-    names, lengths = ["softmax", "sparsemax", "entmax15", "entmax", "rela"], [8, 16, 32, 64]
-    shape = (3, len(names), 2, seeds)
-    mean = np.ones((3, len(names), 2, 1))
-    mean[:, 0, 0] = 2.0
-    mean[:, 1, 0, 0], mean[:, 1, 1, 0] = (3.0, 1.5, 0.5), (1.5, 1.5, 0.5)
-    mean[:, 2:4, 0] = 1.25
-    mean[:, 4] = 2.0
-    noise = 1 + 0.01 * rng.standard_normal(
-        (3, 1, 1, seeds)
-    )  # shared by all models of a seed: ratios are exact
-    zero = np.full(shape, 0.5)
-    zero[:, 0] = 0.0
-    growth = np.array([1.0, 0.4, 0.55, 0.95, 1.0])
+    lengths, exponents = [8, 16, 32, 64], {"sparsemax": 0.4, "entmax15": 0.55, "entmax": 0.95}
+    level = np.ones((3, len(NAMES), 2, 1))
+    level[:, :, 0] = 1.25
+    level[:, NAMES.index("softmax"), 0] = 2.0
+    sparsemax = NAMES.index("sparsemax")
+    level[:, sparsemax, 0, 0], level[:, sparsemax, 1, 0] = (3.0, 1.5, 0.5), (1.5, 1.5, 0.5)
+    level[:, NAMES.index("rela")] = 2.0
+    shape = (3, len(NAMES), 2, seeds)
+    zero, alpha = np.full(shape, 0.5), np.full(shape, np.nan)
+    zero[:, NAMES.index("softmax")] = 0.0
+    alpha[:, NAMES.index("entmax")] = 1.25
+    growth = np.array([exponents.get(name, 1.0) for name in NAMES])
     support = np.array(lengths, dtype=float) ** growth[:, None, None, None] * np.ones(
-        (len(names), 2, seeds, 1)
+        (len(NAMES), 2, seeds, 1)
     )
     support[..., 0] = 7.0  # within the training range, where the slope is not taken
-    alpha = np.full(shape, np.nan)
-    alpha[:, 3] = 1.25
     model = ("normalizer", "temperature", "seed")
     return xr.Dataset(
         {
-            "error": (("task", *model), mean * noise * np.ones(shape)),
+            "error": (("task", *model), level * np.exp(0.01 * rng.standard_normal(shape))),
             "zero_fraction": (("task", *model), zero),
             "alpha": (("task", *model), alpha),
             "effective_support_by_length": ((*model, "length"), support),
         },
         coords={
             "task": ["graph", "retrieval", "length"],
-            "normalizer": names,
+            "normalizer": NAMES,
             "temperature": ["without", "with"],
             "length": lengths,
         },
@@ -322,73 +320,83 @@ def synthetic(seeds: int = 20) -> xr.Dataset:
     )
 
 
-def test_claims_on_known_errors() -> None:
-    found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(synthetic())}
-    assert len(found) == 1 + 3 * 4 + 5 + 1 + 3
+def by_cell(data: xr.Dataset, topic: str) -> dict:
+    return evidence.found(NORMALIZERS.claims(data), topic)
+
+
+def test_every_declared_cell_is_compared() -> None:
+    data = synthetic()
+    paper = NORMALIZERS.preset("paper")
+    assert data["task"].values.tolist() == [cell.name for cell in paper.cells]
+    assert ["softmax", *paper.mechanisms[1:]] == NAMES
+    assert not evidence.missing(NORMALIZERS.claims(data), "normalizers", "normalizer-gain")
+
+
+def test_tests_are_log_ratios_that_favour_the_sentence() -> None:
+    data = synthetic()
+    substitute, gain = (by_cell(data, t) for t in ("normalizers", "normalizer-gain"))
+    assert len(substitute) + len(gain) + 4 == len(NORMALIZERS.claims(data))
     wanted = {
-        # The least over normalisers of the largest over tasks: 1.5-entmax everywhere.
-        "substitute": (1.25, "supported"),
-        "graph-sparsemax": (3.0, "supported"),
-        "retrieval-sparsemax": (1.5, "supported"),
-        "length-sparsemax": (0.5, "not supported"),
-        "length-rela": (2.0, "supported"),
-        "gain-softmax": (0.5, "supported"),
-        "gain-sparsemax": (0.5 ** (1 / 3), "supported"),
-        "gain-entmax15": (0.8, "supported"),
-        "gain-rela": (1.0, "not supported"),
-        "zeros": (0.0, "supported"),
-        "dilution-sparsemax": (0.4, "supported"),
-        "dilution-entmax15": (0.55, "supported"),
-        "dilution-entmax": (0.95, "not supported"),
+        ("graph", "sparsemax"): (np.log(3), "benefit", np.log(2), "benefit"),
+        ("retrieval", "sparsemax"): (np.log(1.5), "benefit", 0, "equivalent"),
+        ("length", "sparsemax"): (np.log(0.5), "harm", 0, "equivalent"),
+        ("length", "entmax15"): (np.log(1.25), "benefit", np.log(1.25), "benefit"),
+        ("graph", "rela"): (np.log(2), "benefit", 0, "equivalent"),
     }
-    for key, (value, verdict) in wanted.items():
-        assert found[key].estimate.value == pytest.approx(value), key
-        assert found[key].verdict == verdict, key
-        assert found[key].requested_seeds == 20
-    assert found["graph-sparsemax"].parts["softmax with a temperature"].value == pytest.approx(
-        1, abs=0.02
-    )
-    assert found["gain-sparsemax"].parts["graph"].value == pytest.approx(0.5)
+    for cell, (value, says, gained, says_of_gain) in wanted.items():
+        task, name = cell
+        error = data["error"].sel(task=task)
+        without = error.sel(normalizer=name, temperature="without").values
+        for test, better, level, outcome in (
+            (substitute[cell], error.sel(normalizer="softmax", temperature="with"), value, says),
+            (gain[cell], error.sel(normalizer=name, temperature="with"), gained, says_of_gain),
+        ):
+            logs = [np.log(w) - np.log(b) for w, b in zip(without, better.values, strict=True)]
+            assert test.effect.value == pytest.approx(sum(logs) / 20), cell
+            assert test.effect.value == pytest.approx(level, abs=0.02), cell
+            assert (evidence.said(test), test.requested_seeds) == (outcome, 20), cell
+    assert evidence.said(gain["graph", "softmax"]) == "benefit"
+
+
+def test_checks_are_of_zeros_and_of_dilution() -> None:
+    found = evidence.checks(NORMALIZERS.claims(synthetic()))
+    wanted = {
+        "zeros": (0.0, "passed"),
+        "dilution-sparsemax": (0.4, "passed"),
+        "dilution-entmax15": (0.55, "passed"),
+        "dilution-entmax": (0.95, "failed"),
+    }
+    assert set(found) == {f"normalizers-{key}" for key in wanted}
+    for key, (value, passed) in wanted.items():
+        assert found[f"normalizers-{key}"].estimate.value == pytest.approx(value), key
+        assert found[f"normalizers-{key}"].passed == passed, key
     limits = {
-        k: found[f"dilution-{k}"].parts["limit of long contexts"].value
+        k: found[f"normalizers-dilution-{k}"].parts["limit of long contexts"].value
         for k in ("sparsemax", "entmax")
     }
     assert limits == pytest.approx({"sparsemax": 0.4, "entmax": 1 / 1.375})
-    assert found["dilution-entmax"].parts["softmax"].value == pytest.approx(1)
-
-
-def test_claims_change_with_the_data() -> None:
-    data = synthetic()
-    data["error"][:, 2, 0] = 0.9
-    found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(data)}
-    assert found["substitute"].estimate.value == pytest.approx(0.9, abs=0.01)
-    assert found["substitute"].verdict == "not supported"
-    data = synthetic()
-    data["error"] = (
-        data["error"] * (1 + np.random.default_rng(1).standard_normal(data["error"].shape)) ** 2
-    )
-    found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(data)}
-    assert found["graph-entmax15"].verdict == "inconclusive"
+    softmax_grows = found["normalizers-dilution-entmax"].parts["softmax"].value
+    assert softmax_grows == pytest.approx(1)
     data = synthetic()
     data["zero_fraction"][1, 2, 0, :4] = 0.0
     data["zero_fraction"][2, 0, 1, 3] = 0.1
-    count = {c.id: c for c in NORMALIZERS.claims(data)}["normalizers-zeros"]
-    assert count.estimate.value == 5
-    assert count.verdict == "not supported"
-    assert count.p_value is None
+    count = evidence.checks(NORMALIZERS.claims(data))["normalizers-zeros"]
+    assert (count.estimate.value, count.passed) == (5, "failed")
 
 
-def test_claims_leave_lost_models_out_and_need_no_more_than_is_stored() -> None:
+def test_lost_models_count_and_no_more_is_claimed_than_is_stored() -> None:
     data = synthetic()
-    data["error"][0, 1, 0, :5] = np.nan
-    data["error"][:, 3] = np.nan
-    found = {c.id.removeprefix("normalizers-"): c for c in NORMALIZERS.claims(data)}
-    assert found["graph-sparsemax"].estimate.seeds == 15
-    assert found["graph-sparsemax"].estimate.value == pytest.approx(3.0)
-    assert found["graph-entmax"].verdict == found["gain-entmax"].verdict == "inconclusive"
-    assert found["substitute"].estimate.seeds == 0
+    data["error"][0, 1, 0, :2] = np.nan
+    for topic in ("normalizers", "normalizer-gain"):
+        tests = by_cell(data, topic)
+        lost, kept = tests["graph", "sparsemax"], tests["graph", "entmax15"]
+        assert (lost.effect.seeds, evidence.said(lost)) == (18, "missing")
+        assert (kept.effect.seeds, evidence.said(kept)) == (20, "benefit")
     few = NORMALIZERS.claims(synthetic().sel(normalizer=["softmax"], length=[64]))
-    assert [c.id for c in few] == ["normalizers-gain-softmax", "normalizers-zeros"]
+    assert [c.id for c in few] == [
+        *(f"normalizers-normalizer-gain-{t}-softmax-excess" for t in data["task"].values),
+        "normalizers-zeros",
+    ]
     short = NORMALIZERS.claims(synthetic().sel(length=[64]))
     assert not [c for c in short if "dilution" in c.id]
 
@@ -435,7 +443,7 @@ def test_files_claims_and_presets(folder: Path, result: xr.Dataset) -> None:
     stored = {p.name for p in (folder / "normalizers").iterdir()}
     assert stored == {"result.nc", "claims.json", "figure.svg", "figure.pdf", "figure.png"}
     lines = load_claims("normalizers", folder)
-    assert len(lines) == 30 == len({line.id for line in lines})
+    assert len(lines) == 3 * 6 + 3 * 7 + 4 == len({line.id for line in lines})
     assert all(line.requested_seeds == 4 == result.sizes["seed"] for line in lines)
     assert NORMALIZERS.preset("paper").seeds >= 64
     assert NORMALIZERS.preset("large").seeds > NORMALIZERS.preset("paper").seeds

@@ -186,7 +186,7 @@ def summarise(config: NormalizersConfig, dataset: xr.Dataset, progress: Progress
     for name in ("error", "effective_support", "zero_fraction", "uniform", "best_softmax"):
         dataset[f"{name}_band"] = mean_band(dataset[name])
     dataset["effective_support_by_length_band"] = mean_band(dataset["effective_support_by_length"])
-    about = "length: ratio of means over seeds, mse_by_length / best_softmax_by_length"
+    about = "length: ratio of geometric means over seeds, mse_by_length / best_softmax_by_length"
     mse, best = dataset["mse_by_length"], dataset["best_softmax_by_length"]
     return dataset.assign(mse_over_best_band=ratio_band(mse, best, about))
 
