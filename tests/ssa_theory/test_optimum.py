@@ -45,7 +45,8 @@ def test_at_full_rank_any_map_is_reached_and_zeros_at_infinity():
     assert vanilla_optimum(e, p, weight).gap.max() < 1e-8
     e, p, weight = _case(5, 5, zeros=0.5)
     found = vanilla_optimum(e, p, weight)
-    assert found.gap.min() > -1e-12 and found.gap.max() < 1e-6
+    assert found.gap.min() > -1e-12
+    assert found.gap.max() < 1e-6
 
 
 def test_members_do_not_depend_on_each_other():

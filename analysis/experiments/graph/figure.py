@@ -61,7 +61,9 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
     _draw_curves(axes[1, 0], dataset, "cross_entropy_gap_band", "step")
     axes[1, 0].set(title=f"d = {config.dim}: learning", ylabel="cross-entropy gap to Bayes (nats)")
     _draw_baselines(axes[1, 0], dataset, "gap")
-    axes[1, 0].legend(fontsize=7)  # the curves of the last panel look the same
+    # The curves of the other panels look the same.
+    handles = axes[1, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=len(handles[0]), fontsize=8)
     _draw_temperature(axes[1, 1], dataset)
     _draw_norms(axes[1, 2], dataset, config)
     if config.control_steps:
