@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from scipy.stats import false_discovery_control
+import numpy as np
 
 from analysis.claims.statistics import Estimate
 
@@ -121,13 +121,17 @@ def count_verdicts(claims: Sequence[Claim]) -> dict[Verdict, int]:
 
 
 def correct(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims with p-values adjusted for testing all of them: Benjamini and Hochberg's false
-    discovery rate.
+    """The claims with p-values adjusted for testing all m of them: Benjamini and Hochberg's false
+    discovery rate, the least p_(j) m / j over j >= i for the i-th smallest.
+
+    As `scipy.stats.false_discovery_control`, which takes half a second to import.
     """
     tested = [i for i, claim in enumerate(claims) if claim.p_value is not None]
+    p = np.array([claims[i].p_value for i in tested], np.float64)
+    descending = np.argsort(p)[::-1]
+    scaled = p[descending] * len(p) / np.arange(len(p), 0, -1)
     corrected = list(claims)
-    if tested:
-        adjusted = false_discovery_control([claims[i].p_value for i in tested], method="bh")
-        for i, p in zip(tested, adjusted, strict=True):
-            corrected[i] = replace(claims[i], corrected_p_value=float(p))
+    for place, adjusted in zip(descending, np.minimum.accumulate(scaled), strict=True):
+        i = tested[place]
+        corrected[i] = replace(claims[i], corrected_p_value=min(1.0, float(adjusted)))
     return corrected

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import xarray as xr
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 RESAMPLES = 4999
 SIGN_FLIPS = 9999
@@ -51,9 +50,9 @@ class Estimate:
         if not shifted.any():  # every seed exactly at the threshold
             return 1.0
         if len(shifted) >= MANY:
-            t = shifted.mean() / stats.sem(shifted)
-            return float(2 * stats.t.sf(abs(t), len(shifted) - 1))
-        test = stats.permutation_test(
+            t = shifted.mean() / scipy.stats.sem(shifted)
+            return float(2 * scipy.stats.t.sf(abs(t), len(shifted) - 1))
+        test = scipy.stats.permutation_test(
             (shifted,),
             lambda x, axis: x.mean(axis),
             permutation_type="samples",
@@ -105,7 +104,9 @@ def estimate(
     if np.ptp(pseudo) <= 1e-12 * max(1.0, abs(value)):
         return Estimate(value, value, value, n, "constant", pseudo)
     if n < 16 or n >= MANY:
-        low, high = stats.t.interval(0.95, n - 1, loc=pseudo.mean(), scale=stats.sem(pseudo))
+        low, high = scipy.stats.t.interval(
+            0.95, n - 1, loc=pseudo.mean(), scale=scipy.stats.sem(pseudo)
+        )
         return Estimate(value, float(low), float(high), n, "jackknife t", pseudo)
     method: Resampling = "BCa" if smooth else "percentile"
     low, high = _bootstrap(statistic, seeds, method)
@@ -129,7 +130,7 @@ def _bootstrap(
     """The 95 % interval of a statistic from resampled seeds, with a fixed random state."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        low, high = stats.bootstrap(
+        low, high = scipy.stats.bootstrap(
             (seeds,),
             lambda index, axis: statistic(np.moveaxis(index, axis, -1)),
             n_resamples=RESAMPLES,
@@ -222,7 +223,7 @@ def rank_correlation(
     """Spearman's rank correlation along the last axis (ties share their rank); NaN where either is
     constant.
     """
-    a, b = (stats.rankdata(v, axis=-1) for v in np.broadcast_arrays(x, y))
+    a, b = (scipy.stats.rankdata(v, axis=-1) for v in np.broadcast_arrays(x, y))
     a, b = (v - v.mean(-1, keepdims=True) for v in (a, b))
     scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
     return np.divide((a * b).sum(-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
@@ -236,32 +237,3 @@ def slopes(
     slope = np.full(len(y), np.nan)
     slope[usable] = np.polyfit(x, y[usable].T, 1)[0]
     return slope
-
-
-def mean_band(data: xr.DataArray) -> xr.DataArray:
-    """`mean` over the dimension `seed` at every point of the others: a new last dimension
-    `estimate` of value, low, high.
-    """
-    what = data.attrs.get("description", data.name)
-    return _band(mean, f"mean over seeds, with its 95 % interval: {what}", data)
-
-
-def ratio_band(x: xr.DataArray, y: xr.DataArray, description: str) -> xr.DataArray:
-    """`ratio`, likewise; x has the dimensions of y, and perhaps more."""
-    return _band(ratio, description, x, y.broadcast_like(x))
-
-
-def _band(
-    estimator: Callable[..., Estimate], description: str, *data: xr.DataArray
-) -> xr.DataArray:
-    dims = [d for d in data[0].dims if d != "seed"]
-    moved = [one.transpose(*dims, "seed") for one in data]
-    points = (np.asarray(m, np.float64).reshape(-1, m.sizes["seed"]) for m in moved)
-    table = [(e.value, e.low, e.high) for e in map(estimator, *points)]
-    return xr.DataArray(
-        np.reshape(table, (*moved[0].shape[:-1], 3)),
-        dims=(*dims, "estimate"),
-        coords={k: v for k, v in data[0].coords.items() if "seed" not in v.dims}
-        | {"estimate": ["value", "low", "high"]},
-        attrs={"description": description},
-    )

@@ -1,4 +1,4 @@
-"""What an experiment is, and how it tells of its progress."""
+"""What an experiment is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,18 +8,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analysis.claims.claim import Claim
+from analysis.progress import Progress, silent
 from analysis.store.config import ExperimentConfig, seeded_config
 from analysis.store.dependencies import Definition
 
 Preset = Literal["smoke", "paper", "large"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
-Progress = Callable[[str, int], Callable[[int], None]]
-"""progress(description, total) starts a task and returns the function to tell of finished work."""
-
-
-def silent(description: str, total: int) -> Callable[[int], None]:
-    """No progress display."""
-    return lambda finished: None
 
 
 def _as_trained(config: ExperimentConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:

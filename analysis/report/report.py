@@ -18,9 +18,10 @@ from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, count_verdicts
 from analysis.claims.ledger import Entry, ledger
 from analysis.experiments.base import PRESETS, Experiment
 from analysis.report.paper import paper_table
-from analysis.run.runner import load_claims, result_path
+from analysis.store.claims import load_claims, not_run, result_path
+from analysis.store.files import write_whole
 from analysis.store.guards import warnings_of
-from analysis.store.results import load, write_whole
+from analysis.store.results import load
 
 _ROOT = Path(__file__).parents[2]
 
@@ -117,7 +118,7 @@ def _section(experiment: Experiment, out: Path) -> Section:
     path = result_path(experiment.name, out)
     command = f"ssa-theory run {experiment.name}"
     if not path.is_file():
-        return Section(experiment, f"not run: `{command}` makes it")
+        return Section(experiment, not_run(experiment.name))
     try:
         dataset, claims = load(path), tuple(load_claims(experiment.name, out))
         figure = path.with_name("figure.svg").read_text(encoding="utf-8")

@@ -1,11 +1,8 @@
 """Run an experiment into its folder: result first, then figure and claims, each file whole."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 from filelock import FileLock, Timeout
@@ -14,16 +11,11 @@ from analysis.claims.claim import Claim
 from analysis.draw.figures import FORMATS, save_figure
 from analysis.experiments.base import Experiment, Progress, silent
 from analysis.run.blocks import forget_blocks, made_and_stored, run_blocks
+from analysis.store.claims import load_claims, made_from, result_path, save_claims
 from analysis.store.config import ExperimentConfig
 from analysis.store.dependencies import code_digest
-from analysis.store.results import (
-    UNFINISHED,
-    file_digest,
-    load,
-    load_current,
-    prepare_folder,
-    write_whole,
-)
+from analysis.store.files import UNFINISHED, file_digest, prepare_folder
+from analysis.store.results import load, load_current
 
 
 def execute(
@@ -67,7 +59,7 @@ def execute(
                 lambda: run_blocks(experiment, config, blocks, workers, scheduler, progress),
             )
             forget_blocks(blocks)
-        elif _made_from(path) == _stamp(path, experiment) and all(
+        elif made_from(path) == _stamp(path, experiment) and all(
             path.with_name(f"figure.{suffix}").is_file() for suffix in FORMATS
         ):
             return dataset, load_claims(experiment.name, out), False
@@ -133,61 +125,11 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
             f" {' '.join(str(error).split())[:200]}): it was made by another version of this code,"
             f" or changed since, run `ssa-theory run {experiment.name} --fresh`"
         ) from error
-    # Written last: where claims.json says what it was made from, the figure is of the same.
-    records = [claim.to_dict() for claim in claims]
-    stored = {
-        "made_from": _stamp(path, experiment),
-        "fingerprint": _fingerprint(records),
-        "claims": records,
-    }
-    text = json.dumps(stored, indent=1) + "\n"
-    write_whole(_claims_path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    # Written last: where they say what they were made from, the figure is of the same.
+    save_claims(claims, path, _stamp(path, experiment))
     return dataset, claims
-
-
-def load_claims(name: str, out: Path) -> list[Claim]:
-    """The stored claims of an experiment; none where it was not run. Raises ValueError for a
-    damaged file.
-    """
-    path = _claims_path(result_path(name, out))
-    return [Claim.from_dict(record) for record in _read(path)["claims"]] if path.is_file() else []
-
-
-def result_path(name: str, out: Path) -> Path:
-    """Where an experiment's result is stored."""
-    return out / name / "result.nc"
-
-
-def _claims_path(path: Path) -> Path:
-    return path.with_name("claims.json")
 
 
 def _stamp(path: Path, experiment: Experiment) -> dict[str, str]:
     """What figure and claims depend on."""
     return {"source": code_digest(*experiment.presentation_code()), "result": file_digest(path)}
-
-
-def _made_from(path: Path) -> dict[str, str] | None:
-    try:
-        return _read(_claims_path(path))["made_from"]
-    except (OSError, ValueError):
-        return None
-
-
-def _fingerprint(records: list[Any]) -> str:
-    """Of stored claims, the same before writing and after reading."""
-    return hashlib.sha256(json.dumps(records).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not {"made_from", "claims"} <= set(record):
-            raise ValueError("it lacks its parts")
-        if record.get("fingerprint") != _fingerprint(record["claims"]):
-            raise ValueError("its content is not what was stored")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"the stored claims {path} are damaged ({error}): redraw them with `ssa-theory plot`"
-        ) from error
-    return record

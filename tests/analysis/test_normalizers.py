@@ -13,7 +13,8 @@ from scipy.special import softmax
 from analysis.experiments.base import silent
 from analysis.experiments.normalizers import NORMALIZERS, measure_rows
 from analysis.experiments.normalizers.config import NormalizersConfig
-from analysis.run.runner import execute, load_claims
+from analysis.run.runner import execute
+from analysis.store.claims import load_claims
 from ssa_theory.mechanism import mechanism
 from ssa_theory.mechanism.normalizers import Normalizer
 from ssa_theory.seeds import Stream, member_generator

@@ -5,14 +5,13 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from analysis.claims.bands import mean_band, ratio_band
 from analysis.claims.statistics import (
     difference,
     estimate,
     mean,
-    mean_band,
     rank_correlation,
     ratio,
-    ratio_band,
 )
 
 

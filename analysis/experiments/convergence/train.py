@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from analysis.claims.statistics import mean_band
+from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.chains import Chain, train_settings
 from analysis.experiments.convergence.claims import CHOICES, steps_ratio
