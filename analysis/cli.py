@@ -1,42 +1,18 @@
-"""The command line: list, mechanisms, run, plot, claims, verify, bench."""
+"""The command line: list, mechanisms, run, plot, claims, verify, bench.
 
-import json
+A command is a module of `analysis.commands`, imported when it is called, with what it needs and no
+more: `--help`, `list`, `mechanisms` and `claims` need neither torch nor matplotlib nor xarray, which
+take seconds to import. What such a command imports must not import them either.
+"""
+
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
-from itertools import takewhile
-from pathlib import Path
+from collections.abc import Sequence
+from importlib import import_module
 
-import torch
 from pydantic import ValidationError
 
-from analysis.bench.bench import bench, stored_at
-from analysis.bench.config import BenchConfig
-from analysis.bench.tables import notes, tables
-from analysis.claims.claim import Claim
-from analysis.claims.ledger import as_record
-from analysis.experiments import EXPERIMENTS, Experiment
-from analysis.experiments.base import Progress
-from analysis.flags import OUT, flags_of, named, parse, parse_run
-from analysis.properties.verify import Outcome, VerifyConfig, verify
-from analysis.report.report import read_stored, write_report
-from analysis.run.cluster import run_jobs
-from analysis.run.runner import execute, is_unchanged, present
-from analysis.store.config import ExperimentConfig
-from analysis.terminal import (
-    explain,
-    fail,
-    print_claims,
-    print_experiments,
-    print_mechanisms,
-    print_outcomes,
-    print_table,
-    print_topic,
-    print_topics,
-    progress_display,
-)
-from ssa_theory.mechanism import MECHANISMS
+from analysis.terminal import explain, fail
 
 USAGE = """\
 usage: ssa-theory COMMAND ...
@@ -45,7 +21,7 @@ usage: ssa-theory COMMAND ...
   mechanisms                  what attention can wear: formulas, sources, parameters
   run NAME ... | all          run, store, draw, test the claims; `run NAME --help` has every flag
   plot NAME ... | all         redraw figures and claims from stored results, without training
-  claims [TOPIC ...]          the ledger: every topic's verdict and when it holds; with TOPIC its cells
+  claims                      the ledger: every claim with its verdict, from what is stored
   verify                      try the theory's properties on fresh random cases, as long as you like
   bench                       how fast ensembles train here, beside their peers
 
@@ -57,6 +33,8 @@ usage: ssa-theory COMMAND ...
 
 `run` and `plot` end with the report, index.html in the folder of the results.
 """
+_COMMANDS = ("list", "mechanisms", "run", "plot", "claims", "verify", "bench")
+_HELP = {"-h", "--help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,12 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     code = 0
     try:
-        if command in ("-h", "--help"):
+        nameless = command == "run" and "".join(rest[:1]).startswith("-")
+        if command in _HELP or (nameless and _HELP & {*rest}):
             print(USAGE)
         elif command not in _COMMANDS:
             raise ValueError(f"unknown command {command!r}: choose one of {', '.join(_COMMANDS)}")
         else:
-            code = _COMMANDS[command](rest) or 0
+            code = import_module(f"analysis.commands.{command}").main(rest) or 0
         sys.stdout.flush()  # here, where a failure is reported
     except ValidationError as error:
         fail(explain(error))
@@ -83,176 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, MemoryError, OSError) as error:
         fail(str(error) or type(error).__name__)
         return 2
-    except torch.OutOfMemoryError as error:
-        about = str(error).splitlines()[0]
-        fail(f"the device ran out of memory ({about}): use fewer seeds, or --device cpu")
-        return 2
     except KeyboardInterrupt:
         fail("stopped; what was finished is kept, run the same command to go on")
         return 130
+    except RuntimeError as error:
+        from torch import OutOfMemoryError
+
+        if not isinstance(error, OutOfMemoryError):
+            raise
+        about = str(error).splitlines()[0]
+        fail(f"the device ran out of memory ({about}): use fewer seeds, or --device cpu")
+        return 2
     return code
 
-
-def _list(arguments: Sequence[str]) -> None:
-    parse("list", arguments)
-    print_experiments(EXPERIMENTS)
-
-
-def _mechanisms(arguments: Sequence[str]) -> None:
-    about = (
-        "What attention can wear. s = q . k is the score of vanilla attention, n the number of "
-        "keys that a query sees."
-    )
-    parse("mechanisms", arguments, about)
-    print_mechanisms(MECHANISMS)
-
-
-def _run(arguments: Sequence[str]) -> None:
-    experiments, flags = named(arguments)
-    if not experiments:
-        print(USAGE)
-        return
-    # Every experiment's flags are checked before the first one trains.
-    plans = [(e, parse_run(e, flags_of(e, experiments, flags))) for e in experiments]
-    common = plans[0][1]
-    jobs = [
-        (experiment, options.config, options.out.absolute(), options.fresh)
-        for experiment, options in plans
-    ]
-    # No worker is started for what is stored already.
-    stored = [job for job in jobs if not common.fresh and is_unchanged(*job[:3])]
-    to_train = [job for job in jobs if job not in stored]
-    # The workers share the blocks of a single experiment; several experiments are shared out whole.
-    alone, local = (1, None), stored
-    if len(to_train) == 1:
-        alone, local, to_train = (common.workers, common.scheduler), [*stored, *to_train], []
-    if common.workers > 1:
-        # Those that take longest come last: begun last, one of them would leave a core idle.
-        to_train.reverse()
-    with progress_display() as progress:
-        for part, workers, scheduler in (
-            (local, 1, None),
-            (to_train, common.workers, common.scheduler),
-        ):
-            calls = [(*job, *alone) for job in part]
-            for name, seconds, claims, trained in run_jobs(
-                _run_one, calls, workers, scheduler, progress
-            ):
-                how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
-                print_claims(claims, f"{name}: {how}, in {common.out / name}")
-    _print_report(common.out)
-
-
-def _run_one(
-    experiment: Experiment,
-    config: ExperimentConfig,
-    out: Path,
-    fresh: bool,
-    workers: int,
-    scheduler: str | None,
-    progress: Progress,
-) -> tuple[str, float, list[Claim], bool]:
-    """What is printed of one experiment: name, seconds, claims, and whether it was trained now."""
-    name = experiment.name
-    start = time.perf_counter()
-    _, claims, trained = execute(
-        experiment,
-        config,
-        out,
-        fresh,
-        lambda about, total: progress(f"{name}: {about}", total),
-        workers,
-        scheduler,
-    )
-    return name, time.perf_counter() - start, claims, trained
-
-
-def _plot(arguments: Sequence[str]) -> None:
-    experiments, flags = named(arguments)
-    about = "Redraw figures and claims from stored results, without training."
-    options = parse("plot NAME ...", flags, about, out=OUT)
-    with progress_display() as progress:
-        for experiment in experiments:
-            _, claims = present(experiment, options.out, progress)
-            print_claims(claims, f"{experiment.name}: redrawn in {options.out / experiment.name}")
-    _print_report(options.out)
-
-
-def _claims(arguments: Sequence[str]) -> None:
-    about = (
-        "Print the ledger of the stored results: the verdict of every topic and when it holds; of "
-        "the topics that are named (`claims error norm`), every cell. The exit code is 0 whatever "
-        "the verdicts are."
-    )
-    names = list(takewhile(lambda word: not word.startswith("-"), arguments))
-    whole = (bool, False, "print JSON: topics with their cells, and the instrument's checks")
-    options = parse("claims", arguments[len(names) :], about, out=OUT, json=whole)
-    found, sections = read_stored(EXPERIMENTS, options.out)
-    chosen = [found.entry(name) for name in names]
-    if not any(section.evidence.claims for section in sections):
-        raise ValueError(
-            f"there are no stored claims in {options.out}: run an experiment, or choose its folder "
-            "with --out"
-        )
-    if options.json:
-        print(json.dumps(as_record(chosen or found.entries, found.checks), indent=1))
-        return
-    for entry in chosen:
-        print_topic(entry)
-    if not chosen:
-        print_topics(found)
-        for section in sections:
-            if section.missing:
-                print(f"{section.experiment.name}: {section.missing}")
-
-
-def _print_report(out: Path) -> None:
-    print(f"report: {write_report(EXPERIMENTS, out)}")
-
-
-def _verify(arguments: Sequence[str]) -> int:
-    config = parse("verify", arguments, VerifyConfig.__doc__, VerifyConfig()).config
-    properties, seed = config.properties, config.first_seed
-    outcomes = {p.name: Outcome(p) for p in properties}
-    try:
-        with progress_display() as progress:
-            for outcome in verify(config.seconds, seed, properties, progress):
-                outcomes[outcome.property.name] = outcome
-    finally:  # after Ctrl-C too
-        violated = print_outcomes(list(outcomes.values()), seed)
-    return 1 if violated else 0
-
-
-def _bench(arguments: Sequence[str]) -> int:
-    options = parse("bench", arguments, BenchConfig.__doc__, BenchConfig(), out=OUT)
-
-    def log(line: str) -> None:
-        if not sys.stderr.isatty():  # where there is a display, it says so
-            print(line, file=sys.stderr, flush=True)
-
-    with progress_display() as progress:
-        report = bench(options.config, options.out, progress, log)
-    for table in tables(report):
-        print_table(table)
-        print()
-    for note in notes(report):
-        print(note)
-    if "stopped" in report:
-        path = stored_at(report, options.out)
-        fail(f"stopped; what was measured is kept in {path}, the same command measures it all anew")
-        return 130
-    return 0
-
-
-_COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
-    "list": _list,
-    "mechanisms": _mechanisms,
-    "run": _run,
-    "plot": _plot,
-    "claims": _claims,
-    "verify": _verify,
-    "bench": _bench,
-}
 
 if __name__ == "__main__":
     sys.exit(main())

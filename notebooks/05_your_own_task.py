@@ -43,9 +43,10 @@ from scipy.special import entr, expit, logit
 from scipy.stats import multinomial
 from torch import Tensor
 
+from analysis.claims.bands import mean_band
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.statistics import mean, mean_band
+from analysis.claims.statistics import mean
 from analysis.draw.figures import draw_points, left_out, new_figure
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen

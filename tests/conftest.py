@@ -50,7 +50,7 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     # Imported before the tests, the packages would escape the runtime type checker.
     from analysis.draw.figures import FORMATS
-    from analysis.store.results import write_whole
+    from analysis.store.files import write_whole
 
     def save_figure(figure: object, folder: Path) -> None:
         for kind in FORMATS:

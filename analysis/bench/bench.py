@@ -23,7 +23,8 @@ from analysis.bench.scaling import large, sizes, two_cores
 from analysis.bench.workloads import GROWN
 from analysis.experiments.base import Progress
 from analysis.store.dependencies import code_digest
-from analysis.store.results import prepare_folder, provenance, write_whole
+from analysis.store.files import prepare_folder, write_whole
+from analysis.store.results import provenance
 from ssa_theory.device import resolve_device
 
 _STOPPED = "stopped.json"

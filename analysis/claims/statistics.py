@@ -6,14 +6,12 @@ errors or a slope. Its interval is a bootstrap-t, or, where a claim is about any
 prediction interval for a new one.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import xarray as xr
+import scipy
 from jaxtyping import Float
-from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -75,7 +73,7 @@ def _quantile(x: Float[np.ndarray, "point seed"], level: float) -> Float[np.ndar
     """The `level` quantile of |t|, t = (mean* - mean) / (s* / sqrt(n)), of each point."""
     n = x.shape[1]
     if not FEWEST <= n < MANY:
-        return np.full(len(x), stats.t.ppf((1 + level) / 2, n - 1))
+        return np.full(len(x), scipy.stats.t.ppf((1 + level) / 2, n - 1))
     share = _shares(n)
     # In units of the spread about the mean, sums of squares lose no digits.
     spread = x.std(1, keepdims=True)
@@ -114,7 +112,7 @@ def prediction(x: Float[np.ndarray, " instance"], level: float = LEVEL) -> Estim
         place = int(np.floor(tail)) - 1
         low, high = float(x[place]), float(x[n - 1 - place])
         return Estimate(centre, low, high, n, "prediction, order statistics", level)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1) * x.std(ddof=1) * np.sqrt(1 + 1 / n))
+    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1) * x.std(ddof=1) * np.sqrt(1 + 1 / n))
     return Estimate(centre, centre - half, centre + half, n, "prediction, Student's t", level)
 
 
@@ -160,34 +158,3 @@ def correlation(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) ->
     if len(x) < 2 or not (np.ptp(x) and np.ptp(y)):
         return np.nan
     return float(np.corrcoef(x, y)[0, 1])
-
-
-def mean_band(data: xr.DataArray) -> xr.DataArray:
-    """`mean` over the dimension `seed` at every point of the others: a new last dimension
-    `estimate` of value, low, high.
-    """
-    what = data.attrs.get("description", data.name)
-    return _band(data, f"mean over seeds, with its 95 % interval: {what}", lambda v: v)
-
-
-def ratio_band(x: xr.DataArray, y: xr.DataArray, description: str) -> xr.DataArray:
-    """`ratio`, likewise; x has the dimensions of y, and perhaps more."""
-    x, y = xr.broadcast(x, y)
-    log = xr.DataArray(log_ratio(x.values, y.values), x.coords, x.dims)
-    return _band(log, description, np.exp)
-
-
-def _band(
-    data: xr.DataArray, description: str, scale: Callable[[np.ndarray], np.ndarray]
-) -> xr.DataArray:
-    dims = [d for d in data.dims if d != "seed"]
-    moved = data.transpose(*dims, "seed")
-    points = np.asarray(moved, np.float64).reshape(-1, moved.sizes["seed"])
-    table = np.array([(e.value, e.low, e.high) for e in map(mean, points)])
-    return xr.DataArray(
-        scale(table).reshape(*moved.shape[:-1], 3),
-        dims=(*dims, "estimate"),
-        coords={k: v for k, v in data.coords.items() if "seed" not in v.dims}
-        | {"estimate": ["value", "low", "high"]},
-        attrs={"description": description},
-    )

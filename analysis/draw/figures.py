@@ -14,8 +14,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from analysis.store.files import write_whole
 from analysis.store.guards import warnings_of
-from analysis.store.results import write_whole
 from ssa_theory.mechanism import known
 
 if TYPE_CHECKING:

@@ -1,47 +1,45 @@
 """The experiments, by name, in the order of the report."""
 
-from analysis.experiments.ablation import ABLATION
-from analysis.experiments.base import PRESETS, Experiment, Preset
-from analysis.experiments.basis_denoise import BASIS_DENOISE
-from analysis.experiments.convergence import CONVERGENCE
-from analysis.experiments.denoise import DENOISE
-from analysis.experiments.dilution import DILUTION
-from analysis.experiments.graph import GRAPH, LES_MISERABLES, LETTERS
-from analysis.experiments.hierarchy import HIERARCHY
-from analysis.experiments.imbalance import IMBALANCE
-from analysis.experiments.length import LENGTH
-from analysis.experiments.normalizers import NORMALIZERS
-from analysis.experiments.norms import NORMS
-from analysis.experiments.overhead import OVERHEAD
-from analysis.experiments.paper_graph import PAPER_GRAPH
-from analysis.experiments.paper_theory import PAPER_THEORY
-from analysis.experiments.phase import PHASE
-from analysis.experiments.retrieval import RETRIEVAL
-from analysis.experiments.twins import TWINS
+from collections import UserDict
+from importlib import import_module
+from typing import Any
 
-EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e
-    for e in (
-        GRAPH,
-        LETTERS,
-        LES_MISERABLES,
-        PAPER_THEORY,
-        PAPER_GRAPH,
-        HIERARCHY,
-        NORMS,
-        CONVERGENCE,
-        TWINS,
-        DENOISE,
-        BASIS_DENOISE,
-        RETRIEVAL,
-        LENGTH,
-        DILUTION,
-        IMBALANCE,
-        ABLATION,
-        NORMALIZERS,
-        PHASE,
-        OVERHEAD,
-    )
+PLACES = {
+    "graph": "graph.GRAPH",
+    "letters": "graph.LETTERS",
+    "les-miserables": "graph.LES_MISERABLES",
+    "paper-theory": "paper_theory.PAPER_THEORY",
+    "paper-graph": "paper_graph.PAPER_GRAPH",
+    "hierarchy": "hierarchy.HIERARCHY",
+    "norms": "norms.NORMS",
+    "convergence": "convergence.CONVERGENCE",
+    "twins": "twins.TWINS",
+    "denoise": "denoise.DENOISE",
+    "basis-denoise": "basis_denoise.BASIS_DENOISE",
+    "retrieval": "retrieval.RETRIEVAL",
+    "length": "length.LENGTH",
+    "dilution": "dilution.DILUTION",
+    "imbalance": "imbalance.IMBALANCE",
+    "ablation": "ablation.ABLATION",
+    "normalizers": "normalizers.NORMALIZERS",
+    "phase": "phase.PHASE",
+    "overhead": "overhead.OVERHEAD",
 }
+"""Where each experiment is defined: module of this package, and variable."""
 
-__all__ = ["EXPERIMENTS", "PRESETS", "Experiment", "Preset"]
+
+class Experiments(UserDict[str, Any]):
+    """By name, the `Experiment`, or its place as in `PLACES`, which is imported when the experiment
+    is asked for: so a command that needs only the names need not wait for torch.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        if isinstance(place := self.data[name], str):
+            module, variable = place.split(".")
+            self.data[name] = getattr(import_module(f"{__name__}.{module}"), variable)
+        return self.data[name]
+
+
+EXPERIMENTS = Experiments(PLACES)
+
+__all__ = ["EXPERIMENTS", "PLACES"]

@@ -1,4 +1,4 @@
-"""What an experiment is, and how it tells of its progress."""
+"""What an experiment is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,18 +9,15 @@ from matplotlib.figure import Figure
 
 from analysis.claims.claim import Claim
 from analysis.draw.figures import letter_panels
+from analysis.progress import Progress, silent
 from analysis.store.config import ExperimentConfig, seeded_config
 from analysis.store.dependencies import Definition
 
 Preset = Literal["smoke", "paper", "large"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
-Progress = Callable[[str, int], Callable[[int], None]]
-"""progress(description, total) starts a task and returns the function to tell of finished work."""
 
 
-def silent(description: str, total: int) -> Callable[[int], None]:
-    """No progress display."""
-    return lambda finished: None
+_FREE = {"seeds", "first_seed", "block_seeds", "device", "compile", "dtype"}
 
 
 def _as_trained(config: ExperimentConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
@@ -78,6 +75,13 @@ class Experiment:
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return self.config(**self.presets.get(name, {}))
+
+    def is_declared(self, config: ExperimentConfig) -> bool:
+        """Whether a config has the settings that the registry of topics is about: those of the
+        preset `paper` or `large`, but for how many seeds, which, and how they are computed.
+        """
+        own = config.model_dump(exclude=_FREE)
+        return any(own == self.preset(p).model_dump(exclude=_FREE) for p in ("paper", "large"))
 
     def blocks(self, config: ExperimentConfig) -> list[ExperimentConfig]:
         """The config of each block. Raises ValueError where a single seed is too large for this

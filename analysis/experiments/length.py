@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from pydantic import Field
 
+from analysis.claims.bands import mean_band
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.statistics import mean, mean_band, slopes
+from analysis.claims.statistics import mean, slopes
 from analysis.draw.figures import draw_band, left_out, new_figure, style
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen

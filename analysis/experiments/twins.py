@@ -7,9 +7,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from analysis.claims.bands import mean_band
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.statistics import mean, mean_band, slopes
+from analysis.claims.statistics import mean, slopes
 from analysis.draw.figures import draw_band, draw_each, draw_points, left_out, new_figure
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen

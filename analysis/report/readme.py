@@ -17,7 +17,7 @@ from analysis.claims.words import effects_of
 from analysis.experiments import EXPERIMENTS
 from analysis.report.paper import Line, paper_table
 from analysis.report.report import read_stored
-from analysis.store.results import write_whole
+from analysis.store.files import write_whole
 
 _ROOT = Path(__file__).parents[2]
 TELLING = ("error", "norm", "extrapolation", "denoising", "beyond")

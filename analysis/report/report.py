@@ -22,9 +22,10 @@ from analysis.claims.words import effect_of, effects_of
 from analysis.experiments.base import PRESETS, Experiment
 from analysis.report.forest import forest
 from analysis.report.paper import paper_table
-from analysis.run.runner import load_claims, result_path
+from analysis.store.claims import load_evidence, not_run, result_path
+from analysis.store.files import write_whole
 from analysis.store.guards import warnings_of
-from analysis.store.results import load, write_whole
+from analysis.store.results import load
 
 _ROOT = Path(__file__).parents[2]
 
@@ -126,9 +127,9 @@ def _section(experiment: Experiment, out: Path) -> Section:
     path = result_path(experiment.name, out)
     command = f"ssa-theory run {experiment.name}"
     if not path.is_file():
-        return Section(experiment, f"not run: `{command}` makes it")
+        return Section(experiment, not_run(experiment.name))
     try:
-        dataset, claims = load(path), tuple(load_claims(experiment.name, out))
+        dataset, evidence = load(path), load_evidence(experiment.name, out)
         figure = path.with_name("figure.svg").read_text(encoding="utf-8")
         if not ("<svg" in figure and figure.rstrip().endswith("</svg>")):
             raise ValueError(
@@ -156,7 +157,6 @@ def _section(experiment: Experiment, out: Path) -> Section:
             key: dataset.attrs[key] for key in ("blocks", "block_seconds") if key in dataset.attrs
         }
         about = {key: dataset.attrs[key] for key in keys} | blocks | files | versions
-        hashes = dict(json.loads(dataset.attrs["registry"]))
     except (KeyError, ValueError, TypeError) as error:
         return Section(
             experiment,
@@ -166,7 +166,7 @@ def _section(experiment: Experiment, out: Path) -> Section:
     return Section(
         experiment,
         "",
-        Evidence(claims, hashes, _is_declared(experiment, config)),
+        evidence,
         inline_svg(figure, experiment.name),
         config,
         about,
@@ -174,19 +174,6 @@ def _section(experiment: Experiment, out: Path) -> Section:
         f"{command} {_flags(experiment, config)}",
         (_place(experiment.train), _place(experiment.judge)),
     )
-
-
-_FREE = frozenset({"seeds", "first_seed", "block_seeds", "device", "compile", "dtype"})
-"""Settings that may differ: how many seeds, which, and how they are computed."""
-
-
-def _is_declared(experiment: Experiment, config: Mapping[str, Any]) -> bool:
-    """Whether a result has the settings that the registry is about: those of `paper` or `large`."""
-    for preset in ("paper", "large"):
-        declared = json.loads(experiment.preset(preset).model_dump_json())
-        if all(declared.get(k) == v for k, v in config.items() if k not in _FREE):
-            return True
-    return False
 
 
 def _flags(experiment: Experiment, config: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ from analysis.experiments.base import Experiment, Progress
 from analysis.run.cluster import run_jobs
 from analysis.store.config import ExperimentConfig, seeded_config
 from analysis.store.dependencies import code_digest
-from analysis.store.results import load_current, prepare_folder, provenance, save
+from analysis.store.files import prepare_folder
+from analysis.store.results import load_current, provenance, save
 from ssa_theory import resolve_device
 
 

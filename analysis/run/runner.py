@@ -5,26 +5,21 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from analysis.claims.claim import Claim, from_dict, to_dict
+from analysis.claims.claim import Claim
+from analysis.claims.ledger import Evidence
 from analysis.claims.registry import registry
 from analysis.draw.figures import FORMATS, save_figure
 from analysis.experiments.base import Experiment, Progress, silent
 from analysis.run.blocks import forget_blocks, made_and_stored, run_blocks
+from analysis.store.claims import load_evidence, made_from, result_path, save_claims
 from analysis.store.config import ExperimentConfig
 from analysis.store.dependencies import code_digest
-from analysis.store.results import (
-    UNFINISHED,
-    file_digest,
-    load,
-    load_current,
-    prepare_folder,
-    write_whole,
-)
+from analysis.store.files import UNFINISHED, file_digest, prepare_folder
+from analysis.store.results import load, load_current
 
 
 def execute(
@@ -68,10 +63,10 @@ def execute(
                 lambda: run_blocks(experiment, config, blocks, workers, scheduler, progress),
             )
             forget_blocks(blocks)
-        elif _made_from(path) == _stamp(path, experiment) and all(
+        elif made_from(path) == _stamp(path, experiment) and all(
             path.with_name(f"figure.{suffix}").is_file() for suffix in FORMATS
         ):
-            return dataset, load_claims(experiment.name, out), False
+            return dataset, list(load_evidence(experiment.name, out).claims), False
         return *_present(experiment, out), trained
 
 
@@ -134,33 +129,11 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
             f" {' '.join(str(error).split())[:200]}): it was made by another version of this code,"
             f" or changed since, run `ssa-theory run {experiment.name} --fresh`"
         ) from error
-    # Written last: where claims.json says what it was made from, the figure is of the same.
-    records = [to_dict(claim) for claim in claims]
-    stored = {
-        "made_from": _stamp(path, experiment),
-        "fingerprint": _fingerprint(records),
-        "claims": records,
-    }
-    text = json.dumps(stored, indent=1) + "\n"
-    write_whole(_claims_path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    # Written last: where they say what they were made from, the figure is of the same.
+    hashes = dict(json.loads(str(dataset.attrs["registry"])))
+    declared = experiment.is_declared(experiment.config_of(dataset))
+    save_claims(Evidence(tuple(claims), hashes, declared), path, _stamp(path, experiment))
     return dataset, claims
-
-
-def load_claims(name: str, out: Path) -> list[Claim]:
-    """The stored claims of an experiment; none where it was not run. Raises ValueError for a
-    damaged file.
-    """
-    path = _claims_path(result_path(name, out))
-    return [from_dict(record) for record in _read(path)["claims"]] if path.is_file() else []
-
-
-def result_path(name: str, out: Path) -> Path:
-    """Where an experiment's result is stored."""
-    return out / name / "result.nc"
-
-
-def _claims_path(path: Path) -> Path:
-    return path.with_name("claims.json")
 
 
 def _stamp(path: Path, experiment: Experiment) -> dict[str, str]:
@@ -171,29 +144,3 @@ def _stamp(path: Path, experiment: Experiment) -> dict[str, str]:
         "result": file_digest(path),
         "registry": topics,
     }
-
-
-def _made_from(path: Path) -> dict[str, str] | None:
-    try:
-        return _read(_claims_path(path))["made_from"]
-    except (OSError, ValueError):
-        return None
-
-
-def _fingerprint(records: list[Any]) -> str:
-    """Of stored claims, the same before writing and after reading."""
-    return hashlib.sha256(json.dumps(records).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not {"made_from", "claims"} <= set(record):
-            raise ValueError("it lacks its parts")
-        if record.get("fingerprint") != _fingerprint(record["claims"]):
-            raise ValueError("its content is not what was stored")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"the stored claims {path} are damaged ({error}): redraw them with `ssa-theory plot`"
-        ) from error
-    return record

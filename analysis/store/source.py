@@ -32,16 +32,16 @@ class Statement:
     def __init__(self, node: ast.stmt, lines: Sequence[str], module: "Module") -> None:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
         self.source = "\n".join(lines[first - 1 : node.end_lineno])
-        self._node, self._module = node, module
+        self.node, self._module = node, module
 
     @cached_property
     def references(self) -> frozenset[Reference]:
         """What the statement takes from outside itself."""
-        own = dict(_imports(ast.walk(self._node), self._module))
+        own = dict(_imports(ast.walk(self.node), self._module))
         names = set(own) | _globals(symtable.symtable(self.source, "statement", "exec"))
         chains = defaultdict(set)  # of attributes, by the name that they begin with
         inner: set[int] = set()
-        for node in ast.walk(self._node):
+        for node in ast.walk(self.node):
             path, base = [], node
             while isinstance(base, ast.Attribute):
                 path.insert(0, base.attr)

@@ -21,8 +21,10 @@ from analysis.experiments.base import Experiment, silent
 from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.problems.sizes import block_size
 from analysis.run.blocks import made_and_stored, run_blocks
-from analysis.run.runner import execute, present, result_path
-from analysis.store.results import UNFINISHED, load, save
+from analysis.run.runner import execute, present
+from analysis.store.claims import result_path
+from analysis.store.files import UNFINISHED
+from analysis.store.results import load, save
 
 TINY = GraphConfig(
     seeds=5, steps=12, control_steps=0, mechanisms=("vanilla", "ssa"), block_seeds=2, device="cpu"

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
 from analysis.claims.claim import FALSE_DISCOVERY_RATE, Claim, correct
 from analysis.claims.statistics import Estimate, mean
@@ -100,6 +101,8 @@ def test_correction_against_the_textbook_rule():
     fits = np.sort(p) <= np.arange(1, 51) / 50 * FALSE_DISCOVERY_RATE
     k = np.flatnonzero(fits).max() + 1
     corrected = correct(claims)
+    adjusted = [c.corrected_p_value for c in corrected]
+    assert adjusted == pytest.approx(false_discovery_control(p))
     discovered = {c.id for c in corrected if c.corrected_p_value <= FALSE_DISCOVERY_RATE}
     assert discovered == {str(i) for i in np.argsort(p)[:k]}
     assert 0 < len(discovered) < 50

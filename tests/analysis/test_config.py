@@ -167,8 +167,8 @@ def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:
         planned.update({some[0].name: some[1] for some in arguments})
         return iter(())
 
-    monkeypatch.setattr("analysis.cli.run_jobs", plan)
-    monkeypatch.setattr("analysis.cli.write_report", lambda experiments, out: out)
+    monkeypatch.setattr("analysis.commands.run.run_jobs", plan)
+    monkeypatch.setattr("analysis.commands.run.write_report", lambda experiments, out: out)
     flags = [
         "--device=cpu",
         "--seeds",

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
+from analysis.claims.bands import mean_band
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.statistics import mean, mean_band
+from analysis.claims.statistics import mean
 from analysis.cli import main
 from analysis.draw.figures import draw_points, new_figure
 from analysis.experiments import EXPERIMENTS

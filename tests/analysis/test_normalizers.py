@@ -13,7 +13,8 @@ from scipy.special import softmax
 from analysis.experiments.base import silent
 from analysis.experiments.normalizers import NORMALIZERS, measure_rows
 from analysis.experiments.normalizers.config import NormalizersConfig
-from analysis.run.runner import execute, load_claims
+from analysis.run.runner import execute
+from analysis.store.claims import load_evidence
 from ssa_theory.mechanism import mechanism
 from ssa_theory.mechanism.normalizers import Normalizer
 from ssa_theory.seeds import Stream, member_generator
@@ -442,7 +443,7 @@ def test_figure_shows_both_temperatures_baselines_and_growth(result: xr.Dataset)
 def test_files_claims_and_presets(folder: Path, result: xr.Dataset) -> None:
     stored = {p.name for p in (folder / "normalizers").iterdir()}
     assert stored == {"result.nc", "claims.json", "figure.svg", "figure.pdf", "figure.png"}
-    lines = load_claims("normalizers", folder)
+    lines = load_evidence("normalizers", folder).claims
     assert len(lines) == 3 * 6 + 3 * 7 + 4 == len({line.id for line in lines})
     assert all(line.requested_seeds == 4 == result.sizes["seed"] for line in lines)
     assert NORMALIZERS.preset("paper").seeds >= 64

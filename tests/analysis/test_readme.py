@@ -87,11 +87,14 @@ def test_a_command_line_is_understood(words, mine, monkeypatch, capsys):
         trained.extend(one[0].name for one in arguments)
         return iter(())
 
-    monkeypatch.setattr("analysis.cli.run_jobs", plan)
-    monkeypatch.setattr("analysis.cli.is_unchanged", lambda *job: False)
-    monkeypatch.setattr("analysis.cli.present", lambda *job: (None, []))
-    monkeypatch.setattr("analysis.cli.verify", lambda *settings: iter(()))
-    monkeypatch.setattr("analysis.cli.write_report", lambda experiments, out: out)
+    monkeypatch.setattr("analysis.commands.run.run_jobs", plan)
+    monkeypatch.setattr("analysis.commands.run.is_unchanged", lambda *job: False)
+    monkeypatch.setattr("analysis.commands.plot.present", lambda *job: (None, []))
+    monkeypatch.setattr("analysis.commands.verify.verify", lambda *settings: iter(()))
+    for command in ("run", "plot"):
+        monkeypatch.setattr(
+            f"analysis.commands.{command}.write_report", lambda experiments, out: out
+        )
     if words[0] in WITH_HELP:
         with pytest.raises(SystemExit) as stop:
             main([*words, "--help"])

@@ -24,7 +24,8 @@ from analysis.flags import parse_run
 from analysis.report.paper import PAPER
 from analysis.report.readme import PICTURE, TELLING, blocks, fill
 from analysis.report.report import _flags, inline_svg, read_stored, render, write_report
-from analysis.run.runner import execute, load_claims
+from analysis.run.runner import execute
+from analysis.store.claims import load_claims
 from analysis.store.config import SeededConfig
 from analysis.store.results import load
 

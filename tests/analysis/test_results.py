@@ -15,7 +15,8 @@ from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.run.blocks import made_and_stored
 from analysis.run.runner import execute
 from analysis.store.dependencies import code_digest
-from analysis.store.results import load, load_current, prepare_folder, provenance, save, write_whole
+from analysis.store.files import prepare_folder, write_whole
+from analysis.store.results import load, load_current, provenance, save
 
 SOURCE = "0123456789abcdef"
 

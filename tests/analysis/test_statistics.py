@@ -8,6 +8,7 @@ import xarray as xr
 from scipy import stats
 
 from analysis.claims import statistics
+from analysis.claims.bands import mean_band, ratio_band
 from analysis.claims.statistics import (
     RESAMPLES,
     Estimate,
@@ -15,10 +16,8 @@ from analysis.claims.statistics import (
     exact,
     log_ratio,
     mean,
-    mean_band,
     prediction,
     ratio,
-    ratio_band,
     slopes,
 )
 

@@ -54,6 +54,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import analysis.cli
+import analysis.commands.claims
+import analysis.commands.list
+import analysis.commands.plot
+import analysis.commands.run
+import analysis.commands.verify
 import analysis.run.cluster
 import analysis.run.runner
 from analysis.experiments import EXPERIMENTS
@@ -399,7 +404,7 @@ def _prepare(really: bool, pictured: bool) -> None:
         return _VERIFY(seconds, *arguments)
 
     analysis.run.runner.save_figure = draw
-    analysis.cli.verify = try_properties
+    analysis.commands.verify.verify = try_properties
     if not really:
         analysis.run.cluster._client = stop
     for name, experiment in _EXPERIMENTS.items():
@@ -415,7 +420,7 @@ def _prepare(really: bool, pictured: bool) -> None:
         EXPERIMENTS[name] = cut
 
 
-_EXPERIMENTS, _VERIFY = dict(EXPERIMENTS), analysis.cli.verify
+_EXPERIMENTS, _VERIFY = dict(EXPERIMENTS), analysis.commands.verify.verify
 
 
 def draw_command(draw: random.Random, files: Path, folder: Path) -> tuple[list[str], bool]:

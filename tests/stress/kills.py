@@ -45,8 +45,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+import analysis.commands.run
 import analysis.run.runner
 from analysis.cli import main as ssa_theory
+from analysis.experiments import EXPERIMENTS
 from analysis.store.results import load
 
 COMMANDS = {
@@ -126,6 +128,7 @@ def main(
             )
             return 2
     start, draw = time.monotonic(), random.Random(seed)
+    list(EXPERIMENTS.values())  # imports them
     torch.set_num_threads(1)
     console = Console(stderr=True)
     columns = (

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from analysis.claims.statistics import Estimate, mean_band, ratio
+from analysis.claims.bands import mean_band
+from analysis.claims.statistics import Estimate, ratio
 from analysis.experiments.base import Progress
 from analysis.experiments.chains import Chain, train_settings
 from analysis.experiments.convergence.config import ConvergenceConfig

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from analysis.claims.statistics import mean_band
+from analysis.claims.bands import mean_band
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.dilution.claims import judge
 from analysis.experiments.dilution.config import DilutionConfig

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from pydantic import Field
 
-from analysis.claims.statistics import mean_band, ratio_band
+from analysis.claims.bands import mean_band, ratio_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import (

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from analysis.claims.statistics import mean_band, ratio_band
+from analysis.claims.bands import mean_band, ratio_band
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import chosen
 from analysis.experiments.normalizers.claims import judge

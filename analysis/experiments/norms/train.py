@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from pydantic import Field
 
-from analysis.claims.statistics import mean_band
+from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.chains import Chain, ChainsConfig, train_settings
 from analysis.experiments.mechanisms import ComparedMechanisms

@@ -1,0 +1,45 @@
+"""`ssa-theory claims`: the ledger, from what is stored."""
+
+import json
+from collections.abc import Sequence
+from itertools import takewhile
+
+from analysis.claims.ledger import as_record, ledger
+from analysis.claims.registry import registry
+from analysis.claims.show import print_topic, print_topics
+from analysis.experiments import EXPERIMENTS
+from analysis.parse import OUT, parse
+from analysis.store.claims import load_evidence
+
+
+def main(arguments: Sequence[str]) -> None:
+    about = (
+        "Print the ledger of the stored results: the verdict of every topic and when it holds; of "
+        "the topics that are named (`claims error norm`), every cell. The exit code is 0 whatever "
+        "the verdicts are."
+    )
+    names = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    whole = (bool, False, "print JSON: topics with their cells, and the instrument's checks")
+    options = parse("claims", arguments[len(names) :], about, out=OUT, json=whole)
+    evidence, missing = [], []
+    for name in EXPERIMENTS:
+        try:
+            evidence.append(load_evidence(name, options.out))
+        except (ValueError, OSError) as error:
+            missing.append(f"{name}: {error}")
+    found = ledger(evidence, registry())
+    chosen = [found.entry(name) for name in names]
+    if not evidence:
+        raise ValueError(
+            f"there are no stored claims in {options.out}: run an experiment, or choose its folder "
+            "with --out"
+        )
+    if options.json:
+        print(json.dumps(as_record(chosen or found.entries, found.checks), indent=1))
+        return
+    for entry in chosen:
+        print_topic(entry)
+    if not chosen:
+        print_topics(found)
+        for line in missing:
+            print(line)

@@ -1,0 +1,22 @@
+"""`ssa-theory plot NAME ...`: redraw figures and claims from stored results."""
+
+from collections.abc import Sequence
+
+from analysis.claims.show import print_claims
+from analysis.experiments import EXPERIMENTS
+from analysis.flags import named
+from analysis.parse import OUT, parse
+from analysis.progress import progress_display
+from analysis.report.report import write_report
+from analysis.run.runner import present
+
+
+def main(arguments: Sequence[str]) -> None:
+    experiments, flags = named(arguments)
+    about = "Redraw figures and claims from stored results, without training."
+    options = parse("plot NAME ...", flags, about, out=OUT)
+    with progress_display() as progress:
+        for experiment in experiments:
+            _, claims = present(experiment, options.out, progress)
+            print_claims(claims, f"{experiment.name}: redrawn in {options.out / experiment.name}")
+    print(f"report: {write_report(EXPERIMENTS, options.out)}")

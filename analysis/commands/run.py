@@ -1,0 +1,73 @@
+"""`ssa-theory run NAME ...`: run, store, draw, test the claims."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.claims.claim import Claim
+from analysis.claims.show import print_claims
+from analysis.experiments import EXPERIMENTS
+from analysis.experiments.base import Experiment
+from analysis.flags import flags_of, named, parse_run
+from analysis.progress import Progress, progress_display
+from analysis.report.report import write_report
+from analysis.run.cluster import run_jobs
+from analysis.run.runner import execute, is_unchanged
+from analysis.store.config import ExperimentConfig
+
+
+def main(arguments: Sequence[str]) -> None:
+    experiments, flags = named(arguments)
+    # Every experiment's flags are checked before the first one trains.
+    plans = [(e, parse_run(e, flags_of(e, experiments, flags))) for e in experiments]
+    common = plans[0][1]
+    jobs = [
+        (experiment, options.config, options.out.absolute(), options.fresh)
+        for experiment, options in plans
+    ]
+    # No worker is started for what is stored already.
+    stored = [job for job in jobs if not common.fresh and is_unchanged(*job[:3])]
+    to_train = [job for job in jobs if job not in stored]
+    # The workers share the blocks of a single experiment; several experiments are shared out whole.
+    alone, local = (1, None), stored
+    if len(to_train) == 1:
+        alone, local, to_train = (common.workers, common.scheduler), [*stored, *to_train], []
+    if common.workers > 1:
+        # Those that take longest come last: begun last, one of them would leave a core idle.
+        to_train.reverse()
+    with progress_display() as progress:
+        for part, workers, scheduler in (
+            (local, 1, None),
+            (to_train, common.workers, common.scheduler),
+        ):
+            calls = [(*job, *alone) for job in part]
+            for name, seconds, claims, trained in run_jobs(
+                _run_one, calls, workers, scheduler, progress
+            ):
+                how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
+                print_claims(claims, f"{name}: {how}, in {common.out / name}")
+    print(f"report: {write_report(EXPERIMENTS, common.out)}")
+
+
+def _run_one(
+    experiment: Experiment,
+    config: ExperimentConfig,
+    out: Path,
+    fresh: bool,
+    workers: int,
+    scheduler: str | None,
+    progress: Progress,
+) -> tuple[str, float, list[Claim], bool]:
+    """What is printed of one experiment: name, seconds, claims, and whether it was trained now."""
+    name = experiment.name
+    start = time.perf_counter()
+    _, claims, trained = execute(
+        experiment,
+        config,
+        out,
+        fresh,
+        lambda about, total: progress(f"{name}: {about}", total),
+        workers,
+        scheduler,
+    )
+    return name, time.perf_counter() - start, claims, trained
