@@ -144,7 +144,7 @@ def parse(record: Mapping[str, Any]) -> Registry:
     is not one.
     """
     topics = {name: {"name": name, **one} for name, one in record["topics"].items()}
-    return Registry(measures=record["measures"], topics=topics)
+    return Registry.model_validate({"measures": record["measures"], "topics": topics})
 
 
 @cache

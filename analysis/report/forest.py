@@ -1,5 +1,6 @@
 """A small forest plot of a topic, as an SVG element: one line a test, on the scale of log ratios."""
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
@@ -40,8 +41,8 @@ def forest(topic: Topic, tests: Sequence[tuple[Test, Outcome]]) -> str:
         mark = _MARK[outcome].format(x=x, y=y, left=x - 2, top=y - 2)
         about = escape(f"{', '.join(test.cell.values())}, {test.measure}: {outcome}")
         parts.append(f"<g><title>{about}</title>{mark}</g>")
-    counts = {o: sum(one == o for _, one in drawn) for o in _MARK}
-    said = ", ".join(f"{n} {o}" for o, n in counts.items() if n)
+    counts = Counter(outcome for _, outcome in drawn)
+    said = ", ".join(f"{n} {o}" for o, n in counts.items())
     return (
         f'<svg class="forest" viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-label="{escape(f"{len(drawn)} tests: {said}")}">{"".join(parts)}</svg>'

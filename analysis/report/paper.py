@@ -35,7 +35,7 @@ def paper_table(ledger: Ledger, rows: tuple[Row, ...] = PAPER) -> list[Line]:
 
 def _line(row: Row, entry: Entry) -> Line:
     meant = cells_at(entry, row.at)
-    statuses = [cell.status for cell in meant]
+    statuses: list[Status] = [cell.status for cell in meant]
     if "missing" in statuses:
         return Line(row, "not run")
     if row.topic == STATEMENTS:  # its status is computed with it

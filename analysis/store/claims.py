@@ -40,8 +40,10 @@ def save_claims(evidence: Evidence, result: Path, origin: Mapping[str, str]) -> 
 
 
 def load_evidence(name: str, out: Path) -> Evidence:
-    """The stored claims of an experiment, and under which registry and settings they were made. Raises ValueError where it was not run, for a damaged
-    file, and for claims of another result than the stored one.
+    """The stored claims of an experiment, and under which registry and settings they were made.
+
+    Raises ValueError where it was not run, for a damaged file, and for claims of another result
+    than the stored one.
     """
     result = result_path(name, out)
     if not result.is_file():

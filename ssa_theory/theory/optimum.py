@@ -91,13 +91,13 @@ def _solve(
             break
         step = step.reshape(w.shape)
         length = np.ones(members)
+        tried = loss(w - step)
         for _ in range(30):  # halved until the loss falls by a tenth of what is promised
-            tried = loss(w - length[:, None, None] * step)
-            short = tried > value - 0.1 * length * promised
-            short &= promised >= _PROMISED
+            short = (tried > value - 0.1 * length * promised) & (promised >= _PROMISED)
             if not short.any():
                 break
             length = np.where(short, length / 2, length)
+            tried = loss(w - length[:, None, None] * step)
         better = tried < value
         w = np.where(better[:, None, None], w - length[:, None, None] * step, w)
         value = np.where(better, tried, value)

@@ -40,7 +40,8 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
     ]
     steps = dataset["step"].values
     figure = new_figure(15.0, 4.6 + 1.9 * len(steps))
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.0 + 1.9 * len(steps), 2.8))
+    grid = figure.add_gridspec(2, 1, height_ratios=(1.0 + 1.9 * len(steps), 2.8))
+    upper, lower = (figure.add_subfigure(part) for part in grid)
     axes = upper.subplots(len(steps), len(columns), squeeze=False, sharex=True, sharey=True)
     images = []
     for j, (title, maps) in enumerate(columns):

@@ -2,7 +2,7 @@
 tuned on seeds of their own.
 """
 
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -185,7 +185,8 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
     reporting = ("seed", np.arange(config.seeds) >= config.tuning_seeds)
     dataset = dataset.assign_coords(reporting=reporting)
     gap = dataset["cross_entropy_gap"].isel(seed=slice(config.tuning_seeds))
-    score = np.log(gap.clip(min=SMALLEST)).mean("seed", skipna=False)
+    log_gap = cast(xr.DataArray, np.log(gap.clip(min=SMALLEST)))  # numpy does not say it stays one
+    score = log_gap.mean("seed", skipna=False)
     best = score.fillna(np.inf).idxmin("learning_rate", skipna=False)
     dataset["best_learning_rate"] = best.assign_attrs(
         description="the learning rate that is compared, chosen on the tuning seeds"
