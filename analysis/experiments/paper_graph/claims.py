@@ -1,4 +1,4 @@
-"""The ledger lines of the paper's graph experiment. A seed is a graph: all is paired over graphs."""
+"""The ledger lines of the paper's graph experiment."""
 
 import numpy as np
 import xarray as xr
@@ -12,19 +12,29 @@ from ssa_theory.mechanism import VANILLA
 PEERS = (VANILLA, "scaled")
 """Against `scaled` a gain is of selectivity, and not of a mere scale."""
 RECOVERED = 0.1
-"""The L1 distance from P* to which a map is to be recovered; the largest possible is 2."""
+"""The L1 distance to P* at which a map counts as recovered; the largest possible is 2."""
 _COMPARED = {"paper-map": ("map-l1", "map_l1"), "paper-loss": ("gap", "final_gap")}
 
 
 def judge(config: PaperGraphConfig, dataset: xr.Dataset) -> list[Claim]:
-    """Every line that the stored heads and mechanisms allow."""
-    lines = Lines("paper-graph", dataset.sizes["seed"])
-    names = dataset["mechanism"].values.tolist()
-    tau = dataset["inverse_temperature"]
+    """Every line that the stored heads and mechanisms allow, paired over graphs."""
+    lines, tau = Lines("paper-graph", dataset.sizes["seed"]), dataset["inverse_temperature"]
     varied = (tau.max("node") > tau.min("node")).any(("cell", "seed"))
+    names = dataset["mechanism"].values.tolist()
     for head in dataset["cell"].values.tolist():
-        at = dataset.sel(cell=head)
-        for name in names:
-            cell = {"head": head, "mechanism": name}
-            for peer in PEERS[: PEERS.index(name) if name in PEERS else None]:
-                ...
+        at = {name: dataset.sel(cell=head, mechanism=name) for name in names}
+        for name, one in at.items():
+            cell, map_l1 = {"head": head, "mechanism": name}, one["map_l1"].values
+            for peer in (p for p in PEERS if p in at and name not in (p, VANILLA)):
+                for topic, (measure, variable) in _COMPARED.items():
+                    pair = {m: at[m][variable].values for m in (name, peer)}
+                    lines.compare(topic, cell | {"against": peer}, measure, pair)
+            recovered = {name: map_l1, "recovered": np.full_like(map_l1, RECOVERED)}
+            prediction = {"L1 distance of the prediction": mean(one["l1_error"].values)}
+            lines.compare("identification", cell, "map-l1", recovered, prediction)
+            if varied.sel(mechanism=name):
+                slope = one["temperature_slope"].values
+                rising = np.where(np.isfinite(slope), slope > 0, np.nan)
+                parts = {"share of models in which it rises": mean(rising)}
+                lines.single("paper-order", cell, "slope-by-degree", slope, parts)
+    return lines.claims
