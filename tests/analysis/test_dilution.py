@@ -3,7 +3,6 @@ whole small run.
 """
 
 import contextlib
-import json
 from functools import cache
 
 import numpy as np
@@ -14,12 +13,16 @@ from pydantic import ValidationError
 from scipy.special import log_softmax
 from scipy.stats import norm
 
+from analysis.claims.registry import registry
+from analysis.claims.rule import cell_of
 from analysis.experiments.dilution import DILUTION, DilutionConfig
 from analysis.problems.partition import stream_partition
 from ssa_theory import Stream, member_generator
 from ssa_theory.mechanism import MECHANISMS, Misfit
+from ssa_theory.mechanism.temperature import Selective
 from ssa_theory.theory import dilution as theory
 from tasks.dilution import DilutionProbe
+from tests.analysis.evidence import checks, found, missing, said
 
 SMALL = {
     "seeds": 5,
@@ -187,50 +190,75 @@ def test_a_seed_does_not_depend_on_its_neighbours() -> None:
     )
 
 
-def test_claims_are_computed_and_a_wrong_result_is_not_supported() -> None:
-    found = {c.id: c for c in DILUTION.claims(_result())}
-    assert len(found) == len(DILUTION.claims(_result()))
-    for name in (
-        "exact-equal",
-        "exact-bounded",
-        "exact-gaussian",
-        "bounds",
-        "critical-equal",
-        "critical-bounded",
-    ):
-        assert found[f"dilution-{name}"].verdict == "supported", name
-    for name in (
-        "rem-bound",
-        "log-partition",
-        "ssa-position-growth",
-        "ssa-position-equal",
-        "freezing",
-    ):
-        assert found[f"dilution-{name}"].verdict == "supported", name
-    assert found["dilution-vanilla-equal"].verdict == "not supported"  # 900 keys are too few: 0.057
-    assert found["dilution-vanilla-equal"].estimate.value == pytest.approx(
-        np.exp(4) / (np.exp(4) + 899)
-    )
-    growth = (
-        0.5 * 4 * np.log(900 / 60) / np.log(899 / 59) - 1
-    )  # sigmoid(0) g - 1 up to the needle among the n keys
-    assert found["dilution-ssa-position-growth"].estimate.value == pytest.approx(growth)
+def test_checks_are_computed_and_a_wrong_result_fails_them() -> None:
+    passed = {key: check.passed for key, check in checks(DILUTION.claims(_result())).items()}
+    passed.pop("dilution-liquid")  # 800 distractors are too few
+    exact = ("exact-equal", "exact-bounded", "exact-gaussian", "log-partition")
+    others = ("bounds", "critical-equal", "critical-bounded", "rem-bound", "freezing")
+    every = (*exact, *others, "diluted-vanilla")
+    assert passed == {f"dilution-{name}": "passed" for name in every}
     broken = _result().copy(deep=True)
     broken["needle_mass"] = broken["needle_mass"] * 0.9
-    verdicts = {c.id: c.verdict for c in DILUTION.claims(broken)}
-    for name in ("exact-equal", "exact-bounded", "exact-gaussian"):
-        assert verdicts[f"dilution-{name}"] == "not supported", name
-    assert all(json.dumps(c.to_dict()) for c in found.values())
+    broken["log_partition"] = broken["log_partition"] + 1
+    failed = checks(DILUTION.claims(broken))
+    assert {failed[f"dilution-{name}"].passed for name in exact} == {"failed"}
+    kept = _result().copy(deep=True)
+    kept["needle_mass"].loc[{"mechanism": "vanilla", "law": "equal", "needles": 3}] = 0.6
+    assert checks(DILUTION.claims(kept))["dilution-diluted-vanilla"].passed == "failed"
 
 
-def test_distractors_above_the_needle_break_no_claim() -> None:
+@cache
+def _paper() -> xr.Dataset:
+    """A result with the paper preset's mechanisms, laws, needles and longest context, in which the
+    needles' mass is known: of SSA .55 among equal and .3 among other distractors, of the others .6;
+    each seed has a factor of its own.
+    """
+    config = DILUTION.preset("paper")
+    few = {"seeds": 8, "lengths": (10, 32), "freezing_lengths": (10,), "critical_length": 2}
+    small = config.model_copy(update=few)
+    data = DILUTION.run(small, lambda description, total: lambda finished: None)
+    data = data.assign_coords(length=[*data["length"].values[:-1], config.lengths[-1]])
+    level = xr.full_like(data["needle_mass"], 0.6)
+    level.loc[{"mechanism": "ssa-position"}] = 0.3
+    level.loc[{"mechanism": "ssa-position", "law": "equal"}] = 0.55
+    noise = 0.01 * np.random.default_rng(0).standard_normal(level.shape)
+    known = data.assign(needle_mass=level * np.exp(noise))
+    return known.assign_attrs(config=config.model_dump_json())
+
+
+def test_every_declared_cell_is_compared() -> None:
+    assert DILUTION.preset("paper").lengths[-1] == 1_000_000
+    assert not missing(DILUTION.claims(_paper()), "dilution", "other-schedules")
+
+
+def test_tests_are_log_ratios_to_a_half() -> None:
+    lines, data = DILUTION.claims(_paper()), _paper().isel(length=-1)
+    keeps, others = found(lines, "dilution"), found(lines, "other-schedules")
+    for (mechanism, law, m), test, wanted in (
+        (("ssa-position", "equal", 1), keeps["equal", "1"], "benefit"),
+        (("ssa-position", "gaussian", 4), keeps["gaussian", "4"], "harm"),
+        (("yarn", "bounded", 4), others["yarn", "bounded", "4"], "benefit"),
+    ):
+        mass = data["needle_mass"].sel(mechanism=mechanism, law=law, needles=m).values
+        logs = [float(np.log(x) - np.log(0.5)) for x in mass]
+        assert test.effect.value == pytest.approx(sum(logs) / 8)
+        assert (said(test), test.effect.seeds) == (wanted, 8)
+    assert len(keeps) + len(others) == 6 + 30
+
+
+def test_a_shorter_context_is_another_cell_and_its_log_odds_grow_as_in_the_closed_form() -> None:
+    test = found(DILUTION.claims(_result()), "dilution")["equal", "1 of 900"]
+    assert cell_of(registry().topics["dilution"], test) is None
+    growth = 0.5 * 4 * np.log(900 / 60) / np.log(899 / 59) - 1  # sigmoid(0) g log n
+    assert test.parts["slope of log-odds in log(n - m)"].value == pytest.approx(growth)
+
+
+def test_distractors_above_the_needle_break_no_check() -> None:
     """With B > g the sufficient tau is infinite, and so may be the measured one."""
     config = DilutionConfig(**SMALL | {"bound": 6.0, "mechanisms": ("vanilla",)})
     data = DILUTION.run(config, lambda description, total: lambda finished: None)
     assert np.isinf(data["critical_inverse_temperature"].sel(law="bounded", length=900)).any()
-    assert {c.id: c.verdict for c in DILUTION.claims(data)}[
-        "dilution-critical-bounded"
-    ] == "supported"
+    assert checks(DILUTION.claims(data))["dilution-critical-bounded"].passed == "passed"
     DILUTION.plot(data).draw_without_rendering()
 
 
@@ -296,14 +324,14 @@ def test_any_mechanism_with_a_query_temperature_runs() -> None:
         data["needle_mass"].sel(mechanism="ssa-position"),
     )
     assert (same[0] == same[1]).all()
-    claims = {c.id: c for c in DILUTION.claims(data)}
-    for name in worn:
-        assert {f"dilution-{name}-{law}" for law in data["law"].values} <= set(claims)
-    assert (
-        claims["dilution-scaled-equal"].relation == claims["dilution-vanilla-equal"].relation == "<"
-    )
-    assert claims["dilution-ssmax-equal"].topic == "other-schedules"
-    assert (
-        claims["dilution-ssa-equal"].topic == claims["dilution-vanilla-equal"].topic == "dilution"
-    )
+    lines = DILUTION.claims(data)
+    tested = {at[0] for at in found(lines, "other-schedules")}
+    diluted = {key.removeprefix("dilution-diluted-") for key in checks(lines) if "diluted" in key}
+    assert {"ssmax", "yarn", "power"} <= tested
+    assert {"vanilla", "scaled"} <= diluted
+    selective = {name for name in worn if isinstance(MECHANISMS[name].query, Selective)}
+    assert tested | diluted | selective == set(worn)
+    assert set(found(lines, "dilution")) == {
+        (str(law), f"{m} of 60") for law in data["law"].values for m in (1, 3)
+    }
     DILUTION.plot(data).draw_without_rendering()

@@ -1,5 +1,6 @@
-"""The ledger lines of the dilution experiment. Thresholds are fixed here, before any run."""
+"""The ledger lines of the dilution experiment."""
 
+from itertools import product
 from typing import cast
 
 import numpy as np
@@ -8,16 +9,16 @@ from scipy.special import expit
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.statistics import mean
-from analysis.claims.topics import DILUTION, OTHER_SCHEDULES, THEORY
+from analysis.claims.statistics import Estimate, mean
 from analysis.experiments.dilution.config import DilutionConfig
 from ssa_theory.mechanism import known
 from ssa_theory.mechanism.temperature import Selective, Temperature
 
+SSA, HALF, MILLION = "ssa-position", 0.5, 1_000_000
+"""Of the topics: the mechanism, the attention to keep, the number of keys."""
 _CLOSED = "this project, closed forms of dilution"
 _PAPER = "paper, dilution argument for position-aware temperature"
 _FROZEN = "random-energy model (Derrida 1981), Gaussian logits"
-_WORST = "worst case over all cells"
 _LEAST_DEVIATION = 1e-7  # relative to the mass: below it the quadrature's variance is rounding
 
 
@@ -34,8 +35,7 @@ def _add_theory(lines: Lines, dataset: xr.Dataset) -> None:
     """Does the measurement agree with the closed forms, and obey the bounds?"""
 
     def worst(key: str, sentence: str, what: str, threshold: float, value: xr.DataArray) -> None:
-        own = (THEORY, key, sentence, what, "<", threshold, float(value), _WORST)
-        lines.exact(*own, source=_CLOSED)
+        lines.check(key, sentence, what, "<", threshold, float(value), source=_CLOSED)
 
     mass, exact = dataset["needle_mass"], dataset["needle_mass_theory"]
     cells = "over all mechanisms, numbers of needles and lengths"
@@ -90,45 +90,45 @@ def _add_theory(lines: Lines, dataset: xr.Dataset) -> None:
 
 
 def _add_mechanisms(lines: Lines, dataset: xr.Dataset) -> None:
-    """Which mechanism keeps the needle at the longest context?"""
-    last = dataset.isel(length=-1, needles=0)
-    where = f"{int(last['needles'])} in {int(last['length']):,} keys"
-    for name in dataset["mechanism"].values:
-        temperature = known(name).query
-        growing = _grows(temperature)
-        ours = not growing or isinstance(temperature, Selective)
-        what = (
-            "keeps most attention on the needles" if growing else "dilutes the needles to nothing"
-        )
-        for law in dataset["law"].values:
-            lines.add(
-                DILUTION if ours else OTHER_SCHEDULES,
-                f"{name}-{law}",
-                f"{name}: {what}, {where}, {law} distractors",
-                "mean over seeds of the needle mass",
-                ">" if growing else "<",
-                0.5 if growing else 0.01,
-                mean(last["needle_mass"].sel(mechanism=name, law=law).values),
+    """Which mechanism keeps the needles at the longest context?"""
+    for name in dataset["mechanism"].values.tolist():
+        temperature, one = known(name).query, dataset.sel(mechanism=name)
+        if not _grows(temperature):
+            lines.check(
+                f"diluted-{name}",
+                f"without a position term, {name} takes most attention from the needles",
+                f"largest needle mass among {int(dataset['length'][-1]):,} keys over all laws, "
+                "numbers of needles and seeds",
+                "<",
+                HALF,
+                float(one["needle_mass"].isel(length=-1).max()),
                 source=_PAPER,
             )
-    if dataset.sizes["length"] < 2:
-        return
-    ends = dataset.isel(length=[-2, -1], needles=0).sel(law="equal")
-    (rise,) = np.diff(np.log(ends["length"].values - int(ends["needles"])))
-    for name in dataset["mechanism"].values:
-        if isinstance(known(name).query, Selective) and _grows(known(name).query):
-            odds = ends["log_odds"].sel(mechanism=name).transpose("seed", "length").values
-            lines.add(
-                DILUTION,
-                f"{name}-growth",
-                f"{name}: the needles' log-odds grow with the context, equal distractors",
-                "slope of log-odds in log(n - m) between the two longest contexts; about "
-                "sigmoid(alpha) g - 1",
-                ">",
-                0.0,
-                mean(np.diff(odds)[:, 0] / rise),
-                source=_PAPER,
-            )
+        elif name == SSA:
+            _compare(lines, "dilution", {}, one)
+        elif not isinstance(temperature, Selective):  # of which none differs from SSA's untrained
+            _compare(lines, "other-schedules", {"schedule": name}, one)
+
+
+def _compare(lines: Lines, topic: str, schedule: dict[str, str], one: xr.Dataset) -> None:
+    """The needle mass of a mechanism among the most keys against a half."""
+    count = int(one["length"][-1])
+    among = "" if count == MILLION else f" of {count:,}"
+    for law, m in product(one["law"].values.tolist(), one["needles"].values.tolist()):
+        at = one.sel(law=law, needles=m)
+        mass = at["needle_mass"].isel(length=-1).values
+        cell = schedule | {"law": law, "needles": f"{m}{among}"}
+        pair = {str(one["mechanism"].item()): mass, "half": np.full_like(mass, HALF)}
+        lines.compare(topic, cell, "needle-mass", pair, _growth(at))
+
+
+def _growth(at: xr.Dataset) -> dict[str, Estimate]:
+    """How the log-odds of the needles grow between the two longest contexts."""
+    if at.sizes["length"] < 2:
+        return {}
+    before, last = (at["log_odds"].isel(length=i).values for i in (-2, -1))
+    shorter, longest = np.log(at["length"].values[-2:] - int(at["needles"])).tolist()
+    return {"slope of log-odds in log(n - m)": mean((last - before) / (longest - shorter))}
 
 
 def _grows(temperature: Temperature | None) -> bool:
@@ -144,8 +144,7 @@ def _add_freezing(lines: Lines, config: DilutionConfig, dataset: xr.Dataset) -> 
     slope = {
         t: longest["log_partition_slope"].sel(scaled_tau=t).values / ceiling for t in (0.5, 1, 2)
     }
-    lines.exact(
-        THEORY,
+    lines.check(
         "rem-bound",
         "Gaussian distractors: the random-energy model bounds the expected log-partition from "
         "above",
@@ -153,22 +152,18 @@ def _add_freezing(lines: Lines, config: DilutionConfig, dataset: xr.Dataset) -> 
         "<",
         1e-9,
         float((dataset["log_partition_theory"] - dataset["log_partition_rem"]).max()),
-        _WORST,
         source=_FROZEN,
     )
-    lines.exact(
-        THEORY,
+    lines.check(
         "liquid",
         f"below freezing d log Z / dtau is tau s^2, {count:,} distractors",
         "|mean over seeds of d log Z / dtau at tau_c / 2, over tau s^2, minus 1|",
         "<",
         0.02,
         float(abs(slope[0.5].mean() / 0.5 - 1)),
-        _WORST,
         source=_FROZEN,
     )
-    lines.add(
-        THEORY,
+    lines.check(
         "freezing",
         f"beyond freezing d log Z / dtau saturates, {count:,} distractors (without freezing it "
         "would double)",
@@ -183,8 +178,7 @@ def _add_freezing(lines: Lines, config: DilutionConfig, dataset: xr.Dataset) -> 
         log_z = dataset["log_partition"]
         error = log_z.std("seed", ddof=1) / np.sqrt(dataset.sizes["seed"])
         score = abs(log_z.mean("seed") - dataset["log_partition_theory"]) / np.maximum(error, 1e-9)
-        lines.exact(
-            THEORY,
+        lines.check(
             "log-partition",
             "Gaussian distractors: mean log-partition equals its exact expectation within "
             "Monte-Carlo error",
@@ -193,14 +187,12 @@ def _add_freezing(lines: Lines, config: DilutionConfig, dataset: xr.Dataset) -> 
             "<",
             5.0,
             float(score.max()),
-            _WORST,
             source=_CLOSED,
         )
     if config.gap < ceiling:
         tau = dataset["scaled_tau"] * ceiling / config.deviation**2
         best = expit(tau * config.gap - longest["log_partition"]).max("scaled_tau")
-        lines.add(
-            THEORY,
+        lines.check(
             "lost",
             "no tau saves one needle whose gap is below s sqrt(2 log N), "
             f"{count:,} Gaussian distractors",
