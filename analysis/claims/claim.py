@@ -40,7 +40,7 @@ class Test:
     @property
     def lost(self) -> float:
         """The share of the requested seeds that did not count: diverged, or never there."""
-        return 1 - self.effect.seeds / max(1, self.requested_seeds)
+        return (self.requested_seeds - self.effect.seeds) / max(1, self.requested_seeds)
 
 
 @dataclass(frozen=True)

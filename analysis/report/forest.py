@@ -33,19 +33,19 @@ def forest(topic: Topic, tests: Sequence[tuple[Test, Outcome]]) -> str:
         f'<rect x="{low}" y="0" width="{high - low:.1f}" height="{height}" fill="#ececea"/>',
         f'<path d="M{_place(0)} 0 V{height}" stroke="#999"/>',
     ]
-    for row, (test, outcome) in enumerate(drawn):
+    for row, (test, said) in enumerate(drawn):
         y, x = _EDGE + _ROW * (row + 0.5), _place(test.effect.value)
         if not np.isnan(test.effect.low):
             ends = _place(test.effect.low), _place(test.effect.high)
             parts.append(f'<path d="M{ends[0]} {y} H{ends[1]}" stroke="#888"/>')
-        mark = _MARK[outcome].format(x=x, y=y, left=x - 2, top=y - 2)
-        about = escape(f"{', '.join(test.cell.values())}, {test.measure}: {outcome}")
+        mark = _MARK[said].format(x=x, y=y, left=x - 2, top=y - 2)
+        about = escape(f"{', '.join(test.cell.values())}, {test.measure}: {said}")
         parts.append(f"<g><title>{about}</title>{mark}</g>")
-    counts = Counter(outcome for _, outcome in drawn)
-    said = ", ".join(f"{n} {o}" for o, n in counts.items())
+    counts = Counter(said for _, said in drawn)
+    told = ", ".join(f"{n} {o}" for o, n in counts.items())
     return (
         f'<svg class="forest" viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'aria-label="{escape(f"{len(drawn)} tests: {said}")}">{"".join(parts)}</svg>'
+        f'aria-label="{escape(f"{len(drawn)} tests: {told}")}">{"".join(parts)}</svg>'
     )
 
 

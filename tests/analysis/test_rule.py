@@ -99,6 +99,7 @@ def test_few_or_lost_seeds_resolve_nothing():
     assert outcome(TOPIC, _test(cell, "error", "benefit", seeds=6, of=6)) == "benefit"
     assert outcome(TOPIC, _test(cell, "error", "benefit", seeds=61, of=64)) == "benefit"
     assert outcome(TOPIC, _test(cell, "error", "benefit", seeds=60, of=64)) == "missing"
+    assert outcome(TOPIC, _test(cell, "error", "benefit", seeds=57, of=60)) == "benefit"  # 5 %
     counted = Estimate(0.3, 0.3, 0.3, 1, EXACT)
     exact = replace(_test(cell, "error", "benefit"), effect=counted, requested_seeds=1)
     assert outcome(TOPIC, exact) == "benefit"

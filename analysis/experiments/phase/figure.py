@@ -59,7 +59,7 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
         ax.set_ylabel(f"step {step}\nsimilarity")
     label = "error against vanilla's (percent)"
     bar = upper.colorbar(images[-1], ax=axes, label=label, pad=0.01, aspect=40, fraction=0.02)
-    bar.set_ticks(_TICKS, labels=[f"{100 * np.expm1(t):+.0f}" for t in _TICKS])
+    bar.set_ticks(_TICKS.tolist(), labels=[f"{100 * np.expm1(t):+.0f}" for t in _TICKS])
     handles = [
         Patch(facecolor="white", edgecolor="#777777", hatch="////", label="within 5 %"),
         Patch(facecolor="white", edgecolor="black", linewidth=2, label="vanilla better by 5 %"),
