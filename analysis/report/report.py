@@ -17,7 +17,7 @@ from analysis.bench.tables import all_rows, notes
 from analysis.claims.claim import Outcome, Test, tests_of
 from analysis.claims.ledger import Entry, Evidence, Ledger, ledger
 from analysis.claims.registry import registry
-from analysis.claims.rule import VERDICTS, outcome
+from analysis.claims.rule import VERDICTS
 from analysis.claims.words import effect_of, effects_of
 from analysis.experiments.base import PRESETS, Experiment
 from analysis.report.forest import forest
@@ -106,8 +106,6 @@ def render(found: Ledger, sections: list[Section], speed: dict[str, Any] | None 
         forests={e.topic.name: forest(e.topic, _judged(e)) for e in found.entries},
         sections=sections,
         where=where,
-        measures=registry().measures,
-        outcome=outcome,
         speed=speed,
         paper=paper_table(found),
     )
