@@ -21,7 +21,7 @@ usage: ssa-theory COMMAND ...
   mechanisms                  what attention can wear: formulas, sources, parameters
   run NAME ... | all          run, store, draw, test the claims; `run NAME --help` has every flag
   plot NAME ... | all         redraw figures and claims from stored results, without training
-  claims                      the ledger: every claim with its verdict, from what is stored
+  claims [TOPIC ...]          the ledger: the verdict of every topic, and when it holds; of one, its cells
   verify                      try the theory's properties on fresh random cases, as long as you like
   bench                       how fast ensembles train here, beside their peers
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from analysis.claims.claim import Check, Claim, Relation, Test
-from analysis.claims.registry import Measure, Registry, Topic, registry
+from analysis.claims.registry import Measure, Registry, of_name, registry
 from analysis.claims.statistics import Estimate, exact, log_ratio, mean, prediction
 
 Values = np.ndarray
@@ -40,9 +40,10 @@ class Lines:
         seed, signed so that > 0 favours the topic's sentence.
 
         Its interval has the topic's level, and is the prediction interval where the topic is about
-        any instance. Raises KeyError for a topic or measure that the registry does not declare.
+        any instance. Raises ValueError for a topic or measure that the registry does not declare,
+        a measure of one number a model, and a cell without a level of each factor.
         """
-        of = self.registry.measures[measure]
+        of = self._measure(measure, single=False)
         (first, x), (second, y) = pair.items()
         own = {first: mean(x), second: mean(y)} | dict(parts or {})
         log = of.sign * log_ratio(x, y, of.floor)
@@ -56,8 +57,10 @@ class Lines:
         values: Values,
         parts: Mapping[str, Estimate] | None = None,
     ) -> None:
-        """A test of one number a model, such as a slope: its mean over seeds."""
-        of = self._single(measure)
+        """A test of one number a model, such as a slope: its mean over seeds. Raises ValueError as
+        `compare`, and for a measure of a pair.
+        """
+        of = self._measure(measure, single=True)
         self._test(topic, cell, measure, of.says, of.sign * np.asarray(values), dict(parts or {}))
 
     def exactly(
@@ -68,10 +71,13 @@ class Lines:
         value: float | int | tuple[float | int, float | int],
         statistic: str,
     ) -> None:
-        """A test that no chance is in: a single number, or the two that are compared."""
-        of = self.registry.measures[measure]
+        """A test that no chance is in: a single number, or the two that are compared. Raises
+        ValueError as these.
+        """
+        of = self._measure(measure, single=not isinstance(value, tuple))
         if isinstance(value, tuple):
-            (effect,) = log_ratio(np.array(value[:1]), np.array(value[1:]), of.floor)
+            first, second = np.array(value, np.float64)[:, None]
+            (effect,) = log_ratio(first, second, of.floor)
         else:
             effect = value
         estimate = exact(of.sign * float(effect), self.requested_seeds)
@@ -108,10 +114,11 @@ class Lines:
             )
         )
 
-    def _single(self, measure: str) -> Measure:
-        of = self.registry.measures[measure]
-        if not of.single:
-            raise ValueError(f"measure {measure} compares a pair: use compare")
+    def _measure(self, name: str, single: bool) -> Measure:
+        of = of_name("measure", name, self.registry.measures)
+        if of.single != single:
+            what, got = ("one number", "a pair") if of.single else ("a pair", "one number")
+            raise ValueError(f"measure {name} is of {what} a model, got {got}: give {what}")
         return of
 
     def _test(
@@ -123,7 +130,7 @@ class Lines:
         values: Values,
         parts: dict[str, Estimate],
     ) -> None:
-        of: Topic = self.registry.topics[topic]
+        of = of_name("topic", topic, self.registry.topics)
         if of.instance:
             gains = np.where(np.isfinite(values), (values > of.delta).astype(float), np.nan)
             parts[f"share of {of.instance}s with a gain of {of.margin:.0%}"] = mean(gains)
@@ -139,6 +146,12 @@ class Lines:
         effect: Estimate,
         parts: dict[str, Estimate],
     ) -> None:
+        factors = of_name("topic", topic, self.registry.topics).factors
+        if set(cell) != set(factors):
+            raise ValueError(
+                f"a cell of topic {topic} has a level of {', '.join(factors)}, got "
+                f"{', '.join(cell)}: name a level of each"
+            )
         name = slug(self.experiment, topic, *cell.values(), measure)
         self._keep(
             Test(name, topic, dict(cell), measure, statistic, effect, self.requested_seeds, parts)

@@ -95,7 +95,7 @@ def from_dict(record: Mapping[str, Any]) -> Claim:
         fields[number] = _estimate(fields[number])
         fields["parts"] = {k: _estimate(v) for k, v in fields["parts"].items()}
         return kind(**fields)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"a stored claim is damaged ({error}): run `ssa-theory plot` for its experiment"
         ) from error

@@ -4,11 +4,10 @@ checks apart.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from analysis.claims.claim import Check, Claim, Test, checks_of, tests_of, to_dict
-from analysis.claims.registry import Registry, Topic
+from analysis.claims.registry import Registry, Topic, of_name
 from analysis.claims.rule import JudgedCell, Verdict, cell_of, judge_cells, verdict, when
 
 
@@ -44,8 +43,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """entries: by topic, in the registry's order. checks: the instrument. unknown: tests of topics
-    that no registry declares, such as of an experiment of the user's own.
+    """entries: by topic, in the registry's order. checks: the instrument. unknown: tests of which the
+    registry does not declare topic or measure, such as of an experiment of the user's own.
     """
 
     entries: tuple[Entry, ...]
@@ -54,11 +53,7 @@ class Ledger:
 
     def entry(self, topic: str) -> Entry:
         """That of a topic. Raises ValueError for an unknown one, with the nearest names."""
-        by_name = {entry.topic.name: entry for entry in self.entries}
-        if topic in by_name:
-            return by_name[topic]
-        near = get_close_matches(topic, by_name, 3, 0.4) or list(by_name)
-        raise ValueError(f"unknown topic {topic!r}: choose one of {', '.join(near)}")
+        return of_name("topic", topic, {entry.topic.name: entry for entry in self.entries})
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,8 @@ class Evidence:
 
 def ledger(evidence: Sequence[Evidence], registry: Registry) -> Ledger:
     """All claims by topic."""
-    tests = [(one, test) for one in evidence for test in tests_of(one.claims)]
+    every = [(one, test) for one in evidence for test in tests_of(one.claims)]
+    tests = [(one, test) for one, test in every if registry.declares(test.topic, test.measure)]
     entries = []
     for topic in registry.topics.values():
         inside, outside, post_hoc = [], [], False
@@ -91,7 +87,7 @@ def ledger(evidence: Sequence[Evidence], registry: Registry) -> Ledger:
                 outside.append(test)
         entries.append(Entry(topic, judge_cells(topic, inside), tuple(outside), post_hoc))
     checks = [check for one in evidence for check in checks_of(one.claims)]
-    unknown = [test for _, test in tests if test.topic not in registry.topics]
+    unknown = [t for _, t in every if not registry.declares(t.topic, t.measure)]
     return Ledger(tuple(entries), tuple(checks), tuple(unknown))
 
 

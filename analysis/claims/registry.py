@@ -10,15 +10,17 @@ import itertools
 import json
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from analysis.claims.statistics import LEVEL
 
+Named = TypeVar("Named")
 Cell = tuple[str, ...]
 """One level of each factor of a topic, in the order of the topic's factors."""
 
@@ -134,9 +136,21 @@ class Registry(_Record):
                     raise ValueError(f"topic {topic.name} has an unknown measure, {name}")
         return self
 
+    def declares(self, topic: str, measure: str) -> bool:
+        """Whether it has both."""
+        return topic in self.topics and measure in self.measures
+
     def hashes(self) -> dict[str, str]:
         """By topic: what results store."""
         return {name: topic.hash for name, topic in self.topics.items()}
+
+
+def of_name(kind: str, name: str, known: Mapping[str, Named]) -> Named:
+    """The one of that name. Raises ValueError for an unknown name, with the nearest ones."""
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, 3, 0.4) or list(known)
+    raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(near)}")
 
 
 def parse(record: Mapping[str, Any]) -> Registry:

@@ -125,7 +125,8 @@ def verdict(cells: Sequence[JudgedCell]) -> Verdict:
 
 
 def when(topic: Topic, cells: Sequence[JudgedCell]) -> str:
-    """Where the sentence holds and where it fails, by the fewest factors that separate the two.
+    """Where the sentence holds and where it fails, by the fewest factors that separate the two. A
+    predicate, to follow "It".
 
     One factor, else two, whose levels never have both a holding and a failing cell. Open and missing
     cells separate nothing; they are counted.
@@ -137,8 +138,8 @@ def when(topic: Topic, cells: Sequence[JudgedCell]) -> str:
         if by[s] and len(by[s]) < len(cells)
     ]
     if not by["holds"] and not by["fails"]:
-        kinds = " and ".join(s for s in ("open", "missing") if by[s])
-        return f"nothing is resolved: all {len(cells)} {_cells(len(cells))} {kinds}"
+        kinds = " or ".join(s for s in ("open", "missing") if by[s])
+        return f"is not resolved: all {len(cells)} {_cells(len(cells))} {kinds}"
     if not by["holds"] or not by["fails"]:
         (kind,) = (s for s in ("holds", "fails") if by[s])
         where = f"in all {len(cells)} {_cells(len(cells))}"

@@ -21,9 +21,9 @@ def print_claims(claims: Sequence[Claim], title: str) -> None:
 
 
 def _row(test: Test) -> tuple[str, ...]:
-    known = registry().topics.get(test.topic)
-    said = "no topic of the registry" if known is None else outcome(known, test)
-    effect = str(test.effect) if known is None else effect_of(test)
+    said, effect = "not in the registry", str(test.effect)
+    if registry().declares(test.topic, test.measure):
+        said, effect = outcome(registry().topics[test.topic], test), effect_of(test)
     return said, effect, _seeds(test), test.topic, test.measure, ", ".join(test.cell.values())
 
 

@@ -48,12 +48,10 @@ def effects_of(entry: Entry) -> str:
     told = []
     for name in entry.topic.measures:
         measure = registry().measures[name]
-        if measure.single and name == "status":
-            continue
-        values = [t.effect.value for t in entry.tests if t.measure == name]
-        values = [v for v in values if not np.isnan(v)]
-        if not values:
-            continue
+        effects = [t.effect for t in entry.tests if t.measure == name]
+        values = [e.value for e in effects if not np.isnan(e.value)]
+        if not values or (measure.single and all(e.method == EXACT for e in effects)):
+            continue  # yes or no has no median
         text = f"{measure.says}: {amount(float(np.median(values)), measure)}"
         if len(values) > 1:
             text += f" ({amount(min(values), measure)} to {amount(max(values), measure)})"

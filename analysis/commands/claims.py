@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
         "the verdicts are."
     )
     names = list(takewhile(lambda word: not word.startswith("-"), arguments))
-    whole = (bool, False, "print JSON: topics with their cells, and the instrument's checks")
+    whole = (bool, False, "print JSON: topics with their cells; of all topics, the checks too")
     options = parse("claims", arguments[len(names) :], about, out=OUT, json=whole)
     evidence, missing = [], []
     for name in EXPERIMENTS:
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> None:
             "with --out"
         )
     if options.json:
-        print(json.dumps(as_record(chosen or found.entries, found.checks), indent=1))
+        every = as_record(chosen or found.entries, () if chosen else found.checks)
+        print(json.dumps(every, indent=1))
         return
     for entry in chosen:
         print_topic(entry)

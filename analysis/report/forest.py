@@ -49,7 +49,7 @@ def forest(topic: Topic, tests: Sequence[tuple[Test, Outcome]]) -> str:
     )
 
 
-def _place(effect: float) -> float:
+def _place(effect: float | int) -> float:
     """Where an effect stands: linear near zero, logarithmic beyond, against at the left."""
     scaled = np.arcsinh(4 * np.clip(effect, -_REACH, _REACH)) / np.arcsinh(4 * _REACH)
     return round(float(_WIDTH / 2 + (_WIDTH / 2 - _EDGE) * scaled), 1)

@@ -17,7 +17,7 @@ from analysis.bench.tables import all_rows, notes
 from analysis.claims.claim import Outcome, Test, tests_of
 from analysis.claims.ledger import Entry, Evidence, Ledger, ledger
 from analysis.claims.registry import registry
-from analysis.claims.rule import VERDICTS, outcome
+from analysis.claims.rule import VERDICTS
 from analysis.claims.words import effect_of, effects_of
 from analysis.experiments.base import PRESETS, Experiment
 from analysis.report.forest import forest
@@ -100,14 +100,15 @@ def render(found: Ledger, sections: list[Section], speed: dict[str, Any] | None 
         "effects": effects_of,
     }
     where = {claim.id: s.experiment.name for s in sections for claim in s.evidence.claims}
+    judged = [test for entry in found.entries for test in (*entry.tests, *entry.outside)]
     return environment.get_template("report.html.j2").render(
         ledger=found,
         counts={v: sum(e.verdict == v for e in found.entries) for v in VERDICTS},
         forests={e.topic.name: forest(e.topic, _judged(e)) for e in found.entries},
         sections=sections,
         where=where,
-        measures=registry().measures,
-        outcome=outcome,
+        topics={entry.topic.name for entry in found.entries},
+        shown={claim.id for claim in (*judged, *found.checks)},
         speed=speed,
         paper=paper_table(found),
     )

@@ -118,6 +118,7 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
     dataset = load(path)
     try:
         claims = experiment.claims(dataset)
+        hashes = dict(json.loads(dataset.attrs["registry"]))
         save_figure(experiment.plot(dataset), path.parent)
     except OSError:  # of the disk
         raise
@@ -130,7 +131,6 @@ def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]
             f" or changed since, run `ssa-theory run {experiment.name} --fresh`"
         ) from error
     # Written last: where they say what they were made from, the figure is of the same.
-    hashes = dict(json.loads(str(dataset.attrs["registry"])))
     declared = experiment.is_declared(experiment.config_of(dataset))
     save_claims(Evidence(tuple(claims), hashes, declared), path, _stamp(path, experiment))
     return dataset, claims

@@ -12,7 +12,7 @@ from analysis.claims.claim import from_dict, to_dict
 from analysis.claims.ledger import Evidence
 from analysis.store.files import file_digest, write_whole
 
-_PARTS = frozenset({"claims", "registry", "declared"})
+_PARTS = ("claims", "registry", "declared")
 
 
 def result_path(name: str, out: Path) -> Path:
@@ -27,14 +27,12 @@ def not_run(name: str) -> str:
 
 def save_claims(evidence: Evidence, result: Path, origin: Mapping[str, str]) -> None:
     """Write the claims of a result. origin: what they are made from, `result` its fingerprint."""
-    records = [to_dict(claim) for claim in evidence.claims]
-    stored = {
-        "made_from": origin,
-        "fingerprint": _fingerprint(records),
+    told = {
         "registry": evidence.hashes,
         "declared": evidence.declared,
-        "claims": records,
+        "claims": [to_dict(claim) for claim in evidence.claims],
     }
+    stored = {"made_from": origin, "fingerprint": _fingerprint(told), **told}
     text = json.dumps(stored, indent=1) + "\n"
     write_whole(_beside(result), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -70,17 +68,18 @@ def _beside(result: Path) -> Path:
     return result.with_name("claims.json")
 
 
-def _fingerprint(records: list[Any]) -> str:
-    """Of stored claims, the same before writing and after reading."""
-    return hashlib.sha256(json.dumps(records).encode()).hexdigest()[:16]
+def _fingerprint(record: Mapping[str, Any]) -> str:
+    """Of stored claims with their registry and settings, the same before writing and after reading."""
+    text = json.dumps([record[part] for part in _PARTS])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record.get("made_from"), dict) or not set(record) >= _PARTS:
+        if not isinstance(record.get("made_from"), dict) or not set(_PARTS) <= set(record):
             raise ValueError("it lacks its parts")
-        if record.get("fingerprint") != _fingerprint(record["claims"]):
+        if record.get("fingerprint") != _fingerprint(record):
             raise ValueError("its content is not what was stored")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(

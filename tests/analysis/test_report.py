@@ -12,75 +12,60 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from analysis.claims.topics import TOPICS
+from pydantic import Field
 
+from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.ledger import ledger
-from analysis.claims.statistics import mean
+from analysis.claims.ledger import Evidence, Ledger, ledger
+from analysis.claims.registry import parse, registry
+from analysis.claims.words import effect_of
 from analysis.draw.figures import new_figure, save_figure
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
 from analysis.flags import parse_run
-from analysis.report.paper import PAPER
+from analysis.report.paper import cells_at, paper_table
+from analysis.report.paper_rows import PAPER, Row
 from analysis.report.readme import PICTURE, TELLING, blocks, fill
 from analysis.report.report import _flags, inline_svg, read_stored, render, write_report
 from analysis.run.runner import execute
-from analysis.store.claims import load_claims
+from analysis.store.claims import load_evidence
 from analysis.store.config import SeededConfig
-from analysis.store.results import load
+from analysis.store.results import load, save
 
 RNG = np.random.default_rng(0)
+ONE = np.ones(64)
+LESS, MORE = (factor * np.exp(0.01 * RNG.normal(size=64)) for factor in (0.5, 2.0))
+LENGTHS = ("256", "512", "1024", "2048")
 
 
-def claim(identity, values, topic="error", requested_seeds=64):
-    text = f"sentence of {identity} & <b>"
-    return Claim(
-        identity, text, "paper", "mean", "<", 1.0, mean(values), requested_seeds, topic=topic
-    )
+def written(name: str) -> list[Claim]:
+    """Evidence of an experiment of that name: `extrapolation` holds but at length 2048, where it
+    fails; of `order` one cell of three is there; a test outside of the scope, a topic of nobody, a
+    check that passes, and one that does not.
+    """
+    lines = Lines(name, 64)
+    for length in (*LENGTHS, "4096"):
+        for against in ("learned constant", "best constant"):
+            cell = {"length": length, "against": against}
+            errors = MORE if length == "2048" else LESS
+            lines.compare("extrapolation", cell, "excess", {"ssa": errors, against: ONE})
+    lines.single("order", {"graph": "graded"}, "slope", LESS)
+    own = {"sentence": "S", "source": "s", "measures": ["m"], "factors": {"f": ["x"]}}
+    measures = {"m": {"says": "what is mine", "favours": "smaller"}}
+    mine = Lines(f"{name}-own", 64, parse({"measures": measures, "topics": {"mine": own}}))
+    mine.compare("mine", {"f": "x"}, "m", {"ssa": LESS, "vanilla": ONE})
+    lines.check("sum", "Rows sum to 1 & <b>.", "worst", "<", 1e-9, 1e-12)
+    lines.check("count", "There are three.", "count", ">", 3, 2)
+    return [*lines.claims, *mine.claims]
 
 
-SURE, AGAINST, OPEN = (centre + 0.1 * RNG.normal(size=64) for centre in (0.5, 1.5, 1.0))
-CLAIMS = [
-    claim("graph-l1-ssa", SURE),
-    claim("letters-l1-ssa", AGAINST),
-    claim("les-miserables-gap-ssa", OPEN),
-    claim("graph-temperature-order-ssa", AGAINST, "order"),
-    claim("twins-gap-ssa", np.full(64, np.nan), "twins"),
-]
+class TinyConfig(SeededConfig):
+    """A setting beside the seeds."""
+
+    steps: int = Field(3, ge=1, description="steps")
 
 
-def test_topics_have_names_and_deciding_tests_of_their_own():
-    for field in ("name", "sentence", "decided_by"):
-        assert len({getattr(t, field) for t in TOPICS}) == len(TOPICS)
-
-
-def test_a_claim_names_its_topic_and_one_of_the_users_own_comes_last():
-    with pytest.raises(TypeError, match="topic"):
-        Claim("id", "sentence", "source", "mean", "<", 1.0, mean(SURE), 64)
-    *entries, own = ledger([claim("mine", SURE, topic="votes")])
-    assert [e.topic for e in entries] == list(TOPICS)
-    assert own.topic.name == "votes"
-    assert own.verdict is None
-    assert own.counts["supported"] == 1
-
-
-def test_the_ledger_counts_and_decides():
-    entries = {e.topic.name: e for e in ledger(CLAIMS)}
-    assert entries["error"].verdict == "supported"
-    assert entries["error"].counts == {"supported": 1, "not supported": 1, "inconclusive": 1}
-    assert entries["order"].verdict == "not supported"
-    assert entries["twins"].verdict is None  # its deciding test was not run
-    assert entries["twins"].counts["inconclusive"] == 1  # NaN decides nothing
-    assert entries["overhead"].claims == ()
-    assert all(
-        c.corrected_p_value >= c.p_value
-        for e in entries.values()
-        for c in e.claims
-        if c.p_value is not None
-    )
-
-
-def tiny(name, claims=CLAIMS[:1], values=(1.0, 2.0)):
+def tiny(name, claims=(), values=(1.0, 2.0)):
     """An experiment that needs no training."""
 
     def draw(config, dataset):
@@ -95,30 +80,57 @@ def tiny(name, claims=CLAIMS[:1], values=(1.0, 2.0)):
         name,
         f"Question of {name}?",
         f"Caption of {name}.",
-        SeededConfig,
+        TinyConfig,
         run,
         draw,
         lambda config, dataset: list(claims),
+        presets={"smoke": {"steps": 1}},
     )
 
 
 @pytest.fixture
 def stored(tmp_path):
     """Two experiments, of which one was run."""
-    experiments = {e.name: e for e in (tiny("graph", CLAIMS[:3]), tiny("letters", CLAIMS[3:]))}
-    execute(experiments["graph"], SeededConfig(seeds=2, device="cpu"), tmp_path)
+    experiments = {e.name: e for e in (tiny("graph", written("graph")), tiny("letters"))}
+    execute(experiments["graph"], TinyConfig(seeds=2, device="cpu"), tmp_path)
     return experiments, tmp_path
+
+
+def read(page: str) -> str:
+    """The text of a page, in one line."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def test_the_ledger_of_what_is_stored(stored):
+    found, _ = read_stored(*stored)
+    assert [e.topic.name for e in found.entries] == list(registry().topics)
+    one = found.entry("extrapolation")
+    assert one.verdict == "mixed"
+    assert one.when == "holds where length is 256, 512 or 1024; fails where length is 2048"
+    assert [t.cell["length"] for t in one.outside] == ["4096", "4096"]
+    assert not one.post_hoc
+    assert found.entry("order").verdict == found.entry("error").verdict == "incomplete"
+    assert [c.passed for c in found.checks] == ["passed", "failed"]
+    assert [t.topic for t in found.unknown] == ["mine"]
 
 
 def test_the_report_shows_what_is_stored_and_says_what_is_missing(stored):
     experiments, out = stored
     page = write_report(experiments, out).read_text()
-    text = html.unescape(re.sub(r"<[^>]+>", " ", page))
+    text = read(page)
+    topics = len(registry().topics)
     for expected in (
         "Question of graph?",
         "Caption of graph.",
-        "3 tests: 1 supported, 1 not supported, 1 inconclusive",
-        "sentence of graph-l1-ssa & <b>",
+        f"{topics} topics: 1 mixed, {topics - 1} incomplete.",
+        "It holds where length is 256, 512 or 1024; fails where length is 2048.",
+        "It holds in 1 of 3 cells; 2 of 3 cells missing.",
+        f"It is not resolved: all {len(registry().topics['error'].cells)} cells missing.",
+        "8 cells, 2 tests outside the scope",
+        "Evidence for: extrapolation , order , mine (not in the registry).",
+        "1 of 2 passed.",
+        "There are three.: 2, passes if > 3",
+        "Rows sum to 1 & <b>.",
         "ssa-theory run graph --preset paper --seeds 2 --device cpu",
         "tests/analysis/test_report.py:",
         "1 diverged model left out",
@@ -127,8 +139,24 @@ def test_the_report_shows_what_is_stored_and_says_what_is_missing(stored):
         torch.__version__.split("+")[0],
     ):
         assert expected in text, expected
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 3  # the figure, and the forests of two topics
     assert "<b>" not in page  # sentences are escaped
+    assert "Other settings" not in text
+
+
+def test_headlines_come_first_with_verdict_when_and_effect(stored):
+    found, sections = read_stored(*stored)
+    page = render(found, sections)
+    answers = page[page.index('<section id="answers">') : page.index('<section id="topics">')]
+    wanted = [t.sentence for t in registry().topics.values() if t.headline]
+    assert re.findall(r"<strong><a [^>]*>(.*?)</a>", answers) == [
+        html.escape(w, quote=True).replace("&#x27;", "&#39;") for w in wanted
+    ]
+    (line,) = (li for li in answers.split("<li>") if "beyond the training length" in li)
+    assert read(line).startswith("mixed ")
+    assert "least and the most: error above Bayes: 50 % less (100 % more to 50 % less)" in read(
+        line
+    )
 
 
 def test_the_report_is_self_contained_and_the_same_every_time(stored):
@@ -156,9 +184,10 @@ def test_a_damaged_file_is_said_in_the_report(stored, name):
     experiments, out = stored
     damaged = out / "graph" / name
     damaged.unlink() if name == "figure.svg" else damaged.write_text("{")
-    entries, sections = read_stored(experiments, out)
+    found, sections = read_stored(experiments, out)
     assert "graph" in sections[0].missing
-    assert "Question of graph?" in render(entries, sections)
+    assert found.entry("extrapolation").verdict == "incomplete"
+    assert "Question of graph?" in render(found, sections)
 
 
 def test_the_report_without_any_result(tmp_path):
@@ -168,12 +197,44 @@ def test_the_report_without_any_result(tmp_path):
 
 def test_the_numbers_in_the_report_are_those_of_the_claims(stored):
     experiments, out = stored
-    entries, sections = read_stored(experiments, out)
-    page = render(entries, sections)
-    for c in load_claims("graph", out):
-        e = c.estimate
-        assert f"{e.value:.3g} [{e.low:.3g}, {e.high:.3g}]" in page
-        assert c.statistic in page
+    page = render(*read_stored(experiments, out))
+    for c in load_evidence("graph", out).claims:
+        e = getattr(c, "effect", None) or c.estimate
+        interval = f" [{e.low:.3g}, {e.high:.3g}]" if e.method != "exact" else ""
+        assert f'<td class="n">{e.value:.3g}{interval}</td>' in page
+        assert html.escape(c.statistic) in page
+        assert f'id="{c.id}"' in page
+        if c.id.startswith("graph-extrapolation"):
+            assert effect_of(c) in page
+
+
+def test_results_of_other_settings_stand_outside_of_every_scope(tmp_path):
+    """Of whatever number of seeds, but not of other steps than those of `paper` or `large`."""
+    experiment = tiny("graph", written("graph"))
+    execute(experiment, experiment.preset("smoke"), tmp_path)
+    found, sections = read_stored({"graph": experiment}, tmp_path)
+    assert {entry.verdict for entry in found.entries} == {"incomplete"}
+    assert len(found.entry("extrapolation").outside) == 10
+    page = render(found, sections)
+    assert "Other settings than those of the registry" in page
+    assert "10 tests outside the scope" in page
+    assert [c.passed for c in found.checks] == ["passed", "failed"]  # the instrument has no scope
+
+
+def test_a_result_older_than_a_topic_is_post_hoc(stored):
+    """Also where its claims are redrawn under the topic of today."""
+    experiments, out = stored
+    path = out / "graph" / "result.nc"
+    result = load(path)
+    then = registry().hashes() | {"extrapolation": "of yesterday"}
+    save(result.assign_attrs(registry=json.dumps(then)), path)
+    execute(experiments["graph"], TinyConfig(seeds=2, device="cpu"), out)
+    found, sections = read_stored(experiments, out)
+    assert [e.topic.name for e in found.entries if e.post_hoc] == ["extrapolation"]
+    assert found.entry("extrapolation").verdict == "mixed"
+    assert "(Post hoc: a result is older than this form of the topic.)" in read(
+        render(found, sections)
+    )
 
 
 def test_figures_are_byte_identical_for_the_same_result(stored):
@@ -196,10 +257,94 @@ def test_inlined_svgs_do_not_share_ids():
     assert "metadata" not in svg
 
 
+# The paper's table
+
+
+def judged(*at: tuple[str, dict[str, str], np.ndarray]) -> Ledger:
+    """A ledger of tests of the registry's topics, in these cells, against ONE."""
+    lines = Lines("x", 64)
+    for topic, cell, errors in at:
+        (measure,) = registry().topics[topic].measures
+        lines.compare(topic, cell, measure, {"ssa": errors, "vanilla": ONE})
+    return ledger([Evidence(tuple(lines.claims))], registry())
+
+
+def cell(length: str, noise: str) -> dict[str, str]:
+    return {"length": length, "noise": noise, "against": "vanilla"}
+
+
+def row(**at: str) -> Row:
+    return Row("Table 2", "It denoises.", "trained layers", "basis-denoising", at)
+
+
+def test_every_row_names_cells_that_are_declared():
+    empty = ledger([], registry())
+    for line in paper_table(empty):
+        assert line.status == ("not run" if line.row.topic else "out of scope")
+    with pytest.raises(
+        ValueError, match=r"topic basis-denoising declares no cell with \{'length': '9'\}"
+    ):
+        cells_at(empty.entry("basis-denoising"), {"length": "9"})
+    with pytest.raises(ValueError, match="declares no cell"):
+        paper_table(empty, (row(length="9"),))
+
+
+OPEN = np.append(LESS[:32], MORE[32:])
+LOST = np.append(LESS[:32], [np.nan] * 32)
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "status", "ours"),
+    [
+        (LESS, LESS, "holds", "50 % less (50 % less to 50 % less over 4 cells)"),
+        (MORE, MORE, "fails", "100 % more (100 % more to 100 % more over 4 cells)"),
+        (LESS, MORE, "mixed", "100 % more (100 % more to 50 % less over 4 cells)"),
+        (LESS, OPEN, "holds in part", "the same (the same to 50 % less over 4 cells)"),
+        (OPEN, MORE, "fails in part", "100 % more (100 % more to the same over 4 cells)"),
+        (OPEN, OPEN, "open", "the same (the same to the same over 4 cells)"),
+        (LESS, LOST, "not run", ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_status_is_computed_from_the_cells_of_its_row(first, others, status, ours):
+    """Four cells, of which one may be unlike the others; whatever the cells of other rows say."""
+    noises = ("0.1", "0.3", "0.5", "1")
+    own = [cell("8", noise) for noise in noises]
+    told = [("basis-denoising", at, first if at == own[0] else others) for at in own]
+    beside = [("basis-denoising", cell("16", noise), MORE) for noise in noises]
+    (line,) = paper_table(judged(*told, *beside), (row(length="8"),))
+    assert (line.status, line.ours) == (status, ours)
+
+
+def test_one_cell_is_told_with_its_interval():
+    found = judged(("basis-denoising", cell("8", "0.3"), LESS))
+    (line,) = paper_table(found, (row(length="8", noise="0.3"),))
+    (test,) = found.entry("basis-denoising").tests
+    assert (line.status, line.ours) == ("holds", effect_of(test))
+    assert paper_table(found, (row(length="8", noise="0.5"),))[0].status == "not run"
+
+
+def test_an_exact_statement_has_its_own_status_and_truth():
+    lines = Lines("paper-theory", 1)
+    lines.exactly(
+        "paper-theory", {"statement": "lemma-2"}, "status", -1, "holds as corrected. By 5. And 6."
+    )
+    found = ledger([Evidence(tuple(lines.claims))], registry())
+    told = {
+        line.row.at["statement"]: line
+        for line in paper_table(found)
+        if line.row.topic == "paper-theory"
+    }
+    assert (told["lemma-2"].status, told["lemma-2"].ours) == ("holds as corrected", "By 5. And 6.")
+    assert {line.status for name, line in told.items() if name != "lemma-2"} == {"not run"}
+
+
+# The README
+
+
 def test_readme_blocks_are_filled_and_filling_is_idempotent(stored):
-    experiments, out = stored
-    entries, _ = read_stored(experiments, out)
-    generated = blocks(entries)
+    found, _ = read_stored(*stored)
+    generated = blocks(found)
     text = "before\n"
     for name in generated:
         text += (
@@ -207,11 +352,14 @@ def test_readme_blocks_are_filled_and_filling_is_idempotent(stored):
         )
     filled = fill(text, generated)
     assert "stale" not in filled
-    assert "3 tests: 1 supported, 1 not supported, 1 inconclusive." in filled
+    topics = registry().topics
+    told = f"{len(topics)} topics: 1 mixed, {len(topics) - 1} incomplete. 1 of 2 checks"
+    assert told in filled
     assert filled.count("\n- **") == len(TELLING)
-    assert all(topic.sentence in filled for topic in TELLING)
+    assert all(f": {topics[name].sentence} It " in filled for name in TELLING)
+    assert f"- **mixed**: {topics['extrapolation'].sentence} It holds where length is" in filled
     assert filled.count("between") == len(generated)
-    assert filled.count("| not run |") == sum(row.telling for row in PAPER)
+    assert filled.count("| not run |") == sum(line.telling for line in PAPER)
     assert fill(filled, generated) == filled
     with pytest.raises(ValueError, match="must have the blocks"):
         fill(text.replace("results", "result"), generated)
@@ -227,8 +375,8 @@ def test_the_readme_of_this_repository_can_be_generated():
 
 
 def test_the_whole_project_at_the_smoke_preset(tmp_path):
-    """As a user runs it: every experiment runs, draws and claims; the ledger decides every topic,
-    and the report shows all.
+    """As a user runs it: every experiment runs, draws and claims, and the report shows all. Smoke is
+    no setting of the registry, so its tests stand outside of the scopes.
     """
 
     def command(*arguments):
@@ -245,9 +393,14 @@ def test_the_whole_project_at_the_smoke_preset(tmp_path):
     printed = command("claims")
     assert printed.returncode == 0, printed.stderr
     assert "not run" not in printed.stdout
-    entries, sections = read_stored(EXPERIMENTS, tmp_path)
-    assert all(entry.claim is not None for entry in entries)
+    found, sections = read_stored(EXPERIMENTS, tmp_path)
+    assert not found.unknown
+    assert not [entry.topic.name for entry in found.entries if not (entry.tests or entry.outside)]
     assert not [section.missing for section in sections if section.missing]
-    identities = [c.id for s in sections for c in s.claims]
+    page = (tmp_path / "index.html").read_text()
+    identities = re.findall(r'\bid="([^"]+)"', page)
     assert len(set(identities)) == len(identities)
-    assert (tmp_path / "index.html").read_text().count("<svg") == len(EXPERIMENTS)
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', page)) <= set(identities)
+    claims = [c.id for s in sections for c in s.evidence.claims]
+    assert len(set(claims)) == len(claims)
+    assert set(claims) <= set(identities)

@@ -187,7 +187,7 @@ def _by(rule) -> list[Test]:
     ("rule", "wanted"),
     [
         (lambda d, g: "benefit", "holds in all 6 cells"),
-        (lambda d, g: "unresolved", "nothing is resolved: all 6 cells open"),
+        (lambda d, g: "unresolved", "is not resolved: all 6 cells open"),
         (
             lambda d, g: "benefit" if d == "low" else "harm",
             "holds where dim is low; fails where dim is high",
