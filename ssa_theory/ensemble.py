@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ssa_theory.lanes import Unsupported
-from ssa_theory.steps import Kernels, Loss, Optimizer, Parameters, State, notice, steps_for
+from ssa_theory.steps import Loss, Optimizer, Parameters, Plain, State, notice, steps_for
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ def train(
     progress: Callable[[int], None] | None = None,
     rates: Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
-    kernels: Kernels | None = None,
 ) -> Trained:
     """Minimise every member's loss for `steps` steps.
 
@@ -53,15 +52,14 @@ def train(
     a loss without data. measure(parameters) is stored at the steps in `record` (0 is the
     initialisation). progress(n) is told of every n finished steps. compile: the loss, its
     gradient and the optimiser as one function, which takes about a second for each new loss and
-    shape and pays for long trainings of many models; None: where it pays, by an estimate that is
-    the same on any machine. The numbers agree to rounding. Where that is
+    shape, whatever its tensors, and pays for long trainings of many models; None: where it pays, by
+    an estimate that is the same on any machine. The numbers agree to rounding. Where that is
     impossible training goes on without, with one RuntimeWarning.
 
     rates: a factor on the learning rate for each member. Adam's step does not depend on the scale
     of the gradient, so a parameter written as s phi, phi trained at the rate r, moves as it would
     at the rate s r (but for Adam's epsilon, 1e-8); plain gradient descent moves as at s^2 r. dtype:
-    precision of training, by default the parameters'. kernels: what was compiled, for a further
-    training of the same loss on the same data, such as a cooldown.
+    precision of training, by default the parameters'.
 
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate
     that is not positive and finite, an unknown optimiser, or too few batches.
@@ -102,13 +100,9 @@ def train(
     state = State.of(parameters)
     recorded, wanted = [], set(record)
     source = iter(repeat(None) if batches is None else batches)
-    if compile is None and steps:
-        first = list(islice(source, 1))
-        source = chain(first, source)
-        batch = first[0] if first else None
-        steps_of = steps_for(loss, state, optimizer, learning_rate, compile, batch, steps, kernels)
-    else:
-        steps_of = steps_for(loss, state, optimizer, learning_rate, bool(compile), kernels=kernels)
+    first = list(islice(source, min(1, steps)))
+    source = chain(first, source)
+    steps_of = steps_for(loss, state, optimizer, learning_rate, compile, first, steps)
     done = 0
     while True:
         if measure is not None and done in wanted:
@@ -130,7 +124,7 @@ def train(
         try:
             steps_of.advance(given)
         except Unsupported as reason:
-            steps_of = steps_for(loss, state, optimizer, learning_rate, compile=False)
+            steps_of = Plain(loss, state, optimizer, learning_rate)
             steps_of.advance(given[state.taken - done :])  # an error of the loss is the caller's
             notice(" ".join(str(reason).split())[:120])
         done += len(given)

@@ -194,7 +194,6 @@ def fit(
         "progress": progress,
         "rates": rates,
         "dtype": training.torch_dtype,
-        "kernels": {},
     }
     trained = train(
         loss,
