@@ -14,6 +14,8 @@ from torch import Tensor
 from ssa_theory.lanes import Unsupported
 from ssa_theory.steps import Loss, Optimizer, Parameters, Plain, State, notice, steps_for
 
+COOLDOWN = 0.1  # the factor on the learning rate in the cooldown steps
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -35,6 +37,7 @@ def train(
     *,
     steps: int,
     learning_rate: float,
+    cooldown_steps: int = 0,
     optimizer: Optimizer = "adam",
     compile: bool | None = False,
     batches: Iterable[Any] | None = None,
@@ -44,13 +47,14 @@ def train(
     rates: Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Trained:
-    """Minimise every member's loss for `steps` steps.
+    """Minimise every member's loss for `steps` steps, and then for `cooldown_steps` at a tenth of the
+    learning rate, the optimiser started anew.
 
     loss(parameters, batch) gives one value per member. Members share no parameter, so the gradient
     of the summed loss is each member's own gradient, and elementwise optimisers keep them apart: a
     member that diverges fills its own column with NaN and no other. batches: one per step; None for
     a loss without data. measure(parameters) is stored at the steps in `record` (0 is the
-    initialisation). progress(n) is told of every n finished steps. compile: the loss, its
+    initialisation), none of the cooldown's. progress(n) is told of every n finished steps. compile: the loss, its
     gradient and the optimiser as one function, which takes about a second for each new loss and
     shape, whatever its tensors, and pays for long trainings of many models; None: where it pays, by
     an estimate that is the same on any machine. The numbers agree to rounding. Where that is
@@ -64,8 +68,9 @@ def train(
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate
     that is not positive and finite, an unknown optimiser, or too few batches.
     """
-    if steps < 0:
-        raise ValueError(f"the number of steps must be at least 0, got {steps}: choose steps >= 0")
+    least, total = min(steps, cooldown_steps), steps + cooldown_steps
+    if least < 0:
+        raise ValueError(f"the number of steps must be at least 0, got {least}: choose steps >= 0")
     if not 0 < learning_rate < float("inf"):
         raise ValueError(
             f"the learning rate must be positive and finite, got {learning_rate}: choose one above 0"
@@ -98,12 +103,12 @@ def train(
     if dtype is not None:
         parameters = {k: v.to(dtype) for k, v in parameters.items()}
     state = State.of(parameters)
-    recorded, wanted = [], set(record)
+    recorded, wanted = [], {s for s in record if s <= steps}
     source = iter(repeat(None) if batches is None else batches)
-    first = list(islice(source, min(1, steps)))
+    first = list(islice(source, min(1, total)))
     source = chain(first, source)
-    steps_of = steps_for(loss, state, optimizer, learning_rate, compile, first, steps)
-    done = 0
+    steps_of = steps_for(loss, state, optimizer, learning_rate, compile, first, total)
+    done = begun = 0
     while True:
         if measure is not None and done in wanted:
             with torch.no_grad():
@@ -112,20 +117,25 @@ def train(
                 recorded.append(
                     {name: value.clone() for name, value in measure(state.parameters).items()}
                 )
-        if done == steps:
+        if done == total:
             break
-        stop = min((s for s in wanted if s > done), default=steps)
-        asked = min(steps_of.most, max(1, min(stop, steps) - done))
+        if done == steps:
+            begun, learning_rate = steps, COOLDOWN * learning_rate
+            steps_of.restart(learning_rate)
+        stop = min(s for s in (*wanted, steps, total) if s > done)
+        asked = min(steps_of.most, stop - done)
         given = list(islice(source, asked))
         if len(given) < asked:
             raise ValueError(
-                f"the batches ran out after {done + len(given)} of {steps} steps: give one per step"
+                f"the batches ran out after {done + len(given)} of {total} steps: give one per step"
             )
         try:
             steps_of.advance(given)
         except Unsupported as reason:
             steps_of = Plain(loss, state, optimizer, learning_rate)
-            steps_of.advance(given[state.taken - done :])  # an error of the loss is the caller's
+            steps_of.advance(
+                given[state.taken - (done - begun) :]
+            )  # an error of the loss is the caller's
             notice(" ".join(str(reason).split())[:120])
         done += len(given)
         if progress is not None:

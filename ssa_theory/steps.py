@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -77,6 +77,12 @@ class Steps(abc.ABC):
         """How many steps to ask for at once."""
         return 1
 
+    def restart(self, rate: float) -> None:
+        """Go on at another learning rate, with nothing in the moments."""
+        self.rate, self.state.taken = rate, 0
+        for moment in (*self.state.mean, *self.state.square):
+            moment.zero_()
+
     @abc.abstractmethod
     def advance(self, batches: Sequence[Any]) -> None:
         """One step a batch."""
@@ -124,14 +130,30 @@ def step(
         state.diverged.logical_or_(~torch.isfinite(member_loss))
 
 
-class Plain(Steps):
-    """`step`, operation by operation."""
+class _Counted(Steps):
+    """With the number of steps taken as tensors, one a parameter, as torch's Adam has it."""
+
+    precision: ClassVar[torch.dtype]
 
     def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
         super().__init__(loss, state, optimizer, rate)
-        # Torch's fused kernel wants float32 for a count.
-        kind = {"dtype": torch.float32, "device": self.state.diverged.device}
-        self._count = [torch.full((), self.state.taken, **kind) for _ in self.state.mean]
+        kind = {"dtype": self.precision, "device": state.diverged.device}
+        self._count = [torch.full((), state.taken, **kind) for _ in state.mean]
+        # As a number it would be a constant of a compiled graph, and each learning rate a
+        # compilation of its own.
+        self._rate = torch.full((), rate, **kind)
+
+    def restart(self, rate: float) -> None:
+        super().restart(rate)
+        self._rate.fill_(rate)
+        for count in self._count:
+            count.zero_()
+
+
+class Plain(_Counted):
+    """`step`, operation by operation."""
+
+    precision = torch.float32  # which the fused kernel wants for a count
 
     def advance(self, batches: Sequence[Any]) -> None:
         for batch in batches:
@@ -139,16 +161,10 @@ class Plain(Steps):
             self.state.taken += 1
 
 
-class Fused(Steps):
+class Fused(_Counted):
     """`step`, compiled by torch: loss, gradient and optimiser as one graph."""
 
-    def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
-        super().__init__(loss, state, optimizer, rate)
-        kind = {"dtype": torch.float64, "device": self.state.diverged.device}
-        # As a number it would be a constant of the compiled graph, and each learning rate a
-        # compilation of its own.
-        self._rate = torch.full((), self.rate, **kind)
-        self._count = [torch.full((), self.state.taken, **kind) for _ in self.state.mean]
+    precision = torch.float64
 
     def advance(self, batches: Sequence[Any]) -> None:
         import torch._dynamo  # takes seconds to import, which uncompiled training need not wait for
@@ -206,7 +222,7 @@ class Lanes(Steps):
             if len(self._kernels) == _MOST_KERNELS:
                 raise Unsupported("batches whose form or numbers change from step to step")
             try:
-                kernel = Kernel(self.loss, self._parameters(), batch, self.optimizer)
+                kernel = Kernel(self.loss, self.state.parameters, batch, self.optimizer)
             except Exception as error:  # a loss that cannot be traced fails in its own way
                 raise Unsupported(str(error) or type(error).__name__) from error
             self._kernels[form] = kernel
@@ -223,9 +239,6 @@ class Lanes(Steps):
         took = max(1e-6, time.perf_counter() - start) / len(given)
         held = max(1, sum(t.nbytes for t in given[-1]))
         self._most = max(1, min(int(_CALL / took), 4 * self._most, _HELD // held))
-
-    def _parameters(self) -> Parameters:
-        return dict(zip(self.state.parameters, self._own, strict=True))
 
 
 class _Work(Watch):
