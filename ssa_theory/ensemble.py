@@ -12,7 +12,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ssa_theory.lanes import Unsupported
-from ssa_theory.steps import Kernels, Loss, Optimizer, Parameters, State, notice, steps_for
+from ssa_theory.steps import Loss, Optimizer, Parameters, Plain, State, notice, steps_for
+
+COOLDOWN = 0.1  # the factor on the learning rate in the cooldown steps
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ def train(
     *,
     steps: int,
     learning_rate: float,
+    cooldown_steps: int = 0,
     optimizer: Optimizer = "adam",
     compile: bool | None = False,
     batches: Iterable[Any] | None = None,
@@ -43,31 +46,31 @@ def train(
     progress: Callable[[int], None] | None = None,
     rates: Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
-    kernels: Kernels | None = None,
 ) -> Trained:
-    """Minimise every member's loss for `steps` steps.
+    """Minimise every member's loss for `steps` steps, and then for `cooldown_steps` at a tenth of the
+    learning rate, the optimiser started anew.
 
     loss(parameters, batch) gives one value per member. Members share no parameter, so the gradient
     of the summed loss is each member's own gradient, and elementwise optimisers keep them apart: a
     member that diverges fills its own column with NaN and no other. batches: one per step; None for
     a loss without data. measure(parameters) is stored at the steps in `record` (0 is the
-    initialisation). progress(n) is told of every n finished steps. compile: the loss, its
+    initialisation), none of the cooldown's. progress(n) is told of every n finished steps. compile: the loss, its
     gradient and the optimiser as one function, which takes about a second for each new loss and
-    shape and pays for long trainings of many models; None: where it pays, by an estimate that is
-    the same on any machine. The numbers agree to rounding. Where that is
+    shape, whatever its tensors, and pays for long trainings of many models; None: where it pays, by
+    an estimate that is the same on any machine. The numbers agree to rounding. Where that is
     impossible training goes on without, with one RuntimeWarning.
 
     rates: a factor on the learning rate for each member. Adam's step does not depend on the scale
     of the gradient, so a parameter written as s phi, phi trained at the rate r, moves as it would
     at the rate s r (but for Adam's epsilon, 1e-8); plain gradient descent moves as at s^2 r. dtype:
-    precision of training, by default the parameters'. kernels: what was compiled, for a further
-    training of the same loss on the same data, such as a cooldown.
+    precision of training, by default the parameters'.
 
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate
     that is not positive and finite, an unknown optimiser, or too few batches.
     """
-    if steps < 0:
-        raise ValueError(f"the number of steps must be at least 0, got {steps}: choose steps >= 0")
+    least, total = min(steps, cooldown_steps), steps + cooldown_steps
+    if least < 0:
+        raise ValueError(f"the number of steps must be at least 0, got {least}: choose steps >= 0")
     if not 0 < learning_rate < float("inf"):
         raise ValueError(
             f"the learning rate must be positive and finite, got {learning_rate}: choose one above 0"
@@ -100,16 +103,12 @@ def train(
     if dtype is not None:
         parameters = {k: v.to(dtype) for k, v in parameters.items()}
     state = State.of(parameters)
-    recorded, wanted = [], set(record)
+    recorded, wanted = [], {s for s in record if s <= steps}
     source = iter(repeat(None) if batches is None else batches)
-    if compile is None and steps:
-        first = list(islice(source, 1))
-        source = chain(first, source)
-        batch = first[0] if first else None
-        steps_of = steps_for(loss, state, optimizer, learning_rate, compile, batch, steps, kernels)
-    else:
-        steps_of = steps_for(loss, state, optimizer, learning_rate, bool(compile), kernels=kernels)
-    done = 0
+    first = list(islice(source, min(1, total)))
+    source = chain(first, source)
+    steps_of = steps_for(loss, state, optimizer, learning_rate, compile, first, total)
+    done = begun = 0
     while True:
         if measure is not None and done in wanted:
             with torch.no_grad():
@@ -118,20 +117,25 @@ def train(
                 recorded.append(
                     {name: value.clone() for name, value in measure(state.parameters).items()}
                 )
-        if done == steps:
+        if done == total:
             break
-        stop = min((s for s in wanted if s > done), default=steps)
-        asked = min(steps_of.most, max(1, min(stop, steps) - done))
+        if done == steps:
+            begun, learning_rate = steps, COOLDOWN * learning_rate
+            steps_of.restart(learning_rate)
+        stop = min(s for s in (*wanted, steps, total) if s > done)
+        asked = min(steps_of.most, stop - done)
         given = list(islice(source, asked))
         if len(given) < asked:
             raise ValueError(
-                f"the batches ran out after {done + len(given)} of {steps} steps: give one per step"
+                f"the batches ran out after {done + len(given)} of {total} steps: give one per step"
             )
         try:
             steps_of.advance(given)
         except Unsupported as reason:
-            steps_of = steps_for(loss, state, optimizer, learning_rate, compile=False)
-            steps_of.advance(given[state.taken - done :])  # an error of the loss is the caller's
+            steps_of = Plain(loss, state, optimizer, learning_rate)
+            steps_of.advance(
+                given[state.taken - (done - begun) :]
+            )  # an error of the loss is the caller's
             notice(" ".join(str(reason).split())[:120])
         done += len(given)
         if progress is not None:

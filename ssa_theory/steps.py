@@ -11,18 +11,24 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssa_theory.lanes import Kernel, Moments, Optimizer, Unsupported, leaves, signature
+from ssa_theory.lanes import (
+    Kernel,
+    Loss,
+    Optimizer,
+    Parameters,
+    Unsupported,
+    Watch,
+    gradients,
+    leaves,
+    signature,
+)
 
-Parameters = dict[str, Tensor]
-Loss = Callable[[Parameters, Any], Tensor]
-Kernels = dict[Hashable, Kernel]
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 _CALL = 0.2  # seconds that a call should take, so that progress and Ctrl-C do not wait for long
 _OPERATION, _NUMBER = 1.5e-5, 8e-10  # seconds that one takes uncompiled, roughly
@@ -71,6 +77,12 @@ class Steps(abc.ABC):
         """How many steps to ask for at once."""
         return 1
 
+    def restart(self, rate: float) -> None:
+        """Go on at another learning rate, with nothing in the moments."""
+        self.rate, self.state.taken = rate, 0
+        for moment in (*self.state.mean, *self.state.square):
+            moment.zero_()
+
     @abc.abstractmethod
     def advance(self, batches: Sequence[Any]) -> None:
         """One step a batch."""
@@ -89,12 +101,9 @@ def step(
 
     count: the steps taken, a tensor a parameter. fused: Adam by torch's own kernel.
     """
-    member_loss = loss(state.parameters, batch)
     own = list(state.parameters.values())
-    # Contiguous, as the fused kernel pairs gradient and parameter by place in memory. A parameter
-    # that the loss does not feel, as a sink's logit where its mass is given back, has the gradient
-    # 0.
-    felt = torch.autograd.grad(member_loss.sum(), own, allow_unused=True, materialize_grads=True)
+    member_loss, felt = gradients(loss, state.parameters, batch)
+    # The fused kernel pairs gradient and parameter by place in memory.
     slopes = [slope.contiguous() for slope in felt]
     with torch.no_grad():
         if optimizer == "sgd":
@@ -121,14 +130,30 @@ def step(
         state.diverged.logical_or_(~torch.isfinite(member_loss))
 
 
-class Plain(Steps):
-    """`step`, operation by operation."""
+class _Counted(Steps):
+    """With the number of steps taken as tensors, one a parameter, as torch's Adam has it."""
+
+    precision: ClassVar[torch.dtype]
 
     def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
         super().__init__(loss, state, optimizer, rate)
-        # Torch's fused kernel wants float32 for a count.
-        kind = {"dtype": torch.float32, "device": self.state.diverged.device}
-        self._count = [torch.full((), self.state.taken, **kind) for _ in self.state.mean]
+        kind = {"dtype": self.precision, "device": state.diverged.device}
+        self._count = [torch.full((), state.taken, **kind) for _ in state.mean]
+        # As a number it would be a constant of a compiled graph, and each learning rate a
+        # compilation of its own.
+        self._rate = torch.full((), rate, **kind)
+
+    def restart(self, rate: float) -> None:
+        super().restart(rate)
+        self._rate.fill_(rate)
+        for count in self._count:
+            count.zero_()
+
+
+class Plain(_Counted):
+    """`step`, operation by operation."""
+
+    precision = torch.float32  # which the fused kernel wants for a count
 
     def advance(self, batches: Sequence[Any]) -> None:
         for batch in batches:
@@ -136,16 +161,10 @@ class Plain(Steps):
             self.state.taken += 1
 
 
-class Fused(Steps):
+class Fused(_Counted):
     """`step`, compiled by torch: loss, gradient and optimiser as one graph."""
 
-    def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
-        super().__init__(loss, state, optimizer, rate)
-        kind = {"dtype": torch.float64, "device": self.state.diverged.device}
-        # As a number it would be a constant of the compiled graph, and each learning rate a
-        # compilation of its own.
-        self._rate = torch.full((), self.rate, **kind)
-        self._count = [torch.full((), self.state.taken, **kind) for _ in self.state.mean]
+    precision = torch.float64
 
     def advance(self, batches: Sequence[Any]) -> None:
         import torch._dynamo  # takes seconds to import, which uncompiled training need not wait for
@@ -176,15 +195,13 @@ def _compiled_step() -> Callable[..., None]:
 class Lanes(Steps):
     """Many steps a call of a compiled kernel; one kernel for each form of a batch."""
 
-    def __init__(
-        self, loss: Loss, state: State, optimizer: Optimizer, rate: float, kernels: Kernels
-    ) -> None:
+    def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
         super().__init__(loss, state, optimizer, rate)
-        self._kernels = kernels
+        self._kernels: dict[Hashable, Kernel] = {}
         self._most = 1
         self._own = [p.detach() for p in state.parameters.values()]
         self._losses = torch.empty_like(self._own[0][(0,) * (self._own[0].ndim - 1)])
-        self._moments = Moments(state.mean, state.square) if self.optimizer == "adam" else None
+        self._moments = (state.mean, state.square) if self.optimizer == "adam" else ()
 
     @property
     def most(self) -> int:
@@ -192,8 +209,7 @@ class Lanes(Steps):
 
     def advance(self, batches: Sequence[Any]) -> None:
         given = [leaves(batch) for batch in batches]
-        own = tuple((k, tuple(p.shape), p.dtype) for k, p in self._parameters().items())
-        forms = [(self.optimizer, own, signature(batch)) for batch in batches]
+        forms = [signature(batch) for batch in batches]
         first = 0
         for last in range(1, len(given) + 1):
             if last < len(given) and forms[last] == forms[first]:
@@ -206,13 +222,13 @@ class Lanes(Steps):
             if len(self._kernels) == _MOST_KERNELS:
                 raise Unsupported("batches whose form or numbers change from step to step")
             try:
-                kernel = Kernel(self.loss, self._parameters(), batch, self.optimizer)
+                kernel = Kernel(self.loss, self.state.parameters, batch, self.optimizer)
             except Exception as error:  # a loss that cannot be traced fails in its own way
                 raise Unsupported(str(error) or type(error).__name__) from error
             self._kernels[form] = kernel
         state, times = self.state, range(self.state.taken + 1, self.state.taken + len(given) + 1)
         rates, roots = [self.rate] * len(given), [1.0] * len(given)
-        if self._moments is not None:
+        if self._moments:
             rates = [self.rate / (1 - BETAS[0] ** t) for t in times]
             roots = [(1 - BETAS[1] ** t) ** -0.5 for t in times]
         start = time.perf_counter()
@@ -224,11 +240,8 @@ class Lanes(Steps):
         held = max(1, sum(t.nbytes for t in given[-1]))
         self._most = max(1, min(int(_CALL / took), 4 * self._most, _HELD // held))
 
-    def _parameters(self) -> Parameters:
-        return dict(zip(self.state.parameters, self._own, strict=True))
 
-
-class _Work(TorchDispatchMode):
+class _Work(Watch):
     """Counts the operations that run within it, and the numbers that they make."""
 
     def __init__(self) -> None:
@@ -251,10 +264,7 @@ def plain_seconds(loss: Loss, state: State, batch: Any, steps: int) -> float:
     The same for the same models on any machine, and so is what is chosen by it.
     """
     with _Work() as work:
-        own = {name: p.detach().requires_grad_() for name, p in state.parameters.items()}
-        torch.autograd.grad(
-            loss(own, batch).sum(), list(own.values()), allow_unused=True, materialize_grads=True
-        )
+        gradients(loss, state.parameters, batch)
     return steps * (_OPERATION * work.operations + _NUMBER * work.numbers)
 
 
@@ -264,22 +274,19 @@ def steps_for(
     optimizer: Optimizer,
     rate: float,
     compile: bool | None,
-    batch: Any = None,
+    first: Sequence[Any] = (),
     steps: int = 0,
-    kernels: Kernels | None = None,
 ) -> Steps:
     """Compiled where that is asked for: by lanes on a processor, by torch on a GPU.
 
-    compile: None where it pays, for so many steps with batches like this one. kernels: see `train`.
+    compile: None where it pays, for so many steps with batches like the first one.
     """
     cpu = state.diverged.device.type == "cpu"
-    if compile is None:
-        compile = cpu and steps > 0 and plain_seconds(loss, state, batch, steps) > _PAYS
+    if compile is None and cpu and first:
+        compile = plain_seconds(loss, state, first[0], steps) > _PAYS
     if not compile:
         return Plain(loss, state, optimizer, rate)
-    if cpu:
-        return Lanes(loss, state, optimizer, rate, {} if kernels is None else kernels)
-    return Fused(loss, state, optimizer, rate)
+    return (Lanes if cpu else Fused)(loss, state, optimizer, rate)
 
 
 @cache

@@ -62,7 +62,7 @@ def _eager(workload: Workload, start: Start, steps: int) -> Training:
 
 def _by_train(start: Start, steps: int, compile: bool) -> Training:
     loss, batches = _of_steps(start)
-    options = {"steps": steps, "learning_rate": LEARNING_RATE, "compile": compile, "kernels": {}}
+    options = {"steps": steps, "learning_rate": LEARNING_RATE, "compile": compile}
     return lambda: train(loss, start.parameters, batches=cycle(batches), **options).parameters
 
 

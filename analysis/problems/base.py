@@ -22,7 +22,6 @@ from ssa_theory.mechanism import Form, Layer, Mechanism, Parameters
 from ssa_theory.mechanism.parts import Generators
 from ssa_theory.seeds import Stream, member_generator
 
-COOLDOWN = 0.1  # the factor on the step size in the cooldown steps
 Item = TypeVar("Item")
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 """Dimensions, values and attributes, as xarray takes them."""
@@ -198,34 +197,22 @@ def fit(
     def recorded(parameters: Parameters) -> dict[str, Tensor]:
         return block.recorded(layer, {k: v.double() for k, v in parameters.items()})
 
-    common = {
-        "optimizer": training.optimizer,
-        "compile": training.compile,
-        "batches": block.batches(training),
-        "progress": progress,
-        "rates": rates,
-        "dtype": training.torch_dtype,
-        "kernels": {},
-    }
     trained = train(
         loss,
         initial,
         steps=training.steps,
+        cooldown_steps=training.cooldown_steps,
         learning_rate=training.learning_rate,
+        optimizer=training.optimizer,
+        compile=training.compile,
+        batches=block.batches(training),
         measure=recorded if measure is None else measure,
         record=record,
-        **common,
+        progress=progress,
+        rates=rates,
+        dtype=training.torch_dtype,
     )
     parameters, diverged = trained.parameters, trained.diverged
-    if training.cooldown_steps:
-        last = train(
-            loss,
-            parameters,
-            steps=training.cooldown_steps,
-            learning_rate=COOLDOWN * training.learning_rate,
-            **common,
-        )
-        parameters, diverged = last.parameters, diverged | last.diverged
     same = [(v == start[k]).reshape(-1, v.shape[-1]).all(0) for k, v in parameters.items()]
     final = {k: torch.where(diverged, 0.0, v.double()) for k, v in parameters.items()}
     unmoved = torch.stack(same).all(0) if same else torch.ones_like(diverged)

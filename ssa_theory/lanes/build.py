@@ -46,6 +46,11 @@ def instructions() -> str:
     return "avx2" if "__AVX2__" in done.stdout else "plain"
 
 
+def options() -> tuple[str, ...]:
+    """What code is compiled for, and how."""
+    return (instructions(), _LEVEL)
+
+
 @cache
 def _identity() -> str:
     """What compiled code depends on beside its source."""

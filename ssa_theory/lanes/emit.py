@@ -75,7 +75,8 @@ class Emitter:
         name = f"{node.role[0]}{node.number}[{flat(node.shape, places)}]"
         if node.varies:
             return name
-        return f"bc({name})" if node.dtype == "real" else f"ibc({name})"
+        kind = {"real": "bc({})", "int": "ibc({})", "mask": "(ibc({}) != 0)"}[node.dtype]
+        return kind.format(name)
 
     def _of_parts(self, node: Concatenate, at: Places) -> str:
         start, made = 0, ""

@@ -2,66 +2,45 @@
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ssa_theory.lanes.build import build, lanes
+import ssa_theory.lanes.rules  # noqa: F401, which registers them
+from ssa_theory.lanes import plan
+from ssa_theory.lanes.build import build, lanes, options
 from ssa_theory.lanes.emit import Emitter, update
-from ssa_theory.lanes.plan import plan
-from ssa_theory.lanes.program import Source, Unsupported
-from ssa_theory.lanes.trace import Parameters, constants_in, leaves, trace
+from ssa_theory.lanes.lower import RULES, Lowering
+from ssa_theory.lanes.program import Dtype, Source, Unsupported
+from ssa_theory.lanes.record import Loss, Parameters, Record, record
 
 Optimizer = Literal["adam", "sgd"]
 _STACK = 4096  # vectors of a buffer; a larger one comes from the heap
-_C = {
-    torch.float32: "float",
-    torch.float64: "double",
-    torch.int64: "int64_t",
-    torch.bool: "uint8_t",
-}
+_HELD = 256  # functions of a process
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Adam's, of each parameter, and the number of steps that they hold."""
+class Function:
+    """The compiled step of a record and of all that are equal to it but for their tensors.
 
-    mean: list[Tensor]
-    square: list[Tensor]
-
-
-class Kernel:
-    """`loss(parameters, batch)` as a compiled step, for batches shaped like this one.
-
-    Raises Unsupported where it cannot be one, and why.
+    constants: what it reads beside parameters and batch, from what is known in a record.
     """
 
-    def __init__(
-        self,
-        loss: Callable[[Parameters, Any], Tensor],
-        parameters: Parameters,
-        batch: Any,
-        optimizer: Optimizer,
-    ) -> None:
-        first = next(iter(parameters.values()))
-        if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
-            raise Unsupported(f"{first.dtype} on {first.device}")
-        self.dtype, self.members, self.optimizer = first.dtype, first.shape[-1], optimizer
-        traced = trace(loss, parameters, batch)
-        self.plan = plan([traced.loss, *traced.gradients], traced.program.nodes)
-        self._constants = constants_in(traced, self.dtype)
-        shapes = [tuple(p.shape[:-1]) for p in parameters.values()]
+    def __init__(self, made: Record, optimizer: Optimizer) -> None:
+        shape, self.dtype = made.parameters[0]
+        self.optimizer = optimizer
+        lower = Lowering(shape[-1], self.dtype)
+        outputs = lower.outputs(made)
+        self.constants = lower.constants
+        self.plan = plan.plan(outputs, lower.program.nodes)
         self._heap: list[str] = []
-        self._own = leaves(batch)
-        self.source = self._function(shapes)
-        self._run = build(self.source, self.dtype).train
-        self._run.restype = None
+        self.source = self._written([shape[:-1] for shape, _ in made.parameters])
+        self.call = build(self.source, self.dtype).train
+        self.call.restype = None
 
-    def _function(self, shapes: Sequence[tuple[int, ...]]) -> str:
+    def _written(self, shapes: Sequence[tuple[int, ...]]) -> str:
         used = [n for n in self.plan.nodes if isinstance(n, Source) and n.role != "parameter"]
         constants = [n for n in used if n.role == "constant"]
         batch = [n for n in used if n.role == "batch"]
@@ -118,13 +97,13 @@ class Kernel:
         name = f"{node.role[0]}{node.number}"
         if node.varies:
             return [self._array(name, size, "V" if real else "I")]
-        kind = self._stored_as(node)
+        kind = self._stored_as(node.dtype)
         if node.role == "constant":
             return [f"const {kind}* const {name} = (const {kind}*)C[{node.number}];"]
         return []
 
     def _fetched(self, node: Source, start: str) -> list[str]:
-        name, kind = f"{node.role[0]}{node.number}", self._stored_as(node)
+        name, kind = f"{node.role[0]}{node.number}", self._stored_as(node.dtype)
         if node.varies:
             size = math.prod(node.shape)
             lines = [f"fetch({name}, (const {kind}*){start} + g, {size}, members, count);"]
@@ -135,13 +114,45 @@ class Kernel:
             return [f"const {kind}* const {name} = (const {kind}*){start};"]
         return []
 
-    def _stored_as(self, node: Source) -> str:
-        if node.role == "constant":
-            return _C[self._constants[node.number].dtype]
-        return _C[self._in_memory(self._own[node.number]).dtype]
+    def _stored_as(self, dtype: Dtype) -> str:
+        """What `in_memory` makes of it."""
+        real = "double" if self.dtype == torch.float64 else "float"
+        return {"real": real, "int": "int64_t", "mask": "uint8_t"}[dtype]
+
+
+FUNCTIONS: dict[tuple, Function] = {}
+"""Those of this process, by what they depend on; the oldest goes where there are too many."""
+
+
+def _function(made: Record, optimizer: Optimizer) -> Function:
+    key = (made.key, optimizer, plan.ROOM, options())
+    if key not in FUNCTIONS:
+        while len(FUNCTIONS) >= _HELD:
+            del FUNCTIONS[next(iter(FUNCTIONS))]
+        FUNCTIONS[key] = Function(made, optimizer)
+    return FUNCTIONS[key]
+
+
+class Kernel:
+    """`loss(parameters, batch)` as a compiled step, for batches shaped like this one.
+
+    Tensors that the loss holds are constants of the kernel; another loss of equal operations is the
+    same function. Raises Unsupported where it cannot be one, and why.
+    """
+
+    def __init__(
+        self, loss: Loss, parameters: Parameters, batch: Any, optimizer: Optimizer
+    ) -> None:
+        first = next(iter(parameters.values()))
+        if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
+            raise Unsupported(f"{first.dtype} on {first.device}")
+        self.dtype, self.members = first.dtype, first.shape[-1]
+        made = record(loss, parameters, batch, RULES.__contains__)
+        self.function = _function(made, optimizer)
+        self._constants = [self._in_memory(read(made.known)) for read in self.function.constants]
 
     def _in_memory(self, tensor: Tensor) -> Tensor:
-        """A tensor of a batch as the kernel reads it."""
+        """A tensor as the function reads it."""
         if tensor.is_floating_point():
             return tensor.to(self.dtype).contiguous()
         return (tensor if tensor.dtype == torch.bool else tensor.to(torch.int64)).contiguous()
@@ -149,15 +160,16 @@ class Kernel:
     def run(
         self,
         parameters: Sequence[Tensor],
-        moments: Moments | None,
+        moments: Sequence[Sequence[Tensor]],
         batches: Sequence[Sequence[Tensor]],
         rates: Sequence[float],
         roots: Sequence[float],
         losses: Tensor,
         diverged: Tensor,
     ) -> None:
-        """One step a batch and rate, in place. parameters, moments: contiguous, (..., member).
+        """One step a batch and rate, in place. parameters: contiguous, (..., member).
 
+        moments: Adam's first and second of each parameter, as these are; none for gradient descent.
         batches: the tensors of each step's batch, `leaves`. rates, roots: of each step, the
         learning rate over 1 - beta1^t, and 1 / sqrt(1 - beta2^t). losses: of the last step.
         """
@@ -168,15 +180,15 @@ class Kernel:
                     held[id(tensor)] = self._in_memory(tensor)
         width = len(batches[0]) if batches else 0
         given = [held[id(t)].data_ptr() for own in batches for t in own]
-        m, s = (moments.mean, moments.square) if moments else ([], [])
+        mean, square = moments or ((), ())
         steps = len(rates)
         bad = diverged.view(torch.uint8)
 
         def part(first: int, last: int) -> None:
-            self._run(
+            self.function.call(
                 _pointers(parameters),
-                _pointers(m),
-                _pointers(s),
+                _pointers(mean),
+                _pointers(square),
                 _pointers(self._constants),
                 (ctypes.c_void_p * max(1, len(given)))(*given),
                 ctypes.c_int64(width),

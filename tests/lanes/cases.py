@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ssa_theory.lanes import Kernel, Moments, leaves
+from ssa_theory.lanes import Kernel, leaves
 from ssa_theory.mechanism import Inputs, Layer, Parameters
 from tests.mechanism.cases import CASES, inputs_of, layer_of, perturbed
 
@@ -53,7 +53,7 @@ def kernel_steps(
     kernel = Kernel(loss, parameters, batches[0], optimizer)
     own = [p.clone() for p in parameters.values()]
     zeros = [torch.zeros_like(p) for p in own]
-    moments = Moments(zeros, [z.clone() for z in zeros]) if optimizer == "adam" else None
+    moments = (zeros, [z.clone() for z in zeros]) if optimizer == "adam" else ()
     count = own[0].shape[-1]
     losses = torch.zeros(count, dtype=own[0].dtype)
     diverged = torch.zeros(count, dtype=torch.bool)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ssa_theory import steps
 from ssa_theory.ensemble import train
 from ssa_theory.lanes import Kernel, build, leaves, plan
+from ssa_theory.lanes.kernel import FUNCTIONS
 from ssa_theory.lanes.program import Map, Program, Source, View
 from ssa_theory.losses import Queries, cross_entropy
 from ssa_theory.mechanism import Parameters
@@ -126,7 +127,11 @@ def test_slices_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(plan, "ROOM", room)
         kernel = Kernel(loss, parameters, inputs, "sgd")
         results.append(
-            (kernel.plan.slices, kernel.plan.size, kernel_steps(loss, parameters, [inputs] * 3))
+            (
+                kernel.function.plan.slices,
+                kernel.function.plan.size,
+                kernel_steps(loss, parameters, [inputs] * 3),
+            )
         )
     (one, large, whole), (many, small, cut) = results
     assert one == 1 < many
@@ -201,7 +206,8 @@ def test_a_loss_that_mixes_models_is_refused() -> None:
 def test_compiled_code_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSA_THEORY_CACHE", str(tmp_path / "cache"))
     loss, start = prompt_case()
-    made = Kernel(loss, start, prompts()[0], "adam")
+    FUNCTIONS.clear()
+    made = Kernel(loss, start, prompts()[0], "adam").function
     files = list((tmp_path / "cache").iterdir())
     assert sorted(f.suffix for f in files) == [".gch", ".hpp", ".so"]
     build._identity()  # asks the compiler, once a process
@@ -210,14 +216,15 @@ def test_compiled_code_is_found_again(tmp_path: Path, monkeypatch: pytest.Monkey
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(build.subprocess, "run", none)
-    assert Kernel(loss, start, prompts()[0], "adam").source == made.source
+    FUNCTIONS.clear()  # as another process would
+    assert Kernel(loss, start, prompts()[0], "adam").function.source == made.source
     assert list((tmp_path / "cache").iterdir()) == files
     fewer = {k: v[..., :5] for k, v in start.items()}
     layer, _, inputs = case("ssa", "graph-position", 5)
     again = Kernel(
         lambda p, b: cross_entropy(layer.scores(p, inputs), b), fewer, prompts(5)[0], "adam"
     )
-    assert again.source == made.source  # whatever the number of models
+    assert again.function.source == made.source  # whatever the number of models
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(
@@ -293,7 +300,7 @@ def test_compiled_where_it_pays_by_an_estimate_that_a_clock_has_no_part_in(
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     enough = int(steps._PAYS / one) + 1
     for count, kind in ((enough // 2, steps.Plain), (enough, steps.Lanes)):
-        made = steps.steps_for(loss, state, "adam", 0.1, None, batch, count)
+        made = steps.steps_for(loss, state, "adam", 0.1, None, [batch], count)
         assert type(made) is kind
     twice = {k: v.repeat_interleave(2, -1) for k, v in start.items()}
     layer, _, inputs = case("ssa", "graph-position", 2 * MEMBERS)
@@ -308,24 +315,24 @@ def test_compiled_where_it_pays_by_an_estimate_that_a_clock_has_no_part_in(
     assert type(steps.steps_for(loss, state, "adam", 0.1, True)) is steps.Lanes
 
 
-def test_a_cooldown_goes_on_with_what_was_compiled_and_a_new_training_does_not() -> None:
-    """The data that a loss holds are part of a kernel: only who knows that they stay shares one."""
-    shift = torch.zeros(MEMBERS, dtype=torch.float64)
+def test_a_further_training_goes_on_with_what_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cooldown, or a block of other data."""
     start = {"x": torch.linspace(1, 2, MEMBERS, dtype=torch.float64)}
 
-    def loss(p: Parameters, batch: None) -> Tensor:
+    def loss(p: Parameters, batch: None, shift: Tensor) -> Tensor:
         return (p["x"] - shift) ** 2
 
-    kernels: steps.Kernels = {}
-    options: dict[str, Any] = {"steps": 5, "learning_rate": 0.1, "compile": True}
-    first = train(loss, start, kernels=kernels, **options).parameters
-    (made,) = kernels.values()
-    again = train(loss, start, kernels=kernels, **options).parameters
-    assert list(kernels.values()) == [made]
-    assert torch.equal(first["x"], again["x"])
-    shift = shift + 3
-    moved = train(loss, start, **options).parameters
-    assert not torch.equal(first["x"], moved["x"])
-    assert torch.allclose(
-        moved["x"], train(loss, start, **options | {"compile": False}).parameters["x"]
-    )
+    options: dict[str, Any] = {"steps": 5, "learning_rate": 0.1}
+    zeros = torch.zeros(MEMBERS, dtype=torch.float64)
+    train(partial(loss, shift=zeros), start, compile=True, **options)
+
+    def none(*args: object) -> None:
+        raise AssertionError("written again")
+
+    monkeypatch.setattr("ssa_theory.lanes.kernel.Lowering", none)
+    for shift in (zeros, zeros + 3):
+        fast, slow = (
+            train(partial(loss, shift=shift), start, compile=c, **options).parameters["x"]
+            for c in (True, False)
+        )
+        torch.testing.assert_close(fast, slow, rtol=1e-12, atol=0)

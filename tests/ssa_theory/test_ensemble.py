@@ -358,6 +358,35 @@ def test_no_steps_leave_the_start() -> None:
     assert trained.diverged.tolist() == [False, False]
 
 
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_cooldown_is_a_training_at_a_tenth_of_the_rate(optimizer: str, compile: bool) -> None:
+    """Which goes on from what was learned, and knows nothing of the moments."""
+    numbers, steps, last = list(range(3)), 6, 5
+    batches, options = data(numbers, steps + last), {"optimizer": optimizer, "compile": compile}
+    whole = train(
+        loss,
+        start(numbers),
+        steps=steps,
+        cooldown_steps=last,
+        learning_rate=0.1,
+        batches=batches,
+        measure=lambda p: dict(p),
+        record=range(steps + last + 1),
+        **options,
+    )
+    assert len(whole.history["scalar"]) == steps + 1
+    first = {name: values[-1] for name, values in whole.history.items()}
+    alone = train(loss, start(numbers), steps=steps, learning_rate=0.1, batches=batches, **options)
+    then = train(
+        loss, first, steps=last, learning_rate=0.01, batches=batches[steps:], **options
+    ).parameters
+    for name, value in whole.parameters.items():
+        assert torch.equal(first[name], alone.parameters[name])
+        torch.testing.assert_close(value, then[name], rtol=1e-12, atol=1e-12)
+        assert (value - first[name]).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_given_parameters_stay_untouched(dtype: torch.dtype) -> None:
     given_parameters = {k: v.to(dtype) for k, v in start([0, 1, 2]).items()}
@@ -400,6 +429,7 @@ def test_batches_are_taken_one_a_step_and_only_as_needed() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"cooldown_steps": -1}, "number of steps must be at least 0, got -1: choose steps >= 0"),
         ({"steps": -1}, "number of steps must be at least 0, got -1: choose steps >= 0"),
         (
             {"learning_rate": 0.0},

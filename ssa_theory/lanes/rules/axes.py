@@ -1,10 +1,10 @@
 """Where axes are, with the model axis and without it."""
 
-from ssa_theory.lanes.lower import Laned, Value
+from ssa_theory.lanes.lower import Argument, Laned
 from ssa_theory.lanes.program import Shape
 
 
-def right_of(*args: Value) -> int:
+def right_of(*args: Argument) -> int:
     """Where the model axis stands from the right."""
     return next(a.rank - a.lane for a in args if isinstance(a, Laned))
 

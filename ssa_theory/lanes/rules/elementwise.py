@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, fx
+import torch
 
-from ssa_theory.lanes.lower import Laned, Lowering, opname, rule
+from ssa_theory.lanes.lower import Known, Laned, Lowering, rule
 from ssa_theory.lanes.program import Dtype, Unsupported
+from ssa_theory.lanes.record import Operation
 
 _CHEAP = {
     "mul": "({0}*{1})",
@@ -35,27 +36,31 @@ _MASKS |= {"bitwise_and": "({0} & {1})", "bitwise_or": "({0} | {1})", "bitwise_n
 
 
 @rule(*_CHEAP, *_COSTLY)
-def _elementwise(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    name = opname(node)
-    dtype = lower.traced_dtype(node)
+def _elementwise(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    name = operation.name
+    dtype = lower.dtype_made(operation)
     if name in _CHEAP:
-        return lower.elementwise(node, _CHEAP[name], args, dtype)
+        return lower.elementwise(operation, _CHEAP[name], args, dtype)
     if name == "div" and not isinstance(args[1], Laned):  # a product, by a number known now
         by = args[1]
-        inverse = 1 / by if isinstance(by, Tensor) and by.is_floating_point() else None
+        inverse = (
+            by.then(torch.reciprocal)
+            if isinstance(by, Known) and by.tensor.is_floating_point()
+            else None
+        )
         if isinstance(by, int | float) and by:
             inverse = 1 / by
         if inverse is not None:
-            return lower.elementwise(node, "({0}*{1})", [args[0], inverse])
-    return lower.elementwise(node, _COSTLY[name], args, "real", costly=True)
+            return lower.elementwise(operation, "({0}*{1})", [args[0], inverse])
+    return lower.elementwise(operation, _COSTLY[name], args, "real", costly=True)
 
 
 @rule("gelu")
-def _gelu(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _gelu(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     """x Phi(x), Phi the normal distribution."""
-    if node.kwargs.get("approximate", "none") != "none":
+    if operation.options.get("approximate", "none") != "none":
         raise Unsupported("gelu by tanh")
-    lower.traced_dtype(node)
+    lower.dtype_made(operation)
     program, x = lower.program, args[0].node
     inner = program.map("({0}*{1})", x, program.scalar(math.sqrt(0.5)))
     erf = program.map("verf({0})", inner, costly=True)
@@ -65,61 +70,61 @@ def _gelu(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 
 @rule("add", "sub", "rsub")
-def _sum_of_two(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    name = opname(node)
+def _sum_of_two(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    name = operation.name
     first, second = (args[1], args[0]) if name == "rsub" else (args[0], args[1])
-    sign, alpha = "+" if name == "add" else "-", node.kwargs.get("alpha", 1)
+    sign, alpha = "+" if name == "add" else "-", operation.options.get("alpha", 1)
     if alpha != 1:
         raise Unsupported(f"{name} with alpha {alpha}")
     return lower.elementwise(
-        node, f"({{0}} {sign} {{1}})", [first, second], lower.traced_dtype(node)
+        operation, f"({{0}} {sign} {{1}})", [first, second], lower.dtype_made(operation)
     )
 
 
 @rule(*_COMPARED)
-def _compared(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    sign = _COMPARED[opname(node)]
+def _compared(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    sign = _COMPARED[operation.name]
     kinds = {a.node.dtype for a in args if isinstance(a, Laned)}
-    kinds |= {lower.dtype_of(a.dtype) for a in args if isinstance(a, Tensor)}
+    kinds |= {lower.dtype_of(a.tensor.dtype) for a in args if isinstance(a, Known)}
     common: Dtype = "real" if "real" in kinds else "int" if "int" in kinds else "mask"
-    return lower.elementwise(node, f"({{0}} {sign} {{1}})", args, common)
+    return lower.elementwise(operation, f"({{0}} {sign} {{1}})", args, common)
 
 
 @rule(*_MASKS)
-def _of_masks(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    return lower.elementwise(node, _MASKS[opname(node)], args, "mask")
+def _of_masks(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    return lower.elementwise(operation, _MASKS[operation.name], args, "mask")
 
 
 @rule("where")
-def _where(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _where(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     right = next(a.rank - a.lane for a in args if isinstance(a, Laned))
     mask = lower.laned(args[0], right, "mask")
-    kind = lower.traced_dtype(node)
+    kind = lower.dtype_made(operation)
     rest = [lower.laned(a, right, kind) for a in args[1:]]
-    return lower.elementwise(node, "({0} ? {1} : {2})", [mask, *rest], None)
+    return lower.elementwise(operation, "({0} ? {1} : {2})", [mask, *rest], None)
 
 
 @rule("clamp")
-def _clamp(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _clamp(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     made: Laned = args[0]
     bounds: list[Any] = [*args[1:], None, None]
-    low: Any = node.kwargs.get("min", bounds[0])
-    high: Any = node.kwargs.get("max", bounds[1])
+    low: Any = operation.options.get("min", bounds[0])
+    high: Any = operation.options.get("max", bounds[1])
     if low is not None:
-        made = lower.elementwise(node, "({0} < {1} ? {1} : {0})", [made, low])
+        made = lower.elementwise(operation, "({0} < {1} ? {1} : {0})", [made, low])
     if high is not None:
-        made = lower.elementwise(node, "({0} > {1} ? {1} : {0})", [made, high])
+        made = lower.elementwise(operation, "({0} > {1} ? {1} : {0})", [made, high])
     return made
 
 
 @rule("pow")
-def _power(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _power(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     base, exponent = args[:2]
     if isinstance(exponent, int | float):
         exact = {1: "({0})", 2: "({0}*{0})", 3: "({0}*{0}*{0})"}
         if exponent in exact:
-            return lower.elementwise(node, exact[exponent], [base])
+            return lower.elementwise(operation, exact[exponent], [base])
         roots = {0.5: "vsqrt({0})", -1: "vdiv(bc(1), {0})", -0.5: "vdiv(bc(1), vsqrt({0}))"}
         if exponent in roots:
-            return lower.elementwise(node, roots[exponent], [base], "real", costly=True)
-    return lower.elementwise(node, "vpow({0}, {1})", [base, exponent], "real", costly=True)
+            return lower.elementwise(operation, roots[exponent], [base], "real", costly=True)
+    return lower.elementwise(operation, "vpow({0}, {1})", [base, exponent], "real", costly=True)

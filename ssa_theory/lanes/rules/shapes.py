@@ -4,35 +4,34 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, fx
-
-from ssa_theory.lanes.lower import Laned, Lowering, Value, opname, rule
+from ssa_theory.lanes.lower import Argument, Known, Laned, Lowering, rule
 from ssa_theory.lanes.program import Concatenate, Index, Node, Stride, Unsupported
+from ssa_theory.lanes.record import Operation
 from ssa_theory.lanes.rules.axes import free, right_of, without
 
 
 @rule("alias", "clone", "detach", "contiguous", "lift_fresh_copy")
-def _same(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _same(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     return args[0]
 
 
 @rule("copy")
-def _written(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    right, rank = right_of(*args[:2]), node.meta["val"].ndim
-    of = lower.laned(args[1], right, lower.traced_dtype(node)).node
-    shape = without(tuple(node.meta["val"].shape), rank - right)
+def _written(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    right, rank = right_of(*args[:2]), len(operation.shape)
+    of = lower.laned(args[1], right, lower.dtype_made(operation)).node
+    shape = without(operation.shape, rank - right)
     return Laned(lower.program.expand(of, shape), rank - right)
 
 
 @rule("_to_copy")
-def _converted(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    return lower.laned(args[0], args[0].rank - args[0].lane, lower.traced_dtype(node))
+def _converted(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    return lower.laned(args[0], args[0].rank - args[0].lane, lower.dtype_made(operation))
 
 
 @rule("expand", "unsqueeze", "squeeze", "view", "_unsafe_view")
-def _shaped(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    value, shape = args[0], tuple(node.meta["val"].shape)
-    name = opname(node)
+def _shaped(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    value, shape = args[0], operation.shape
+    name = operation.name
     if name == "expand":
         lane = len(shape) - (value.rank - value.lane)
         return Laned(lower.program.expand(value.node, without(shape, lane)), lane)
@@ -61,7 +60,7 @@ def _without_one(value: Laned, dim: int) -> bool:
 
 
 @rule("permute")
-def _permuted(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _permuted(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     value, order = args[0], [d % args[0].rank for d in args[1]]
     left = [free(d, value.lane) for d in order if d != value.lane]
     index = [Index((Stride(left.index(k)),)) for k in range(len(left))]
@@ -70,43 +69,43 @@ def _permuted(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 
 @rule("slice", "select")
-def _part(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _part(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     value, dim = args[0], (args[1] if len(args) > 1 else 0) % args[0].rank
     if dim == value.lane:
         raise Unsupported("a part of the models")
     axis, shape = free(dim, value.lane), value.node.shape
     index = [Index((Stride(k),)) for k in range(len(shape))]
-    if opname(node) == "select":
+    if operation.name == "select":
         index = [Index((Stride(k - (k > axis)),)) for k in range(len(shape))]
         index[axis] = Index(offset=args[2] % shape[axis])
         made = lower.program.view(value.node, shape[:axis] + shape[axis + 1 :], index)
         return Laned(made, value.lane - (dim < value.lane))
     first, step = slice(*args[2:4]).indices(shape[axis])[0], args[4] if len(args) > 4 else 1
-    size = node.meta["val"].shape[dim]
+    size = operation.shape[dim]
     index[axis] = Index((Stride(axis, step),), first)
     new = (*shape[:axis], size, *shape[axis + 1 :])
     return Laned(lower.program.view(value.node, new, index), value.lane)
 
 
 @rule("cat")
-def _joined(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    rank = node.meta["val"].ndim
+def _joined(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    rank = len(operation.shape)
     dim = (args[1] if len(args) > 1 else 0) % rank
-    nodes, right = lower.arguments(args[0], lower.traced_dtype(node))
+    nodes, right = lower.arguments(args[0], lower.dtype_made(operation))
     return Laned(_concatenated(lower, nodes, free(dim, rank - right)), rank - right)
 
 
 @rule("slice_scatter", "select_scatter")
-def _into(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    rank = node.meta["val"].ndim
+def _into(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    rank = len(operation.shape)
     dim = args[2] % rank
     (whole, part), right = lower.arguments(
-        [args[0], _raised(lower, args[1], dim) if opname(node) == "select_scatter" else args[1]],
-        lower.traced_dtype(node),
+        [args[0], _raised(lower, args[1], dim) if operation.name == "select_scatter" else args[1]],
+        lower.dtype_made(operation),
     )
     axis = free(dim, rank - right)
     size = whole.shape[axis]
-    if opname(node) == "select_scatter":
+    if operation.name == "select_scatter":
         first = args[3] % size
         last, step = first + 1, 1
     else:
@@ -117,10 +116,10 @@ def _into(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
     return Laned(_concatenated(lower, [p for p in pieces if p.shape[axis]], axis), rank - right)
 
 
-def _raised(lower: Lowering, value: Value, dim: int) -> Value:
+def _raised(lower: Lowering, value: Argument, dim: int) -> Argument:
     """With an axis of length 1 at `dim`, as a selected part lost it."""
-    if isinstance(value, Tensor):
-        return value.unsqueeze(dim)
+    if isinstance(value, Known):
+        return value.then(lambda t: t.unsqueeze(dim))
     assert isinstance(value, Laned)
     lane = value.lane + (dim <= value.lane)
     axis, shape = free(dim, lane), value.node.shape

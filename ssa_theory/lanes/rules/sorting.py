@@ -4,31 +4,33 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import fx
 
-from ssa_theory.lanes.lower import Laned, Lowering, opname, rule
+from ssa_theory.lanes.lower import Known, Laned, Lowering, rule
 from ssa_theory.lanes.program import Index, Node, Scatter, Stride, Unsupported
+from ssa_theory.lanes.record import Operation
 from ssa_theory.lanes.rules.axes import free, right_of, without
 
 
 @rule("max", "min")
-def _largest(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> tuple[Laned, Unsupported]:
+def _largest(
+    lower: Lowering, operation: Operation, args: Sequence[Any]
+) -> tuple[Laned, Unsupported]:
     """The values along an axis; nobody has asked for their places yet."""
     value, dim = args[0], args[1] % args[0].rank
     if dim == value.lane:
         raise Unsupported("a largest value over the models")
     keep = len(args) > 2 and bool(args[2])
-    by = "max" if opname(node) == "max" else "min"
+    by = "max" if operation.name == "max" else "min"
     made = lower.program.reduce(value.node, [free(dim, value.lane)], by, keep)
     lane = value.lane - (0 if keep else dim < value.lane)
     return Laned(made, lane), Unsupported("the place of a largest value")
 
 
 @rule("sort", "topk")
-def _sorted(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> tuple[Laned, Laned]:
+def _sorted(lower: Lowering, operation: Operation, args: Sequence[Any]) -> tuple[Laned, Laned]:
     """sorted_k = sum_i x_i [rank_i = k], rank_i = #{j: x_j before x_i}; equal ones in their order."""
     value = args[0]
-    if opname(node) == "sort":
+    if operation.name == "sort":
         dim, descending = (*args[1:], *(-1, False)[len(args) - 1 :])
         count = value.node.shape[free(dim % value.rank, value.lane)]
     else:
@@ -57,13 +59,13 @@ def _sorted(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> tuple[Laned,
 
 
 @rule("cumsum")
-def _cumulated(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _cumulated(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     """out_i = sum of x_j over j <= i."""
     value, dim = args[0], args[1] % args[0].rank
     if dim == value.lane:
         raise Unsupported("a sum over the models")
     program, axis = lower.program, free(dim, value.lane)
-    x = lower.laned(value, value.rank - value.lane, lower.traced_dtype(node)).node
+    x = lower.laned(value, value.rank - value.lane, lower.dtype_made(operation)).node
     i, j = _places(lower, x, axis, 0), _places(lower, x, axis, 1)
     upto = program.map("({0} <= {1})", j, i, dtype="mask")
     zero = "bc(0)" if x.dtype == "real" else "ibc(0)"
@@ -72,13 +74,13 @@ def _cumulated(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 
 @rule("scatter")
-def _put(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _put(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     """Entries written at distinct places, such as a sort's."""
-    base, dim, at, value = args[0], args[1] % node.meta["val"].ndim, args[2], args[3]
-    kind, right, rank = lower.traced_dtype(node), right_of(base, at, value), node.meta["val"].ndim
+    base, dim, at, value = args[0], args[1] % len(operation.shape), args[2], args[3]
+    kind, right, rank = lower.dtype_made(operation), right_of(base, at, value), len(operation.shape)
     if not (isinstance(at, Laned) and at.node in lower.distinct):
         raise Unsupported("entries written at places that may be equal")
-    shape = without(tuple(node.meta["val"].shape), rank - right)
+    shape = without(operation.shape, rank - right)
     places, of = at.node, lower.program.expand(lower.laned(value, right, kind).node, at.node.shape)
     start, axis = lower.laned(base, right, kind).node, free(dim, rank - right)
     one = lower.program.expand(lower.program.scalar(1), of.shape)
@@ -110,7 +112,7 @@ def _along(x: Node, axis: int) -> tuple[int, ...]:
 
 def _numbers(lower: Lowering, size: int) -> Node:
     """0, 1, ..., the same for all models."""
-    return lower.laned(torch.arange(size).unsqueeze(-1), 1).node
+    return lower.laned(Known.of(torch.arange(size).unsqueeze(-1)), 1).node
 
 
 def _first(lower: Lowering, x: Node, axis: int, count: int) -> Node:

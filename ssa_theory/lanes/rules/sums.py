@@ -4,23 +4,22 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import Tensor, fx
-
-from ssa_theory.lanes.lower import Laned, Lowering, opname, rule
+from ssa_theory.lanes.lower import Known, Laned, Lowering, rule
 from ssa_theory.lanes.program import Gather, Index, Node, Scatter, Stride, Unsupported
+from ssa_theory.lanes.record import Operation
 from ssa_theory.lanes.rules.axes import free, right_of, without
 
 
 @rule("sum", "mean", "amax", "amin")
-def _reduced(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    name = opname(node)
+def _reduced(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    name = operation.name
     value, dims = args[0], args[1] if len(args) > 1 else None
     rank = value.rank
     axes = {d % rank for d in (dims if dims else range(rank))}
     if value.lane in axes:
         raise Unsupported(f"a {name} over the models")
     keep = bool(args[2]) if len(args) > 2 else False
-    kind = lower.traced_dtype(node)
+    kind = lower.dtype_made(operation)
     inner = lower.laned(value, rank - value.lane, kind).node
     by: Literal["sum", "max", "min"] = "sum"
     if name != "mean" and name != "sum":
@@ -34,17 +33,17 @@ def _reduced(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 
 @rule("_softmax", "_log_softmax")
-def _softmax(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
+def _softmax(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     value, dim = args[0], args[1] % args[0].rank
     if dim == value.lane:
         raise Unsupported("a softmax over the models")
     program, axis = lower.program, free(dim, value.lane)
-    lower.traced_dtype(node)
+    lower.dtype_made(operation)
     top = program.reduce(value.node, [axis], "max", True)
     shifted = program.map("({0} - {1})", value.node, top)
     grown = program.map("vexp({0})", shifted, costly=True)
     total = program.reduce(grown, [axis], "sum", True)
-    if opname(node) == "_log_softmax":
+    if operation.name == "_log_softmax":
         log = program.map("vlog({0})", total, costly=True)
         return Laned(program.map("({0} - {1})", shifted, log), value.lane)
     inverse = program.map("vdiv(bc(1), {0})", total, costly=True)
@@ -52,8 +51,8 @@ def _softmax(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 
 @rule("bmm")
-def _batched_product(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    (x, y), right = lower.arguments(args[:2], lower.traced_dtype(node))
+def _batched_product(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    (x, y), right = lower.arguments(args[:2], lower.dtype_made(operation))
     if right != 3:
         raise Unsupported("a batched product whose batch is not the model axis")
     (n, k), m = x.shape, y.shape[1]
@@ -63,12 +62,21 @@ def _batched_product(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Lan
     return Laned(lower.program.reduce(product, [1], "sum", False), 0)
 
 
+@rule("baddbmm")
+def _product_beside(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    """A batched product added to something."""
+    if any(operation.options.get(factor, 1) != 1 for factor in ("alpha", "beta")):
+        raise Unsupported("a batched product with factors")
+    product = _batched_product(lower, operation, args[1:])
+    return lower.elementwise(operation, "({0} + {1})", [args[0], product])
+
+
 @rule("gather")
-def _gathered(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    value, dim, at = args[0], args[1] % node.meta["val"].ndim, args[2]
+def _gathered(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    value, dim, at = args[0], args[1] % len(operation.shape), args[2]
     (of,), right = lower.arguments([value, at], None)[0][:1], right_of(value, at)
     places = lower.laned(at, right, "int").node
-    rank = node.meta["val"].ndim
+    rank = len(operation.shape)
     if dim == rank - right:
         raise Unsupported("a gather over the models")
     axis = free(dim, rank - right)
@@ -78,21 +86,21 @@ def _gathered(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
 
 
 @rule("scatter_add")
-def _scattered(lower: Lowering, node: fx.Node, args: Sequence[Any]) -> Laned:
-    base, dim, at, value = args[0], args[1] % node.meta["val"].ndim, args[2], args[3]
-    kind = lower.traced_dtype(node)
+def _scattered(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
+    base, dim, at, value = args[0], args[1] % len(operation.shape), args[2], args[3]
+    kind = lower.dtype_made(operation)
     right = right_of(base, at, value)
-    rank = node.meta["val"].ndim
+    rank = len(operation.shape)
     if dim == rank - right:
         raise Unsupported("a scatter over the models")
     axis = free(dim, rank - right)
     places, of = lower.laned(at, right, "int").node, lower.laned(value, right, kind).node
-    shape = without(tuple(node.meta["val"].shape), rank - right)
+    shape = without(operation.shape, rank - right)
     sizes = [n for k, n in enumerate(shape) if k != axis]
     if sizes != [n for k, n in enumerate(places.shape) if k != axis] or of.shape != places.shape:
         raise Unsupported("a scatter into a part of a tensor")
     made: Node = lower.program.add(Scatter(shape, kind, of, places, axis))
-    if not (isinstance(base, Tensor) and not base.any()):
+    if not (isinstance(base, Known) and base.fixed and not base.tensor.any()):
         start = lower.laned(base, right, kind).node
         made = lower.program.map("({0} + {1})", start, made)
     return Laned(made, rank - right)
