@@ -1,8 +1,7 @@
 """Graphs: the setting, the training at dimension d and at d = K, and the numbers of the figure."""
 
 from dataclasses import fields, replace
-from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -10,40 +9,22 @@ from pydantic import Field
 
 from analysis.claims.statistics import mean_band
 from analysis.experiments.base import Progress
+from analysis.experiments.graph.sources import SourceConfig
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems import GraphProblem, Training, train_all
-from analysis.problems.graph import SIZED_FAMILIES
 from analysis.problems.measures import SMALLEST_TAU
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
-from tasks.families import PaperFamily, RandomFamily, RealFamily
 from tasks.markov import RowWeights
 
 
-class GraphConfig(TrainingConfig):
+class GraphConfig(SourceConfig):
     """Learn the transition matrix P* of a graph as the rows of one attention layer.
 
     P_hat = softmax(diag(tau) E W E^T), or what another mechanism makes of the scores.
     """
 
-    family: Literal[RandomFamily, PaperFamily, RealFamily, "letters", "file"] = Field(
-        "graded", description="graph family, the letters of a text, or a graph file"
-    )
-    nodes: int | None = Field(
-        None,
-        ge=2,
-        le=4096,
-        description="number of nodes K (graded and random families, paper up to 8; default 8)",
-    )
-    mean_degree: float | None = Field(
-        None, gt=0, description="mean number of neighbours (random families; default 3)"
-    )
-    text_file: Path | None = Field(
-        None, description="UTF-8 text for family letters (default: Python's documentation)"
-    )
-    graph_file: Path | None = Field(None, description="GraphML or edge list for family file")
     context: Literal["vocabulary", "prompt"] = Field(
         "vocabulary", description="keys are all tokens once, or the tokens of a sampled prompt"
     )
@@ -86,25 +67,15 @@ class GraphConfig(TrainingConfig):
     )
 
     def check(self) -> None:
-        sparse, problem = get_args(RandomFamily)[1:], self.problem
-        rules = {
-            "nodes": (self.family in SIZED_FAMILIES, f"family {', '.join(SIZED_FAMILIES)}"),
-            "mean_degree": (self.family in sparse, f"family {', '.join(sparse)}"),
-            "text_file": (self.family == "letters", "family letters"),
-            "graph_file": (self.family == "file", "family file"),
-            "prompt_length": (self.context == "prompt", "context prompt"),
-            "batch_size": (problem.sampled, "context prompt or loss sampled"),
-        }
-        for name, (applies, where) in rules.items():
-            if getattr(self, name) is not None and not applies:
-                raise ValueError(
-                    f"{name} applies only to {where}, got {name}={getattr(self, name)}: drop it, "
-                    "or change the other"
-                )
-        if self.family == "file" and self.graph_file is None:
-            raise ValueError("family file needs a graph file: give graph_file")
+        super().check()
+        self.require_applicable(
+            {
+                "prompt_length": (self.context == "prompt", "context prompt"),
+                "batch_size": (self.problem.sampled, "context prompt or loss sampled"),
+            }
+        )
         # What can be worn depends on no graph: a result is drawn without the file of its graph.
-        worn = replace(problem, family="graded", nodes=None, mean_degree=None)
+        worn = replace(self.problem, family="graded", nodes=None, mean_degree=None)
         for mechanism in chosen(self.mechanisms):
             worn.layer(mechanism)
 
@@ -113,6 +84,9 @@ class GraphConfig(TrainingConfig):
         """The settings of the same names; what is not set is the problem's default."""
         given = {f.name: getattr(self, f.name, None) for f in fields(GraphProblem)}
         return GraphProblem(**{name: v for name, v in given.items() if v is not None})
+
+    def notes(self) -> list[str]:
+        return [sentence for sentence in [self.problem.understood] if sentence]
 
     def training(self, steps: int) -> Training:
         """Of so many steps."""
