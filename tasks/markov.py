@@ -14,6 +14,7 @@ from scipy.special import entr
 
 from tasks.families import bigram_matrix
 from tasks.graph_files import AS_IT_SAYS, GraphReading, read_graph
+from tasks.labels import storable
 from tasks.prompts import Prompts
 from tasks.sampling import check_count, invert
 
@@ -30,7 +31,8 @@ class MarkovGraphTask:
     et al., arXiv 2402.13512), which is also the Bayes prediction.
 
     Fields: transition_matrix (node, next), row-stochastic, float64; labels, one name per node.
-    Raises ValueError for a matrix that is not square, finite, non-negative and row-stochastic.
+    Raises ValueError for a matrix that is not square, finite, non-negative and row-stochastic, and
+    for two labels that are the same.
 
     >>> task = MarkovGraphTask.from_matrix([[0.0, 1.0], [0.5, 0.5]])
     >>> task.stationary_distribution.round(3).tolist(), round(task.entropy_rate, 4)
@@ -51,6 +53,7 @@ class MarkovGraphTask:
             raise ValueError(
                 f"got {len(self.labels)} labels for {len(matrix)} nodes: give one label per node"
             )
+        storable(self.labels)
         _check_weights(matrix, self.labels)
         sums = matrix.sum(1)
         worst = int(np.argmax(np.abs(sums - 1)))

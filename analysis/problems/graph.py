@@ -23,6 +23,7 @@ from ssa_theory.losses import Queries
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
 from ssa_theory.seeds import Stream, member_generator
 from tasks import MarkovGraphTask
+from tasks.labels import storable
 from tasks.markov import RowWeights
 from tasks.prompts import Prompts
 
@@ -148,7 +149,7 @@ class GraphProblem(GraphSource, Problem):
             "prompt_acceptance": np.array(acceptance),
         }
         dims = ("seed", "node", "next")
-        labels = list(tasks[0].labels)
+        labels = list(storable(tasks[0].labels))
         dataset = xr.Dataset(
             {
                 name: (dims[: values[name].ndim], values[name], {"description": about})

@@ -71,7 +71,14 @@ def execute(
             path.with_name(f"figure.{suffix}").is_file() for suffix in FORMATS
         ):
             return dataset, load_claims(experiment.name, out), False
-        return *_present(experiment, out), trained
+        try:
+            return *_present(experiment, out), trained
+        except ValueError as error:
+            if not trained:
+                raise
+            raise ValueError(
+                f"the result is trained and kept in {path}, but {' '.join(str(error).split())}"
+            ) from error
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from tasks.graph_files.pajek import Pajek
 from tasks.graph_files.settle import AS_IT_SAYS, GraphReading, settle
 from tasks.graph_files.tables import Adjacency, TextMatrix, table_format
 from tasks.graph_files.ucinet import UCINET
+from tasks.labels import storable
 
 FORMATS = {
     form.name: form
@@ -84,7 +85,7 @@ def _read(path: Path, content: bytes, reading: GraphReading) -> GraphFile:
             warnings.simplefilter("ignore")  # what a reader only warns of is checked here
             parsed = form.read(file)
         settled = settle(parsed, reading)
-        graph, naming = _named(settled.graph)
+        graph, naming = _stored(*_named(settled.graph))
     except GraphFileError as error:
         raise ValueError(f"the graph file {path} {' '.join(str(error).split())}") from error
     except RecursionError as error:
@@ -140,6 +141,18 @@ def _named(graph: nx.Graph) -> tuple[nx.Graph, list[str]]:
     if len(set(names.values())) < len(graph):
         raise GraphFileError("has nodes of the same name, such as 1 and '1': rename them")
     return nx.relabel_nodes(graph, names), []
+
+
+def _stored(graph: nx.Graph, told: list[str]) -> tuple[nx.Graph, list[str]]:
+    """The graph with names that can be stored. Raises GraphFileError where they are then alike."""
+    try:
+        names = dict(zip(graph, storable(graph), strict=True))
+    except ValueError as error:
+        raise GraphFileError(f"has names that cannot be stored: {error}") from error
+    changed = sum(old != new for old, new in names.items())
+    if changed:
+        told = [*told, f"control characters in {changed} names are shown as pictures"]
+    return nx.relabel_nodes(graph, names), told
 
 
 def _without(graph: nx.Graph, attribute: str) -> nx.Graph:

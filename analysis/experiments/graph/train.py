@@ -13,10 +13,13 @@ from analysis.experiments.graph.sources import SourceConfig
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.measures import SMALLEST_TAU
-from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.sizes import block_size, check_result_fits, told_cost
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 from tasks.markov import RowWeights
+
+_SECONDS = 1.5e-7
+"""Of a training step for each entry of an attention map, measured on one core."""
 
 
 class GraphConfig(SourceConfig):
@@ -86,17 +89,29 @@ class GraphConfig(SourceConfig):
         return GraphProblem(**{name: v for name, v in given.items() if v is not None})
 
     def notes(self) -> list[str]:
-        return [sentence for sentence in [self.problem.understood] if sentence]
+        problem = self.problem
+        told = [sentence for sentence in [problem.understood] if sentence]
+        if self.nodes is None and not told:  # a default graph is small
+            return told
+        seeds_per_block(self)
+        models = self.seeds * len(self.mechanisms)
+        seconds = _SECONDS * problem.size**2 * models * (self.steps + self.control_steps)
+        return told + told_cost(seconds, _stored(self))
 
     def training(self, steps: int) -> Training:
         """Of so many steps."""
         return Training(steps, self.learning_rate, 0, self.optimizer, self.dtype, self.compiled)
 
 
+def _stored(config: GraphConfig) -> int:
+    """How many numbers the result holds: the true matrix and every learned one."""
+    return config.seeds * config.problem.size**2 * (1 + len(config.mechanisms))
+
+
 def seeds_per_block(config: GraphConfig) -> int:
     """By the memory of training one model."""
     problem = config.problem
-    check_result_fits(config.seeds * problem.size**2 * (1 + len(config.mechanisms)))
+    check_result_fits(_stored(config))
     return block_size(config, problem.bytes_per_seed(config.training(config.steps)))
 
 
