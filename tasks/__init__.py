@@ -4,7 +4,8 @@ from tasks.basis_denoising import BasisDenoisingTask
 from tasks.denoising import DenoisingTask
 from tasks.dilution import DilutionProbe
 from tasks.embeddings import unit_embeddings
-from tasks.families import FAMILIES, graph_from_family, graph_from_file, text_from_file
+from tasks.families import FAMILIES, graph_from_family, text_from_file
+from tasks.graph_files import GraphFile, GraphReading, read_graph
 from tasks.hierarchy import HierarchyTask
 from tasks.imbalance import (
     ConstantImbalance,
@@ -15,7 +16,8 @@ from tasks.imbalance import (
     tracking_sequence,
 )
 from tasks.kernel_regression import KernelRegressionTask
-from tasks.markov import MarkovGraphTask, Prompts
+from tasks.markov import MarkovGraphTask
+from tasks.prompts import Prompts
 from tasks.retrieval import NoisyRetrievalTask
 from tasks.small_graphs import GraphFacts, adjacency_matrix, connected_graphs, neighbour_law
 from tasks.twins import TwinTokenTask
@@ -27,6 +29,8 @@ __all__ = [
     "DenoisingTask",
     "DilutionProbe",
     "GraphFacts",
+    "GraphFile",
+    "GraphReading",
     "HierarchyTask",
     "ImbalanceTask",
     "KernelRegressionTask",
@@ -40,8 +44,8 @@ __all__ = [
     "bernoulli_sequences",
     "connected_graphs",
     "graph_from_family",
-    "graph_from_file",
     "neighbour_law",
+    "read_graph",
     "text_from_file",
     "tracking_sequence",
     "unit_embeddings",

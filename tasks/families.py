@@ -1,4 +1,4 @@
-"""Where the graphs come from: named families, real graphs, a user's file, the letters of a text."""
+"""Where the graphs come from: named families, real graphs, the letters of a text."""
 
 import unicodedata
 from pathlib import Path
@@ -119,49 +119,6 @@ def _two_blocks(nodes: int, mean_degree: float, generator: np.random.Generator) 
     inside = min(1.0, 0.9 * mean_degree / max(1, nodes / 2 - 1))
     across = min(1.0, 0.1 * mean_degree / (nodes / 2))
     return nx.stochastic_block_model(sizes, [[inside, across], [across, inside]], seed=generator)
-
-
-def graph_from_file(path: str | Path) -> nx.Graph:
-    """A graph from a GraphML file (suffix .graphml or .xml) or, otherwise, an edge list.
-
-    Edge lists hold one directed edge a line: `source target` or `source target weight`; `#` starts
-    a comment. Edges that are listed more than once add up. GraphML states its own direction; its
-    edge attribute `weight`, if any, is used.
-
-    Raises ValueError for a missing, empty or malformed file.
-    """
-    path = Path(path)
-    try:
-        if path.suffix.lower() in (".graphml", ".xml"):
-            graph = nx.read_graphml(path)
-        else:
-            graph = nx.MultiDiGraph()  # an edge that is listed twice counts twice
-            for number, line in enumerate(
-                path.read_text(encoding="utf-8-sig").splitlines(), start=1
-            ):
-                fields = line.split("#")[0].split()
-                if len(fields) not in (0, 2, 3):
-                    raise ValueError(f"line {number} has {len(fields)} fields")
-                if fields:
-                    graph.add_edge(
-                        fields[0], fields[1], weight=float(fields[2]) if len(fields) == 3 else 1.0
-                    )
-    except OSError as error:
-        raise ValueError(
-            f"cannot read the graph file {path} ({error.strerror}): give an existing file"
-        ) from error
-    except (
-        Exception
-    ) as error:  # the XML and number parsers raise many kinds, all meaning the same to the user
-        raise ValueError(
-            f"the graph file {path} is malformed ({' '.join(str(error).split())}): "
-            "give a GraphML file (.graphml) or lines of 'source target [weight]'"
-        ) from error
-    if graph.number_of_nodes() == 0:
-        raise ValueError(
-            f"the graph file {path} holds no edge: give lines of 'source target [weight]'"
-        )
-    return graph
 
 
 def text_from_file(path: str | Path | None = None) -> str:

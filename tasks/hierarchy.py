@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from tasks.markov import MarkovGraphTask, Prompts
+from tasks.markov import MarkovGraphTask
+from tasks.prompts import Prompts
 from tasks.sampling import check_count, invert
 
 LARGEST = 4096

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import networkx as nx
@@ -12,32 +13,12 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import entr
 
 from tasks.families import bigram_matrix
+from tasks.graph_files import AS_IT_SAYS, GraphReading, read_graph
+from tasks.labels import storable
+from tasks.prompts import Prompts
 from tasks.sampling import check_count, invert
 
 RowWeights = Literal["uniform", "stationary"]
-
-
-@dataclass(frozen=True, eq=False)
-class Prompts:
-    """Sampled prompts; the last token of each is the query.
-
-    tokens (prompt, length) are node indices; target (prompt,) is the next token, drawn from P(j |
-    X).
-    """
-
-    tokens: Int[np.ndarray, "prompt length"]
-    target: Int[np.ndarray, " prompt"]
-
-    @property
-    def query(self) -> Int[np.ndarray, " prompt"]:
-        """The last token, from which the model attends."""
-        return self.tokens[:, -1]
-
-    def counts(self, nodes: int) -> Int[np.ndarray, "prompt {nodes}"]:
-        """m_j, how often token j occurs in each prompt (the last token included)."""
-        counts = np.zeros((len(self.tokens), nodes), dtype=np.int64)
-        np.add.at(counts, (np.arange(len(self.tokens))[:, None], self.tokens), 1)
-        return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +31,8 @@ class MarkovGraphTask:
     et al., arXiv 2402.13512), which is also the Bayes prediction.
 
     Fields: transition_matrix (node, next), row-stochastic, float64; labels, one name per node.
-    Raises ValueError for a matrix that is not square, finite, non-negative and row-stochastic.
+    Raises ValueError for a matrix that is not square, finite, non-negative and row-stochastic, and
+    for two labels that are the same.
 
     >>> task = MarkovGraphTask.from_matrix([[0.0, 1.0], [0.5, 0.5]])
     >>> task.stationary_distribution.round(3).tolist(), round(task.entropy_rate, 4)
@@ -71,6 +53,7 @@ class MarkovGraphTask:
             raise ValueError(
                 f"got {len(self.labels)} labels for {len(matrix)} nodes: give one label per node"
             )
+        storable(self.labels)
         _check_weights(matrix, self.labels)
         sums = matrix.sum(1)
         worst = int(np.argmax(np.abs(sums - 1)))
@@ -116,14 +99,20 @@ class MarkovGraphTask:
             )
         _check_weights(weights, labels)
         _check_weights(least, labels)  # where edges are parallel, their sum hides a negative weight
-        sums = weights.sum(1, keepdims=True)
-        for label, total in zip(labels, sums[:, 0], strict=True):
-            if total == 0:
+        largest = weights.max(1, keepdims=True)
+        for label, most in zip(labels, largest[:, 0], strict=True):
+            if most == 0:
                 raise ValueError(
                     f"every node needs an out-neighbour, but node {label} has none: add an edge (a"
                     " self-loop, say) or drop it"
                 )
-        return cls(weights / sums, labels)
+        scaled = weights / largest  # the sum of the weights themselves may be above all numbers
+        return cls(scaled / scaled.sum(1, keepdims=True), labels)
+
+    @classmethod
+    def from_file(cls, path: str | Path, reading: GraphReading = AS_IT_SAYS) -> "MarkovGraphTask":
+        """The random walk on the graph of a file in any known format (see `tasks.read_graph`)."""
+        return cls.from_graph(read_graph(path, reading).graph)
 
     @classmethod
     def from_text(cls, text: str) -> "MarkovGraphTask":

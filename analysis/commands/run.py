@@ -20,6 +20,9 @@ def main(arguments: Sequence[str]) -> None:
     experiments, flags = named(arguments)
     # Every experiment's flags are checked before the first one trains.
     plans = [(e, parse_run(e, flags_of(e, experiments, flags))) for e in experiments]
+    for experiment, options in plans:
+        for note in options.config.notes():
+            print(f"{experiment.name}: {note}", flush=True)
     common = plans[0][1]
     jobs = [
         (experiment, options.config, options.out.absolute(), options.fresh)

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,38 +20,32 @@ from analysis.problems.rows import (
     require_exponential,
     row_baselines,
 )
+from analysis.problems.sources import GraphSource
 from ssa_theory.losses import Queries
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Tokens
 from ssa_theory.seeds import Stream, member_generator
-from tasks import MarkovGraphTask, graph_from_family, graph_from_file, text_from_file
-from tasks.families import PaperFamily, RandomFamily, RealFamily
-from tasks.markov import Prompts, RowWeights
+from tasks import MarkovGraphTask
+from tasks.labels import storable
+from tasks.markov import RowWeights
+from tasks.prompts import Prompts
 
 EVALUATION_PROMPTS = 512
-SIZED_FAMILIES = get_args(RandomFamily) + get_args(PaperFamily)
-RANDOM_FAMILIES = SIZED_FAMILIES[1:]
 _CPU = torch.device("cpu")
 _CHUNK = 25  # steps of sampled data drawn at once: bounds memory, does not change the data
 
 
 @dataclass(frozen=True)
-class GraphProblem(Problem):
+class GraphProblem(GraphSource, Problem):
     """Predict the next node of a Markov chain on a graph; each seed has its own embeddings.
 
-    family: a random family draws a graph a seed; `letters` are the bigrams of a text, `file` a
-    graph file. context: keys are all tokens once, or the tokens of a sampled prompt. loss: the
-    exact expectation over the next token, or sampled ones. score: of the loss, see `RowBlock`.
+    context: keys are all tokens once, or the tokens of a sampled prompt. loss: the exact
+    expectation over the next token, or sampled ones. score: of the loss, see `RowBlock`.
     row_weights: of each row in the loss; the law of the tokens of a prompt. dim: d, by default 4.
     similarity: strength of the component common to all embeddings. position: whether position
     terms act, one learned scale as all queries see the same n. log_frequency: whether every token
     carries the logarithm of its stationary probability, centred.
     """
 
-    family: RandomFamily | PaperFamily | RealFamily | Literal["letters", "file"] = "graded"
-    nodes: int | None = None
-    mean_degree: float | None = None
-    text_file: Path | None = None
-    graph_file: Path | None = None
     dim: int = 4
     similarity: float = 0.0
     context: Literal["vocabulary", "prompt"] = "vocabulary"
@@ -73,11 +65,6 @@ class GraphProblem(Problem):
         return "final_gap" if self.score == "log" else "l1_error"
 
     @property
-    def random(self) -> bool:
-        """Whether every seed has a graph of its own."""
-        return self.family in RANDOM_FAMILIES
-
-    @property
     def sampled(self) -> bool:
         """Whether training draws data at every step."""
         return self.context == "prompt" or self.loss == "sampled"
@@ -86,11 +73,6 @@ class GraphProblem(Problem):
     def keys(self) -> int:
         """n, the number of keys that every query sees."""
         return self.prompt_length if self.context == "prompt" else self.size
-
-    @property
-    def size(self) -> int:
-        """The number of nodes K."""
-        return self.tasks([0])[0].nodes if self.random else self._common.nodes
 
     @property
     def form(self) -> Form:
@@ -110,30 +92,6 @@ class GraphProblem(Problem):
                 layer, "the Brier score, as its rows have exact zeros (score brier)"
             )
         return layer
-
-    def tasks(self, seeds: Sequence[int]) -> list[MarkovGraphTask]:
-        """One task a seed; families that are not random share one."""
-        if not self.random:
-            return [self._common] * len(seeds)
-        graphs = (
-            graph_from_family(
-                self.family, self.nodes, self.mean_degree, member_generator(s, Stream.GRAPH)
-            )
-            for s in seeds
-        )
-        return [MarkovGraphTask.from_graph(g) for g in graphs]
-
-    @cached_property
-    def _common(self) -> MarkovGraphTask:
-        if self.family == "letters":
-            if self.text_file is None:
-                return _english()
-            return MarkovGraphTask.from_text(text_from_file(self.text_file))
-        if self.family == "file":
-            if self.graph_file is None:
-                raise ValueError("family file needs a graph file: give graph_file")
-            return MarkovGraphTask.from_graph(graph_from_file(self.graph_file))
-        return MarkovGraphTask.from_graph(graph_from_family(self.family, self.nodes))
 
     def bytes_per_seed(self, training: Training) -> int:
         nodes = self.size
@@ -201,8 +159,8 @@ class GraphProblem(Problem):
             drawn = draw_embeddings(seeds, self.size, self.dim, _CPU, self.similarity)
             values |= row_baselines(drawn, values["transition_matrix"], weights)
         dims = ("seed", "node", "next")
-        labels = list(tasks[0].labels)
-        return xr.Dataset(
+        labels = list(storable(tasks[0].labels))
+        dataset = xr.Dataset(
             {
                 name: (dims[: values[name].ndim], values[name], {"description": about})
                 for name, about in (_TASK | ROW_BASELINES).items()
@@ -210,6 +168,10 @@ class GraphProblem(Problem):
             },
             coords={"seed": list(seeds), "node": labels, "next": labels},
         )
+        if self.understood:
+            about = {"description": "what the user's file was understood to say"}
+            dataset["understood"] = ((), self.understood, about)
+        return dataset
 
     def _stationary(self, task: MarkovGraphTask) -> np.ndarray:
         try:
@@ -259,12 +221,6 @@ _TASK = {
     "prompt_acceptance": "probability that independent tokens make a valid prompt; NaN in the "
     "vocabulary context",
 }
-
-
-@cache
-def _english() -> MarkovGraphTask:
-    """The bigrams of the project's own text, which take a while to count."""
-    return MarkovGraphTask.from_text(text_from_file())
 
 
 def _upload(prompts: Sequence[Prompts], device: torch.device) -> tuple[Tensor, Tensor]:

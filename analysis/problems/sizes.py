@@ -31,12 +31,30 @@ def block_size(config: TrainingConfig, bytes_per_seed: int, models: int = 1) -> 
     return size // 64 * 64 or size
 
 
+def told_cost(seconds: float, numbers: int) -> list[str]:
+    """What a long run will take, in one sentence; nothing of one under a minute.
+
+    seconds: on one core, by an estimate that may be off by a factor of three. numbers: floats of
+    the result.
+    """
+    if seconds < 60:
+        return []
+    time = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.0f} hours"
+    memory = f"{_needed(numbers) / 2**30:.1f} GiB"
+    return [f"this will take about {time} on one core, and {memory} of memory for the result"]
+
+
+def _needed(numbers: int) -> int:
+    """Bytes of a result of so many floats, with the copies that are made of it."""
+    return 3 * 8 * numbers
+
+
 def check_result_fits(numbers: int) -> None:
     """Refuse a run whose result, `numbers` floats and their copies, would not fit this machine.
 
     Raises ValueError.
     """
-    needed = 3 * 8 * numbers
+    needed = _needed(numbers)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory / 2:
         raise ValueError(

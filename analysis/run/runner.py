@@ -67,7 +67,14 @@ def execute(
             path.with_name(f"figure.{suffix}").is_file() for suffix in FORMATS
         ):
             return dataset, list(load_evidence(experiment.name, out).claims), False
-        return *_present(experiment, out), trained
+        try:
+            return *_present(experiment, out), trained
+        except ValueError as error:
+            if not trained:
+                raise
+            raise ValueError(
+                f"the result is trained and kept in {path}, but {' '.join(str(error).split())}"
+            ) from error
 
 
 @contextmanager

@@ -28,6 +28,13 @@ class ExperimentConfig(BaseModel):
     def check(self) -> None:
         """Raise ValueError where settings do not go together; by default all do."""
 
+    def notes(self) -> list[str]:
+        """What the user is told before anything is trained, such as what was understood of a file.
+
+        Raises ValueError for what would fail later.
+        """
+        return []
+
     def files(self) -> dict[str, Path]:
         """The user's files that the settings name: by field, and mechanisms of the user's own by
         themselves.

@@ -94,7 +94,7 @@ def test_a_result_of_another_version_or_changed_since_says_so(tmp_path, capsys, 
         assert said.endswith("run `ssa-theory run graph --fresh`")
 
 
-def test_every_field_is_a_flag(tmp_path, quick_figures):
+def test_every_field_is_a_flag(tmp_path, capsys, quick_figures):
     text = tmp_path / "novel.txt"
     text.write_text("It was the best of times, it was the worst of times. " * 3)
     out = ["--control-steps", "0", "--out", tmp_path]
@@ -106,22 +106,27 @@ def test_every_field_is_a_flag(tmp_path, quick_figures):
         assert set(result["node"].values) == set("_abefhimorstw")
     assert "<dt>text_file, content</dt>" in (tmp_path / "index.html").read_text()
     edges = tmp_path / "edges.txt"
-    edges.write_text("a b 2\na c\nb a\nc a\n")
+    edges.write_text("a b 2\na c 1\nb a 1\nc a 1\n")
     flags = [
         "--family",
         "file",
         "--graph-file",
         edges,
+        "--directed",
         "--mechanisms",
         "vanilla",
         "ssa-degree",
         "--context",
         "prompt",
     ]
+    capsys.readouterr()
     assert run("run", "graph", *TINY, *flags, *out) == 0
+    understood = "graph: edges.txt: edge list, 3 nodes, 4 directed edges weighted by '3'\n"
+    assert capsys.readouterr().out.startswith(understood)
     with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:
         assert result["transition_matrix"].sel(seed=0, node="a", next="b") == pytest.approx(2 / 3)
         assert list(result["mechanism"].values) == ["vanilla", "ssa-degree"]
+        assert "3 nodes, 4 directed edges weighted by '3'" in str(result["understood"].values)
 
 
 def test_list_and_help(capsys):
@@ -171,11 +176,17 @@ BAD = [
         "cannot read the graph file",
     ),
     (("run", "graph", "--family", "file", "--graph-file", "{tmp}/bad.graphml"), "is malformed"),
-    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/bad.txt"), "is malformed"),
-    (("run", "graph", "--family", "file", "--graph-file", "{tmp}/sink.txt"), "node b has none"),
+    (
+        ("run", "graph", "--family", "file", "--graph-file", "{tmp}/bad.txt"),
+        "as weight (--weight)",
+    ),
+    (
+        ("run", "graph", "--family", "file", "--graph-file", "{tmp}/sink.txt", "--directed"),
+        "has 1 nodes that lead nowhere, such as b: set sinks (--sinks)",
+    ),
     (
         ("run", "graph", "--family", "file", "--graph-file", "{tmp}/negative.txt"),
-        "must be non-negative, got -1.0",
+        "has 1 negative weight(s), such as -1 from a to b",
     ),
     (
         ("run", "graph", "--family", "file", "--graph-file", "{tmp}/nan.txt"),

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from matplotlib.text import Text
 from pydantic import ValidationError
 
 from analysis.claims.statistics import mean
@@ -259,20 +258,6 @@ def test_letters_single_out_q():
     assert (
         labels.count("q") >= 3
     )  # the matrices name the letters, and so does the temperature panel
-
-
-def test_long_names_of_nodes_are_cut_in_the_figure():
-    config = (
-        EXPERIMENTS["letters"]
-        .preset("smoke")
-        .model_copy(update={"seeds": 2, "steps": 2, "control_steps": 0})
-    )
-    result = EXPERIMENTS["letters"].run(config, silent)
-    names = [f"{i:02}{'x' * 1000}" for i in range(result.sizes["node"])]
-    figure = EXPERIMENTS["letters"].plot(result.assign_coords(node=names, next=names))
-    shown = [text for text in (t.get_text() for t in figure.findobj(Text)) if "xxx" in text]
-    assert len(shown) > 3 * len(names)  # the graph, two matrices, the temperatures
-    assert {len(text) for text in shown} == {20}
 
 
 @pytest.mark.parametrize(

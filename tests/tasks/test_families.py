@@ -1,4 +1,4 @@
-"""Graph families, graph files and the letters of texts."""
+"""Graph families and the letters of texts."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasks import FAMILIES, MarkovGraphTask, graph_from_family, graph_from_file, text_from_file
+from tasks import FAMILIES, MarkovGraphTask, graph_from_family, text_from_file
 from tasks.families import bigram_matrix
 
 FALSE_ALARM = 1e-6
@@ -244,100 +244,12 @@ def test_bad_family_arguments(arguments: dict, message: str) -> None:
         graph_from_family(**arguments)
 
 
-# Graph files
+# Texts
 
 
-@given(
-    st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20),
-    st.booleans(),
-    st.sampled_from([".graphml", ".xml", ".GraphML", ".edges", ".txt", ""]),
-    st.integers(0, 2**32),
-)
-def test_graph_files_round_trip(
-    tmp_path_factory: pytest.TempPathFactory,
-    pairs: set[tuple[int, int]],
-    directed: bool,
-    suffix: str,
-    seed: int,
-) -> None:
-    rng = np.random.default_rng(seed)
-    edge_list = "ml" not in suffix.lower()
-    graph = nx.DiGraph() if directed or edge_list else nx.Graph()  # an edge list is directed
-    graph.add_edges_from((i, (i + 1) % 6) for i in range(6))
-    graph.add_edges_from(pairs)
-    nx.set_edge_attributes(graph, {e: float(rng.uniform(0.1, 5)) for e in graph.edges()}, "weight")
-    path = tmp_path_factory.mktemp("graphs") / f"graph{suffix}"
-    if edge_list:
-        nx.write_weighted_edgelist(graph, path)
-    else:
-        nx.write_graphml(graph, path)
-    read, direct = (
-        MarkovGraphTask.from_graph(graph_from_file(path)),
-        MarkovGraphTask.from_graph(graph),
-    )
-    assert sorted(read.labels) == list("012345")
-    order = [read.labels.index(label) for label in direct.labels]
-    np.testing.assert_allclose(
-        read.transition_matrix[np.ix_(order, order)], direct.transition_matrix, rtol=1e-14
-    )
-
-
-def test_edge_lists_take_comments_blank_lines_default_weights_and_a_byte_order_mark(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "graph.txt"
-    path.write_text(
-        "\ufeffa b  # the first\n\n# nothing\nb a 3\nb\tc 1e0\nc a\nb a 2\n", encoding="utf-8"
-    )
-    task = MarkovGraphTask.from_graph(graph_from_file(str(path)))
-    assert task.labels == ("a", "b", "c")
-    np.testing.assert_allclose(
-        task.transition_matrix, [[0, 1, 0], [5 / 6, 0, 1 / 6], [1, 0, 0]]
-    )  # b a adds up: 3 + 2
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        (
-            "absent.txt",
-            None,
-            "cannot read the graph file .*absent.txt .No such file.*: give an existing file",
-        ),
-        ("absent.graphml", None, "cannot read the graph file .*absent.graphml .No such file"),
-        ("one.txt", b"a b\nc\n", "one.txt is malformed .line 2 has 1 fields.: give a GraphML file"),
-        ("comma.csv", b"a,b\n", "comma.csv is malformed .line 1 has 1 fields"),
-        ("four.txt", b"a b 1 2\n", "malformed .line 1 has 4 fields"),
-        ("word.txt", b"a b heavy\n", "malformed .could not convert string to float: 'heavy'"),
-        ("binary.txt", b"\xff\xfe\x00", "binary.txt is malformed .*: give a GraphML file"),
-        ("empty.txt", b"", "empty.txt holds no edge: give lines of 'source target"),
-        ("comments.txt", b"# a b\n\n", "comments.txt holds no edge"),
-        ("empty.graphml", b"", "empty.graphml is malformed .no element found"),
-        (
-            "cut.graphml",
-            b"<graphml><graph edgedefault='directed'><node id=",
-            "cut.graphml is malformed",
-        ),
-        ("other.xml", b"<html></html>", "other.xml is malformed"),
-    ],
-)
-def test_bad_graph_files(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as caught:
-        graph_from_file(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"cannot read the graph file .*Is a directory"):
-        graph_from_file(tmp_path)
+def test_a_folder_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot read the text file .*Is a directory"):
         text_from_file(tmp_path)
-
-
-# Texts
 
 
 def reference_bigrams(text: str) -> dict[tuple[str, str], int]:

@@ -2,7 +2,6 @@
 temperature.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,11 +21,13 @@ from analysis.draw.figures import (
     new_figure,
     style,
 )
+from analysis.draw.names import Names, drawable
 from analysis.experiments.graph.train import GraphConfig, drawn, with_temperatures
 from ssa_theory.mechanism import VANILLA
 
-_LONGEST_NAME = 20  # characters of a node's name
 _NAMED_NODES = 30  # above this the node labels of matrices would overlap
+_DRAWN_NODES = 100  # a layout takes the time of their number's third power
+_PIXELS = 400  # rows of a matrix that a panel shows apart
 _ARROWS = 120  # above this number of edges arrow heads and loops hide each other
 
 
@@ -36,8 +37,9 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
     seed = dataset.sel(seed=dataset["shown_seed"])
     figure = new_figure(14.0, 7.0)
     axes = figure.subplots(2, 4)
-    figure.suptitle(_caption(dataset, config))
-    _draw_graph(axes[0, 0], seed)
+    names = Names(dataset["node"].values)
+    figure.suptitle(_caption(dataset, config, names.notice), parse_math=False)
+    _draw_graph(axes[0, 0], seed, names)
 
     matrices = [("true P*", seed["transition_matrix"])]
     for name in dict.fromkeys([m for m in mechanisms if m == VANILLA] + [drawn(dataset)]):
@@ -48,10 +50,12 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
     images = []
     for ax, (title, matrix) in zip(axes[0, 1:], matrices, strict=False):
         norm = PowerNorm(0.5, 0, 1)
-        image = ax.imshow(matrix.values, cmap="viridis", norm=norm, interpolation="nearest")
+        shown, block = largest_of_blocks(matrix.values)
+        edges = (-0.5, len(matrix) - 0.5, len(matrix) - 0.5, -0.5)
+        image = ax.imshow(shown, cmap="viridis", norm=norm, interpolation="nearest", extent=edges)
         images.append(image)
         ax.set_title(title)
-        _label_nodes(ax, _short(seed["node"].values))
+        _label_nodes(ax, names, block)
     figure.colorbar(
         images[-1], ax=axes[0, 1:].tolist(), label="transition probability", shrink=0.85
     )
@@ -64,7 +68,7 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
     # The curves of the other panels look the same.
     handles = axes[1, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=len(handles[0]), fontsize=8)
-    _draw_temperature(axes[1, 1], dataset)
+    _draw_temperature(axes[1, 1], dataset, names)
     _draw_norms(axes[1, 2], dataset, config)
     if config.control_steps:
         _draw_curves(axes[1, 3], dataset, "control_l1_by_step_band", "control_step", log=True)
@@ -91,18 +95,33 @@ def _draw_baselines(ax: Axes, dataset: xr.Dataset, measure: str) -> None:
             ax.axhline(value, color="#333333", linewidth=1.2, linestyle=dashes, label=label)
 
 
-def _caption(dataset: xr.Dataset, config: GraphConfig) -> str:
+def _caption(dataset: xr.Dataset, config: GraphConfig, notice: str) -> str:
     source = Path(config.text_file or config.graph_file or config.family).name
     text = (
         f"{source}: {dataset.sizes['node']} nodes, {config.context} context, {config.loss} loss, "
         f"{config.optimizer} at each mechanism's best of {len(config.learning_rates)} rates, "
         f"{config.steps} steps; means and 95 % intervals over {config.seeds} seeds"
     )
-    return text + left_out(dataset)
+    return drawable(text) + left_out(dataset) + (f"\n{notice}" if notice else "")
 
 
-def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
-    matrix, labels = seed["transition_matrix"].values, _short(seed["node"].values)
+def largest_of_blocks(matrix: np.ndarray) -> tuple[np.ndarray, int]:
+    """A large matrix as the largest entry of each of its blocks, as many as a panel has room for,
+    and the size of a block; a small one as it is.
+    """
+    block = -(-len(matrix) // _PIXELS)
+    starts = np.arange(0, len(matrix), block)
+    rows = np.maximum.reduceat(np.nan_to_num(matrix), starts, axis=0)
+    return (np.maximum.reduceat(rows, starts, axis=1), block) if block > 1 else (matrix, 1)
+
+
+def _draw_graph(ax: Axes, seed: xr.Dataset, names: Names) -> None:
+    all_nodes, labels = seed.sizes["node"], names.shown
+    if all_nodes > _DRAWN_NODES:
+        visits = seed["transition_matrix"].sum("node").values
+        most = np.sort(np.argsort(-visits, kind="stable")[:_DRAWN_NODES])
+        seed, labels = seed.isel(node=most, next=most), [labels[node] for node in most]
+    matrix = seed["transition_matrix"].values
     graph = nx.from_numpy_array(matrix, create_using=nx.DiGraph)
     named = len(labels) <= _NAMED_NODES
     if named:
@@ -124,31 +143,29 @@ def _draw_graph(ax: Axes, seed: xr.Dataset) -> None:
     edges = {"edgecolors": "black", "linewidths": 0.6}
     nodes = nx.draw_networkx_nodes(graph, place, ax=ax, node_size=size, **colors, **edges)
     if named:
-        nx.draw_networkx_labels(graph, place, dict(enumerate(labels)), font_size=7, ax=ax)
+        texts = nx.draw_networkx_labels(graph, place, dict(enumerate(labels)), font_size=7, ax=ax)
+        names.literal(texts.values())
     bar = ax.figure.colorbar(
         nodes, ax=ax, label="row entropy (nats)", location="bottom", shrink=0.7, pad=0.02
     )
     bar.ax.set_xlim(tone.min(), max(tone.max(), tone.min() + 1e-9))
-    ax.set_title("graph")
+    some = len(labels) < all_nodes
+    ax.set_title(f"the {len(labels)} nodes most led to, of {all_nodes:,}" if some else "graph")
     ax.axis("off")
     ax.margins(0.1)
 
 
-def _short(labels: Iterable[object]) -> list[str]:
-    """Names of nodes as a figure has room for them: a file may hold any."""
-    return [
-        f"{n[: _LONGEST_NAME - 1]}\u2026" if len(n) > _LONGEST_NAME else n for n in map(str, labels)
-    ]
-
-
-def _label_nodes(ax: Axes, labels: list[str]) -> None:
-    ax.set(xlabel="next node", ylabel="current node")
+def _label_nodes(ax: Axes, names: Names, block: int) -> None:
+    """block: the nodes that a pixel stands for, of whose entries it shows the largest."""
+    about = f" (the largest of each {block} x {block})" if block > 1 else ""
+    ax.set(xlabel=f"next node{about}", ylabel="current node")
     for spine in ax.spines.values():
         spine.set_visible(True)
+    labels = names.shown
     if len(labels) <= _NAMED_NODES:
         size = 8 if len(labels) <= 12 else 6
-        ax.set_xticks(range(len(labels)), labels, fontsize=size)
-        ax.set_yticks(range(len(labels)), labels, fontsize=size)
+        ax.set_xticks(range(len(labels)), labels, fontsize=size, **names.style)
+        ax.set_yticks(range(len(labels)), labels, fontsize=size, **names.style)
 
 
 def _draw_curves(ax: Axes, dataset: xr.Dataset, band: str, step: str, log: bool = False) -> None:
@@ -160,7 +177,7 @@ def _draw_curves(ax: Axes, dataset: xr.Dataset, band: str, step: str, log: bool 
         ax.set_ylim(bottom=0)
 
 
-def _draw_temperature(ax: Axes, dataset: xr.Dataset) -> None:
+def _draw_temperature(ax: Axes, dataset: xr.Dataset, names: Names) -> None:
     """Learned temperature against the number of neighbours, or, for a few named nodes of uneven
     rows, node by node.
     """
@@ -175,7 +192,7 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset) -> None:
     if by_name:
         entropy = dataset["row_entropy"].isel(seed=0)
         order = entropy.argsort().values
-        ax.set_xticks(place, _short(dataset["node"].values[order]), fontsize=7)
+        ax.set_xticks(place, [names.shown[node] for node in order], fontsize=7, **names.style)
         ax.set(xlabel="node, by row entropy", title="temperature beside row entropy")
         side = ax.twinx()
         side.step(place, entropy.values[order], where="mid", color="#999999", linewidth=1, zorder=0)

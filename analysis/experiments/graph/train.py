@@ -1,8 +1,7 @@
 """Graphs: the setting, the training at dimension d and at d = K, and the numbers of the figure."""
 
 from dataclasses import fields, replace
-from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -10,44 +9,28 @@ from pydantic import Field
 
 from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
+from analysis.experiments.graph.sources import SourceConfig
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.experiments.settings import RATES, LearningRates
 from analysis.problems import GraphProblem, Training, train_all
-from analysis.problems.graph import SIZED_FAMILIES
 from analysis.problems.measures import SMALLEST_TAU
-from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.sizes import block_size, check_result_fits, told_cost
 from analysis.problems.train import tuning_share
-from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
-from tasks.families import PaperFamily, RandomFamily, RealFamily
 from tasks.markov import RowWeights
 
 SELECTIVE = "ssa"
+_SECONDS = 1.5e-7
+"""Of a training step for each entry of an attention map, measured on one core."""
 
 
-class GraphConfig(TrainingConfig):
+class GraphConfig(SourceConfig):
     """Learn the transition matrix P* of a graph as the rows of one attention layer.
 
     P_hat = softmax(diag(tau) E W E^T), or what another mechanism makes of the scores.
     """
 
-    family: Literal[RandomFamily, PaperFamily, RealFamily, "letters", "file"] = Field(
-        "graded", description="graph family, the letters of a text, or a graph file"
-    )
-    nodes: int | None = Field(
-        None,
-        ge=2,
-        le=4096,
-        description="number of nodes K (graded and random families, paper up to 8; default 8)",
-    )
-    mean_degree: float | None = Field(
-        None, gt=0, description="mean number of neighbours (random families; default 3)"
-    )
-    text_file: Path | None = Field(
-        None, description="UTF-8 text for family letters (default: Python's documentation)"
-    )
-    graph_file: Path | None = Field(None, description="GraphML or edge list for family file")
     context: Literal["vocabulary", "prompt"] = Field(
         "vocabulary", description="keys are all tokens once, or the tokens of a sampled prompt"
     )
@@ -91,26 +74,16 @@ class GraphConfig(TrainingConfig):
     )
 
     def check(self) -> None:
+        super().check()
         self.require_ascending("learning_rates", 0, 1000)
-        sparse, problem = get_args(RandomFamily)[1:], self.problem
-        rules = {
-            "nodes": (self.family in SIZED_FAMILIES, f"family {', '.join(SIZED_FAMILIES)}"),
-            "mean_degree": (self.family in sparse, f"family {', '.join(sparse)}"),
-            "text_file": (self.family == "letters", "family letters"),
-            "graph_file": (self.family == "file", "family file"),
-            "prompt_length": (self.context == "prompt", "context prompt"),
-            "batch_size": (problem.sampled, "context prompt or loss sampled"),
-        }
-        for name, (applies, where) in rules.items():
-            if getattr(self, name) is not None and not applies:
-                raise ValueError(
-                    f"{name} applies only to {where}, got {name}={getattr(self, name)}: drop it, "
-                    "or change the other"
-                )
-        if self.family == "file" and self.graph_file is None:
-            raise ValueError("family file needs a graph file: give graph_file")
+        self.require_applicable(
+            {
+                "prompt_length": (self.context == "prompt", "context prompt"),
+                "batch_size": (self.problem.sampled, "context prompt or loss sampled"),
+            }
+        )
         # What can be worn depends on no graph: a result is drawn without the file of its graph.
-        worn = replace(problem, family="graded", nodes=None, mean_degree=None)
+        worn = replace(self.problem, family="graded", nodes=None, mean_degree=None)
         for mechanism in chosen(self.mechanisms):
             worn.layer(mechanism)
 
@@ -120,16 +93,31 @@ class GraphConfig(TrainingConfig):
         given = {f.name: getattr(self, f.name, None) for f in fields(GraphProblem)}
         return GraphProblem(**{name: v for name, v in given.items() if v is not None})
 
+    def notes(self) -> list[str]:
+        problem = self.problem
+        told = [sentence for sentence in [problem.understood] if sentence]
+        if self.nodes is None and not told:  # a default graph is small
+            return told
+        seeds_per_block(self)
+        models = self.seeds * len(self.mechanisms)
+        seconds = _SECONDS * problem.size**2 * models * (self.steps + self.control_steps)
+        return told + told_cost(seconds, _stored(self))
+
     def training(self, steps: int) -> Training:
         """Of so many steps."""
         highest = max(self.learning_rates)
         return Training(steps, highest, 0, self.optimizer, self.dtype, self.compiled)
 
 
+def _stored(config: GraphConfig) -> int:
+    """How many numbers the result holds: the true matrix and every learned one."""
+    return config.seeds * config.problem.size**2 * (1 + len(config.mechanisms))
+
+
 def seeds_per_block(config: GraphConfig) -> int:
     """By the memory of training one model."""
     problem = config.problem
-    check_result_fits(config.seeds * problem.size**2 * (1 + len(config.mechanisms)))
+    check_result_fits(_stored(config))
     return block_size(config, problem.bytes_per_seed(config.training(config.steps)))
 
 

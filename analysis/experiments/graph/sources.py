@@ -1,0 +1,84 @@
+"""The settings of where a graph comes from, and of how a user's file is read."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from analysis.problems.sources import SIZED_FAMILIES
+from analysis.store.config import TrainingConfig
+from tasks.families import PaperFamily, RandomFamily, RealFamily
+from tasks.graph_files import FORMATS, GraphReading
+
+_SPARSE = get_args(RandomFamily)[1:]
+
+
+class SourceConfig(TrainingConfig):
+    """Of an experiment on Markov chains."""
+
+    family: Literal[RandomFamily, PaperFamily, RealFamily, "letters", "file"] = Field(
+        "graded", description="graph family, the letters of a text, or a graph file"
+    )
+    nodes: int | None = Field(
+        None,
+        ge=2,
+        le=4096,
+        description="number of nodes K (graded and random families, paper up to 8; default 8)",
+    )
+    mean_degree: float | None = Field(
+        None, gt=0, description="mean number of neighbours (random families; default 3)"
+    )
+    text_file: Path | None = Field(
+        None, description="UTF-8 text for family letters (default: Python's documentation)"
+    )
+    graph_file: Path | None = Field(
+        None, description=f"file for family file: {', '.join(FORMATS)}, also as .gz"
+    )
+    graph_format: str | None = Field(
+        None, description="format of the graph file (default: by its content)"
+    )
+    directed: bool = Field(False, description="edges of the graph file lead one way")
+    undirected: bool = Field(False, description="edges of the graph file lead both ways")
+    weight: str | None = Field(
+        None, description="attribute or column of the graph file with the weights, or none"
+    )
+    sinks: Literal["error", "drop", "self-loop"] = Field(
+        "error", description="what is done with nodes of the graph file that lead nowhere"
+    )
+    largest_component: bool = Field(
+        False, description="keep the largest part of the graph file whose nodes reach each other"
+    )
+    negative: Literal["error", "absolute"] = Field(
+        "error", description="what is done with negative weights of the graph file"
+    )
+
+    def check(self) -> None:
+        applies = {
+            "nodes": (self.family in SIZED_FAMILIES, f"family {', '.join(SIZED_FAMILIES)}"),
+            "mean_degree": (self.family in _SPARSE, f"family {', '.join(_SPARSE)}"),
+            "text_file": (self.family == "letters", "family letters"),
+        }
+        of_files = ("graph_file", *GraphReading.__dataclass_fields__)
+        applies |= dict.fromkeys(of_files, (self.family == "file", "family file"))
+        self.require_applicable(applies)
+        if self.family == "file" and self.graph_file is None:
+            raise ValueError("family file needs a graph file: give graph_file")
+        _ = self.reading
+
+    @property
+    def reading(self) -> GraphReading:
+        """The settings of the same names."""
+        given = {name: getattr(self, name) for name in GraphReading.__dataclass_fields__}
+        return GraphReading(**given)
+
+    def require_applicable(self, rules: dict[str, tuple[bool, str]]) -> None:
+        """Raise ValueError for a field that differs from its default where it does nothing; rules:
+        by name, whether it does something, and where.
+        """
+        for name, (applies, where) in rules.items():
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default and not applies:
+                raise ValueError(
+                    f"{name} applies only to {where}, got {name}={value}: drop it, or change the "
+                    "other"
+                )

@@ -1,0 +1,77 @@
+"""Where the Markov chains of a problem come from: a family, a text, or a graph file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+from ssa_theory.seeds import Stream, member_generator
+from tasks import GraphReading, MarkovGraphTask, graph_from_family, read_graph, text_from_file
+from tasks.families import PaperFamily, RandomFamily, RealFamily
+
+SIZED_FAMILIES = get_args(RandomFamily) + get_args(PaperFamily)
+RANDOM_FAMILIES = SIZED_FAMILIES[1:]
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """The chain of every seed.
+
+    family: a random family draws a graph a seed; `letters` are the bigrams of a text, `file` a
+    graph file, read as `reading` says.
+    """
+
+    family: RandomFamily | PaperFamily | RealFamily | Literal["letters", "file"] = "graded"
+    nodes: int | None = None
+    mean_degree: float | None = None
+    text_file: Path | None = None
+    graph_file: Path | None = None
+    reading: GraphReading = field(default_factory=GraphReading)
+
+    @property
+    def random(self) -> bool:
+        """Whether every seed has a graph of its own."""
+        return self.family in RANDOM_FAMILIES
+
+    @property
+    def size(self) -> int:
+        """The number of nodes K."""
+        return self.tasks([0])[0].nodes if self.random else self._common[0].nodes
+
+    @property
+    def understood(self) -> str:
+        """What a user's file was understood to say, in one sentence; nothing of other sources."""
+        no_file = self.text_file is None and self.graph_file is None
+        return "" if no_file else self._common[1]
+
+    def tasks(self, seeds: Sequence[int]) -> list[MarkovGraphTask]:
+        """One task a seed; families that are not random share one."""
+        if not self.random:
+            return [self._common[0]] * len(seeds)
+        graphs = (
+            graph_from_family(
+                self.family, self.nodes, self.mean_degree, member_generator(s, Stream.GRAPH)
+            )
+            for s in seeds
+        )
+        return [MarkovGraphTask.from_graph(g) for g in graphs]
+
+    @cached_property
+    def _common(self) -> tuple[MarkovGraphTask, str]:
+        if self.family == "letters":
+            if self.text_file is None:
+                return _english(), ""
+            return MarkovGraphTask.from_text(text_from_file(self.text_file)), ""
+        if self.family == "file":
+            if self.graph_file is None:
+                raise ValueError("family file needs a graph file: give graph_file")
+            read = read_graph(self.graph_file, self.reading)
+            return MarkovGraphTask.from_graph(read.graph), read.understood
+        return MarkovGraphTask.from_graph(graph_from_family(self.family, self.nodes)), ""
+
+
+@cache
+def _english() -> MarkovGraphTask:
+    """The bigrams of the project's own text, which take a while to count."""
+    return MarkovGraphTask.from_text(text_from_file())
