@@ -42,8 +42,7 @@ class Training:
 
     steps at the full learning rate, then cooldown_steps at a tenth of it: at a constant step size
     Adam leaves the models in the noise of their batches. dtype: precision of training; evaluation
-    is in float64. compile: a step as one function; None where it
-    pays.
+    is in float64. compile: a step as one function; None where it pays.
     """
 
     steps: int
@@ -185,7 +184,7 @@ def fit(
         return block.loss(layer, parameters, batch)
 
     def recorded(parameters: Parameters) -> dict[str, Tensor]:
-        return block.recorded(layer, {k: v.double() for k, v in parameters.items()})
+        return block.recorded(layer.evaluated, {k: v.double() for k, v in parameters.items()})
 
     common = {
         "optimizer": training.optimizer,
@@ -264,7 +263,8 @@ def train_layers(
     rows = []
     for layer in layers:
         fitted = fit(block, layer, training, record=record, progress=progress)
-        values = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
+        values = fitted.history | block.evaluate(layer.evaluated, fitted)
+        values |= {"diverged": fitted.diverged}
         rows.append(fitted.by_member(values))
     shape = (len(rows), *members.values())
     return {

@@ -101,7 +101,7 @@ class Lowering:
     def _operation(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         name = opname(node)
         if name == "getitem":
-            entry = args[0][args[1]]
+            entry = args[0] if isinstance(args[0], Unsupported) else args[0][args[1]]
             if isinstance(entry, Unsupported):
                 raise entry
             return entry

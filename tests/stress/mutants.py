@@ -68,6 +68,8 @@ MODULES = (
     "ssa_theory.mechanism.schedules",
     "ssa_theory.mechanism.score_maps",
     "ssa_theory.mechanism.normalizers",
+    "ssa_theory.mechanism.rectified",
+    "ssa_theory.mechanism.contrast",
     "ssa_theory.mechanism.gates",
     "ssa_theory.mechanism.mechanism",
     "ssa_theory.mechanism.layer",
@@ -189,7 +191,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ssa_theory.theory.paper.converse.consistent_by_search: np.zeros((1, 2)) -> np.zeros((2, 2))",
         "ssa_theory.theory.paper.converse.consistent_by_search: p.zeros((1, 2)) -> p.zeros((1, 3))",
         "ssa_theory.mechanism.normalizers.Sparse.rows: (), scores, 0.0) -> (), scores, 1.0)",
-        "ssa_theory.mechanism.normalizers.ReLA.finite_rows: total == 0, 1.0, total) -> total == 0, 2.0, total)",
+        "ssa_theory.mechanism.rectified.ReLA.finite_rows: total == 0, 1.0, total) -> total == 0, 2.0, total)",
         "ssa_theory.losses.cross_entropy: 0, shifted, 0.0) -> 0, shifted, 1.0)",
     ),
 }
