@@ -15,9 +15,11 @@ from tasks.imbalance import (
     tracking_sequence,
 )
 from tasks.kernel_regression import KernelRegressionTask
+from tasks.location import LocationTask
 from tasks.markov import MarkovGraphTask, Prompts
 from tasks.retrieval import NoisyRetrievalTask
 from tasks.small_graphs import GraphFacts, adjacency_matrix, connected_graphs, neighbour_law
+from tasks.trigger import TriggerTask
 from tasks.twins import TwinTokenTask
 
 __all__ = [
@@ -30,10 +32,12 @@ __all__ = [
     "HierarchyTask",
     "ImbalanceTask",
     "KernelRegressionTask",
+    "LocationTask",
     "MarkovGraphTask",
     "NoisyRetrievalTask",
     "PowerImbalance",
     "Prompts",
+    "TriggerTask",
     "TwinTokenTask",
     "TwoTokenSequences",
     "adjacency_matrix",

@@ -62,6 +62,8 @@ MODULES = (
     "ssa_theory.theory.paper.converse",
     "ssa_theory.theory.paper.sparsity",
     "tasks.families",
+    "tasks.trigger",
+    "tasks.location",
     "ssa_theory.mechanism.parts",
     "ssa_theory.mechanism.scores",
     "ssa_theory.mechanism.temperature",
