@@ -61,6 +61,7 @@ MODULES = (
     "ssa_theory.theory.paper.imbalance",
     "ssa_theory.theory.paper.converse",
     "ssa_theory.theory.paper.sparsity",
+    "ssa_theory.theory.critical",
     "tasks.families",
     "tasks.trigger",
     "tasks.location",
