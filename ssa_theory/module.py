@@ -14,44 +14,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ssa_theory.mechanism import Form, Mechanism, Parameters, Part, Role
+from ssa_theory.mechanism import Mechanism, Parameters, Part, Role
 from ssa_theory.mechanism import mechanism as load_mechanism
 from ssa_theory.mechanism.normalizers import Softmax
-from ssa_theory.mechanism.parts import own
+from ssa_theory.mechanism.parts import own, project
 from ssa_theory.mechanism.score_maps import Bilinear, Side
-from ssa_theory.token_batch import RequiredInputs, TokenBatch, Visibility, at_least_float32
-
-ROLES: tuple[Role, ...] = ("query", "key", "value")
-
-
-def form_of_heads(
-    dim: int,
-    heads: int,
-    *,
-    position: bool = True,
-    labels: Mapping[str, int] | None = None,
-    trained_length: int | None = None,
-) -> Form:
-    """The form of one head of a module: tokens of width dim, queries, keys and values of width d_k
-    = dim / heads, and a given scalar for whatever part reads one.
-
-    Raises ValueError for sizes < 1, and heads that do not divide dim.
-    """
-    if dim < 1 or heads < 1 or dim % heads:
-        raise ValueError(
-            f"heads must divide dim, both at least 1, got dim={dim} and heads={heads}: change one"
-        )
-    return Form(
-        dim=dim // heads,
-        query_dim=dim,
-        key_dim=dim,
-        values=True,
-        over_root_dim=True,
-        position=position,
-        features=frozenset(ROLES),
-        labels=dict(labels or {}),
-        trained_length=trained_length,
-    )
+from ssa_theory.token_batch import (
+    ROLES,
+    RequiredInputs,
+    TokenBatch,
+    Visibility,
+    at_least_float32,
+    form_of_heads,
+)
 
 
 class SelfAttention(nn.Module):
@@ -65,7 +40,8 @@ class SelfAttention(nn.Module):
     the keys, such as QK norm, W_k is that map, and scores are not divided by sqrt(d_k). Without
     parts the layer is `torch.nn.functional.scaled_dot_product_attention` between its projections;
     with temperatures alone it still is, of projections that they scale. All other mechanisms form
-    the rows one by one.
+    the rows one by one. With a contrast they form two maps. A mechanism that is evaluated with
+    another normaliser has it in `eval` mode.
 
     n counts the keys that a token sees as a query: 1..L under the causal mask, L without. Of a
     padded batch it counts real tokens only.
@@ -109,6 +85,8 @@ class SelfAttention(nn.Module):
             bias=None,
             normalizer=Softmax(),
             gate=None,
+            contrast=None,
+            evaluation=None,
         )
         self._required = RequiredInputs.of(self.mechanism, form, dim)
         self.query, self.key, self.value, self.output = (
@@ -269,9 +247,6 @@ class SelfAttention(nn.Module):
             tau = self._tau(role, batch)
             return Side(members(vector), None if tau is None else members(tau))
 
-        query, keys = (batch.by_token(r) for r in ("query", "key"))
-        if not worn.score.maps_keys:
-            query = query * (1 / math.sqrt(self.form.dim))
         bias = None
         if worn.bias is not None:
             bias = worn.bias(self._own("bias"), batch.view("key"))
@@ -283,11 +258,24 @@ class SelfAttention(nn.Module):
             for part in ("score", "shift", "normalizer")
             for k, v in self._own(part).items()
         }
-        z = worn.scores(acting, side("query", query), side("key", keys), bias)
-        z = z.to(precise).unflatten(-1, (batch.size, self.heads))
-        if batch.visible.attended is not None:
-            # Only now: a temperature of zero times -inf would be NaN.
-            z = z.masked_fill(batch.visible.attended.logical_not().permute(2, 3, 0, 1), -torch.inf)
-        rows = worn.normalizer.rows(own(acting, "normalizer"), z.flatten(-2), 1)
-        rows = rows.unflatten(-1, (batch.size, self.heads)).permute(2, 3, 0, 1).to(query.dtype)
+        after = worn.normalizer if self.training else worn.evaluation or worn.normalizer
+
+        def rows_of(query: Tensor, keys: Tensor) -> Tensor:
+            if not worn.score.maps_keys:
+                query = query * (1 / math.sqrt(self.form.dim))
+            z = worn.scores(acting, side("query", query), side("key", keys), bias)
+            if batch.visible.attended is not None:
+                z = z.to(precise).unflatten(-1, (batch.size, self.heads))
+                # Only now: a temperature of zero times -inf would be NaN.
+                hidden = batch.visible.attended.logical_not().permute(2, 3, 0, 1)
+                z = z.masked_fill(hidden, -torch.inf).flatten(-2)
+            return after.rows(own(acting, "normalizer"), z.to(precise), 1)
+
+        rows = rows_of(*(batch.by_token(role) for role in ("query", "key")))
+        if worn.contrast is not None:
+            second = self._own("contrast")
+            maps = (project(batch.tokens, second[k]) for k in ("weight", "key_map"))
+            rows = rows - second["share"].to(precise).repeat(batch.size) * rows_of(*maps)
+        rows = rows.unflatten(-1, (batch.size, self.heads)).permute(2, 3, 0, 1)
+        rows = rows.to(batch.projected["query"].dtype)
         return rows if batch.visible.blind is None else rows.masked_fill(batch.visible.blind, 0.0)

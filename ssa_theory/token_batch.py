@@ -11,6 +11,38 @@ from torch import Tensor
 
 from ssa_theory.mechanism import Form, Mechanism, Misfit, Role, View
 
+ROLES: tuple[Role, ...] = ("query", "key", "value")
+
+
+def form_of_heads(
+    dim: int,
+    heads: int,
+    *,
+    position: bool = True,
+    labels: Mapping[str, int] | None = None,
+    trained_length: int | None = None,
+) -> Form:
+    """The form of one head of a module: tokens of width dim, queries, keys and values of width d_k
+    = dim / heads, and a given scalar for whatever part reads one.
+
+    Raises ValueError for sizes < 1, and heads that do not divide dim.
+    """
+    if dim < 1 or heads < 1 or dim % heads:
+        raise ValueError(
+            f"heads must divide dim, both at least 1, got dim={dim} and heads={heads}: change one"
+        )
+    return Form(
+        dim=dim // heads,
+        query_dim=dim,
+        key_dim=dim,
+        values=True,
+        over_root_dim=True,
+        position=position,
+        features=frozenset(ROLES),
+        labels=dict(labels or {}),
+        trained_length=trained_length,
+    )
+
 
 @dataclass(frozen=True)
 class RequiredInputs:

@@ -16,10 +16,12 @@ from tasks.imbalance import (
     tracking_sequence,
 )
 from tasks.kernel_regression import KernelRegressionTask
+from tasks.location import LocationTask
 from tasks.markov import MarkovGraphTask
 from tasks.prompts import Prompts
 from tasks.retrieval import NoisyRetrievalTask
 from tasks.small_graphs import GraphFacts, adjacency_matrix, connected_graphs, neighbour_law
+from tasks.trigger import TriggerTask
 from tasks.twins import TwinTokenTask
 
 __all__ = [
@@ -34,10 +36,12 @@ __all__ = [
     "HierarchyTask",
     "ImbalanceTask",
     "KernelRegressionTask",
+    "LocationTask",
     "MarkovGraphTask",
     "NoisyRetrievalTask",
     "PowerImbalance",
     "Prompts",
+    "TriggerTask",
     "TwinTokenTask",
     "TwoTokenSequences",
     "adjacency_matrix",

@@ -5,8 +5,10 @@ from analysis.problems.compare import compare
 from analysis.problems.denoise import DenoiseProblem
 from analysis.problems.graph import GraphProblem
 from analysis.problems.kernel_regression import KernelRegressionProblem
+from analysis.problems.location import LocationProblem
 from analysis.problems.retrieval import RetrievalProblem
 from analysis.problems.train import train_all
+from analysis.problems.trigger import TriggerProblem
 
 __all__ = [
     "Block",
@@ -14,10 +16,12 @@ __all__ = [
     "Fitted",
     "GraphProblem",
     "KernelRegressionProblem",
+    "LocationProblem",
     "Measure",
     "Problem",
     "RetrievalProblem",
     "Training",
+    "TriggerProblem",
     "compare",
     "fit",
     "train_all",

@@ -41,8 +41,7 @@ class Training:
 
     steps at the full learning rate, then cooldown_steps at a tenth of it: at a constant step size
     Adam leaves the models in the noise of their batches. dtype: precision of training; evaluation
-    is in float64. compile: a step as one function; None where it
-    pays.
+    is in float64. compile: a step as one function; None where it pays.
     """
 
     steps: int
@@ -195,7 +194,7 @@ def fit(
         return block.loss(layer, parameters, batch)
 
     def recorded(parameters: Parameters) -> dict[str, Tensor]:
-        return block.recorded(layer, {k: v.double() for k, v in parameters.items()})
+        return block.recorded(layer.evaluated, {k: v.double() for k, v in parameters.items()})
 
     trained = train(
         loss,

@@ -17,6 +17,7 @@ from analysis.problems.rows import (
     LossScore,
     RowBlock,
     draw_embeddings,
+    require_counts,
     require_exponential,
     row_baselines,
 )
@@ -86,7 +87,7 @@ class GraphProblem(GraphSource, Problem):
     def layer(self, mechanism: Mechanism) -> Layer:
         layer = super().layer(mechanism)
         if self.context == "prompt":
-            return require_exponential(layer, "keys that stand once (context vocabulary)")
+            return require_counts(layer, "keys that stand once (context vocabulary)")
         if self.score == "log":
             return require_exponential(
                 layer, "the Brier score, as its rows have exact zeros (score brier)"

@@ -65,7 +65,7 @@ class RowHead(Head):
     values = False
 
     def logits(self, layer: Layer, parameters: Parameters, inputs: Inputs) -> Tensor:
-        return layer.scores(parameters, inputs)
+        return layer.logits(parameters, inputs)
 
     def prediction(self, layer: Layer, parameters: Parameters, inputs: Inputs) -> Tensor:
         return layer.prediction(parameters, inputs)

@@ -1,7 +1,7 @@
 """The problem of imbalanced tokens: one target, whatever the counts (position temperature)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import ClassVar
 
@@ -93,7 +93,8 @@ class ImbalanceProblem(Problem):
 
     def layer(self, mechanism: Mechanism) -> Layer:
         layer = super().layer(mechanism)
-        if layer.normalizer != Softmax():
+        worn = layer.mechanism
+        if worn != replace(worn, normalizer=Softmax(), contrast=None, evaluation=None):
             raise Misfit(
                 f"mechanism {mechanism.name} needs keys one by one, of which only the counts are "
                 "given here"

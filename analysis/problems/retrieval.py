@@ -216,7 +216,7 @@ class RetrievalBlock(Block):
     def loss(self, layer: Layer, parameters: Parameters, batch: Batch) -> Tensor:
         inputs, wanted = batch
         if self.problem.score == "log":
-            return choice_loss(layer.scores(parameters, inputs), wanted)
+            return choice_loss(layer.logits(parameters, inputs), wanted)
         return squared_distance(layer.rows(parameters, inputs), wanted)
 
     def batches(self, training: Training) -> Iterator[Batch]:
@@ -241,7 +241,7 @@ class RetrievalBlock(Block):
         self, layer: Layer, parameters: Parameters, inputs: Inputs, posterior: Tensor
     ) -> dict[str, Tensor]:
         if self.problem.score == "log":
-            rows = layer.scores(parameters, inputs)
+            rows = layer.logits(parameters, inputs)
             score = {"cross_entropy": -(posterior * rows.log_softmax(1)).sum(1).mean(0)}
         else:
             rows = layer.rows(parameters, inputs)

@@ -194,9 +194,18 @@ def row_baselines(
 
 def require_exponential(layer: Layer, why: str) -> Layer:
     """The layer, if its rows are a softmax up to a factor. Raises Misfit, saying why, where not."""
-    if not layer.normalizer.exponential:
+    if not layer.exponential:
         raise Misfit(f"mechanism {layer.mechanism.name} needs {why}")
     return layer
+
+
+def require_counts(layer: Layer, why: str) -> Layer:
+    """The layer, if m equal keys can share a weight by log m added to their score. Raises Misfit,
+    saying why, where not.
+    """
+    if layer.evaluated.normalizer != layer.normalizer:
+        raise Misfit(f"mechanism {layer.mechanism.name} needs {why}")
+    return require_exponential(layer, why)
 
 
 def _queries(inputs: Inputs) -> Tokens:

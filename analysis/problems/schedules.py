@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssa_theory.mechanism import Mechanism
-from ssa_theory.mechanism.schedules import ASEntmax, Power, Released, SSMax, YaRN
+from ssa_theory.mechanism.schedules import ASEntmax, Llama4, LogPower, Power, Released, YaRN
 from ssa_theory.mechanism.score_maps import Bilinear
 from ssa_theory.mechanism.temperature import Selective
-from ssa_theory.theory.paper.schedules import FAMILIES, Family, yarn
+from ssa_theory.theory.paper.schedules import FAMILIES, Family, llama4, yarn
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ def schedules(mechanism: Mechanism) -> Least | None:
     which a constant temperature lets W do. None where another part changes the scores.
     """
     rest = replace(mechanism, query=None, bias=None)
-    if rest != replace(mechanism, query=None, bias=None, key=None, shift=None, score=Bilinear()):
+    alone = replace(rest, key=None, shift=None, score=Bilinear(), contrast=None)
+    if rest != alone:
         return None
     if mechanism.bias is not None:
         return _CONSTANT if mechanism.query is None else None
@@ -48,8 +49,14 @@ def schedules(mechanism: Mechanism) -> Least | None:
             return _SSA
         case Selective(link=link):
             return Least(FAMILIES["log"] if link.floor is None else _GROWING, True)
-        case SSMax():
+        case Llama4(trained_length=int(length)):
+            return Least(llama4(length))
+        case LogPower(exponent=1.0):
             return Least(FAMILIES["ssmax"])
+        case LogPower(exponent=2.0):
+            return Least(FAMILIES["log2"])
+        case LogPower(exponent=0.5):
+            return Least(FAMILIES["root"])
         case Power():
             return Least(FAMILIES["power"])
         case ASEntmax():

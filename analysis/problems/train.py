@@ -82,7 +82,9 @@ def train_layers(
     each = [training] * len(layers) if isinstance(training, Training) else training
     for layer, own in zip(layers, each, strict=True):
         fitted = fit(block, layer, own, **options)
-        values = fitted.history | block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
+        values = (
+            fitted.history | block.evaluate(layer.evaluated, fitted) | {"diverged": fitted.diverged}
+        )
         rows.append(fitted.by_member(values))
     shape = (len(rows), *members.values())
     return {
@@ -122,7 +124,7 @@ def best_rate(
         relative = [rate / highest.learning_rate for rate in factors]
         # Progress is told of a program once, however many there are.
         fitted = fit(block, layer, highest, rates=relative, progress=None if start else progress)
-        values.append(fitted.by_member(block.evaluate(layer, fitted))[problem.objective])
+        values.append(fitted.by_member(block.evaluate(layer.evaluated, fitted))[problem.objective])
     each = np.concatenate(values).reshape(len(rates), len(TUNING_SEEDS), -1).mean(-1)
     score = np.log(np.maximum(each, _SMALLEST)).mean(1)
     return float(rates[int(np.argmin(np.where(np.isfinite(score), score, np.inf)))])

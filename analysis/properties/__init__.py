@@ -3,6 +3,7 @@ tests on fixed ones.
 """
 
 from analysis.properties import (
+    critical,
     denoising,
     dilution,
     mechanism,
@@ -16,7 +17,17 @@ from analysis.properties.base import Property
 
 PROPERTIES: dict[str, Property] = {
     own.name: own
-    for module in (temperature, norms, dilution, mechanism, rows, denoising, prediction, paper)
+    for module in (
+        temperature,
+        norms,
+        dilution,
+        critical,
+        mechanism,
+        rows,
+        denoising,
+        prediction,
+        paper,
+    )
     for own in module.PROPERTIES
 }
 

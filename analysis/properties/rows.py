@@ -25,18 +25,18 @@ from ssa_theory.mechanism.normalizers import (
     Entmax,
     Entmax15,
     Normalizer,
-    ReLA,
     Softmax,
     SoftmaxSink,
     Sparsemax,
-    Threshold,
     TopK,
 )
+from ssa_theory.mechanism.rectified import Rectified, Softpick
 
 _NORMALIZERS: dict[str, Normalizer] = {}
 for _name, _mechanism in MECHANISMS.items():
-    if _mechanism.normalizer not in _NORMALIZERS.values():
-        _NORMALIZERS[_name] = _mechanism.normalizer
+    for _normalizer in (_mechanism.normalizer, _mechanism.evaluation):
+        if _normalizer is not None and _normalizer not in _NORMALIZERS.values():
+            _NORMALIZERS[_name] = _normalizer
 _ROW = {"name": Choice(tuple(_NORMALIZERS)), "scores": Row(1, 12), "scale": Number(0.0, 30.0, 1.0)}
 _SPARSE = "sparsemax (1602.02068), alpha-entmax (1905.05702), rectified and thresholded attention"
 _LEARNED = 0.3
@@ -58,9 +58,9 @@ def normaliser_rows(
     scale: float,
     shift: float,
 ) -> None:
-    """Every normaliser gives weights of at least 0 that sum to one (less with a sink, zero where no
-    key is left), keep the order of the scores, and follow permuted keys; without a fixed zero, a
-    common shift changes nothing.
+    """Every normaliser gives weights of at least 0 that sum to one (less with a sink or by softpick,
+    zero where no key is left), keep the order of the scores, and follow permuted keys; without
+    a fixed zero, a common shift changes nothing.
     """
     normalizer = _NORMALIZERS[name]
     z = scale * torch.tensor(scores, dtype=torch.float64)
@@ -69,8 +69,12 @@ def normaliser_rows(
     # magnifies it.
     slack = 16 * n * EPS * (1 + scale + abs(shift))
     at_most(0.0, row, 0.0, "zero below each weight")
-    rectified = isinstance(normalizer, Threshold | ReLA)
-    total = 0.0 if rectified and not (z > 0).any() else 1.0
+    rectified = isinstance(normalizer, Rectified)
+    total: float | Tensor = 0.0 if rectified and not (z > 0).any() else 1.0
+    if isinstance(normalizer, Softpick) and total:
+        taken = -torch.expm1(z[z < 0]).sum() * torch.exp(-z.max())
+        given = (torch.exp(z[z > 0] - z.max()) - torch.exp(-z.max())).sum()
+        total = given / (given + taken)
     if isinstance(normalizer, SoftmaxSink):
         sink = _LEARNED if normalizer.learned else 0.0
         total = torch.sigmoid(z.logsumexp(0) - sink)
@@ -167,7 +171,7 @@ def _case(
     """A layer with random parameters and inputs, float64. Leaves out what does not fit."""
     chosen = _FORMS[form](dim, keys)
     try:
-        layer = Layer(MECHANISMS[mechanism], chosen)
+        layer = Layer(MECHANISMS[mechanism], chosen).evaluated
     except Misfit:
         raise Inapplicable from None
 
@@ -200,22 +204,27 @@ def _slack(layer: Layer, parameters: Parameters, inputs: Inputs) -> float:
 def mechanism_rows(
     generator: np.random.Generator, mechanism: str, form: str, dim: int, keys: int
 ) -> None:
-    """Every mechanism's rows have weights of at least 0 that sum to one, or less with a sink, or
-    zero with no key left; as a prediction they always sum to one, in the same proportions.
+    """Every mechanism's rows have weights of at least 0 that sum to one, or less with a sink or by
+    softpick, or zero with no key left; a contrast takes its share off the sum. As a prediction they
+    always sum to one, in the same proportions.
     """
     layer, parameters, inputs = _case(generator, mechanism, form, dim, keys)
     rows, predicted = layer.rows(parameters, inputs), layer.prediction(parameters, inputs)
     slack = _slack(layer, parameters, inputs)
     total = rows.sum(1)
-    at_most(0.0, rows, 0.0, "zero below each weight")
-    at_most(total, 1.0, slack, "sum of a row")
-    if not isinstance(layer.normalizer, SoftmaxSink):
-        dead = (layer.scores(parameters, inputs) <= 0).all(1) & isinstance(
-            layer.normalizer, Threshold | ReLA
-        )
-        equal(total, torch.where(dead, 0.0, 1.0), slack, "sum of a row")
     at_most(0.0, predicted, 0.0, "zero below each predicted probability")
     equal(predicted.sum(1), 1.0, slack, "sum of a prediction")
+    if layer.mechanism.contrast is not None:
+        share = parameters["contrast.share"]
+        equal(total, 1 - share.expand_as(total), slack * (1 + share.abs()), "sum of a row")
+        return
+    at_most(0.0, rows, 0.0, "zero below each weight")
+    at_most(total, 1.0, slack, "sum of a row")
+    if not isinstance(layer.normalizer, SoftmaxSink | Softpick):
+        dead = (layer.scores(parameters, inputs) <= 0).all(1) & isinstance(
+            layer.normalizer, Rectified
+        )
+        equal(total, torch.where(dead, 0.0, 1.0), slack, "sum of a row")
     alive = (total > 0).unsqueeze(1)
     share = torch.where(alive, predicted * total.unsqueeze(1), rows)
     equal(share, rows, slack, "predicted probability times the row's sum")

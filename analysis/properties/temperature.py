@@ -21,7 +21,7 @@ from analysis.properties.base import (
     states,
 )
 from ssa_theory.mechanism import MECHANISMS, Form, Inputs, Layer, Misfit
-from ssa_theory.mechanism.schedules import ASEntmax, Power, Schedule, SSMax, YaRN
+from ssa_theory.mechanism.schedules import ASEntmax, Extended, LogPower, Power, Schedule
 from ssa_theory.mechanism.temperature import Selective
 from ssa_theory.theory import entropy, entropy_derivative, majorises
 
@@ -168,8 +168,8 @@ _SCHEDULES = _schedules()
 def schedules(
     generator: np.random.Generator, name: str, n: int, factor: int, log_scale: float, score: float
 ) -> None:
-    """No position schedule lets tau fall as the context grows; all but the constant one and YaRN's
-    plateau raise it.
+    """No position schedule lets tau fall as the context grows; all but the constant one and those
+    that wait for the trained length raise it.
     """
     layer = _SCHEDULES[name]
     temperature = layer.mechanism.query
@@ -183,10 +183,10 @@ def schedules(
     one, short, long = tau.expand(3, 1)[:, 0].tolist()
     log_n = math.log(n * factor)
     at_most(short, long, 8 * EPS * abs(long) * (1 + log_n), "tau(n) below tau of a longer context")
-    if temperature is not None and not isinstance(temperature, YaRN):
+    if temperature is not None and not isinstance(temperature, Extended):
         exact(long > short, f"tau rises, from {short} to {long}")
     at_one = math.exp(log_scale)
-    if isinstance(temperature, SSMax):
+    if isinstance(temperature, LogPower):
         at_one = 0.0
     elif isinstance(temperature, ASEntmax):
         at_one = values["query.delta"]

@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from ssa_theory.mechanism.mechanism import Mechanism
 from ssa_theory.mechanism.normalizers import Normalizer, as_prediction
 from ssa_theory.mechanism.parts import (
+    INITIAL_SCALE,
     Form,
     Generators,
     Parameters,
@@ -28,8 +29,6 @@ from ssa_theory.mechanism.parts import (
 from ssa_theory.mechanism.score_maps import Side
 from ssa_theory.mechanism.temperature import Selective, Temperature
 
-INITIAL_SCALE = 0.1
-"""Standard deviation of the initial W, times sqrt(dim): the start of the logit scale."""
 There = TypeVar("There")
 
 
@@ -89,6 +88,19 @@ class Layer:
         """The mechanism's."""
         return self.mechanism.normalizer
 
+    @property
+    def exponential(self) -> bool:
+        """Whether the rows are a softmax of `logits` over the keys, up to a factor a row."""
+        return self.normalizer.exponential and self.mechanism.contrast is None
+
+    @property
+    def evaluated(self) -> "Layer":
+        """The layer as it is evaluated, with the normaliser that the mechanism has then."""
+        after = self.mechanism.evaluation
+        if after is None:
+            return self
+        return replace(self, mechanism=replace(self.mechanism, normalizer=after, evaluation=None))
+
     def initial_parameters(self, generators: Generators) -> Parameters:
         """Parameters (..., member), float64 on the CPU, one member per generator.
 
@@ -132,7 +144,17 @@ class Layer:
         return vector.new_ones((*vector.shape[:-2], vector.shape[-1]))
 
     def scores(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
-        """z."""
+        """z; of a contrast, those of its first map."""
+        return self._scores(parameters, inputs, "weight")
+
+    def logits(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
+        """What the rows are a softmax of, where they are `exponential`, and all keys attended."""
+        return self.normalizer.logits(self.scores(parameters, inputs), 1)
+
+    def _scores(
+        self, parameters: Parameters, inputs: Inputs, weight: str
+    ) -> Float[Tensor, "query key member"]:
+        """z of the map whose W has this name."""
         mechanism, form = self.mechanism, self.form
         bias = None
         if mechanism.bias is not None:
@@ -142,12 +164,12 @@ class Layer:
             given = _there(inputs.given, "given scores")
             tau = beside(_there(self._tau("query", parameters, inputs), "a temperature"))
             return mechanism.given_scores(parameters, given, tau, bias)
-        keys, query = _there(inputs.keys, "keys").vector, parameters["weight"]
+        keys, query = _there(inputs.keys, "keys").vector, parameters[weight]
         if mechanism.score.maps_keys:
             keys = project(keys, parameters["key_map"])
         if not form.constant_query:
             query = matmul(_there(inputs.query, "query tokens").vector, query)
-        tau = self._tau("query", parameters, inputs, query)
+        tau = self._tau("query", parameters, inputs, query if weight == "weight" else None)
         if form.over_root_dim:
             query = query * (1 / math.sqrt(form.dim))
         scaled = Side(keys, self._tau("key", parameters, inputs))
@@ -155,7 +177,17 @@ class Layer:
 
     def rows(self, parameters: Parameters, inputs: Inputs) -> Float[Tensor, "query key member"]:
         """p, over the keys."""
-        z, learned = self.scores(parameters, inputs), own(parameters, "normalizer")
+        rows = self._rows(parameters, inputs, "weight")
+        if self.mechanism.contrast is None:
+            return rows
+        other = self._rows(parameters, inputs, "contrast.weight")
+        return rows - parameters["contrast.share"] * other
+
+    def _rows(
+        self, parameters: Parameters, inputs: Inputs, weight: str
+    ) -> Float[Tensor, "query key member"]:
+        """Of the map whose W has this name."""
+        z, learned = self._scores(parameters, inputs, weight), own(parameters, "normalizer")
         if inputs.attended is not None:
             return self.normalizer.attending(learned, z, inputs.attended, 1)
         return self.normalizer.rows(learned, z, 1)
@@ -164,7 +196,7 @@ class Layer:
         self, parameters: Parameters, inputs: Inputs
     ) -> Float[Tensor, "query key member"]:
         """The rows as distributions over the keys: see `Normalizer.prediction`."""
-        if inputs.attended is not None:
+        if inputs.attended is not None or self.mechanism.contrast is not None:
             return as_prediction(self.rows(parameters, inputs), 1)
         z = self.scores(parameters, inputs)
         return self.normalizer.prediction(own(parameters, "normalizer"), z, 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from torch import Tensor
 
+from ssa_theory.mechanism.contrast import Contrast
 from ssa_theory.mechanism.gates import Gate
 from ssa_theory.mechanism.normalizers import Normalizer, Softmax
 from ssa_theory.mechanism.parts import Form, Misfit, Parameters, Part, Role, Shape, beside, own
@@ -43,12 +44,13 @@ class Mechanism:
     sees:
 
         z_ij = tau_q(x_i) tau_k(x_j) (s(x_i, x_j) + shift) + b(x_j)
-        p_i  = normalise(z_i)
+        p_i  = normalise(z_i), less lambda normalise(z'_i) of a contrast
         y_i  = g(x_i) * sum_j p_ij tau_v(x_j) W_v x_j
 
     query, key, value: the inverse temperatures tau, or None for 1. score: s, bilinear unless named.
     shift: a learned constant. bias: b, a gate inside the softmax. normalizer: softmax unless named.
-    gate: g on the output.
+    gate: g on the output. contrast: a second map z', a share lambda of which is taken off. evaluation:
+    the normaliser of a model that was trained with softmax, once it is evaluated.
 
     A temperature acts as far as a layer allows (see `fitted`); every other part must have something
     to act on.
@@ -73,6 +75,8 @@ class Mechanism:
     bias: Score | None = None
     normalizer: Normalizer = field(default_factory=Softmax)
     gate: Gate | None = None
+    contrast: Contrast | None = None
+    evaluation: Normalizer | None = None
     look: Look = Look()
 
     def __post_init__(self) -> None:
@@ -116,6 +120,8 @@ class Mechanism:
         if fitted.shift is not None and fitted.key is None and fitted.normalizer == Softmax():
             missing.append("a key temperature or rows that feel a shift of all scores")
             fitted = replace(fitted, shift=None)
+        if fitted.evaluation is not None and fitted.normalizer != Softmax():
+            raise Misfit(f"mechanism {self.name} needs a softmax, which its evaluation replaces")
         if fitted.is_vanilla and not self.is_vanilla:
             raise Misfit(f"mechanism {self.name} needs {' or '.join(dict.fromkeys(missing))}")
         return fitted
@@ -200,5 +206,7 @@ _ROLE: dict[str, Role] = {
     "bias": "key",
     "normalizer": "key",
     "gate": "query",
+    "contrast": "query",
+    "evaluation": "key",
 }
 _VANILLA = Mechanism(VANILLA)

@@ -6,11 +6,12 @@
     Entmax15         alpha-entmax with alpha = 1.5, arXiv 1905.05702
     Entmax           p_j = [(alpha - 1) z_j - theta]_+^(1 / (alpha - 1)), alpha in (1.01, 2) learned
     TopK             softmax over the k largest scores (of equal ones, any that make up k)
-    Threshold        softmax over the positive scores, Threshold Relative Attention, arXiv 2503.23174
-    ReLA             p_j proportional to max(z_j, 0), rectified attention, arXiv 2104.07012, made to sum to one
+    EntropyAdaptive  softmax(beta z), beta a fitted polynomial of the row's entropy, arXiv 2410.01104
+
+Those for which a score of zero means something are in `rectified.py`.
 
 A score of -inf is a masked key and gets no weight. Rows sum to one but for two rules: with a sink
-they sum to less, and a row with no key left (none attended or, for Threshold and ReLA, none
+they sum to less, and a row with no key left (none attended or, of a rectified normaliser, none
 positive) is zero, as if the query attended to nothing, and so is its gradient. Which keys are
 attended is said by a mask (`Normalizer.attending`), for softmax of -inf alone is NaN: to look at
 every row for it would make it half as fast. A row with a NaN or +inf score is NaN.
@@ -33,6 +34,10 @@ LEAST_ALPHA = 1.01
 without a word, and near it the gradient in alpha, a difference divided by (alpha - 1)^2, is lost to
 rounding.
 """
+ADAPTIVE = (-0.037, 0.481, -2.3, 4.917, -1.791)
+"""The polynomial of arXiv 2410.01104, Figure 5, fitted there to the best beta by entropy; the
+highest power first.
+"""
 # To machine precision; also what is allowed.
 _BISECTIONS: Mapping[Any, int] = {torch.float32: 24, torch.float64: 50}
 
@@ -41,9 +46,15 @@ class Normalizer(Part):
     """Scores to rows, over the axis `dim` of the keys."""
 
     exponential: bool = False
-    """Whether p is a softmax over the keys, up to a factor a row: then the row as a prediction has
-    a logarithm, and equal keys can share their weight by log m added to the score.
+    """Whether p is a softmax of `logits` over the keys, up to a factor a row: then the row as a
+    prediction has a logarithm.
     """
+
+    def logits(
+        self, scores: Float[Tensor, "*shape member"], dim: int
+    ) -> Float[Tensor, "*shape member"]:
+        """Of an exponential normaliser, what its rows are a softmax of: the scores themselves."""
+        return scores
 
     @abc.abstractmethod
     def rows(
@@ -121,6 +132,31 @@ class SoftmaxSink(Normalizer):
 
     def prediction(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
         return scores.softmax(dim)
+
+
+@final
+@dataclass(frozen=True)
+class EntropyAdaptive(Normalizer):
+    """softmax(beta z), beta = max(1, c_0 + c_1 H + .. + c_4 H^4), H the entropy of softmax(z) in
+    nats: adaptive temperature, arXiv 2410.01104, for a model that was trained without it.
+
+    The fit exceeds 1 for H between about 0.86 and 5.9: sharper rows, and rows as blunt as 370 equal
+    keys, are softmax's. It learns nothing.
+    """
+
+    exponential = True
+
+    def logits(self, scores: Tensor, dim: int) -> Tensor:
+        finite = torch.where(scores == -torch.inf, 0.0, scores)
+        mean = (scores.softmax(dim) * finite).sum(dim, keepdim=True)
+        entropy = scores.logsumexp(dim, keepdim=True) - mean
+        beta = torch.zeros_like(entropy)
+        for coefficient in ADAPTIVE:
+            beta = beta * entropy + coefficient
+        return torch.where(scores == -torch.inf, -torch.inf, beta.clamp(min=1) * finite)
+
+    def rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
+        return self.logits(scores, dim).softmax(dim)
 
 
 class Sparse(Normalizer):
@@ -235,46 +271,6 @@ class TopK(Sparse):
     def masked(self, scores: Tensor, dim: int) -> Tensor:
         kept = scores.topk(min(self.top, scores.shape[dim]), dim)
         return torch.full_like(scores, -torch.inf).scatter(dim, kept.indices, kept.values)
-
-
-@final
-@dataclass(frozen=True)
-class Threshold(Sparse):
-    """Softmax over the positive scores."""
-
-    def masked(self, scores: Tensor, dim: int) -> Tensor:
-        return scores.masked_fill(scores <= 0, -torch.inf)
-
-
-@final
-@dataclass(frozen=True)
-class ReLA(Sparse):
-    """p_j = max(z_j, 0) / sum_k max(z_k, 0).
-
-    A positive factor on all scores changes nothing: a query temperature is not felt.
-    """
-
-    def finite_rows(self, parameters: Parameters, scores: Tensor, dim: int) -> Tensor:
-        weights = torch.relu(scores)
-        total = weights.sum(dim, keepdim=True)
-        return weights / torch.where(total == 0, 1.0, total)
-
-
-def rectified_output(
-    scores: Float[Tensor, "*row key"],
-    values: Float[Tensor, "*batch key feature"],
-    epsilon: float = 1e-8,
-) -> Float[Tensor, "*row feature"]:
-    """ReLA's own output, RMSNorm(max(z, 0) V) without gain: o / sqrt(mean_f o_f^2 + epsilon), arXiv
-    2104.07012.
-
-    Like the rows that sum to one it does not feel a positive factor on the scores (but for
-    epsilon). It loses the output's length, hence all but the sign of a single feature; with a
-    second feature that is c for every key, c/sqrt(2) times the first output tends to the row's mean
-    of the first values as c grows, which is `ReLA`.
-    """
-    output = torch.relu(scores) @ values
-    return output * (output.square().mean(-1, keepdim=True) + epsilon).rsqrt()
 
 
 def support_exponent(alpha: float, dim: int) -> float:

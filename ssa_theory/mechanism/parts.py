@@ -20,6 +20,8 @@ Generators = Sequence[np.random.Generator]
 Shape = tuple[int, ...]
 Role = Literal["query", "key", "value"]
 
+INITIAL_SCALE = 0.1
+"""Standard deviation of the initial W, times sqrt(dim): the start of the logit scale."""
 _BROADCAST_LIMIT = 2**14  # products per member; larger matrices run faster as batched products
 
 

@@ -7,21 +7,29 @@ q . k is the score of vanilla attention, tau scales the scores of a query (or of
 values), n is the number of keys that the query sees.
 """
 
+from ssa_theory.mechanism.contrast import Contrast
 from ssa_theory.mechanism.gates import ElementwiseGate, HeadGate
 from ssa_theory.mechanism.mechanism import DASH_DOTS, DOTS, LONG, VANILLA, Look, Mechanism, Shift
 from ssa_theory.mechanism.normalizers import (
     Entmax,
     Entmax15,
-    ReLA,
+    EntropyAdaptive,
     SoftmaxSink,
     Sparsemax,
-    Threshold,
     TopK,
 )
-from ssa_theory.mechanism.schedules import ASEntmax, Power, SSMax, YaRN
+from ssa_theory.mechanism.rectified import ReLA, Softpick, Threshold
+from ssa_theory.mechanism.schedules import (
+    AdaptiveASEntmax,
+    ASEntmax,
+    Llama4,
+    LogPower,
+    Power,
+    YaRN,
+)
 from ssa_theory.mechanism.score_maps import QKNorm, Softcap
 from ssa_theory.mechanism.scores import MLP, Constant, Linear
-from ssa_theory.mechanism.ssa import SSA
+from ssa_theory.mechanism.ssa import SSA, shared
 from ssa_theory.mechanism.temperature import Exp, Selective
 
 _OURS = "this project"
@@ -43,14 +51,36 @@ _ENTRIES = (
         bias=Linear(),
         look=Look("#7b4173", ">", (0, (6, 2, 2, 2))),
     ),
+    Mechanism(
+        "scaled-key-bias",
+        "softmax(c s + w . x_j), one learned c = exp b",
+        f"{_OURS}: both controls",
+        query=Selective(Constant(), Exp(), position=False),
+        bias=Linear(),
+        look=Look("#8c8c8c", ">", (0, (6, 2, 2, 2))),
+    ),
     *SSA,
     # Temperatures that depend on the number of keys alone.
     Mechanism(
         "ssmax",
         "softmax(c log(n) s)",
         "arXiv 2501.19399",
-        query=SSMax(),
+        query=LogPower(),
         look=Look("#0072b2", "^", "-."),
+    ),
+    Mechanism(
+        "log2",
+        "softmax(c (log n)^2 s)",
+        "arXiv 2605.12697, among the laws that it unifies",
+        query=LogPower(2.0),
+        look=Look("#0072b2", "v", DASH_DOTS),
+    ),
+    Mechanism(
+        "root",
+        "softmax(c sqrt(log n) s)",
+        "arXiv 2605.12697, among the laws that it unifies",
+        query=LogPower(0.5),
+        look=Look("#0072b2", "<", LONG),
     ),
     Mechanism(
         "asentmax-position",
@@ -67,11 +97,33 @@ _ENTRIES = (
         look=Look("#8c6d31", "P", DOTS),
     ),
     Mechanism(
+        "llama4",
+        "softmax(c (1 + 0.1 log(1 + floor(n / n_train))) s)",
+        "Llama 4, its released code: attention temperature tuning",
+        query=Llama4(),
+        look=Look("#8c6d31", "X", DASH_DOTS),
+    ),
+    Mechanism(
         "power",
         "softmax(c n^g s)",
         f"{_OURS}: the optimal bandwidths of kernel regression",
         query=Power(),
         look=Look("#009e73", "h", ":"),
+    ),
+    Mechanism(
+        "asentmax",
+        "1.5-entmax of (d + softplus(w . x) (log n)^(r tanh(u . x))) s",
+        "arXiv 2506.16640",
+        query=AdaptiveASEntmax(),
+        normalizer=Entmax15(),
+        look=Look("#56b4e9", "s", "-"),
+    ),
+    Mechanism(
+        "entropy-adaptive",
+        "trained with softmax(s), evaluated with softmax(beta(H) s), H the row's entropy",
+        "arXiv 2410.01104",
+        evaluation=EntropyAdaptive(),
+        look=Look("#a65628", "o", DOTS),
     ),
     # Other scores.
     Mechanism(
@@ -80,6 +132,14 @@ _ENTRIES = (
         "arXiv 2010.04245",
         score=QKNorm(),
         look=Look("#1f78b4", "8", "-"),
+    ),
+    Mechanism(
+        "qk-norm-ssa-query",
+        "softmax(tau(x_i) g cos(W_q x_i, W_k x_j)), tau(x_i) that of ssa-query",
+        "arXiv 2010.04245 and 2411.12892",
+        query=shared,
+        score=QKNorm(),
+        look=Look("#1f78b4", "s", "--"),
     ),
     Mechanism(
         "softcap",
@@ -131,6 +191,20 @@ _ENTRIES = (
         shift=Shift(),
         normalizer=ReLA(),
         look=Look("#0072b2", "P", (0, (1, 2))),
+    ),
+    Mechanism(
+        "softpick",
+        "max(exp(s_j) - 1, 0) / sum_k |exp(s_k) - 1|",
+        "arXiv 2504.20966",
+        normalizer=Softpick(),
+        look=Look("#b15928", "v", "-"),
+    ),
+    Mechanism(
+        "differential",
+        "softmax(s) - lambda softmax(s'), s' of another W, one learned lambda",
+        "arXiv 2410.05258, without its norm of the output",
+        contrast=Contrast(),
+        look=Look("#ff7f00", "1", "-"),
     ),
     # Sinks and gates.
     Mechanism(

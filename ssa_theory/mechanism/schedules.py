@@ -2,13 +2,17 @@
 whatever it is.
 
     Released   c (1 + exp(-exp b) log n), b from 2    the authors' released code of arXiv 2411.12892
-    SSMax      c log n                                Scalable-Softmax, arXiv 2501.19399
+    LogPower   c (log n)^e                            e = 1: Scalable-Softmax, arXiv 2501.19399
     ASEntmax   delta + beta (log n)^gamma             ASEntmax's position part, arXiv 2506.16640
     YaRN       c (0.1 log(n / n_train) + 1)^2         beyond n_train, c up to it: arXiv 2309.00071
+    Llama4     c (1 + 0.1 log(1 + floor(n / n_train)))   by steps: the released code of Llama 4
     Power      c n^gamma                              gamma of either sign: bandwidths of kernel regression
 
 c = exp(log_scale), beta = exp(log_beta) and gamma of ASEntmax = exp(log_gamma) are positive. At n =
-1 all are finite with finite gradients: SSMax gives 0, ASEntmax delta, the others c.
+1 all are finite with finite gradients: LogPower gives 0, ASEntmax delta, the others c (Llama4
+c (1 + 0.1 log 2) where n_train = 1).
+
+`AdaptiveASEntmax` is ASEntmax's whole temperature, which reads the query token too.
 """
 
 import abc
@@ -17,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssa_theory.mechanism.parts import (
@@ -72,11 +77,24 @@ class Released(Schedule):
 
 @final
 @dataclass(frozen=True)
-class SSMax(Schedule):
-    """c log n."""
+class LogPower(Schedule):
+    """c (log n)^exponent: Scalable-Softmax at 1. The law of the scores decides which is needed to
+    tell the largest of n from the others (arXiv 2605.12697): the root for Gaussian ones, 1 where
+    all others lie a fixed gap below, 2 where they crowd at an upper end like exp(-1 / gap).
+
+    Raises ValueError for an exponent that is not positive and finite.
+    """
+
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.exponent < math.inf:
+            raise ValueError(
+                f"a power of log n must be positive and finite, got {self.exponent}: raise exponent"
+            )
 
     def growth(self, parameters: Parameters, count: Tensor | float) -> Tensor | float:
-        return log_count(count)
+        return log_count(count) ** self.exponent
 
 
 @final
@@ -101,9 +119,46 @@ class ASEntmax(Schedule):
 
 @final
 @dataclass(frozen=True)
-class YaRN(Schedule):
-    """c (0.1 log(n / n_train) + 1)^2 beyond n_train, c up to it. YaRN rescales a trained model,
-    hence its c.
+class AdaptiveASEntmax(Temperature):
+    """delta + softplus(w . x) (log n)^(r tanh(u . x)): ASEntmax's temperature of a query token,
+    arXiv 2506.16640. delta and r start at 1, w and u at 0.
+
+    n counts as 2 at least: the power may be negative, and a row of one key does not feel tau.
+    position: whether n is seen; where it is not the power is 1. Where no query token is seen it is
+    the position part, `ASEntmax`.
+    """
+
+    position: bool = True
+
+    def shapes(self, role: Role, form: Form) -> dict[str, Shape]:
+        seen: dict[str, Shape] = {"reach": (), "exponent": (form.width(role),)}
+        return {"delta": (), "vector": (form.width(role),)} | (seen if self.position else {})
+
+    def initial(self, role: Role, form: Form, generators: Generators) -> Parameters:
+        start = super().initial(role, form, generators)
+        return start | {name: start[name] + 1 for name in ("delta", "reach") if name in start}
+
+    def fitted(self, role: Role, form: Form) -> "Temperature":
+        super().fitted(role, form)
+        if form.given_scores or (role == "query" and form.constant_query):
+            return ASEntmax().fitted(role, form)
+        return replace(self, position=self.position and form.position)
+
+    def __call__(self, parameters: Parameters, view: View) -> Tensor:
+        if view.token is None:
+            raise ValueError("this temperature needs tokens, which the inputs lack: add them")
+        growth = F.softplus((view.token * parameters["vector"]).sum(-2))
+        if self.position:
+            n = view.count
+            log_n = log_count(n.clamp(min=2) if isinstance(n, Tensor) else max(n, 2.0))
+            power = torch.tanh((view.token * parameters["exponent"]).sum(-2))
+            growth = growth * log_n ** (parameters["reach"] * power)
+        return parameters["delta"] + growth
+
+
+@dataclass(frozen=True)
+class Extended(Schedule):
+    """A schedule that departs from a constant at the trained length: for a model that is extended.
 
     trained_length: n_train; by default the layer's. Raises ValueError below 1.
     """
@@ -113,9 +168,13 @@ class YaRN(Schedule):
     def __post_init__(self) -> None:
         if self.trained_length is not None and self.trained_length < 1:
             raise ValueError(
-                f"schedule yarn needs a trained length of at least 1, got "
+                f"schedule {self._called} needs a trained length of at least 1, got "
                 f"{self.trained_length}: raise it"
             )
+
+    @property
+    def _called(self) -> str:
+        return type(self).__name__.lower()
 
     def fitted(self, role: Role, form: Form) -> "Temperature":
         super().fitted(role, form)
@@ -125,12 +184,37 @@ class YaRN(Schedule):
             raise Misfit("the longest context of training")
         return replace(self, trained_length=form.trained_length)
 
-    def growth(self, parameters: Parameters, count: Tensor | float) -> Tensor | float:
+    def over(self, count: Tensor | float) -> Tensor | float:
+        """n / n_train."""
         if self.trained_length is None:
-            raise ValueError("schedule yarn needs the longest trained length: give trained_length")
-        over = count / self.trained_length
+            raise ValueError(
+                f"schedule {self._called} needs the longest trained length: give trained_length"
+            )
+        return count / self.trained_length
+
+
+@final
+@dataclass(frozen=True)
+class YaRN(Extended):
+    """c (0.1 log(n / n_train) + 1)^2 beyond n_train, c up to it. YaRN rescales a trained model,
+    hence its c.
+    """
+
+    def growth(self, parameters: Parameters, count: Tensor | float) -> Tensor | float:
+        over = self.over(count)
         log_over = over.clamp(min=1).log() if isinstance(over, Tensor) else math.log(max(over, 1.0))
         return (0.1 * log_over + 1) ** 2
+
+
+@final
+@dataclass(frozen=True)
+class Llama4(Extended):
+    """c (1 + 0.1 log(1 + floor(n / n_train))): a step at each multiple of n_train, 8192 in Llama 4."""
+
+    def growth(self, parameters: Parameters, count: Tensor | float) -> Tensor | float:
+        over = self.over(count)
+        steps = over.floor() if isinstance(over, Tensor) else float(math.floor(over))
+        return 1 + 0.1 * log_count(1 + steps)
 
 
 @final

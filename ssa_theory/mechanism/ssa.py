@@ -6,7 +6,7 @@ Formulas are those of the registry, which these entries belong to.
 
 from ssa_theory.mechanism.mechanism import DASH_DOTS, DOTS, LONG, Look, Mechanism, Shift
 from ssa_theory.mechanism.schedules import Released
-from ssa_theory.mechanism.scores import MLP, Constant, Feature, Table
+from ssa_theory.mechanism.scores import MLP, Constant, Feature, Linear, Table
 from ssa_theory.mechanism.temperature import Exp, Selective, Sigmoid, Signed
 
 _PAPER, _OURS = "arXiv 2411.12892", "this project"
@@ -30,6 +30,15 @@ SSA = (
         query=shared,
         value=shared,
         look=Look("#d55e00", "s", "--"),
+    ),
+    Mechanism(
+        "ssa-key-bias",
+        f"{_paper('queries and values')}; w . x_j added to the scores",
+        f"{_PAPER}, beside a learned unigram",
+        query=shared,
+        value=shared,
+        bias=Linear(),
+        look=Look("#d55e00", "^", LONG),
     ),
     Mechanism(
         "ssa-query", _paper("queries"), _PAPER, query=shared, look=Look("#0072b2", "X", (0, (1, 2)))

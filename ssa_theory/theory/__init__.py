@@ -3,6 +3,7 @@
 rows       entropy of a row, its derivative in tau, and majorisation
 norms      what norm a transition matrix costs, with and without a temperature per token
 dilution   how much attention needles keep as the context grows
+critical   which temperature lets the largest of n scores win, by counting gaps
 expected   exact expectations of a row with random distractors
 paper      the SSA paper's statements: what is claimed, what is true, and where it fails
 """

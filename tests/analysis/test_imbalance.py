@@ -103,7 +103,16 @@ def test_the_margin_of_zero_loss_has_none():
 EARLY_YARN = replace(mechanism("yarn"), name="early-yarn", query=YaRN(4))
 
 
-@pytest.mark.parametrize("model", [*DEFAULT, "ssa-signed", "ssa-token", "ssa-mlp", EARLY_YARN])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *dict.fromkeys((*DEFAULT, "log2", "root", "llama4")),
+        "ssa-signed",
+        "ssa-token",
+        "ssa-mlp",
+        EARLY_YARN,
+    ],
+)
 def test_no_parameters_have_a_lower_loss_than_the_optimum(model):
     """Of random models, over many scales."""
     model = mechanism(model) if isinstance(model, str) else model
@@ -125,7 +134,8 @@ def test_no_parameters_have_a_lower_loss_than_the_optimum(model):
 
 
 @pytest.mark.parametrize(
-    "model", ["vanilla", "key-bias", "ssmax", "power", "ssa", "ssa-position", EARLY_YARN]
+    "model",
+    ["vanilla", "key-bias", "ssmax", "log2", "root", "power", "ssa", "ssa-position", EARLY_YARN],
 )
 def test_training_reaches_the_optimum_of_the_schedule(model):
     """The optimum is no mere bound: Adam, which knows nothing of it, comes near."""

@@ -4,8 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from ssa_theory.lanes.trace import trace
 
-from tests.lanes.cases import DISTINCT, case, kernel_steps, loss_of
+from ssa_theory.lanes.program import Unsupported
+from tests.lanes.cases import DISTINCT, MEMBERS, case, kernel_steps, loss_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -13,6 +15,13 @@ def _fast_to_compile() -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssa_theory.lanes.build._LEVEL", "-O0")
         yield
+
+
+def test_what_follows_an_unknown_operation_is_refused_for_its_reason() -> None:
+    """Of several results, too, which are taken apart before they are used."""
+    start = {"a": torch.linspace(1, 2, 3 * MEMBERS, dtype=torch.float64).view(3, MEMBERS)}
+    with pytest.raises(Unsupported, match="the operation lgamma"):
+        trace(lambda p, _: torch.lgamma(p["a"]).sort(0).values[0], start, None)
 
 
 @pytest.mark.parametrize(("name", "form"), DISTINCT, ids=map(":".join, DISTINCT))

@@ -55,6 +55,9 @@ COMPOSED = {
         Mechanism("given-length", query=YaRN(trained_length=3)),
         *map(mechanism, ("sparsemax+ssa-query-key", "rela+ssa-query-key", "softcap+ssa-mlp-key")),
         *map(mechanism, ("qk-norm+ssa", "gated+ssa+sink", "gated-head+ssmax+key-bias")),
+        *map(
+            mechanism, ("differential+ssa+sink", "differential+qk-norm", "softpick+ssa-query-key")
+        ),
     )
 }
 ALL = MECHANISMS | COMPOSED

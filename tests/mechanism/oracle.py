@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from ssa_theory.mechanism import Form, Inputs, Mechanism, Parameters
+from ssa_theory.mechanism.normalizers import Softmax
 
 Array = np.ndarray
 
@@ -90,38 +91,49 @@ class Member:
                 return scale * tau
             case "Released":
                 return c * (1 + math.exp(-math.exp(p["b"])) * math.log(n))
-            case "SSMax":
-                return c * math.log(n)
+            case "LogPower":
+                return c * math.log(n) ** part.exponent
+            case "AdaptiveASEntmax":
+                beta = math.log(1 + math.exp(np.dot(p["vector"], token.vector)))
+                if part.position:
+                    power = p["reach"] * math.tanh(np.dot(p["exponent"], token.vector))
+                    beta *= math.log(max(n, 2)) ** float(power)
+                return scale * float(p["delta"] + beta)
             case "ASEntmax":
                 growth = 0.0 if n == 1 else math.log(n) ** math.exp(p["log_gamma"])
                 return float(p["delta"]) + math.exp(p["log_beta"]) * growth
             case "YaRN":
                 trained = part.trained_length or self.form.trained_length
                 return c * (0.1 * math.log(max(n / trained, 1)) + 1) ** 2
+            case "Llama4":
+                trained = part.trained_length or self.form.trained_length
+                return c * (1 + 0.1 * math.log(1 + n // trained))
             case "Power":
                 return c * n ** float(p["gamma"])
             case other:
                 raise NotImplementedError(f"write the loop of the temperature {other} here")
 
-    def vectors(self, query: Token, key: Token) -> tuple[Array, Array]:
+    def vectors(self, query: Token, key: Token, weight: Array) -> tuple[Array, Array]:
         """q and k."""
-        weight = self.p["weight"]
         q = weight if self.form.constant_query else weight.T @ query.vector
         k = self.p["key_map"].T @ key.vector if "key_map" in self.p else key.vector
         return q, k
 
-    def z(self, query: Token, key: Token, given: float | None, n: float) -> float:
-        """The score of one query and key."""
+    def z(
+        self, query: Token, key: Token, given: float | None, n: float, name: str = "weight"
+    ) -> float:
+        """The score of one query and key by the map of this name."""
         mechanism = self.mechanism
         factor = self.tau("query", query, n) * self.tau("key", key, n)
         shift = self.p["shift.offset"] if mechanism.shift is not None else 0.0
         over = math.sqrt(self.form.dim) if self.form.over_root_dim else 1.0
-        plain = given if given is not None else np.dot(*self.vectors(query, key)) / over
+        weight = self.p.get(name)
+        plain = given if given is not None else np.dot(*self.vectors(query, key, weight)) / over
         match type(mechanism.score).__name__:
             case "Bilinear":
                 z = factor * plain
             case "QKNorm":
-                q, k = self.vectors(query, key)
+                q, k = self.vectors(query, key, weight)
                 cosine = np.dot(q, k) / math.sqrt(np.dot(q, q) * np.dot(k, k))
                 z = factor * math.exp(self.p["score.log_gain"]) * cosine
             case "Softcap":
@@ -164,6 +176,14 @@ def row(normalizer: Any, own: dict[str, float], z: Array) -> Array:
     match type(normalizer).__name__:
         case "Softmax":
             return soft(everything)
+        case "EntropyAdaptive":
+            p = soft(everything)
+            h = -math.fsum(w * math.log(w) for w in p if w > 0)
+            beta = -0.037 * h**4 + 0.481 * h**3 - 2.3 * h**2 + 4.917 * h - 1.791
+            return row(Softmax(), {}, max(beta, 1.0) * z)
+        case "Softpick":
+            total = math.fsum(abs(math.exp(s) - 1) for s in z)
+            return np.array([max(math.exp(s) - 1, 0) / (total or 1) for s in z])
         case "SoftmaxSink":
             return soft(everything, math.exp(own["sink"] if normalizer.learned else 0.0))
         case "Sparsemax":
@@ -225,6 +245,11 @@ def by_loops(
         [[member.z(queries[i], keys[i][j], given[i][j], n[i]) for i, j in at] for at in each]
     )
     rows = np.array([member.row(r) for r in z])
+    if mechanism.contrast is not None:
+        name, share = "contrast.weight", float(member.p["contrast.share"])
+        for i, at in enumerate(each):
+            second = [member.z(queries[i], keys[i][j], given[i][j], n[i], name) for _, j in at]
+            rows[i] -= share * member.row(np.array(second))
     positive = np.maximum(rows, 0)
     prediction = [p / p.sum() if p.any() else np.full(len(p), 1 / len(p)) for p in positive]
     found |= {"scores": z, "rows": rows, "prediction": np.array(prediction)}

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from ssa_theory.mechanism.normalizers import ReLA, rectified_output, support_exponent
+from ssa_theory.mechanism.normalizers import support_exponent
+from ssa_theory.mechanism.rectified import ReLA, rectified_output
 from tests.mechanism.oracle import tsallis
 from tests.mechanism.test_normalizers import KEYS, scores_of
 

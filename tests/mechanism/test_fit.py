@@ -18,7 +18,8 @@ from ssa_theory.mechanism import (
     Shift,
     Tokens,
 )
-from ssa_theory.mechanism.normalizers import ReLA, Softmax, SoftmaxSink
+from ssa_theory.mechanism.normalizers import Softmax, SoftmaxSink
+from ssa_theory.mechanism.rectified import ReLA
 from ssa_theory.mechanism.scores import MLP, Feature, Linear
 from ssa_theory.mechanism.temperature import Selective
 from tests.mechanism.cases import (
@@ -43,32 +44,42 @@ TRAINED, GIVEN = "the longest context of training", "of which only the scores ar
 _OF_VALUES = dict.fromkeys(
     ("ssa-value", "ssa-mlp-value", "value-tanh", "value-sigmoid", "gated", "gated-head"), (VALUE,)
 )
-_OF_LENGTHS = dict.fromkeys(("released", "ssmax", "asentmax-position", "yarn", "power"), (LENGTHS,))
+_OF_TRAINED = dict.fromkeys(("yarn", "llama4"), (TRAINED,))
+_OF_LENGTHS = dict.fromkeys(
+    ("released", "ssmax", "log2", "root", "asentmax-position", "yarn", "llama4", "power"),
+    (LENGTHS,),
+)
 _OF_LENGTHS |= {"ssa-position": (LENGTHS, VALUE)}
 _OF_LABELS = {"ssa-degree": (DEGREE,), "ssa-free": (TOKEN,)}
 _OF_QUERY_SCALARS = dict.fromkeys(("ssa-feature", "ssa-feature-exp"), (QUERY_SCALAR,))
 _OF_SCALARS = _OF_QUERY_SCALARS | {"ssa-feature-key": (KEY_SCALAR,)}
 MISFITS = {
     "graph": _OF_VALUES | _OF_LENGTHS | _OF_SCALARS,
-    "graph-position": _OF_VALUES | _OF_SCALARS | {"yarn": (TRAINED,)},
+    "graph-position": _OF_VALUES | _OF_SCALARS | _OF_TRAINED,
     "letters": _OF_VALUES | _OF_LENGTHS | _OF_LABELS,
     "retrieval": _OF_VALUES | _OF_LENGTHS | _OF_LABELS | {"ssa-feature-key": (KEY_SCALAR,)},
     "denoise": _OF_LABELS
     | _OF_SCALARS
-    | {"yarn": (TRAINED,), "gated": ("query tokens",), "gated-head": ("query tokens",)},
-    "denoise-last": _OF_LABELS | _OF_SCALARS | {"yarn": (TRAINED,)},
+    | _OF_TRAINED
+    | {"gated": ("query tokens",), "gated-head": ("query tokens",)},
+    "denoise-last": _OF_LABELS | _OF_SCALARS | _OF_TRAINED,
     "regression": _OF_VALUES
     | _OF_LABELS
     | _OF_QUERY_SCALARS
     | dict.fromkeys(
-        ("ssa-key", "ssa-mlp-key", "ssa-feature-key", "key-bias", "gate-and-sink"),
+        (
+            *("ssa-key", "ssa-mlp-key", "ssa-feature-key", "key-bias", "scaled-key-bias"),
+            *("ssa-key-bias", "gate-and-sink"),
+        ),
         (f"key tokens, {GIVEN}",),
     )
     | dict.fromkeys(("ssa-token", "ssa-mlp-token", "ssa-signed"), (f"query tokens, {GIVEN}", VALUE))
     | {
         "ssa-mlp-key-value": (f"key tokens, {GIVEN}", VALUE),
         "ssa-mlp-key-shift": (f"key tokens, {GIVEN}", "a key temperature or rows that feel"),
-        "qk-norm": (f"queries and keys, {GIVEN}",),
+        **dict.fromkeys(
+            ("qk-norm", "qk-norm-ssa-query", "differential"), (f"queries and keys, {GIVEN}",)
+        ),
         "gated": (VALUE, "query tokens"),
         "gated-head": (VALUE, "query tokens"),
     },
@@ -124,11 +135,14 @@ def test_members_start_by_their_own_generators_and_share_what_vanilla_has(
 
 # A context of one key has no position terms, log 1 = 0: what starts away from vanilla even there.
 NOT_AT_VANILLA = {
-    "SSMax": "c log n is zero",
+    "LogPower": "c log n is zero",
+    "Contrast": "of which it takes a share",
     "QKNorm": "cosines",
     "Softcap": "scores within the cap",
     "SoftmaxSink": "a sink takes its part",
-    **dict.fromkeys(("Sparsemax", "Entmax15", "Entmax", "TopK", "Threshold", "ReLA"), "sparse"),
+    **dict.fromkeys(
+        ("Sparsemax", "Entmax15", "Entmax", "TopK", "Threshold", "ReLA", "Softpick"), "sparse"
+    ),
     **dict.fromkeys(("ElementwiseGate", "HeadGate"), "half of the output"),
 }
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssa_theory.mechanism import Inputs, Tokens, parts
+from ssa_theory.mechanism.normalizers import as_prediction
 from tests.mechanism.cases import (
     ALL,
     DIM,
@@ -31,7 +32,7 @@ from tests.mechanism.oracle import by_loops
 
 @by_wider_case
 def test_it_is_the_loop_over_members_queries_and_keys(name: str, form: str) -> None:
-    layer, inputs = layer_of(name, form), inputs_of(form)
+    layer, inputs = layer_of(name, form).evaluated, inputs_of(form)
     parameters = perturbed(layer)
     found = results(layer, parameters, inputs)
     for m in range(MEMBERS):
@@ -98,6 +99,12 @@ def test_a_query_that_attends_to_no_key_has_no_row_and_no_gradient(name: str, fo
     layer, inputs = layer_of(name, form), inputs_of(form)
     leaves = {k: v.requires_grad_() for k, v in perturbed(layer).items()}
     z = layer.scores(leaves, inputs).detach()
+    second = z
+    if layer.mechanism.contrast is not None:
+        other = leaves | {"weight": leaves["contrast.weight"]}
+        second = replace(layer, mechanism=replace(layer.mechanism, contrast=None)).scores(
+            other, inputs
+        )
     attended = torch.ones(z.shape, dtype=torch.bool)
     attended[1], attended[2, 3:] = False, False
     attended[3, :, 0] = False  # of one member
@@ -108,9 +115,14 @@ def test_a_query_that_attends_to_no_key_has_no_row_and_no_gradient(name: str, fo
     assert (prediction.movedim(1, -1)[blind] == 1 / KEYS).all()
     own = {k.removeprefix("normalizer."): v for k, v in leaves.items()}
     for query, keys in ((2, 3), (4, KEYS)):
-        alone = layer.normalizer.rows(own, z[query : query + 1, :keys], 1)
-        torch.testing.assert_close(rows[query : query + 1, :keys], alone, rtol=1e-7, atol=1e-7)
+        alone, other = (
+            layer.normalizer.rows(own, s[query : query + 1, :keys], 1) for s in (z, second)
+        )
         wanted = layer.normalizer.prediction(own, z[query : query + 1, :keys], 1)
+        if layer.mechanism.contrast is not None:
+            alone = alone - leaves["contrast.share"] * other
+            wanted = as_prediction(alone, 1)
+        torch.testing.assert_close(rows[query : query + 1, :keys], alone, rtol=1e-7, atol=1e-7)
         wanted = torch.where(alone.sum(1, keepdim=True) > 0, wanted, 1 / KEYS)
         found = prediction[query : query + 1, :keys]
         torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-7)

@@ -15,21 +15,20 @@ from ssa_theory.mechanism.normalizers import (
     LEAST_ALPHA,
     Entmax,
     Entmax15,
+    EntropyAdaptive,
     Normalizer,
-    ReLA,
     Softmax,
     SoftmaxSink,
     Sparse,
     Sparsemax,
-    Threshold,
     TopK,
-    rectified_output,
 )
+from ssa_theory.mechanism.rectified import Rectified, ReLA, Softpick, Threshold, rectified_output
 from tests.mechanism.oracle import row
 
 KEYS, MEMBERS = 7, 3
-SPARSE = [Sparsemax(), Entmax15(), Entmax(), TopK(3), Threshold(), ReLA()]
-ALL = [Softmax(), SoftmaxSink(), SoftmaxSink(learned=False), *SPARSE]
+SPARSE = [Sparsemax(), Entmax15(), Entmax(), TopK(3), Threshold(), ReLA(), Softpick()]
+ALL = [Softmax(), EntropyAdaptive(), SoftmaxSink(), SoftmaxSink(learned=False), *SPARSE]
 by_normalizer = pytest.mark.parametrize("normalizer", ALL, ids=repr)
 by_sparse = pytest.mark.parametrize("normalizer", SPARSE, ids=repr)
 
@@ -50,7 +49,7 @@ def test_every_kind_is_here() -> None:
         kinds = classes.pop().__subclasses__()
         classes += kinds
         found |= set(kinds)
-    assert found - {Sparse} == {type(n) for n in ALL}
+    assert found - {Sparse, Rectified} == {type(n) for n in ALL}
 
 
 @by_normalizer
@@ -65,9 +64,9 @@ def test_rows_are_weights_with_the_sum_and_the_zeros_that_they_say(normalizer: N
             np.testing.assert_allclose(rows[q, :, m], wanted, atol=1e-12)
     assert (rows >= 0).all()
     total = torch.ones(4, MEMBERS, dtype=torch.float64)
-    if isinstance(normalizer, Threshold | ReLA):
+    if isinstance(normalizer, Rectified):
         total[0, 0] = 0.0
-    if isinstance(normalizer, SoftmaxSink):
+    if isinstance(normalizer, SoftmaxSink | Softpick):
         assert (rows.sum(1) < 0.999).all()
     else:
         torch.testing.assert_close(rows.sum(1), total, rtol=1e-12, atol=0)
@@ -76,8 +75,9 @@ def test_rows_are_weights_with_the_sum_and_the_zeros_that_they_say(normalizer: N
     prediction = normalizer.prediction(parameters, scores, 1)
     torch.testing.assert_close(prediction.sum(1), torch.ones_like(total), rtol=1e-12, atol=0)
     if normalizer.exponential:
-        torch.testing.assert_close(prediction, scores.softmax(1), rtol=1e-12, atol=0)
-        torch.testing.assert_close(rows / rows.sum(1, keepdim=True), scores.softmax(1))
+        soft = normalizer.logits(scores, 1).softmax(1)
+        torch.testing.assert_close(prediction, soft, rtol=1e-12, atol=0)
+        torch.testing.assert_close(rows / rows.sum(1, keepdim=True), soft)
     if total[0, 0] == 0:
         assert (prediction[0, :, 0] == 1 / KEYS).all()
 
@@ -88,7 +88,7 @@ def test_a_shift_of_all_scores_is_felt_only_where_zero_means_something(
 ) -> None:
     z, parameters = scores_of(8), parameters_of(normalizer)
     moved = normalizer.rows(parameters, z + 0.7, 1) - normalizer.rows(parameters, z, 1)
-    felt = isinstance(normalizer, SoftmaxSink | Threshold | ReLA)
+    felt = isinstance(normalizer, SoftmaxSink | Rectified)
     assert moved.abs().max() > 0.01 if felt else moved.abs().max() < 1e-12
 
 
@@ -166,8 +166,8 @@ def test_rows_with_one_key_or_none_have_no_gradient(normalizer: Normalizer) -> N
     scores = torch.tensor([9.0, -1.0, -2.0, -3.0], dtype=torch.float64)[:, None].requires_grad_()
     single = TopK(1) if isinstance(normalizer, TopK) else normalizer
     rows = single.rows(parameters_of(single, 1), scores, 0)
-    (gradient,) = torch.autograd.grad((rows * torch.arange(4.0)[:, None]).sum(), scores)
-    if isinstance(normalizer, Sparse):
+    (gradient,) = torch.autograd.grad((rows * torch.arange(1.0, 5.0)[:, None]).sum(), scores)
+    if isinstance(normalizer, Sparse) and not isinstance(normalizer, Softpick):
         assert rows.flatten().tolist() == [1, 0, 0, 0]
         torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-15, rtol=0)
     else:
@@ -206,7 +206,8 @@ def test_rows_without_a_finite_score_hurt_no_other(normalizer: Normalizer) -> No
     rows, wanted = normalizer.rows(parameters, broken, 1), normalizer.rows(parameters, z, 1)
     assert rows.movedim(1, -1)[bad].isnan().all()
     masked = rows[0, :, 0]
-    assert masked.isnan().all() if isinstance(normalizer, Softmax) else (masked == 0).all()
+    blind = isinstance(normalizer, Softmax | EntropyAdaptive)
+    assert masked.isnan().all() if blind else (masked == 0).all()
     fine = ~bad
     fine[0, 0] = False
     fine = fine.unsqueeze(1).expand_as(rows)
@@ -224,7 +225,10 @@ def test_extreme_scales_stay_distributions(
     z = (scale * scores_of(6)).to(dtype).requires_grad_()
     rows = normalizer.rows({k: v.to(dtype) for k, v in parameters_of(normalizer).items()}, z, 1)
     total = torch.ones(4, MEMBERS, dtype=dtype)
-    torch.testing.assert_close(rows.sum(1), total, atol=1e-5, rtol=0)
+    if isinstance(normalizer, Softpick) and scale < 1e4:  # negative scores take the rest
+        assert ((rows.sum(1) < 0.999) == (z < 0).any(1)).all()
+    else:
+        torch.testing.assert_close(rows.sum(1), total, atol=1e-5, rtol=0)
     (gradient,) = torch.autograd.grad((rows * rows.detach().roll(1, 1)).sum(), z)
     assert torch.isfinite(gradient).all()
     if scale == 1e4 and normalizer != ReLA():

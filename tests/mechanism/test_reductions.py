@@ -7,9 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssa_theory.mechanism import VANILLA, Inputs, Layer, Mechanism, Tokens
+from ssa_theory.mechanism import VANILLA, Inputs, Layer, Mechanism, Misfit, Tokens, mechanism
 from ssa_theory.mechanism.gates import Gate
-from ssa_theory.mechanism.normalizers import SoftmaxSink, Sparse, TopK
+from ssa_theory.mechanism.normalizers import (
+    Entmax15,
+    EntropyAdaptive,
+    Softmax,
+    SoftmaxSink,
+    Sparse,
+    TopK,
+)
+from ssa_theory.mechanism.rectified import Softpick
+from ssa_theory.mechanism.schedules import AdaptiveASEntmax, ASEntmax
 from ssa_theory.mechanism.score_maps import Bilinear, QKNorm, Softcap
 from ssa_theory.mechanism.temperature import Exp, Selective, Signed, Tanh
 from tests.mechanism.cases import (
@@ -36,8 +45,10 @@ AT_VANILLA = {
     "delta": 1.0,
     "log_beta": -math.inf,  # ASEntmax
     "sink": -math.inf,
+    "share": 0.0,  # of a contrast
 }
-ANY = {"hidden", "bias", "log_gamma"}  # of what is multiplied by zero
+LOGS = {"ssmax": 1, "log2": 2, "root": 0.5}
+ANY = {"hidden", "bias", "log_gamma", "weight"}  # of what is multiplied by zero
 WITHOUT = (Sparse, Gate, QKNorm, Softcap)
 """Parts that no parameter takes back to vanilla; tests of their own are below."""
 BACK = [
@@ -63,10 +74,10 @@ def test_the_values_that_give_vanilla(name: str, form: str) -> None:
             part, _, short = key.rpartition(".")
             if part and short not in ANY:
                 at = AT_VANILLA[short]
-                if name == "ssmax":
-                    at = -math.log(math.log(KEYS))
-                if name == "yarn":  # of a context as long as in training
-                    inputs = replace(inputs, count=4.0)
+                if name in LOGS:
+                    at = -LOGS[name] * math.log(math.log(KEYS))
+                if name in ("yarn", "llama4"):  # of a context that is shorter than in training
+                    inputs = replace(inputs, count=3.0)
                 parameters[key] = torch.full_like(value, at)
         own = vanilla.initial_parameters(generators(1))
         parameters.setdefault("log_scale", torch.zeros(MEMBERS, dtype=torch.float64))
@@ -79,9 +90,9 @@ def test_the_values_that_give_vanilla(name: str, form: str) -> None:
         torch.testing.assert_close(*both, rtol=1e-13, atol=1e-13, msg=what)
 
 
-def outputs(mechanism: Mechanism, change: dict[str, Tensor] | None = None) -> Tensor:
+def outputs(worn: Mechanism, change: dict[str, Tensor] | None = None) -> Tensor:
     """y of a layer of the denoising form, its tokens positive, for W of one draw."""
-    layer = Layer(mechanism, FORMS["denoise-last"])
+    layer = Layer(worn, FORMS["denoise-last"])
     parameters = perturbed(layer_of(VANILLA, "denoise-last"))
     extra = {k: v for k, v in perturbed(layer).items() if k not in parameters}
     tokens = inputs_of("denoise-last").keys
@@ -151,6 +162,84 @@ def test_sparse_rows_that_reach_softmax_and_a_shift_that_reaches_the_mean() -> N
     torch.testing.assert_close(found, torch.full_like(found, 1 / KEYS))
 
 
+def test_softpick_of_large_scores_is_softmax_and_turns_down_what_is_negative() -> None:
+    z = torch.tensor([3.0, 1.0, 2.5, 2.0], dtype=torch.float64)[:, None]
+    errors = []
+    for shift in (5.0, 10.0, 15.0):
+        rows = Softpick().rows({}, z + shift, 0)
+        assert rows.sum().item() == pytest.approx(1)
+        errors.append((rows - z.softmax(0)).abs().max().item())
+    assert errors[1] / errors[0] == pytest.approx(math.exp(-5), rel=0.02)
+    assert errors[2] / errors[1] == pytest.approx(math.exp(-5), rel=1e-3)
+    # A key of score -inf that is seen, not masked, would count as 1 in the sum.
+    low = Softpick().rows({}, torch.tensor([[math.log(3.0)], [-700.0]]).double(), 0)
+    assert low.flatten().tolist() == pytest.approx([2 / 3, 0])
+
+
+def test_adaptive_temperature_acts_between_sharp_and_very_blunt_rows() -> None:
+    """beta of n equal keys is 1 up to n = 2, above 1 from 3 on, and 1 again from about 370 on."""
+    beta = {}
+    for n in (2, 3, 10, 300, 400):
+        z = torch.full((n, 1), 0.7, dtype=torch.float64)
+        beta[n] = (EntropyAdaptive().logits(z, 0) / z)[0].item()
+    assert beta[2] == beta[400] == 1
+    assert min(beta[3], beta[300]) > 1.1
+    assert beta[10] == max(beta.values())
+    sharp = torch.tensor([[5.0], [0.0], [-1.0]], dtype=torch.float64)
+    assert torch.equal(EntropyAdaptive().rows({}, sharp, 0), sharp.softmax(0))
+    layer = layer_of("entropy-adaptive", "denoise-last")
+    assert layer.normalizer == Softmax()
+    assert layer.evaluated.normalizer == EntropyAdaptive()
+    assert layer.evaluated.evaluated == layer.evaluated
+    with pytest.raises(Misfit, match="needs a softmax, which its evaluation replaces"):
+        Layer(mechanism("entropy-adaptive+sink"), FORMS["graph"])
+
+
+def test_a_contrast_with_the_same_map_is_a_factor_on_the_rows() -> None:
+    """W' = W: 1 - lambda of vanilla's rows; the sum of rows is 1 - lambda for every W'."""
+    layer, inputs = layer_of("differential", "graph"), inputs_of("graph")
+    parameters = perturbed(layer)
+    share = parameters["contrast.share"]
+    rows = layer.rows(parameters, inputs)
+    torch.testing.assert_close(rows.sum(1), (1 - share).expand(KEYS, -1))
+    assert (rows < 0).any()
+    same = layer.rows(parameters | {"contrast.weight": parameters["weight"]}, inputs)
+    plain = layer_of(VANILLA, "graph").rows({"weight": parameters["weight"]}, inputs)
+    torch.testing.assert_close(same, (1 - share) * plain)
+    assert not layer.exponential
+
+
+def test_asentmax_reduces_to_its_position_part_and_to_entmax() -> None:
+    """u far out: (log n)^(+-r); w to -inf: delta alone; with one token, any of both."""
+    fixed = {"normalizer": Entmax15()}
+    token = torch.ones(DIM, MEMBERS, dtype=torch.float64)  # the tokens are positive
+    one = torch.ones(MEMBERS, dtype=torch.float64)
+    both = Mechanism("m", query=AdaptiveASEntmax(), **fixed)
+    off = outputs(both, {"query.delta": one, "query.vector": -1e4 * token})
+    torch.testing.assert_close(off, outputs(ALL["entmax15"]))
+    own = {"query.delta": 0.4 * one, "query.reach": 1.5 * one, "query.vector": 0 * token}
+    found = outputs(both, own | {"query.exponent": 1e4 * token})
+    position = Mechanism("m", query=ASEntmax(), **fixed)
+    gamma = {"query.log_gamma": math.log(1.5) * one}
+    beta = {"query.delta": 0.4 * one, "query.log_beta": math.log(math.log(2)) * one}
+    torch.testing.assert_close(found, outputs(position, gamma | beta))
+    assert layer_of("asentmax", "denoise").mechanism.query == ASEntmax()
+    assert layer_of("asentmax", "graph").mechanism.query == AdaptiveASEntmax(position=False)
+
+
+def test_joint_entries_are_what_is_joined() -> None:
+    """Of one draw of their parameters, and without the temperature's score the rest alone."""
+    own = perturbed(layer_of("qk-norm", "denoise-last"))
+    nothing = own | {"query.vector": torch.zeros(DIM, MEMBERS, dtype=torch.float64)}
+    nothing |= {"query.alpha": torch.full((MEMBERS,), -math.inf, dtype=torch.float64)}
+    joint = outputs(ALL["qk-norm-ssa-query"], nothing)
+    torch.testing.assert_close(joint, outputs(ALL["qk-norm"], own))
+    for name in ("qk-norm+ssa-query", "scaled+key-bias", "ssa+key-bias"):
+        both = ALL[name.replace("+", "-")]
+        assert torch.equal(outputs(both), outputs(mechanism(name)))
+        assert (outputs(both) - joint).abs().max() > 1e-3
+
+
 def test_position_terms_of_query_and_key_are_the_same_thing() -> None:
     query, key = (Mechanism("m", **{role: Selective(None)}) for role in ("query", "key"))
     alpha = torch.tensor([0.7, -1.3], dtype=torch.float64)
@@ -186,7 +275,7 @@ def test_a_feature_holds_the_bayes_predictor_of_retrieval() -> None:
 
 
 def test_added_parameters_by_hand() -> None:
-    form, own = replace(FORMS["denoise-last"], dim=8), 8 * 16 + 16 + 16 + 1
+    form, own = replace(FORMS["denoise-last"], dim=8, trained_length=4), 8 * 16 + 16 + 16 + 1
     counts = {
         VANILLA: 0,
         "scaled": 1,
@@ -203,6 +292,16 @@ def test_added_parameters_by_hand() -> None:
         "rela": 1,
         "gate-and-sink": own + 1,
         "off-by-one": 0,
+        "log2": 1,
+        "root": 1,
+        "llama4": 1,
+        "asentmax": 1 + 8 + 1 + 8,
+        "entropy-adaptive": 0,
+        "qk-norm-ssa-query": 64 + 1 + 9,
+        "softpick": 0,
+        "differential": 64 + 1,
+        "scaled-key-bias": 1 + 8,
+        "ssa-key-bias": 18 + 8,
     }
     assert {name: ALL[name].added_parameters(form) for name in counts} == counts
     given = {
@@ -211,6 +310,9 @@ def test_added_parameters_by_hand() -> None:
         "ssa-constant": 1,
         "ssa": 1,
         "ssmax": 0,
+        "log2": 0,
+        "llama4": 0,
+        "asentmax": 2,
         "released": 1,
         "power": 1,
         "asentmax-position": 2,

@@ -58,10 +58,7 @@ def test_names_and_looks_are_distinct() -> None:
 
 def test_no_two_entries_are_the_same() -> None:
     """No mechanism is another by a second name."""
-    kinds = [
-        (m.query, m.key, m.value, m.score, m.shift, m.bias, m.normalizer, m.gate)
-        for m in MECHANISMS.values()
-    ]
+    kinds = [m.parts() for m in MECHANISMS.values()]
     assert all(kinds.count(kind) == 1 for kind in kinds)
 
 

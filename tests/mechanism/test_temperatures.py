@@ -9,11 +9,14 @@ from torch import Tensor
 
 from ssa_theory.mechanism import Form, View
 from ssa_theory.mechanism.schedules import (
+    AdaptiveASEntmax,
     ASEntmax,
+    Extended,
+    Llama4,
+    LogPower,
     Power,
     Released,
     Schedule,
-    SSMax,
     YaRN,
 )
 from ssa_theory.mechanism.scores import MLP, Constant, Linear
@@ -35,7 +38,9 @@ BY_HAND: list[tuple[Temperature, dict[str, float], float, float]] = [
     (ssa, {"alpha": 0.4}, 1.0, 1 + 4.605170186 / (1 + math.exp(-0.4))),
     # exp(-exp 0.5) = 0.19229565
     (Released(), {"log_scale": SCALE, "b": 0.5}, 1.7, 1.7 * (1 + 0.19229565 * 4.605170186)),
-    (SSMax(), {"log_scale": SCALE}, 0.0, 1.7 * 4.605170186),
+    (LogPower(), {"log_scale": SCALE}, 0.0, 1.7 * 4.605170186),
+    (LogPower(2.0), {"log_scale": SCALE}, 0.0, 1.7 * 21.20759244),
+    (LogPower(0.5), {"log_scale": SCALE}, 0.0, 1.7 * 2.145966026),
     (
         ASEntmax(),
         {"delta": -0.6, "log_beta": math.log(2.5), "log_gamma": math.log(0.7)},
@@ -44,12 +49,14 @@ BY_HAND: list[tuple[Temperature, dict[str, float], float, float]] = [
     ),
     # log(100 / 64) = 0.446287103
     (YaRN(TRAINED), {"log_scale": SCALE}, 1.7, 1.7 * (0.1 * 0.446287103 + 1) ** 2),
+    # floor(100 / 64) = 1, log 2 = 0.693147181
+    (Llama4(TRAINED), {"log_scale": SCALE}, 1.7, 1.7 * 1.0693147181),
     (Power(), {"log_scale": SCALE, "gamma": 0.3}, 1.7, 1.7 * 3.981071706),  # 100^0.3
 ]
 by_schedule = pytest.mark.parametrize(
     ("schedule", "values", "at_one", "at_hundred"),
     BY_HAND,
-    ids=[type(s).__name__ for s, *_ in BY_HAND],
+    ids=[repr(s) for s, *_ in BY_HAND],
 )
 LINKS = [Tanh(), Sigmoid(), Exp(), Signed()]
 by_link = pytest.mark.parametrize("link", LINKS, ids=repr)
@@ -66,8 +73,8 @@ def test_every_kind_is_here() -> None:
 
     assert ours(Link) == {type(link) for link in LINKS}
     by_hand = {type(s) for s, *_ in BY_HAND}
-    assert by_hand == ours(Schedule) | {Selective}
-    assert by_hand == ours(Temperature) - {Schedule} | ours(Schedule)
+    assert by_hand == ours(Schedule) - {Extended} | ours(Extended) | {Selective}
+    assert ours(Temperature) == {Schedule, Selective, AdaptiveASEntmax}
 
 
 @by_link
@@ -150,9 +157,11 @@ def test_schedules_start_at_the_documented_values(
     wanted = {
         "Selective": 1 + 0.5 * log_n,
         "Released": 1 + math.exp(-math.exp(2)) * log_n,
-        "SSMax": log_n,
         "ASEntmax": 1 + log_n,
+        "Llama4": 1.0693147181,  # of a context as long as in training
     }.get(type(schedule).__name__, 1.0)
+    if isinstance(schedule, LogPower):
+        wanted = log_n**schedule.exponent
     start = schedule(found, View(count=float(TRAINED)))
     torch.testing.assert_close(start, torch.full((3,), wanted, dtype=torch.float64))
     assert schedule.has_scale == ("log_scale" in values or "log_beta" in values)
@@ -203,6 +212,42 @@ def test_yarn_is_constant_up_to_the_trained_length_and_grows_beyond() -> None:
             YaRN(wrong)
     with pytest.raises(ValueError, match="needs the longest trained length: give trained_length"):
         YaRN()(tensors({"log_scale": SCALE}), View(count=9.0))
+
+
+def test_llama_grows_by_steps_of_the_trained_length() -> None:
+    counts = torch.tensor([[1.0], [63.0], [64.0], [127.0], [128.0], [640.0]], dtype=torch.float64)
+    for given in (counts, [float(n) for n in counts]):
+        found = [
+            Llama4(TRAINED)(tensors({"log_scale": 0.0}), View(count=n)).flatten() for n in given
+        ]
+        wanted = [1 + 0.1 * math.log(1 + k) for k in (0, 0, 1, 1, 2, 10)]
+        assert torch.cat(found).tolist() == pytest.approx(wanted)
+    with pytest.raises(ValueError, match="schedule llama4 needs the longest trained length: give"):
+        Llama4()(tensors({"log_scale": SCALE}), View(count=9.0))
+
+
+def test_powers_of_log_n_are_positive_and_finite() -> None:
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"must be positive and finite, got {wrong}: raise"):
+            LogPower(wrong)
+
+
+def test_asentmax_of_a_token_by_hand() -> None:
+    """softplus(0.6) = 1.037488, tanh(0.4) = 0.379949; from two keys on."""
+    token = torch.tensor([1.0, -2.0]).double()[:, None]
+    parameters = tensors({"delta": -0.3, "reach": 1.5}) | {
+        "vector": torch.tensor([[0.2], [-0.2]]).double(),
+        "exponent": torch.tensor([[0.8], [0.2]]).double(),
+    }
+    for n in (1, 2, 100):
+        wanted = -0.3 + 1.037488 * math.log(max(n, 2)) ** (1.5 * 0.379949)
+        for count in (float(n), torch.tensor([n], dtype=torch.float64)):
+            found = AdaptiveASEntmax()(parameters, View(token, count=count))
+            assert found.item() == pytest.approx(wanted, rel=1e-5)
+    without = AdaptiveASEntmax(position=False)(parameters, View(token, count=100.0))
+    assert without.item() == pytest.approx(-0.3 + 1.037488, rel=1e-5)
+    with pytest.raises(ValueError, match="this temperature needs tokens, which the inputs lack"):
+        AdaptiveASEntmax()(parameters, View(count=2.0))
 
 
 def test_scores_of_their_own_kind() -> None:

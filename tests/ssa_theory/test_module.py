@@ -35,8 +35,9 @@ from ssa_theory.mechanism import (
     View,
     mechanism,
 )
-from ssa_theory.mechanism.normalizers import ReLA, SoftmaxSink, Threshold
-from ssa_theory.mechanism.parts import own
+from ssa_theory.mechanism.normalizers import SoftmaxSink
+from ssa_theory.mechanism.parts import own, project
+from ssa_theory.mechanism.rectified import ReLA, Threshold
 from ssa_theory.mechanism.score_maps import Side
 from ssa_theory.mechanism.scores import MLP, Constant, Feature, Linear, WeightShared
 from ssa_theory.mechanism.temperature import Exp, Selective
@@ -45,7 +46,10 @@ from ssa_theory.module import ROLES, form_of_heads
 LABELS = {"token": 5, "degree": 3}
 OPTIONS = {"labels": LABELS, "trained_length": 3}  # for the mechanisms that ask
 # Beside the registry: parts joined, and parts that no entry combines.
-JOINED = ("sparsemax+ssa-query", "sink+ssa", "softcap+ssa-mlp-query-key", "qk-norm+gated+ssa-key")
+JOINED = (
+    *("sparsemax+ssa-query", "sink+ssa", "softcap+ssa-mlp-query-key", "qk-norm+gated+ssa-key"),
+    "differential+ssa-query+sink+key-bias",
+)
 OURS = {
     m.name: m
     for m in (
@@ -64,7 +68,10 @@ OURS = {
         ),
     )
 }
-NEED_POSITION = ("ssa-position", "released", "ssmax", "asentmax-position", "yarn", "power")
+NEED_POSITION = (
+    *("ssa-position", "released", "ssmax", "log2", "root"),
+    *("asentmax-position", "yarn", "llama4", "power"),
+)
 ALL = {name: mechanism(name) for name in (*MECHANISMS, *JOINED)} | OURS
 
 
@@ -174,9 +181,9 @@ def test_one_head_is_the_layer_of_an_ensemble(name: str, position: bool) -> None
             with pytest.raises(Misfit, match=f"mechanism {name} needs queries that see different"):
                 make()
         return
-    ensemble = Layer(ALL[name], form)
+    ensemble = Layer(ALL[name], form).evaluated
     start = ensemble.initial_parameters([np.random.default_rng(0)])
-    made = layer(dim, 1, name, causal=False, position=position).requires_grad_(False)
+    made = layer(dim, 1, name, causal=False, position=position).requires_grad_(False).eval()
     query, key, weight, key_map = maps_for(made.mechanism, dim)
     for linear, matrix in (
         (made.query, query),
@@ -186,6 +193,10 @@ def test_one_head_is_the_layer_of_an_ensemble(name: str, position: bool) -> None
         linear.weight.copy_(matrix.T)
     parameters = {f"{part}.{k}": v for part in made.parts for k, v in made.parts[part].items()}
     parameters |= {"weight": weight.unsqueeze(-1), "value": made.value.weight.T.unsqueeze(-1)}
+    if "contrast.key_map" in parameters:  # the layer's W' is the product of both maps
+        maps = (parameters.pop(f"contrast.{k}")[..., 0] for k in ("weight", "key_map"))
+        first, second = maps
+        parameters["contrast.weight"] = (first @ second.T).unsqueeze(-1)
     x, read = random(2, length, dim), given_to(made, 2, length)
     rows, out = made.attention(x, **read), made(x, **read)
     for b in range(2):
@@ -241,14 +252,21 @@ def apart(
             if (part := getattr(worn, role)) is not None
         }
         bias = None if worn.bias is None else worn.bias(own(parameters, "bias"), views["key"])
-        query = projected["query"] / (1 if worn.score.maps_keys else math.sqrt(width))
-        sides = Side(query, tau.get("query")), Side(projected["key"], tau.get("key"))
-        z = worn.scores(parameters, *sides, bias)
+        maps = [(1.0, projected["query"], projected["key"])]
+        if worn.contrast is not None:
+            second = own(parameters, "contrast")
+            token = x[b].unsqueeze(-1)
+            pair = (project(token, second[k]) for k in ("weight", "key_map"))
+            maps.append((-second["share"].item(), *pair))
         rows = torch.zeros(length, length, dtype=torch.float64)
-        for i in range(length):  # of the keys that it sees, without a mask
-            seen = z[i : i + 1, : i + 1 if made.causal else length]
-            parts = own(parameters, "normalizer")
-            rows[i, : seen.shape[1]] = worn.normalizer.rows(parts, seen, 1)[0, :, 0]
+        for share, query, key in maps:
+            query = query / (1 if worn.score.maps_keys else math.sqrt(width))
+            sides = Side(query, tau.get("query")), Side(key, tau.get("key"))
+            z = worn.scores(parameters, *sides, bias)
+            for i in range(length):  # of the keys that it sees, without a mask
+                seen = z[i : i + 1, : i + 1 if made.causal else length]
+                parts = own(parameters, "normalizer")
+                rows[i, : seen.shape[1]] += share * worn.normalizer.rows(parts, seen, 1)[0, :, 0]
         out = (rows * tau["value"].T if "value" in tau else rows) @ projected["value"][..., 0]
         if worn.gate is not None:
             out = out * worn.gate(own(parameters, "gate"), x[b].unsqueeze(-1))[..., 0]
@@ -770,6 +788,22 @@ print("the same")
     assert done.stdout == "the same\n", done.stderr
 
 
+def test_a_model_that_is_evaluated_otherwise_is_so_in_eval_mode_alone() -> None:
+    made, x = layer(8, 2, "entropy-adaptive"), 0.3 * random(2, 9, 8)
+    plain = layer(8, 2, "vanilla")
+    plain.load_state_dict(made.state_dict())
+    close(made(x), plain(x))
+    close(made.attention(x), plain.attention(x))
+    trained = made.attention(x)
+    rows = made.eval().attention(x)
+    entropy, sharper = (torch.special.entr(r).sum(-1) for r in (trained, rows))
+    assert (sharper <= entropy + 1e-12).all()
+    assert (sharper < entropy - 0.1).any()
+    plain.eval()
+    assert (made(x) - plain(x)).abs().max() > 1e-3
+    close(made.train()(x), plain(x))
+
+
 # Parameter counts
 
 
@@ -780,7 +814,8 @@ def test_added_parameters_are_the_difference_of_counts(name: str) -> None:
     }
     made = layer(12, 3, name)
     assert made.added_parameters() == counts[name] - counts["vanilla"]
-    nothing = ("vanilla", "softcap", "sparsemax", "entmax15", "top-k", "threshold", "off-by-one")
+    nothing = {"vanilla", "softcap", "sparsemax", "entmax15", "top-k", "threshold", "off-by-one"}
+    nothing |= {"softpick", "entropy-adaptive"}
     assert (made.added_parameters() == 0) == (name in nothing)
 
 
@@ -817,10 +852,17 @@ def test_added_parameters_by_hand(term: Selective, each: int) -> None:
         ("rela", 4),
         ("entmax", 4),
         ("gate-and-sink", 24 * 48 + 48 + 48 * 4 + 4 + 4),
+        ("differential", 2 * 24 * 24 + 4),  # a query and a key map more
+        ("asentmax", 2 * (4 * 24 + 4)),
+        ("scaled-key-bias", 4 * (24 + 1)),
+        ("ssa-key-bias", 2 * 4 * (6 + 1) + 4 * 24),
+        ("qk-norm-ssa-query", 4 + 4 * (6 + 1)),
+        ("llama4", 4),
+        ("log2", 4),
     ],
 )
 def test_added_parameters_of_other_parts_by_hand(name: str, added: int) -> None:
-    assert SelfAttention(24, 4, name).added_parameters() == added
+    assert SelfAttention(24, 4, name, trained_length=3).added_parameters() == added
 
 
 @pytest.mark.parametrize(("dim", "heads"), [(768, 12), (1024, 16), (1280, 20), (1600, 25)])

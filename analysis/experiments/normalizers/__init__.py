@@ -99,6 +99,7 @@ def _measure(
     block: RowBlock | RetrievalBlock | KernelRegressionBlock, layer: Layer, fitted: Fitted
 ) -> Values:
     """Of one model on one task, by seed: what `_BY_TASK` and `_SINGLE` name."""
+    layer = layer.evaluated
     rows, target = block.rows(layer, fitted.parameters)
     evaluated, measured = block.evaluate(layer, fitted), measure_rows(rows, target)
     if target is None:

@@ -127,7 +127,7 @@ def _train_setting(
         fitted = fit(
             block, layer, training, record=step.tolist(), measure=measure, progress=advance
         )
-        final = block.evaluate(layer, fitted) | {"diverged": fitted.diverged}
+        final = block.evaluate(layer.evaluated, fitted) | {"diverged": fitted.diverged}
         rows.append(fitted.by_member(fitted.history | {name: final[name] for name in _GUARDS}))
     values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

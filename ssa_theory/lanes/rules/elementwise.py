@@ -23,6 +23,7 @@ _COSTLY = {
     "div": "vdiv({0}, {1})",
     "exp": "vexp({0})",
     "log": "vlog({0})",
+    "log1p": "vlog(bc(1) + {0})",
     "tanh": "vtanh({0})",
     "sigmoid": "vsigmoid({0})",
     "erf": "verf({0})",
