@@ -149,12 +149,3 @@ def slopes(
     return np.divide(
         over, square, out=np.full(len(y), np.nan), where=(square > 0) & np.isfinite(over)
     )
-
-
-def correlation(x: Float[np.ndarray, " seed"], y: Float[np.ndarray, " seed"]) -> float:
-    """Pearson's correlation over the seeds where both are finite: a description, without interval."""
-    kept = np.isfinite(x) & np.isfinite(y)
-    x, y = x[kept], y[kept]
-    if len(x) < 2 or not (np.ptp(x) and np.ptp(y)):
-        return np.nan
-    return float(np.corrcoef(x, y)[0, 1])

@@ -12,7 +12,7 @@ from analysis.claims.registry import Topic
 _WIDTH, _ROW, _EDGE = 300, 5, 10
 _REACH = 4.0
 """The effect at the edge; what lies beyond is drawn there."""
-_MARK: dict[Outcome, str] = {
+_MARK: dict[str, str] = {
     "benefit": '<circle cx="{x}" cy="{y}" r="2.2" fill="#1a6b3a"/>',
     "harm": '<path d="M{x} {y} m-2.6 2.2 h5.2 l-2.6 -4.6 z" fill="#fff" stroke="#8a1c1c"/>',
     "equivalent": '<rect x="{left}" y="{top}" width="4" height="4" fill="#777"/>',

@@ -12,7 +12,6 @@ from analysis.claims.bands import mean_band, ratio_band
 from analysis.claims.statistics import (
     RESAMPLES,
     Estimate,
-    correlation,
     exact,
     log_ratio,
     mean,
@@ -212,14 +211,6 @@ def test_slopes_against_polyfit():
     y[2, 3] = np.nan
     assert np.isnan(slopes(x, y)).tolist() == [False, False, True, False, False]
     assert np.isnan(slopes(np.ones((5, 9)), y)).all()
-
-
-def test_correlation_leaves_out_what_is_not_finite():
-    x, y = np.random.default_rng(1).normal(size=(2, 30))
-    wanted = np.corrcoef(x[1:], y[1:])[0, 1]
-    x[0] = np.nan
-    assert correlation(x, y) == pytest.approx(wanted)
-    assert np.isnan(correlation(np.ones(30), y))
 
 
 def test_band_is_the_mean_at_every_point():
