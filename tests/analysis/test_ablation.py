@@ -15,7 +15,7 @@ from scipy.stats import gmean
 
 from analysis.experiments.ablation import ABLATION, AblationConfig
 from analysis.experiments.base import silent
-from analysis.problems import GraphProblem, Training, base, train_all
+from analysis.problems import GraphProblem, Training, train, train_all
 from analysis.problems.denoise import DenoiseBlock
 from analysis.run.runner import execute
 from ssa_theory import Stream, member_generator
@@ -237,14 +237,14 @@ def test_a_seed_names_its_models_whatever_is_trained_beside_it(result):
 
 def test_diverged_models_are_marked_and_left_out(result, monkeypatch):
     """Also where the parameters that a diverged model ended with are finite."""
-    usual = base.fit
+    usual = train.fit
     one = torch.tensor([False, True, False])
 
     def fit(block, *args, **kwargs):
         fitted = usual(block, *args, **kwargs)
         return replace(fitted, diverged=one) if isinstance(block, DenoiseBlock) else fitted
 
-    monkeypatch.setattr(base, "fit", fit)
+    monkeypatch.setattr(train, "fit", fit)
     lost = result_of(AblationConfig(**SMALL))
     denoise, letters = (lost.sel(mechanism=lost["part"] == part) for part in ("denoise", "letters"))
     assert (denoise["diverged"] == one.numpy()).all()
