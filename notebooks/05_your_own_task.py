@@ -35,7 +35,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import xarray as xr
-from analysis.claims.topics import Topic
 from IPython.display import SVG
 from matplotlib.figure import Figure
 from pydantic import Field

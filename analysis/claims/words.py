@@ -9,6 +9,8 @@ from analysis.claims.statistics import EXACT, Estimate
 
 _FACTOR = 3
 """Beyond it a ratio is said as a factor, not in percent."""
+_FAR = 1e6
+"""Beyond it a factor is said no closer."""
 
 
 def amount(effect: float, measure: Measure) -> str:
@@ -20,6 +22,8 @@ def amount(effect: float, measure: Measure) -> str:
         return "undefined"
     if measure.single:
         return f"{value:.3g}"
+    if abs(value) > np.log(_FAR):
+        return f"over {_FAR:.0e} times" if value > 0 else f"under 1/{_FAR:.0e}"
     ratio = float(np.exp(value))
     if abs(ratio - 1) < 0.005:
         return "the same"

@@ -1,10 +1,14 @@
-"""What the tests of several experiments ask of claims."""
+"""What several tests ask of claims, or store of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from analysis.claims.claim import Check, Claim, Outcome, Test, checks_of, tests_of
+from analysis.claims.ledger import Evidence
 from analysis.claims.registry import registry
 from analysis.claims.rule import judge_cells, outcome
+from analysis.store.claims import result_path, save_claims
+from analysis.store.files import file_digest
 
 Place = tuple[str, ...]
 
@@ -49,3 +53,12 @@ def missing(claims: Sequence[Claim], *topics: str) -> list[tuple[str, Place]]:
 def checks(claims: Sequence[Claim]) -> dict[str, Check]:
     """By id."""
     return {check.id: check for check in checks_of(claims)}
+
+
+def store(name: str, claims: Sequence[Claim], out: Path) -> None:
+    """The claims of an experiment beside a result that is never opened."""
+    result = result_path(name, out)
+    result.parent.mkdir(parents=True)
+    result.write_bytes(b"numbers")
+    origin = {"source": "code", "result": file_digest(result)}
+    save_claims(Evidence(tuple(claims)), result, origin)

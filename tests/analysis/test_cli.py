@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from analysis.claims.builder import Lines
+from analysis.claims.ledger import Evidence, as_record, ledger
+from analysis.claims.registry import registry
 from analysis.cli import main
+from analysis.experiments import PLACES
 from analysis.store.results import load, save
+from tests.analysis.evidence import store
 
 TINY = ["--preset", "smoke", "--seeds", "2", "--steps", "4"]
 
@@ -38,8 +43,10 @@ def test_run_writes_everything_and_reuses_it(tmp_path, capsys):
             config = json.loads(result.attrs["config"])
             assert (config["seeds"], config["steps"], result.sizes["seed"]) == (2, 4, 2)
             assert result.attrs["device"].startswith("cpu")
-        ledger = json.loads((folder / "claims.json").read_text())["claims"]
-        assert {"id", "sentence", "verdict", "threshold", "estimate"} <= set(ledger[0])
+        stored = json.loads((folder / "claims.json").read_text())
+        assert {claim["kind"] for claim in stored["claims"]} <= {"test", "check"}
+        assert stored["registry"] == registry().hashes()
+        assert stored["declared"] is False  # four steps
     assert "run in" in capsys.readouterr().out
     assert (tmp_path / "index.html").is_file()
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "graph").iterdir()}
@@ -129,6 +136,69 @@ def test_every_field_is_a_flag(tmp_path, capsys, quick_figures):
         assert "3 nodes, 4 directed edges weighted by '3'" in str(result["understood"].values)
 
 
+@pytest.fixture
+def claimed(tmp_path):
+    """Claims of one experiment: two cells of eight of one topic, one beside them, a check that fails."""
+    lines, ones = Lines("length", 64), np.ones(64)
+    for length, factor in (("256", 0.5), ("2048", 2.0), ("4096", 0.5)):
+        errors = factor * np.exp(0.01 * np.random.default_rng(0).normal(size=64))
+        at = {"length": length, "against": "best constant"}
+        lines.compare("extrapolation", at, "excess", {"ssa": errors, "best": ones})
+    lines.check("sum", "Rows sum to 1.", "worst", "<", 0.5, 1)
+    store("length", lines.claims, tmp_path)
+    return tmp_path, lines.claims
+
+
+def test_the_ledger_is_printed(claimed, capsys):
+    out, _ = claimed
+    assert run("claims", "--out", out) == 0
+    printed = capsys.readouterr().out
+    lines = {words[1]: line for line in printed.splitlines() if len(words := line.split()) > 1}
+    topics = registry().topics
+    assert set(topics) <= set(lines)
+    assert (
+        lines["extrapolation"].split()
+        == (
+            f"mixed extrapolation {topics['extrapolation'].sentence} It holds where length is 256; "
+            "fails where length is 2048; 6 of 8 cells missing."
+        ).split()
+    )
+    assert lines["error"].startswith("incomplete ")
+    assert "0 of 1 checks passed" in printed
+    assert "failed: Rows sum to 1. (length-sum: 1 [1, 1])" in printed
+    for name in PLACES:
+        assert (f"{name}: not run: `ssa-theory run {name}` makes it" in printed) == (
+            name != "length"
+        )
+
+
+def test_a_topic_is_printed_with_every_cell(claimed, capsys):
+    out, _ = claimed
+    assert run("claims", "extrapolation", "order", "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert "mixed: holds where length is 256; fails where length is 2048" in printed
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert sum("missing not run" in row for row in rows) == 6 + 3
+    (benefit,) = (row for row in rows if row.startswith("256 best constant excess benefit"))
+    assert benefit.endswith("less) 64/64")
+    assert any(row.startswith("2048 best constant excess harm") for row in rows)
+    assert any(row.startswith("4096 best constant excess outside 50 % less") for row in rows)
+    assert registry().topics["order"].sentence in printed
+    assert registry().topics["norm"].sentence not in printed
+
+
+def test_the_ledger_as_json(claimed, capsys):
+    out, claims = claimed
+    found = ledger([Evidence(tuple(claims))], registry())
+    assert run("claims", "--json", "--out", out) == 0
+    whole = as_record(found.entries, found.checks)
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(whole))
+    assert run("claims", "extrapolation", "--json", "--out", out) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [t["verdict"] for t in printed["topics"]] == ["mixed"]
+    assert not printed["checks"]  # they are of no topic
+
+
 def test_list_and_help(capsys):
     assert run("list") == 0
     assert {"graph", "letters", "les-miserables", "twins"} <= set(capsys.readouterr().out.split())
@@ -211,7 +281,9 @@ BAD = [
     (("plot", "graph", "--out", "{tmp}"), "damaged or truncated"),
     (("plot", "twins", "--out", "{tmp}"), "there is no stored result"),
     (("claims", "--out", "{tmp}"), "there are no stored claims in"),
-    (("claims", "graph"), "Unrecognized options"),
+    (("claims", "extrapolat"), "unknown topic 'extrapolat': choose one of extrapolation"),
+    (("claims", "error", "nrom", "--json"), "unknown topic 'nrom': choose one of norm"),
+    (("claims", "--sedes", "3"), "Unrecognized options"),
 ]
 
 

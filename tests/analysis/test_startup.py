@@ -9,12 +9,11 @@ import sys
 import pytest
 
 from analysis.catalogue import experiments, mechanisms
-from analysis.claims.claim import Claim
-from analysis.claims.statistics import Estimate
+from analysis.claims.builder import Lines
 from analysis.experiments import EXPERIMENTS, PLACES
-from analysis.store.claims import load_claims, result_path, save_claims
-from analysis.store.files import file_digest
+from analysis.store.claims import load_evidence, result_path
 from ssa_theory.mechanism import MECHANISMS
+from tests.analysis.evidence import store
 
 HEAVY = "torch matplotlib xarray pandas dask distributed networkx h5py scipy.stats entmax jinja2"
 IMPORTED = """
@@ -30,13 +29,10 @@ print(json.dumps([code, list(sys.modules)]), file=sys.stderr)
 
 @pytest.fixture
 def out(tmp_path):
-    """A folder with the claims of a result, which is never opened."""
-    result = result_path("graph", tmp_path)
-    result.parent.mkdir()
-    result.write_bytes(b"numbers")
-    half = Estimate(0.5, 0.4, 0.6, 64, "t")
-    claim = Claim("graph-l1-ssa", "it is less", "paper", "mean", "<", 1.0, half, 64, topic="error")
-    save_claims([claim], result, {"source": "code", "result": file_digest(result)})
+    """A folder with claims: a check that fails."""
+    lines = Lines("graph", 64)
+    lines.check("sum", "it is less", "sum", "<", 0.5, 1)
+    store("graph", lines.claims, tmp_path)
     return tmp_path
 
 
@@ -47,7 +43,8 @@ def out(tmp_path):
         (["list"], "les-miserables"),
         (["mechanisms"], "softmax(c s)"),
         (["claims", "--out", "{out}"], "it is less"),
-        (["claims", "--help"], "p-values corrected over all"),
+        (["claims", "error", "--out", "{out}"], "A query temperature lowers the error"),
+        (["claims", "--help"], "the verdict of every topic"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -69,9 +66,9 @@ def test_the_lists_are_those_of_the_registries():
 
 
 def test_claims_of_another_result_are_not_shown(out):
-    assert [c.id for c in load_claims("graph", out)] == ["graph-l1-ssa"]
+    assert [c.id for c in load_evidence("graph", out).claims] == ["graph-sum"]
     result_path("graph", out).write_bytes(b"other numbers")
     with pytest.raises(ValueError, match="are not of the result beside them"):
-        load_claims("graph", out)
+        load_evidence("graph", out)
     with pytest.raises(ValueError, match="not run: `ssa-theory run twins` makes it"):
-        load_claims("twins", out)
+        load_evidence("twins", out)
