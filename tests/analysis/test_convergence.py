@@ -26,9 +26,10 @@ GRADED = MarkovGraphTask.from_graph(graph_from_family("graded", 8))
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+def executed(tmp_path_factory, undrawn):
     folder = tmp_path_factory.mktemp("out")
-    return folder, *execute(CONVERGENCE, SMOKE, folder)
+    with undrawn():
+        return folder, *execute(CONVERGENCE, SMOKE, folder)
 
 
 @pytest.fixture(scope="module")
@@ -341,10 +342,9 @@ def test_bad_config(fields, message):
 
 
 def test_smoke_run_end_to_end(executed):
-    folder, dataset, claims, trained = executed
+    _, dataset, claims, trained = executed
     assert trained
     assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
     assert len({c.id for c in claims}) == len(claims) > 10
-    assert (folder / "convergence" / "figure.svg").stat().st_size > 10_000
     assert CONVERGENCE.preset("paper").seeds - CONVERGENCE.preset("paper").tuning_seeds >= 64
     assert CONVERGENCE.preset("large").seeds > CONVERGENCE.preset("paper").seeds

@@ -341,12 +341,13 @@ BAD = [
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory) -> Path:
+def stored(tmp_path_factory, undrawn) -> Path:
     """A folder with the files, and a result that no refusal may touch."""
     folder = tmp_path_factory.mktemp("shell")
     for name, text in FILES.items():
         (folder / name).write_text(text)
-    assert run("run", "graph", *TINY, "--out", folder / "out") == 0
+    with undrawn():
+        assert run("run", "graph", *TINY, "--out", folder / "out") == 0
     return folder
 
 

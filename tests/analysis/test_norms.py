@@ -32,9 +32,10 @@ SMOKE = NORMS.preset("smoke")
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+def executed(tmp_path_factory, undrawn):
     folder = tmp_path_factory.mktemp("out")
-    return folder, *execute(NORMS, SMOKE, folder)
+    with undrawn():
+        return folder, *execute(NORMS, SMOKE, folder)
 
 
 @pytest.fixture(scope="module")
@@ -414,10 +415,9 @@ def test_bad_config(fields, message):
 
 
 def test_smoke_run_end_to_end(executed):
-    folder, dataset, claims, trained = executed
+    _, dataset, claims, trained = executed
     assert trained
     assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
     assert len({c.id for c in claims}) == len(claims) == 2 * 3 * 14 + 1
-    assert (folder / "norms" / "figure.svg").stat().st_size > 10_000
     assert NORMS.preset("paper").seeds >= 64 > NORMS.preset("smoke").seeds
     assert NORMS.preset("large").seeds > NORMS.preset("paper").seeds

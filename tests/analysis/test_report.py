@@ -17,7 +17,7 @@ from analysis.claims.claim import Claim
 from analysis.claims.ledger import ledger
 from analysis.claims.statistics import mean
 from analysis.claims.topics import TOPICS
-from analysis.draw.figures import new_figure, save_figure
+from analysis.draw.figures import FORMATS, new_figure, save_figure
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
 from analysis.flags import parse_run
@@ -251,3 +251,6 @@ def test_the_whole_project_at_the_smoke_preset(tmp_path):
     identities = [c.id for s in sections for c in s.claims]
     assert len(set(identities)) == len(identities)
     assert (tmp_path / "index.html").read_text().count("<svg") == len(EXPERIMENTS)
+    for kind in FORMATS:
+        figures = [tmp_path / name / f"figure.{kind}" for name in EXPERIMENTS]
+        assert min(figure.stat().st_size for figure in figures) > 10_000, kind
