@@ -248,6 +248,13 @@ class _Work(Watch):
         super().__init__()
         self.operations, self.numbers = 0, 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to make sure that dynamo leaves it alone, torch would import all of dynamo first,
+        which takes as long as to import torch.
+        """
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:

@@ -3,7 +3,8 @@ is CUDA.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,8 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture
-def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files in place of figures, larger than a small result and sooner done, for tests of what is
-    stored when.
-    """
+@contextmanager
+def _undrawn() -> Iterator[None]:
     # Imported before the tests, the packages would escape the runtime type checker.
     from analysis.draw.figures import FORMATS
     from analysis.store.files import write_whole
@@ -58,7 +56,24 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
                 folder / f"figure.{kind}", lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>")
             )
 
-    monkeypatch.setattr("analysis.run.runner.save_figure", save_figure)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analysis.run.runner.save_figure", save_figure)
+        yield
+
+
+@pytest.fixture(scope="session")
+def undrawn() -> Callable[[], AbstractContextManager[None]]:
+    """undrawn() is a context in which a figure is made, but files take the place of its drawings:
+    larger than a small result, and sooner done. Every experiment's are drawn once, with the report.
+    """
+    return _undrawn
+
+
+@pytest.fixture
+def quick_figures() -> Iterator[None]:
+    """The same for one test."""
+    with _undrawn():
+        yield
 
 
 @dataclass(frozen=True)

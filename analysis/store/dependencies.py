@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
 
-from analysis.store.source import Import, Module, Reference, Statement
+from analysis.store.source import Import, Module, Reference, Statement, parsed
 
 PACKAGES = ("ssa_theory", "tasks", "analysis")
 
@@ -49,7 +49,11 @@ class Project:
             files = [
                 p for p in (base.with_suffix(".py"), base / "__init__.py") if ours and p.is_file()
             ]
-            self._modules[name] = Module(name, files[0]) if files else None
+            self._modules[name] = (
+                parsed(name, files[0].name == "__init__.py", files[0].read_text(encoding="utf-8"))
+                if files
+                else None
+            )
         return self._modules[name]
 
     def knows(self, definition: Definition) -> bool:

@@ -6,9 +6,8 @@ import ast
 import symtable
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import resolve_name
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -37,11 +36,12 @@ class Statement:
     @cached_property
     def references(self) -> frozenset[Reference]:
         """What the statement takes from outside itself."""
-        own = dict(_imports(ast.walk(self.node), self._module))
+        nodes = list(ast.walk(self.node))
+        own = dict(_imports(nodes, self._module))
         names = set(own) | _globals(symtable.symtable(self.source, "statement", "exec"))
         chains = defaultdict(set)  # of attributes, by the name that they begin with
         inner: set[int] = set()
-        for node in ast.walk(self.node):
+        for node in nodes:
             path, base = [], node
             while isinstance(base, ast.Attribute):
                 path.insert(0, base.attr)
@@ -65,9 +65,8 @@ class Statement:
 class Module:
     """A parsed module: its definitions, what its imports bind, and its other statements."""
 
-    def __init__(self, name: str, path: Path) -> None:
-        self.name, self.is_package = name, path.name == "__init__.py"
-        text = path.read_text(encoding="utf-8")
+    def __init__(self, name: str, is_package: bool, text: str) -> None:
+        self.name, self.is_package = name, is_package
         lines = text.split("\n")
         self.definitions: dict[str, list[Statement]] = defaultdict(list)
         self.others: list[Statement] = []
@@ -86,6 +85,12 @@ class Module:
                 self.definitions[defined].append(statement)
             if not names:
                 self.others.append(statement)
+
+
+@cache
+def parsed(name: str, is_package: bool, text: str) -> Module:
+    """The module of this text; of the same text the same one."""
+    return Module(name, is_package, text)
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -406,7 +406,7 @@ def test_figure_shows_every_mechanism_with_its_parameters(result):
     assert_allclose(points, result["relative_excess"].sel(estimate="value")[len(LETTERS) :])
 
 
-def test_smoke_run_end_to_end(tmp_path):
+def test_smoke_run_end_to_end(tmp_path, quick_figures):
     small = {
         "seeds": 2,
         "letters_steps": 3,

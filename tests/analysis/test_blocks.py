@@ -264,7 +264,8 @@ def test_a_second_process_waits_for_the_first(tmp_path):
     then finds all done.
     """
     code = (
-        "import sys; from pathlib import Path; from analysis.run.runner import execute\nfrom"
+        "import sys; from pathlib import Path; from analysis.run import runner\nfrom"
+        " analysis.run.runner import execute\nrunner.save_figure = lambda *_: None\nfrom"
         " analysis.experiments.graph import GRAPH, GraphConfig\nconfig ="
         f" GraphConfig.model_validate_json({TINY.model_dump_json()!r})\ndef progress(about,"
         " total):\n    print(about, flush=True)\n    return lambda n: None\nprint('trained',"
@@ -341,7 +342,8 @@ def test_other_instructions_and_threads_agree_to_rounding(tmp_path, dtype, toler
     """
     config = TINY.model_copy(update={"seeds": 64, "steps": 40, "block_seeds": None, "dtype": dtype})
     code = (
-        "import torch; from pathlib import Path; from analysis.run.runner import execute\n"
+        "import torch; from pathlib import Path; from analysis.run import runner\n"
+        "from analysis.run.runner import execute\nrunner.save_figure = lambda *_: None\n"
         "from analysis.experiments.graph import GRAPH, GraphConfig\n"
         f"config = GraphConfig.model_validate_json({config.model_dump_json()!r})\n"
         f"torch.set_num_threads(2); execute(GRAPH, config, Path({str(tmp_path / 'there')!r}))"

@@ -28,7 +28,7 @@ def run(*arguments: object) -> int:
         return stop.code
 
 
-def test_run_writes_everything_and_reuses_it(tmp_path, capsys):
+def test_run_writes_everything_and_reuses_it(tmp_path, capsys, quick_figures):
     assert run("run", "graph", "twins", *TINY, "--out", tmp_path) == 0
     for name in ("graph", "twins"):
         folder = tmp_path / name
@@ -60,12 +60,12 @@ def test_run_writes_everything_and_reuses_it(tmp_path, capsys):
 
 def test_plot_redraws_without_training(tmp_path, capsys, monkeypatch):
     assert run("run", "graph", *TINY, "--out", tmp_path) == 0
-    figure = tmp_path / "graph" / "figure.svg"
-    whole = figure.read_bytes()
-    figure.unlink()
+    figures = [tmp_path / "graph" / f"figure.{kind}" for kind in ("svg", "pdf", "png")]
+    whole = [figure.read_bytes() for figure in figures]
+    figures[0].unlink()
     monkeypatch.setattr("ssa_theory.ensemble.train", None)
     assert run("plot", "graph", "--out", tmp_path) == 0
-    assert figure.read_bytes() == whole
+    assert [figure.read_bytes() for figure in figures] == whole
     assert "redrawn" in capsys.readouterr().out
 
 
@@ -328,10 +328,10 @@ def test_interruption_keeps_finished_work(tmp_path, capsys, monkeypatch, quick_f
 
 
 def test_the_installed_command_starts():
-    command = [sys.executable, "-m", "analysis.cli", "run", "nothing"]
+    command = [sys.executable, "-m", "analysis.cli", "nothing"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("ssa-theory: unknown experiment 'nothing'")
+    assert done.stderr.startswith("ssa-theory: unknown command 'nothing'")
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["--help"]])

@@ -28,9 +28,10 @@ GRADED = MarkovGraphTask.from_graph(graph_from_family("graded", 8))
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+def executed(tmp_path_factory, undrawn):
     folder = tmp_path_factory.mktemp("out")
-    return folder, *execute(CONVERGENCE, SMOKE, folder)
+    with undrawn():
+        return folder, *execute(CONVERGENCE, SMOKE, folder)
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +357,7 @@ def test_bad_config(fields, message):
 
 
 def test_smoke_run_end_to_end(executed):
-    folder, dataset, claims, trained = executed
+    _, dataset, claims, trained = executed
     assert trained
     assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
     assert len(claims) == len(outcomes(claims)) == 3 * (2 * 2 + 2)
@@ -366,6 +367,5 @@ def test_smoke_run_end_to_end(executed):
         dataset["setting"].values.tolist(),
     )
     assert missing(claims, "optimisation", "reach") == []
-    assert (folder / "convergence" / "figure.svg").stat().st_size > 10_000
     assert paper.seeds - paper.tuning_seeds >= 64
     assert CONVERGENCE.preset("large").seeds > paper.seeds

@@ -287,7 +287,7 @@ def test_figure_shows_every_method_and_explains_the_point_without_information(re
     assert len(gate.lines) >= 2 + 4
 
 
-def test_smoke_run_end_to_end(tmp_path):
+def test_smoke_run_end_to_end(tmp_path, quick_figures):
     config = DENOISE.preset("smoke").model_copy(
         update={"device": "cpu", "steps": 3, "cooldown_steps": 1, "seeds": 2}
     )

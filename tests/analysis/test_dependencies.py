@@ -5,7 +5,7 @@ files they are in.
 import importlib.util
 import shutil
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -180,27 +180,28 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def _digests(root: Path) -> list[tuple[str, str]]:
+    project = Project(root)
+    return [
+        tuple(project.digest(map(_place, code)) for code in (e.data_code(), e.presentation_code()))
+        for e in EXPERIMENTS.values()
+    ]
+
+
+_unchanged = cache(_digests)
+
+
 def changed(root: Path, file: str, old: str, new: str) -> dict[str, tuple[bool, bool]]:
     """By experiment, whether an edit of the copied source changes the fingerprints of its data, and
     of its figure and claims.
     """
-
-    def digests() -> list[tuple[str, str]]:
-        project = Project(root)
-        return [
-            tuple(
-                project.digest(map(_place, code)) for code in (e.data_code(), e.presentation_code())
-            )
-            for e in EXPERIMENTS.values()
-        ]
-
     path = root / file
     text = path.read_text()
     assert text.count(old) == 1
-    before = digests()
+    before = _unchanged(root)
     path.write_text(text.replace(old, new))
     try:
-        after = digests()
+        after = _digests(root)
     finally:
         path.write_text(text)
     pairs = zip(EXPERIMENTS, before, after, strict=True)

@@ -246,7 +246,10 @@ def test_a_task_is_a_law_with_a_problem(tmp_path):
     assert not result["diverged"].any()
     assert result.attrs["blocks"] == 3
     cells = judge_cells(OWN.topics["mean"], claims)
-    assert (verdict(cells), when(OWN.topics["mean"], cells)) == ("supported", "holds in all 2 cells")
+    assert (verdict(cells), when(OWN.topics["mean"], cells)) == (
+        "supported",
+        "holds in all 2 cells",
+    )
     assert MECHANISMS["ssa-mlp-value"].look.color in (tmp_path / "mean/figure.svg").read_text()
     page = write_report(EXPERIMENTS | {"mean": MEAN}, tmp_path).read_text()
     assert all(f'id="mean-mean-{name}-mse"' in page for name in config.mechanisms)
@@ -351,12 +354,13 @@ BAD = [
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory) -> Path:
+def stored(tmp_path_factory, undrawn) -> Path:
     """A folder with the files, and a result that no refusal may touch."""
     folder = tmp_path_factory.mktemp("shell")
     for name, text in FILES.items():
         (folder / name).write_text(text)
-    assert run("run", "graph", *TINY, "--out", folder / "out") == 0
+    with undrawn():
+        assert run("run", "graph", *TINY, "--out", folder / "out") == 0
     return folder
 
 

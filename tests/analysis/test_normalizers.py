@@ -1,6 +1,7 @@
 """The normaliser experiment end to end, its baselines recomputed, its claims on known data."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,9 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(folder: Path) -> xr.Dataset:
+def result(folder: Path, undrawn: Any) -> xr.Dataset:
     """The smoke preset, from training to files."""
-    return execute(NORMALIZERS, NormalizersConfig(**SMOKE), folder)[0]
+    with undrawn():
+        return execute(NORMALIZERS, NormalizersConfig(**SMOKE), folder)[0]
 
 
 def test_variables_and_dimensions(result: xr.Dataset) -> None:

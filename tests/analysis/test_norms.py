@@ -33,9 +33,10 @@ SMOKE = NORMS.preset("smoke")
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+def executed(tmp_path_factory, undrawn):
     folder = tmp_path_factory.mktemp("out")
-    return folder, *execute(NORMS, SMOKE, folder)
+    with undrawn():
+        return folder, *execute(NORMS, SMOKE, folder)
 
 
 @pytest.fixture(scope="module")
@@ -433,12 +434,11 @@ def test_bad_config(fields, message):
 
 
 def test_smoke_run_end_to_end(executed):
-    folder, dataset, claims, trained = executed
+    _, dataset, claims, trained = executed
     assert trained
     assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
     assert len(claims) == 2 * 2 * 2 * 5 + 1
     assert set(outcomes(claims).values()) == {"unresolved"}  # 4 seeds
-    assert (folder / "norms" / "figure.svg").stat().st_size > 10_000
     paper = NORMS.preset("paper")
     assert (paper.mechanisms, [c.name for c in paper.cells]) == (
         SMOKE.mechanisms,

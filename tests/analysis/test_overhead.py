@@ -103,10 +103,9 @@ def test_the_figure_shows_every_count_and_the_limit() -> None:
     )
 
 
-def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
+def test_the_experiment_runs_end_to_end(tmp_path: Path, quick_figures: None) -> None:
     dataset, lines, trained = execute(OVERHEAD, OVERHEAD.preset("smoke"), tmp_path)
     assert trained
-    assert (tmp_path / "overhead" / "figure.svg").stat().st_size > 1000
     again, same, trained = execute(OVERHEAD, OVERHEAD.preset("smoke"), tmp_path)
     assert not trained
     assert again.identical(dataset)

@@ -15,8 +15,9 @@ SMOKE = PAPER_GRAPH.preset("smoke")
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    return execute(PAPER_GRAPH, SMOKE, tmp_path_factory.mktemp("out"))
+def executed(tmp_path_factory, undrawn):
+    with undrawn():
+        return execute(PAPER_GRAPH, SMOKE, tmp_path_factory.mktemp("out"))
 
 
 @pytest.fixture(scope="module")

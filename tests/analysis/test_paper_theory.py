@@ -15,9 +15,10 @@ from tests.analysis.evidence import found, missing, said
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+def executed(tmp_path_factory, undrawn):
     folder = tmp_path_factory.mktemp("out")
-    return folder, *execute(PAPER_THEORY, PaperTheoryConfig(length=12), folder)
+    with undrawn():
+        return folder, *execute(PAPER_THEORY, PaperTheoryConfig(length=12), folder)
 
 
 def test_closed_forms_meet_their_second_computations(executed):

@@ -292,13 +292,12 @@ def test_the_colours_are_centred_at_zero() -> None:
     assert norm.vmax == -norm.vmin
 
 
-def test_the_experiment_runs_end_to_end(tmp_path: Path) -> None:
+def test_the_experiment_runs_end_to_end(tmp_path: Path, quick_figures: None) -> None:
     config = PHASE.preset("smoke").model_copy(update={"steps": (5, 10), "similarities": (0.0,)})
     dataset, lines, trained = execute(PHASE, config, tmp_path)
     assert trained
     assert int(dataset["models"]) == config.models == 4 * 5 * 2 * 5 * 4
     assert len(lines) == 5 * 2 * 2 * 3 * 2  # families, dimensions, steps, peers, measures
-    assert (tmp_path / "phase" / "figure.svg").stat().st_size > 1000
 
 
 def test_presets_train_as_many_models_as_promised() -> None:

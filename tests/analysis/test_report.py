@@ -19,7 +19,7 @@ from analysis.claims.claim import Claim
 from analysis.claims.ledger import Evidence, Ledger, ledger
 from analysis.claims.registry import parse, registry
 from analysis.claims.words import effect_of
-from analysis.draw.figures import new_figure, save_figure
+from analysis.draw.figures import FORMATS, new_figure, save_figure
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import Experiment
 from analysis.flags import parse_run
@@ -404,3 +404,6 @@ def test_the_whole_project_at_the_smoke_preset(tmp_path):
     claims = [c.id for s in sections for c in s.evidence.claims]
     assert len(set(claims)) == len(claims)
     assert set(claims) <= set(identities)
+    for kind in FORMATS:
+        figures = [tmp_path / name / f"figure.{kind}" for name in EXPERIMENTS]
+        assert min(figure.stat().st_size for figure in figures) > 10_000, kind

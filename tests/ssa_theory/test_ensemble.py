@@ -574,10 +574,11 @@ def test_a_second_block_is_not_compiled_again(compiled: dict) -> None:
 
 def test_without_a_compiler_training_goes_on_with_one_notice(tmp_path: Path) -> None:
     code = (
-        "import warnings, torch\nfrom ssa_theory import train\ntorch.set_num_threads(1)\nstart ="
+        "import sys, warnings, torch\nfrom ssa_theory import train\ntorch.set_num_threads(1)\nstart ="
         " {'a': torch.linspace(1, 2, 64)}\ndef run(compile):\n    return train(lambda p, b: p['a']"
         " ** 2, start, steps=3, learning_rate=0.1,"
-        " compile=compile).parameters['a']\nwarnings.simplefilter('default')\nwith"
+        " compile=compile).parameters['a']\nrun(None);"
+        " print('torch._dynamo' in sys.modules)\nwarnings.simplefilter('default')\nwith"
         " warnings.catch_warnings(record=True) as caught:\n    found = [run(compile) for compile in"
         " (True, True, False)]\nprint([str(w.message) for w in caught if w.category is"
         " RuntimeWarning])\nprint(all(torch.equal(f, found[2]) and not torch.equal(f, start['a'])"
@@ -588,7 +589,8 @@ def test_without_a_compiler_training_goes_on_with_one_notice(tmp_path: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    notice, equal = done.stdout.splitlines()
+    dynamo, notice, equal = done.stdout.splitlines()
+    assert dynamo == "False"  # it takes as long to import as torch, and nothing needs it here
     assert notice.count("training goes on uncompiled") == 1
     assert "no C++ compiler" in notice
     assert equal == "True"
