@@ -78,6 +78,10 @@ class Experiment:
             raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return self.config(**self.presets.get(name, {}))
 
+    def declares(self, config: ExperimentConfig) -> bool:
+        """Whether a config is on the data of a preset: only then do its claims enter the ledger."""
+        return any(config.data() == self.preset(name).data() for name in PRESETS)
+
     def blocks(self, config: ExperimentConfig) -> list[ExperimentConfig]:
         """The config of each block. Raises ValueError where a single seed is too large for this
         machine, or blocks are asked for where there are none.

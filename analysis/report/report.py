@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import xarray as xr
 
 from analysis.bench.bench import load_report
 from analysis.bench.tables import all_rows, notes
@@ -32,7 +33,8 @@ class Section:
     missing: why there is nothing to show, or empty. claims: with p-values corrected over the whole
     ledger. figure: the SVG element. config: every setting. provenance: the result's other
     attributes. warnings: what the guards found. command: what makes it again. source: path and line
-    of the code that runs it, and of that which states its claims.
+    of the code that runs it, and of that which states its claims. left_out: why its claims are not
+    in the ledger, or empty.
     """
 
     experiment: Experiment
@@ -44,6 +46,7 @@ class Section:
     warnings: tuple[str, ...] = ()
     command: str = ""
     source: tuple[str, str] = ("", "")
+    left_out: str = ""
 
     @property
     def answer(self) -> str:
@@ -69,9 +72,12 @@ def read_stored(
 ) -> tuple[list[Entry], list[Section]]:
     """The ledger and the sections of all experiments, as far as they are stored below `out`."""
     sections = [_section(experiment, out) for experiment in experiments.values()]
-    entries = ledger([claim for section in sections for claim in section.claims])
+    declared = [section for section in sections if not section.left_out]
+    entries = ledger([claim for section in declared for claim in section.claims])
     corrected = {claim.id: claim for entry in entries for claim in entry.claims}
-    return entries, [replace(s, claims=tuple(corrected[c.id] for c in s.claims)) for s in sections]
+    return entries, [
+        replace(s, claims=tuple(corrected.get(c.id, c) for c in s.claims)) for s in sections
+    ]
 
 
 def _speed(out: Path) -> dict[str, Any] | None:
@@ -107,7 +113,7 @@ def render(
         sections=sections,
         rate=FALSE_DISCOVERY_RATE,
         speed=speed,
-        paper=paper_table([claim for section in sections for claim in section.claims]),
+        paper=paper_table([c for s in sections if not s.left_out for c in s.claims]),
         deciding={entry.topic.decided_by for entry in entries},
         tests=sum(len(entry.claims) for entry in entries),
     )
@@ -153,6 +159,7 @@ def _section(experiment: Experiment, out: Path) -> Section:
             f"the stored result {path} does not say how it was made ({error!r}): run `{command}"
             " --fresh`",
         )
+    left_out = _left_out(experiment, dataset)
     return Section(
         experiment,
         "",
@@ -160,10 +167,19 @@ def _section(experiment: Experiment, out: Path) -> Section:
         inline_svg(figure, experiment.name),
         config,
         about,
-        tuple(warnings_of(dataset)),
+        (*warnings_of(dataset), *([left_out] if left_out else [])),
         f"{command} {_flags(experiment, config)}",
         (_place(experiment.train), _place(experiment.judge)),
+        left_out,
     )
+
+
+def _left_out(experiment: Experiment, dataset: xr.Dataset) -> str:
+    try:
+        declared = experiment.declares(experiment.config_of(dataset))
+    except ValueError:  # of another version
+        declared = True
+    return "" if declared else "left out of the ledger, as its data are those of no preset"
 
 
 def _flags(experiment: Experiment, config: Mapping[str, Any]) -> str:

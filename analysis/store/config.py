@@ -28,6 +28,10 @@ class ExperimentConfig(BaseModel):
     def check(self) -> None:
         """Raise ValueError where settings do not go together; by default all do."""
 
+    def data(self) -> dict[str, object]:
+        """The settings that say on which data the experiment is; by default the user's files."""
+        return {name: value for name, value in self if isinstance(value, Path)}
+
     def notes(self) -> list[str]:
         """What the user is told before anything is trained, such as what was understood of a file.
 

@@ -73,6 +73,10 @@ class SourceConfig(TrainingConfig):
             raise ValueError("family file needs a graph file: give graph_file")
         _ = self.reading, self.text
 
+    def data(self) -> dict[str, object]:
+        own = set(SourceConfig.model_fields) - set(TrainingConfig.model_fields)
+        return super().data() | {name: getattr(self, name) for name in sorted(own)}
+
     @property
     def reading(self) -> GraphReading:
         """How a graph file is read: the settings of the same names."""
