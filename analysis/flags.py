@@ -12,6 +12,7 @@ from analysis.store.config import TrainingConfig
 _RUN = {
     "preset": (Preset, "paper", "defaults: smoke (seconds), paper (64+ seeds), large"),
     "out": OUT,
+    "name": (str, "", "of a folder of its own for this run: NAME@... in the folder of the results"),
     "fresh": (bool, False, "run even if the stored result is unchanged"),
     "workers": (int, 1, "processes that share the experiments, or the blocks of one"),
     "scheduler": (

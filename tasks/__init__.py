@@ -4,7 +4,7 @@ from tasks.basis_denoising import BasisDenoisingTask
 from tasks.denoising import DenoisingTask
 from tasks.dilution import DilutionProbe
 from tasks.embeddings import unit_embeddings
-from tasks.families import FAMILIES, graph_from_family, text_from_file
+from tasks.families import FAMILIES, graph_from_family
 from tasks.graph_files import GraphFile, GraphReading, read_graph
 from tasks.hierarchy import HierarchyTask
 from tasks.imbalance import (
@@ -21,12 +21,14 @@ from tasks.markov import MarkovGraphTask
 from tasks.prompts import Prompts
 from tasks.retrieval import NoisyRetrievalTask
 from tasks.small_graphs import GraphFacts, adjacency_matrix, connected_graphs, neighbour_law
+from tasks.texts import Bigrams, TextReading, bigrams, default_text, read_text
 from tasks.trigger import TriggerTask
 from tasks.twins import TwinTokenTask
 
 __all__ = [
     "FAMILIES",
     "BasisDenoisingTask",
+    "Bigrams",
     "ConstantImbalance",
     "DenoisingTask",
     "DilutionProbe",
@@ -41,16 +43,19 @@ __all__ = [
     "NoisyRetrievalTask",
     "PowerImbalance",
     "Prompts",
+    "TextReading",
     "TriggerTask",
     "TwinTokenTask",
     "TwoTokenSequences",
     "adjacency_matrix",
     "bernoulli_sequences",
+    "bigrams",
     "connected_graphs",
+    "default_text",
     "graph_from_family",
     "neighbour_law",
     "read_graph",
-    "text_from_file",
+    "read_text",
     "tracking_sequence",
     "unit_embeddings",
 ]

@@ -1,12 +1,9 @@
-"""Where the graphs come from: named families, real graphs, the letters of a text."""
+"""Named families of graphs, and real graphs."""
 
-import unicodedata
-from pathlib import Path
 from typing import Literal, get_args
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Float
 
 from tasks.small_graphs import connected_graphs
 
@@ -119,56 +116,3 @@ def _two_blocks(nodes: int, mean_degree: float, generator: np.random.Generator) 
     inside = min(1.0, 0.9 * mean_degree / max(1, nodes / 2 - 1))
     across = min(1.0, 0.1 * mean_degree / (nodes / 2))
     return nx.stochastic_block_model(sizes, [[inside, across], [across, inside]], seed=generator)
-
-
-def text_from_file(path: str | Path | None = None) -> str:
-    """The text of a UTF-8 file, or, without a path, the prose of Python's documentation
-    (`pydoc_data.topics`).
-
-    The default text changes a little between Python versions. Raises ValueError for a file that
-    cannot be read.
-    """
-    if path is None:
-        from pydoc_data.topics import topics
-
-        return "\n".join(topics[name] for name in sorted(topics))
-    try:
-        return Path(path).read_text(
-            encoding="utf-8-sig"
-        )  # some editors begin a file with a byte order mark
-    except OSError as error:
-        raise ValueError(
-            f"cannot read the text file {path} ({error.strerror}): give an existing file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"the text file {path} is not UTF-8 ({error.reason}): convert it to UTF-8"
-        ) from error
-
-
-def bigram_matrix(text: str) -> tuple[Float[np.ndarray, "symbol symbol"], tuple[str, ...]]:
-    """The bigram transition matrix of a text's letters, and its symbols.
-
-    Letters are case-folded and stripped of accents; every run of other characters becomes one space
-    (shown as `_`). The text is read as a circle (its end leads to its start): every symbol then has
-    a successor, and the stationary distribution is exactly the frequency of the symbols.
-
-    Raises ValueError for a text with fewer than two different symbols.
-
-    >>> matrix, symbols = bigram_matrix("Abba!")
-    >>> symbols, matrix.tolist()
-    (('_', 'a', 'b'), [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
-    """
-    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    letters = "".join(c if c.isalpha() else " " for c in decomposed if not unicodedata.combining(c))
-    circle = " ".join(letters.split()) + (" " if letters != letters.strip() else "")
-    symbols = sorted(set(circle))
-    if len(symbols) < 2:
-        raise ValueError(
-            f"a text needs at least 2 different symbols to have transitions, got {len(symbols)} "
-            f"({''.join(symbols).replace(' ', '_') or 'no letter'}): give a longer text"
-        )
-    code = np.searchsorted(symbols, list(circle))
-    counts = np.zeros((len(symbols), len(symbols)))
-    np.add.at(counts, (code, np.roll(code, -1)), 1)
-    return counts / counts.sum(1, keepdims=True), tuple(s.replace(" ", "_") for s in symbols)

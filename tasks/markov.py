@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from scipy.sparse.csgraph import connected_components
 from scipy.special import entr
 
-from tasks.families import bigram_matrix
 from tasks.graph_files import AS_IT_SAYS, GraphReading, read_graph
 from tasks.labels import storable
 from tasks.prompts import Prompts
 from tasks.sampling import check_count, invert
+from tasks.texts import AS_LETTERS, TextReading, bigrams
 
 RowWeights = Literal["uniform", "stationary"]
 
@@ -115,9 +115,10 @@ class MarkovGraphTask:
         return cls.from_graph(read_graph(path, reading).graph)
 
     @classmethod
-    def from_text(cls, text: str) -> "MarkovGraphTask":
-        """The bigram chain of a text's letters (see `tasks.families.bigram_matrix`)."""
-        return cls(*bigram_matrix(text))
+    def from_text(cls, text: str, reading: TextReading = AS_LETTERS) -> "MarkovGraphTask":
+        """The chain of a text's letters or other symbols (see `tasks.bigrams`)."""
+        found = bigrams(text, reading)
+        return cls(found.matrix, found.symbols)
 
     @property
     def nodes(self) -> int:

@@ -44,3 +44,5 @@ def main(arguments: Sequence[str]) -> None:
         print_topics(found)
         for line in missing:
             print(line)
+        for path in sorted(options.out.glob("*@*/result.nc")):
+            print(f"{path.parent.name}: left out, as a run of its own data or settings")

@@ -14,9 +14,11 @@ from analysis.run.runner import present
 def main(arguments: Sequence[str]) -> None:
     experiments, flags = named(arguments)
     about = "Redraw figures and claims from stored results, without training."
-    options = parse("plot NAME ...", flags, about, out=OUT)
+    own = (str, "", "of the run's own folder")
+    options = parse("plot NAME ...", flags, about, out=OUT, name=own)
     with progress_display() as progress:
         for experiment in experiments:
-            _, claims = present(experiment, options.out, progress)
-            print_claims(claims, f"{experiment.name}: redrawn in {options.out / experiment.name}")
+            place = f"{experiment.name}@{options.name}" if options.name else experiment.name
+            _, claims = present(experiment, options.out, progress, place)
+            print_claims(claims, f"{place}: redrawn in {options.out / place}")
     print(f"report: {write_report(EXPERIMENTS, options.out)}")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from analysis.claims.claim import Claim
 from analysis.claims.show import print_claims
@@ -12,6 +13,7 @@ from analysis.flags import flags_of, named, parse_run
 from analysis.progress import Progress, progress_display
 from analysis.report.report import write_report
 from analysis.run.cluster import run_jobs
+from analysis.run.places import make_way, place_of
 from analysis.run.runner import execute, is_unchanged
 from analysis.store.config import ExperimentConfig
 
@@ -25,11 +27,11 @@ def main(arguments: Sequence[str]) -> None:
             print(f"{experiment.name}: {note}", flush=True)
     common = plans[0][1]
     jobs = [
-        (experiment, options.config, options.out.absolute(), options.fresh)
+        (experiment, options.config, options.out.absolute(), _place(experiment, options))
         for experiment, options in plans
     ]
     # No worker is started for what is stored already.
-    stored = [job for job in jobs if not common.fresh and is_unchanged(*job[:3])]
+    stored = [job for job in jobs if not common.fresh and is_unchanged(*job)]
     to_train = [job for job in jobs if job not in stored]
     # The workers share the blocks of a single experiment; several experiments are shared out whole.
     alone, local = (1, None), stored
@@ -43,12 +45,12 @@ def main(arguments: Sequence[str]) -> None:
             (local, 1, None),
             (to_train, common.workers, common.scheduler),
         ):
-            calls = [(*job, *alone) for job in part]
-            for name, seconds, claims, trained in run_jobs(
+            calls = [(*job, common.fresh, *alone) for job in part]
+            for place, seconds, claims, trained in run_jobs(
                 _run_one, calls, workers, scheduler, progress
             ):
                 how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
-                print_claims(claims, f"{name}: {how}, in {common.out / name}")
+                print_claims(claims, f"{place}: {how}, in {common.out / place}")
     print(f"report: {write_report(EXPERIMENTS, common.out)}")
 
 
@@ -56,21 +58,38 @@ def _run_one(
     experiment: Experiment,
     config: ExperimentConfig,
     out: Path,
+    place: str,
     fresh: bool,
     workers: int,
     scheduler: str | None,
     progress: Progress,
 ) -> tuple[str, float, list[Claim], bool]:
-    """What is printed of one experiment: name, seconds, claims, and whether it was trained now."""
-    name = experiment.name
+    """What is printed of one experiment: folder, seconds, claims, and whether it was trained now."""
     start = time.perf_counter()
     _, claims, trained = execute(
         experiment,
         config,
         out,
         fresh,
-        lambda about, total: progress(f"{name}: {about}", total),
+        lambda about, total: progress(f"{place}: {about}", total),
         workers,
         scheduler,
+        place,
     )
-    return name, time.perf_counter() - start, claims, trained
+    return place, time.perf_counter() - start, claims, trained
+
+
+def _place(experiment: Experiment, options: Any) -> str:
+    """The folder of a run; says where a stored result stays or makes way."""
+    place = place_of(experiment, options.config, options.out, options.name)
+    if place != experiment.name and not options.name:
+        print(
+            f"{experiment.name}: {options.out / experiment.name} holds a result of other data or "
+            f"settings and stays; this run goes to {options.out / place}",
+            flush=True,
+        )
+    if place == experiment.name:
+        way = make_way(experiment, options.config, options.out)
+        if way is not None:
+            print(f"{experiment.name}: the result that was stored is now in {way}", flush=True)
+    return place

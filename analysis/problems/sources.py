@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ssa_theory.seeds import Stream, member_generator
-from tasks import GraphReading, MarkovGraphTask, graph_from_family, read_graph, text_from_file
+from tasks import (
+    GraphReading,
+    MarkovGraphTask,
+    TextReading,
+    bigrams,
+    default_text,
+    graph_from_family,
+    read_graph,
+    read_text,
+)
 from tasks.families import PaperFamily, RandomFamily, RealFamily
 
 SIZED_FAMILIES = get_args(RandomFamily) + get_args(PaperFamily)
@@ -18,8 +27,8 @@ RANDOM_FAMILIES = SIZED_FAMILIES[1:]
 class GraphSource:
     """The chain of every seed.
 
-    family: a random family draws a graph a seed; `letters` are the bigrams of a text, `file` a
-    graph file, read as `reading` says.
+    family: a random family draws a graph a seed; `letters` are the bigrams of a text, taken apart
+    as `text` says, `file` a graph file, read as `reading` says.
     """
 
     family: RandomFamily | PaperFamily | RealFamily | Literal["letters", "file"] = "graded"
@@ -28,6 +37,7 @@ class GraphSource:
     text_file: Path | None = None
     graph_file: Path | None = None
     reading: GraphReading = field(default_factory=GraphReading)
+    text: TextReading = field(default_factory=TextReading)
 
     @property
     def random(self) -> bool:
@@ -60,9 +70,7 @@ class GraphSource:
     @cached_property
     def _common(self) -> tuple[MarkovGraphTask, str]:
         if self.family == "letters":
-            if self.text_file is None:
-                return _english(), ""
-            return MarkovGraphTask.from_text(text_from_file(self.text_file)), ""
+            return _letters(self.text_file, self.text)
         if self.family == "file":
             if self.graph_file is None:
                 raise ValueError("family file needs a graph file: give graph_file")
@@ -72,6 +80,16 @@ class GraphSource:
 
 
 @cache
-def _english() -> MarkovGraphTask:
+def _english(reading: TextReading) -> MarkovGraphTask:
     """The bigrams of the project's own text, which take a while to count."""
-    return MarkovGraphTask.from_text(text_from_file())
+    return MarkovGraphTask.from_text(default_text(), reading)
+
+
+def _letters(path: Path | None, reading: TextReading) -> tuple[MarkovGraphTask, str]:
+    """The chain of a text file, or of the project's own text, and what was understood of a file."""
+    if path is None:
+        return _english(reading), ""
+    text, told = read_text(path, reading)
+    found = bigrams(text, reading)
+    understood = f"{path.name}: {'; '.join([*found.told, *told])}"
+    return MarkovGraphTask(found.matrix, found.symbols), understood

@@ -30,6 +30,7 @@ def execute(
     progress: Progress = silent,
     workers: int = 1,
     scheduler: str | None = None,
+    place: str = "",
 ) -> tuple[xr.Dataset, list[Claim], bool]:
     """Train, store, draw and claim; what was made by this very config, source and result is left as
     it is.
@@ -38,12 +39,15 @@ def execute(
     that was cut off goes on with the blocks that it lacks. Of two processes with the same
     experiment and folder the second waits for the first.
 
+    place: the name of the folder, by default the experiment's.
+
     Of an experiment defined outside the packages its file counts, and all of theirs; where it has
     none, as in a notebook, a change of its code is not seen: set `fresh`. Returns the result, its
     claims, and whether it was trained now. Files: out/NAME/result.nc, figure.svg, .pdf and .png,
     and claims.json. Raises ValueError for a folder that cannot be written, before any training.
     """
-    path, source = result_path(experiment.name, out), code_digest(*experiment.data_code())
+    path = result_path(place or experiment.name, out)
+    source = code_digest(*experiment.data_code())
     if path.is_dir():
         raise ValueError(
             f"there is a folder where the result belongs, {path}: move it away, or choose another"
@@ -66,9 +70,10 @@ def execute(
         elif made_from(path) == _stamp(path, experiment) and all(
             path.with_name(f"figure.{suffix}").is_file() for suffix in FORMATS
         ):
-            return dataset, list(load_evidence(experiment.name, out).claims), False
+            claims = load_evidence(place or experiment.name, out).claims
+            return dataset, list(claims), False
         try:
-            return *_present(experiment, out), trained
+            return *_present(experiment, path), trained
         except ValueError as error:
             if not trained:
                 raise
@@ -101,27 +106,28 @@ def _alone_in(folder: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def is_unchanged(experiment: Experiment, config: ExperimentConfig, out: Path) -> bool:
+def is_unchanged(
+    experiment: Experiment, config: ExperimentConfig, out: Path, place: str = ""
+) -> bool:
     """Whether `execute` would find the result, made by this very config and source, and not train."""
     source = code_digest(*experiment.data_code())
-    return load_current(result_path(experiment.name, out), config, source) is not None
+    return load_current(result_path(place or experiment.name, out), config, source) is not None
 
 
 def present(
-    experiment: Experiment, out: Path, progress: Progress = silent
+    experiment: Experiment, out: Path, progress: Progress = silent, place: str = ""
 ) -> tuple[xr.Dataset, list[Claim]]:
     """Draw the figure and write the claims of the stored result, without training. Raises
     ValueError where there is none.
     """
-    path = result_path(experiment.name, out)
+    path = result_path(place or experiment.name, out)
     if not path.parent.is_dir():
         load(path)  # says so
     with _alone_in(path.parent, progress):
-        return _present(experiment, out)
+        return _present(experiment, path)
 
 
-def _present(experiment: Experiment, out: Path) -> tuple[xr.Dataset, list[Claim]]:
-    path = result_path(experiment.name, out)
+def _present(experiment: Experiment, path: Path) -> tuple[xr.Dataset, list[Claim]]:
     dataset = load(path)
     try:
         claims = experiment.claims(dataset)

@@ -20,7 +20,7 @@ from analysis.problems.denoise import DenoiseBlock
 from analysis.run.runner import execute
 from ssa_theory import Stream, member_generator
 from ssa_theory.mechanism import Layer, mechanism
-from tasks import DenoisingTask, MarkovGraphTask, text_from_file
+from tasks import DenoisingTask, MarkovGraphTask, default_text
 from tests.analysis.evidence import found, missing, said
 
 LETTERS = AblationConfig().letters_mechanisms
@@ -113,7 +113,7 @@ def test_added_parameters_are_counted(result):
 
 def test_letters_are_the_graph_models_with_stationary_rows(result):
     """Vanilla and the shared query temperature, without position term, from their learned rows."""
-    task = MarkovGraphTask.from_text(text_from_file())
+    task = MarkovGraphTask.from_text(default_text())
     pi, true = task.stationary_distribution, task.transition_matrix
     problem = GraphProblem(family="letters", dim=12, row_weights="stationary")
     names = ("vanilla", "ssa-query")
@@ -150,7 +150,7 @@ def test_the_feature_of_a_letter_is_its_log_frequency(monkeypatch):
     monkeypatch.setattr(Layer, "scores", scores)
     result_of(AblationConfig(**SMALL | PAIR))
     seen = [feature for feature in seen if feature is not None]
-    frequency = MarkovGraphTask.from_text(text_from_file()).stationary_distribution
+    frequency = MarkovGraphTask.from_text(default_text()).stationary_distribution
     assert len(seen) >= 2 * 7
     for feature in seen:
         assert_allclose(feature.double().softmax(0), np.tile(frequency[:, None], 3), rtol=1e-5)

@@ -104,14 +104,14 @@ def test_a_result_of_another_version_or_changed_since_says_so(tmp_path, capsys, 
 def test_every_field_is_a_flag(tmp_path, capsys, quick_figures):
     text = tmp_path / "novel.txt"
     text.write_text("It was the best of times, it was the worst of times. " * 3)
-    out = ["--control-steps", "0", "--out", tmp_path]
+    out = ["--control-steps", "0", "--out", tmp_path / "texts"]
     assert (
         run("run", "graph", *TINY, "--family", "letters", "--text-file", text, "--dim", "5", *out)
         == 0
     )
-    with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:
+    with xr.open_dataset(tmp_path / "texts" / "graph" / "result.nc") as result:
         assert set(result["node"].values) == set("_abefhimorstw")
-    assert "<dt>text_file, content</dt>" in (tmp_path / "index.html").read_text()
+    assert "<dt>text_file, content</dt>" in (tmp_path / "texts" / "index.html").read_text()
     edges = tmp_path / "edges.txt"
     edges.write_text("a b 2\na c 1\nb a 1\nc a 1\n")
     flags = [
@@ -127,7 +127,7 @@ def test_every_field_is_a_flag(tmp_path, capsys, quick_figures):
         "prompt",
     ]
     capsys.readouterr()
-    assert run("run", "graph", *TINY, *flags, *out) == 0
+    assert run("run", "graph", *TINY, *flags, *out[:-1], tmp_path) == 0
     understood = "graph: edges.txt: edge list, 3 nodes, 4 directed edges weighted by '3'\n"
     assert capsys.readouterr().out.startswith(understood)
     with xr.open_dataset(tmp_path / "graph" / "result.nc") as result:

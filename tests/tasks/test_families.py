@@ -1,21 +1,17 @@
-"""Graph families and the letters of texts."""
+"""Graph families."""
 
-import itertools
 import math
 import random
-import re
 from collections import Counter
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasks import FAMILIES, MarkovGraphTask, graph_from_family, text_from_file
-from tasks.families import bigram_matrix
+from tasks import FAMILIES, MarkovGraphTask, graph_from_family
 
 FALSE_ALARM = 1e-6
 RANDOM = ("erdos-renyi", "barabasi-albert", "small-world", "stochastic-blocks")
@@ -242,120 +238,3 @@ def test_every_family_has_a_default() -> None:
 def test_bad_family_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         graph_from_family(**arguments)
-
-
-# Texts
-
-
-def test_a_folder_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"cannot read the text file .*Is a directory"):
-        text_from_file(tmp_path)
-
-
-def reference_bigrams(text: str) -> dict[tuple[str, str], int]:
-    """Count successors letter by letter, for texts of ASCII and a few accented letters."""
-    plain = text.lower().translate(str.maketrans("äéñ", "aen"))
-    words = re.sub(r"[^a-z]+", "_", plain)
-    if len(words) > 1 and words[0] == words[-1] == "_":
-        words = words[:-1]  # read as a circle, the two runs are one
-    return Counter((words[i], words[(i + 1) % len(words)]) for i in range(len(words)))
-
-
-@given(st.text(alphabet="abcABé ñÄ.,1\n", max_size=60))
-def test_bigrams_by_brute_force(text: str) -> None:
-    counts = reference_bigrams(text) if text else {}
-    symbols = tuple(sorted({first for first, _ in counts}, key=lambda s: (s != "_", s)))
-    if len(symbols) < 2:
-        with pytest.raises(ValueError, match="at least 2 different symbols"):
-            bigram_matrix(text)
-        return
-    matrix, named = bigram_matrix(text)
-    assert named == symbols
-    table = np.array(
-        [[counts.get(pair, 0) for pair in itertools.product([a], symbols)] for a in symbols],
-        dtype=float,
-    )
-    np.testing.assert_allclose(matrix, table / table.sum(1, keepdims=True), rtol=1e-15)
-
-
-@given(st.text(alphabet="abcdé ,", min_size=2, max_size=80))
-def test_a_circular_text_is_stationary_at_its_own_frequencies(text: str) -> None:
-    counts = reference_bigrams(text)
-    frequency = Counter()
-    for (symbol, _), times in counts.items():
-        frequency[symbol] += times
-    assume(len(frequency) >= 2)
-    task = MarkovGraphTask.from_text(text)
-    expected = np.array([frequency[symbol] for symbol in task.labels]) / frequency.total()
-    np.testing.assert_allclose(task.stationary_distribution, expected, atol=1e-13)
-
-
-@pytest.mark.parametrize(
-    ("text", "symbols"),
-    [
-        ("Été", "et"),
-        ("e\u0301e t", "_et"),  # the accent as a character of its own
-        ("Straße", "aerst"),
-        ("Python™", "hmnopty"),
-        ("\ufb01x", "fix"),  # the ligature fi
-        ("ℌh x", "_hx"),
-        ("İstanbul", "abilnstu"),
-        ("ab\u200bc-d", "_abcd"),
-        ("мир Мир", "_имр"),
-    ],
-)
-def test_letters_are_folded(text: str, symbols: str) -> None:
-    assert "".join(bigram_matrix(text)[1]) == symbols
-
-
-def test_runs_of_other_characters_are_one_space() -> None:
-    for text in ("a b", " a  b", "a, b!", "...a 1 b...", "a\n\nb\t"):
-        matrix, symbols = bigram_matrix(text)
-        open_end = text[-1].isalpha() and text[0].isalpha()
-        assert symbols == ("_", "a", "b")
-        assert matrix.tolist() == [
-            [0, 0, 1] if open_end else [0, 0.5, 0.5],
-            [1, 0, 0],
-            [0, 1, 0] if open_end else [1, 0, 0],
-        ]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", r"got 0 \(no letter\): give a longer text"),
-        ("\u0301", r"got 0 \(no letter\)"),
-        ("x", r"got 1 \(x\): give a longer text"),
-        ("aAáa", r"got 1 \(a\)"),
-        ("123 ...", r"got 1 \(_\)"),
-    ],
-)
-def test_empty_and_one_letter_texts(text: str, message: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"at least 2 different symbols to have transitions, {message}"
-    ):
-        MarkovGraphTask.from_text(text)
-
-
-def test_the_default_text_is_python_prose_in_27_symbols() -> None:
-    text = text_from_file()
-    assert len(text) > 300_000
-    assert text == text_from_file()
-    task = MarkovGraphTask.from_text(text)
-    assert task.labels == tuple("_abcdefghijklmnopqrstuvwxyz")
-    q, u = task.labels.index("q"), task.labels.index("u")
-    assert task.transition_matrix[q, u] > 0.9
-    assert (
-        1.5 < task.entropy_rate < 2.7
-    )  # English letters given one letter: about 3.3 bits, 2.3 nats
-
-
-def test_text_files(tmp_path: Path) -> None:
-    path = tmp_path / "text.txt"
-    path.write_bytes("\ufeffÉté".encode())
-    assert text_from_file(path) == text_from_file(str(path)) == "Été"
-    path.write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match=r"text\.txt is not UTF-8 .*: convert it to UTF-8"):
-        text_from_file(path)
-    with pytest.raises(ValueError, match=r"cannot read the text file .*gone\.txt .No such file"):
-        text_from_file(tmp_path / "gone.txt")

@@ -1,7 +1,7 @@
 """The settings of where a graph comes from, and of how a user's file is read."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -9,6 +9,7 @@ from analysis.problems.sources import SIZED_FAMILIES
 from analysis.store.config import TrainingConfig
 from tasks.families import PaperFamily, RandomFamily, RealFamily
 from tasks.graph_files import FORMATS, GraphReading
+from tasks.texts import AlphabetName, TextReading
 
 _SPARSE = get_args(RandomFamily)[1:]
 
@@ -29,8 +30,14 @@ class SourceConfig(TrainingConfig):
         None, gt=0, description="mean number of neighbours (random families; default 3)"
     )
     text_file: Path | None = Field(
-        None, description="UTF-8 text for family letters (default: Python's documentation)"
+        None, description="text for family letters, also as .gz (default: Python's documentation)"
     )
+    alphabet: AlphabetName = Field("letters", description="what the text is taken apart into")
+    top: int | None = Field(
+        None, ge=1, description="keep so many of the text's most frequent symbols, join the rest"
+    )
+    fold_marks: bool = Field(False, description="take the text's letters without their marks")
+    licence: bool = Field(False, description="keep Project Gutenberg's lines around the text")
     graph_file: Path | None = Field(
         None, description=f"file for family file: {', '.join(FORMATS)}, also as .gz"
     )
@@ -56,20 +63,28 @@ class SourceConfig(TrainingConfig):
         applies = {
             "nodes": (self.family in SIZED_FAMILIES, f"family {', '.join(SIZED_FAMILIES)}"),
             "mean_degree": (self.family in _SPARSE, f"family {', '.join(_SPARSE)}"),
-            "text_file": (self.family == "letters", "family letters"),
         }
+        of_texts = ("text_file", *TextReading.__dataclass_fields__)
+        applies |= dict.fromkeys(of_texts, (self.family == "letters", "family letters"))
         of_files = ("graph_file", *GraphReading.__dataclass_fields__)
         applies |= dict.fromkeys(of_files, (self.family == "file", "family file"))
         self.require_applicable(applies)
         if self.family == "file" and self.graph_file is None:
             raise ValueError("family file needs a graph file: give graph_file")
-        _ = self.reading
+        _ = self.reading, self.text
 
     @property
     def reading(self) -> GraphReading:
-        """The settings of the same names."""
-        given = {name: getattr(self, name) for name in GraphReading.__dataclass_fields__}
-        return GraphReading(**given)
+        """How a graph file is read: the settings of the same names."""
+        return GraphReading(**self._named(GraphReading))
+
+    @property
+    def text(self) -> TextReading:
+        """How a text is read: the settings of the same names."""
+        return TextReading(**self._named(TextReading))
+
+    def _named(self, kind: type[GraphReading | TextReading]) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in kind.__dataclass_fields__}
 
     def require_applicable(self, rules: dict[str, tuple[bool, str]]) -> None:
         """Raise ValueError for a field that differs from its default where it does nothing; rules:
