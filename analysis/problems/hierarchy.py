@@ -15,7 +15,12 @@ from torch import Tensor
 from analysis.problems.base import Fitted, Measure, Problem, Training, restarted, stack_members
 from analysis.problems.heads import Head, RowHead
 from analysis.problems.measures import SMALLEST_TAU, singular_values
-from analysis.problems.rows import RowBlock, draw_embeddings, require_exponential
+from analysis.problems.rows import (
+    RowBlock,
+    draw_embeddings,
+    require_counts,
+    require_exponential,
+)
 from ssa_theory.losses import Queries, query_logits
 from ssa_theory.mechanism import Form, Layer, Mechanism, Misfit, Parameters, Tokens
 from ssa_theory.seeds import Stream, member_generator
@@ -94,7 +99,8 @@ class HierarchyProblem(Problem):
             return layer
         if layer.mechanism.gate is not None:
             raise Misfit(f"mechanism {mechanism.name} needs no gate here: take context vocabulary")
-        return require_exponential(layer, "context vocabulary and a head with a classifier")
+        require = require_counts if self.context == "prompt" else require_exponential
+        return require(layer, "context vocabulary and a head with a classifier")
 
     def coordinates(self, training: Training) -> dict[str, Any]:
         return super().coordinates(training) | {"level": np.arange(self.depth + 1)}
