@@ -26,7 +26,9 @@ import networkx as nx
 import numpy as np
 from IPython.display import SVG
 
+from analysis.claims.show import print_claims
 from analysis.experiments import EXPERIMENTS
+from analysis.problems.measures import SMALLEST_TAU
 from analysis.run.runner import execute
 from ssa_theory import minimal_norm, norm_lower_bound
 from tasks import MarkovGraphTask, unit_embeddings
@@ -71,13 +73,10 @@ SVG(folder / "graph" / "figure.svg")
 
 # %%
 print(result["l1_error"].mean("seed").to_series().round(3), "\n")
-temperature = np.exp(-np.log(result["inverse_temperature"]).mean("seed")).sel(
-    mechanism=["ssa", "ssa-free"]
-)
+tau = result["inverse_temperature"].clip(SMALLEST_TAU)
+temperature = np.exp(-np.log(tau).mean("seed")).sel(mechanism=["ssa", "ssa-free"])
 print(temperature.to_pandas().T.round(2), "\n")
-for claim in claims:
-    rule = f"{claim.relation} {claim.threshold:g}"
-    print(f"{claim.verdict:14} {claim.estimate!s:22} {rule} {claim.sentence}")
+print_claims(claims, "What its tests say of the topics, and the checks")
 
 # %% [markdown]
 # ## What norm does this matrix cost?

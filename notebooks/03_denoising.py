@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import SVG
 
+from analysis.claims.show import print_claims
 from analysis.draw.figures import new_figure, svg
 from analysis.experiments import EXPERIMENTS
 from analysis.run.runner import execute
@@ -106,9 +107,7 @@ print(
     ", ".join(f"{name} {place:.3f}" for name, place in rows.items()),
     "\n",
 )
-for claim in claims:
-    rule = f"{claim.relation} {claim.threshold:<5g}"
-    print(f"{claim.verdict:14} {claim.estimate!s:26} {rule} {claim.sentence}")
+print_claims(claims, "What its tests say of the topics, and the checks")
 
 # %% [markdown]
 # ## What the gate learns

@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 from IPython.display import SVG
 
+from analysis.claims.show import print_claims
 from analysis.draw.figures import new_figure, style, svg
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.dilution import DilutionConfig
@@ -182,8 +183,8 @@ SVG(folder / "length" / "figure.svg")
 
 # %% [markdown]
 # ## Which one extrapolates?
-# At the longest test length, eight times that of training. The verdicts are computed over the 16
-# seeds, paired.
+# At the longest test length, eight times that of training. What each test says is computed over the
+# 16 seeds, paired: a benefit, where the whole interval of the effect lies beyond a margin of 5 %.
 
 # %%
 longest = result.sel(length=max(config.test_lengths))
@@ -200,9 +201,7 @@ best, error = float(longest["best_inverse_temperature"]), float(longest["oracle"
 exact, uniform = (float(longest[name].mean()) for name in ("bayes", "naive"))
 print(f"\nbest tau there {best:.3g} with error {error:.3g}")
 print(f"exact Bayes {exact:.3g}; uniform attention {uniform:.3g}\n")
-for claim in claims:
-    rule = f"{claim.relation} {claim.threshold:<4g}"
-    print(f"{claim.verdict:14} {claim.estimate!s:23} {rule} {claim.sentence}")
+print_claims(claims, "What its tests say of the topics, and the checks")
 
 # %% [markdown]
 # ## How fast should tau grow?

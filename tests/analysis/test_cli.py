@@ -207,7 +207,7 @@ def test_list_and_help(capsys):
     assert run("run", "--help") == 0
     assert run("run", "graph", "--help") == 0
     text = capsys.readouterr().out
-    assert "--learning-rate FLOAT" in text
+    assert "--similarity FLOAT" in text
     assert "embedding dimension" in text
     assert run("bench", "--help") == 0
 
@@ -224,7 +224,7 @@ BAD = [
     (("run", "graph", "--sedes", "3"), "Unrecognized options"),
     (("run", "graph", "--dim", "0"), "dim must be greater than or equal to 1, got 0: change --dim"),
     (("run", "graph", "--dim", "four"), "invalid literal for int()"),
-    (("run", "graph", "--learning-rate", "nan"), "learning_rate must be a finite number, got nan"),
+    (("run", "norms", "--learning-rate", "nan"), "learning_rate must be a finite number, got nan"),
     (
         ("run", "graph", "--family", "letters", "--nodes", "4"),
         "nodes applies only to family graded, erdos-renyi",
