@@ -109,7 +109,8 @@ def verdict(cells: Sequence[JudgedCell]) -> Verdict:
     """`supported` (every cell holds), `not supported` (none holds, some fail), `mixed` (some hold,
     some fail), `partly supported` (some hold, the rest is open), `inconclusive` (all open).
 
-    A missing cell bars every verdict but those that the others force: it is `incomplete`.
+    With a missing cell, and none that fails, it is `incomplete`: nothing good is said of a topic
+    whose scope was not run.
     """
     statuses = [cell.status for cell in cells]
     holds, fails = statuses.count("holds"), statuses.count("fails")
