@@ -209,22 +209,32 @@ def changed(root: Path, file: str, old: str, new: str) -> dict[str, tuple[bool, 
 
 
 def test_what_a_summary_takes_from_the_claims_is_part_of_the_data(copied: Path) -> None:
+    definition = Definition("analysis.claims.statistics", "ratio")
+    using = [
+        {name for name, e in EXPERIMENTS.items() if definition in definitions(*code(e))}
+        for code in (lambda e: e.data_code(), lambda e: e.presentation_code())
+    ]
+    assert "convergence" in using[0] < using[1] < set(EXPERIMENTS)
     found = changed(
         copied,
-        "analysis/experiments/convergence/claims.py",
-        "    return ratio(x, y)\n",
-        "    return ratio(y, x)\n",
+        "analysis/claims/statistics.py",
+        "    log = mean(log_ratio(x, y))\n",
+        "    log = mean(log_ratio(y, x))\n",
     )
-    assert {name for name, data in found.items() if any(data)} == {"convergence"}
-    assert found["convergence"] == (True, True)
+    assert [{name for name, one in found.items() if one[i]} for i in (0, 1)] == using
+
+
+def test_how_claims_are_written_concerns_all_and_how_they_are_judged_none(copied: Path) -> None:
+    """Verdicts are computed when claims are read."""
     found = changed(
         copied,
-        "analysis/claims/claim.py",
-        "FALSE_DISCOVERY_RATE = 0.05",
-        "FALSE_DISCOVERY_RATE = 0.1",
+        "analysis/claims/builder.py",
+        "        log = of.sign * ",
+        "        log = -of.sign * ",
     )
-    assert {name for name, (data, _) in found.items() if data} == {"phase"}
-    assert all(shown for _, shown in found.values())  # every verdict
+    assert set(found.values()) == {(False, True)}
+    found = changed(copied, "analysis/claims/rule.py", "MOST_LOST = 0.05", "MOST_LOST = 0.5")
+    assert set(found.values()) == {(False, False)}
 
 
 @pytest.mark.parametrize(
@@ -237,8 +247,8 @@ def test_what_a_summary_takes_from_the_claims_is_part_of_the_data(copied: Path) 
         ),
         (
             "analysis/experiments/convergence/claims.py",
-            "fewer steps than vanilla to",
-            "fewer steps than vanilla for",
+            '_SETTINGS = {"control": "d = K"}',
+            '_SETTINGS = {"control": "d >= K"}',
         ),
     ],
 )

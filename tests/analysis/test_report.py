@@ -221,6 +221,27 @@ def test_results_of_other_settings_stand_outside_of_every_scope(tmp_path):
     assert [c.passed for c in found.checks] == ["passed", "failed"]  # the instrument has no scope
 
 
+def test_a_change_of_the_registry_redraws_claims_without_training(stored, monkeypatch):
+    experiments, out = stored
+    topics = registry().topics
+    other = topics["order"].model_copy(update={"sentence": "Another."})
+    changed = registry().model_copy(update={"topics": topics | {"order": other}})
+    claims = out / "graph" / "claims.json"
+
+    def again() -> tuple[bool, dict[str, str], int]:
+        _, _, trained = execute(experiments["graph"], TinyConfig(seeds=2, device="cpu"), out)
+        origin = json.loads(claims.read_text())["made_from"]
+        return trained, origin, claims.stat().st_mtime_ns
+
+    trained, before, moment = again()
+    assert (trained, moment) == (False, again()[2])
+    monkeypatch.setattr("analysis.run.runner.registry", lambda: changed)
+    trained, after, later = again()
+    assert not trained
+    assert later > moment
+    assert {part for part in before if before[part] != after[part]} == {"registry"}
+
+
 def test_a_result_older_than_a_topic_is_post_hoc(stored):
     """Also where its claims are redrawn under the topic of today."""
     experiments, out = stored

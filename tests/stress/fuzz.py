@@ -146,6 +146,7 @@ _WORDS = [
     "a\tb",
     "\x1b[31m",
 ]
+_TOPICS = ("error", "order", "nrom", "graph", "", "--json")
 _DAMAGED = ("graph", "retrieval", "twins", "dilution", "overhead")
 
 
@@ -459,7 +460,9 @@ def draw_command(draw: random.Random, files: Path, folder: Path) -> tuple[list[s
         ]
         draw.shuffle(words)
         return words or ["run"], False
-    names = [draw.choice([*EXPERIMENTS, *_WORDS])] if kind == "plot" else []
+    named = {"plot": ([*EXPERIMENTS, *_WORDS], 1, 1), "claims": (_TOPICS, 0, 2)}
+    some_names, fewest, most = named.get(kind, ([], 0, 0))
+    names = [draw.choice(some_names) for _ in range(draw.randint(fewest, most))]
     return [kind, *names, *(out if draw.random() < 0.7 else some)], True
 
 
@@ -718,7 +721,8 @@ def damage(draw: random.Random, good: Path, folder: Path) -> tuple[str, list[lis
     if path.name == "claims.json":
         ways += [_change_claims, _change_claims, _change_claims]
     about = draw.choice(ways)(draw, path, good / other / path.name)
-    lines = [["plot", name], ["claims"], ["run", name, *TINY[name].split()]]
+    claims = ["claims", *draw.choice(([], ["order", "overhead"], ["--json"]))]
+    lines = [["plot", name], claims, ["run", name, *TINY[name].split()]]
     draw.shuffle(lines)
     return f"{path.name} {about}:", [[*line, "--out", str(out)] for line in lines]
 
@@ -887,20 +891,21 @@ def _change_claims(draw: random.Random, path: Path, other: Path) -> str:
     )
     claims = record["claims"]
     claim = draw.choice(claims)
-    key = draw.choice(sorted(claim["estimate"] if way == "estimate" else claim))
+    number = claim["effect" if claim["kind"] == "test" else "estimate"]
+    key = draw.choice(sorted(number if way == "estimate" else claim))
     text = None
     if way == "nested":
         text = "[" * 100_000
     elif way == "whole":
         record = odd
     elif way == "part":
-        record[draw.choice(("made_from", "claims"))] = odd
+        record[draw.choice(("made_from", "registry", "declared", "claims"))] = odd
     elif way == "claim":
         claims[draw.randrange(len(claims))] = odd
     elif way == "field":
         claim[key] = odd
     elif way == "estimate":
-        claim["estimate"][key] = odd
+        number[key] = odd
     elif way == "twice":
         claims.append(claim)
     elif way == "id":
