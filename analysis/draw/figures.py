@@ -133,7 +133,8 @@ def left_out(dataset: xr.Dataset) -> str:
 
 def save_figure(figure: Figure, folder: Path) -> None:
     """Write figure.svg, figure.pdf and figure.png, each whole and without a time stamp."""
-    figure.draw_without_rendering()
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
     figure.set_layout_engine(None)  # the layout is done; each format would otherwise do it again
     for suffix, info in FORMATS.items():
         write_whole(

@@ -151,7 +151,8 @@ def _path(length: int, late_ratio: int, low: np.ndarray, high: np.ndarray) -> np
     total[:, 0] = 0
     for n in range(1, length + 1):
         cost = _steps(n, length, low, high)
-        with_a = np.pad(total[:, :-1], ((0, 0), (1, 0)), constant_values=np.inf) + cost[:, 0]
+        with_a = np.full_like(total, np.inf)
+        with_a[:, 1:] = total[:, :-1] + cost[:, 0, 1:]
         total = np.minimum(total + cost[:, 1], with_a)
         total[:, ~_allowed(n, length, late_ratio)] = np.inf
     return total.min(1) / length
