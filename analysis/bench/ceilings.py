@@ -13,7 +13,7 @@ import torch
 
 from analysis.bench.operations import Work
 from ssa_theory.lanes import Unsupported
-from ssa_theory.lanes.build import build, instructions
+from ssa_theory.lanes.build import build, instructions, vector_bytes
 
 _PRODUCTS = {"cpu": (128, 192, 256, 384), "cuda": (4096, 8192)}
 """Matrices whose products are fastest: within the caches of one core, or large ones."""
@@ -115,7 +115,7 @@ def _bandwidths(min_seconds: float) -> dict[str, float]:
         numbers = size // 8  # of each of two arrays
         x, y = torch.ones(numbers), torch.zeros(numbers)
         # Arrays of torch stand at multiples of 64 bytes.
-        vectors = ctypes.c_int64(numbers * 4 // _vector_bytes())
+        vectors = ctypes.c_int64(numbers * 4 // vector_bytes())
         to, of = ctypes.c_void_p(y.data_ptr()), ctypes.c_void_p(x.data_ptr())
 
         def run(
@@ -128,10 +128,6 @@ def _bandwidths(min_seconds: float) -> dict[str, float]:
 
         found[str(size)] = 12 * numbers * _rate(run, min_seconds)
     return found
-
-
-def _vector_bytes() -> int:
-    return {"avx512": 64, "avx2": 32, "plain": 16}[instructions()]
 
 
 @cache

@@ -16,8 +16,8 @@ from ssa_theory.lanes.program import Unsupported
 from ssa_theory.lanes.vector import HEADER
 
 _LEVEL = "-O2"  # as fast as -O3, and compiled sooner
+_TARGET = "-march=native"
 _FLAGS = (
-    "-march=native",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",
@@ -37,33 +37,34 @@ def compiler() -> str:
 
 
 @cache
+def _asked(*given: str) -> str:
+    """What the compiler answers."""
+    return subprocess.run(given, capture_output=True, text=True, check=False).stdout
+
+
 def instructions() -> str:
     """Which vector instructions the compiler uses here: avx512, avx2 or plain."""
-    given = [compiler(), "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
-    done = subprocess.run(given, capture_output=True, text=True, check=False)
-    if "__AVX512F__" in done.stdout and "__AVX512DQ__" in done.stdout:
+    defined = _asked(compiler(), _TARGET, "-dM", "-E", "-x", "c++", os.devnull)
+    if "__AVX512F__" in defined and "__AVX512DQ__" in defined:
         return "avx512"
-    return "avx2" if "__AVX2__" in done.stdout else "plain"
+    return "avx2" if "__AVX2__" in defined else "plain"
 
 
-def options() -> tuple[str, ...]:
-    """What code is compiled for, and how."""
-    return (instructions(), _LEVEL)
-
-
-@cache
-def _identity() -> str:
+def identity() -> str:
     """What compiled code depends on beside its source."""
-    given = [compiler(), "-march=native", "-Q", "--help=target"]
-    target = subprocess.run(given, capture_output=True, text=True, check=False).stdout
-    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=False)
-    return "\n".join([platform.machine(), version.stdout, target, *_FLAGS])
+    target = _asked(compiler(), _TARGET, "-Q", "--help=target")
+    version = _asked(compiler(), "--version")
+    return "\n".join([platform.machine(), version, target, _TARGET, _LEVEL, *_FLAGS])
+
+
+def vector_bytes() -> int:
+    """The size of one vector."""
+    return {"avx512": 64, "avx2": 32, "plain": 16}[instructions()]
 
 
 def lanes(dtype: torch.dtype) -> int:
     """How many models stand in one vector."""
-    width = {"avx512": 64, "avx2": 32, "plain": 16}[instructions()]
-    return width // (8 if dtype == torch.float64 else 4)
+    return vector_bytes() // dtype.itemsize
 
 
 def cache_folder() -> Path:
@@ -121,7 +122,7 @@ def _compile(source: str, made: Path, *options: str) -> None:
     with tempfile.TemporaryDirectory(dir=made.parent) as folder:
         text, own = Path(folder) / "step.cpp", Path(folder) / "made"
         text.write_text(source, encoding="utf-8")
-        given = [compiler(), _LEVEL, *_FLAGS, *options, str(text), "-o", str(own)]
+        given = [compiler(), _LEVEL, _TARGET, *_FLAGS, *options, str(text), "-o", str(own)]
         done = subprocess.run(given, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Unsupported(f"{compiler()} fails: {' '.join(done.stderr.split())[:200]}")
@@ -129,4 +130,4 @@ def _compile(source: str, made: Path, *options: str) -> None:
 
 
 def _name(source: str) -> str:
-    return hashlib.sha256((source + _LEVEL + _identity()).encode()).hexdigest()[:24]
+    return hashlib.sha256((source + identity()).encode()).hexdigest()[:24]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import ssa_theory.lanes.rules  # noqa: F401, which registers them
 from ssa_theory.lanes import plan
-from ssa_theory.lanes.build import build, lanes, options
+from ssa_theory.lanes.build import build, identity, lanes
 from ssa_theory.lanes.emit import Emitter, update
 from ssa_theory.lanes.lower import RULES, Lowering
 from ssa_theory.lanes.program import Dtype, Source, Unsupported
@@ -30,7 +30,7 @@ class Function:
 
     def __init__(self, made: Record, optimizer: Optimizer) -> None:
         shape, self.dtype = made.parameters[0]
-        self.optimizer = optimizer
+        self.optimizer, self.lanes = optimizer, lanes(self.dtype)
         lower = Lowering(shape[-1], self.dtype)
         outputs = lower.outputs(made)
         self.constants = lower.constants
@@ -50,9 +50,7 @@ class Function:
             "const void* const* C, const void* const* B, int64_t width, REAL* losses, "
             "uint8_t* diverged, int64_t members, int64_t first, int64_t last, int64_t steps, "
             "const double* rates, const double* roots) {",
-            "#if defined(__x86_64__)",
-            "const unsigned state = _mm_getcsr(); _mm_setcsr(state | 0x8040);  // denormals are zero",
-            "#endif",
+            "const unsigned state = denormals_are_zero();",
             *(line for n in used for line in self._room(n)),
             *(self._array(f"t{k}", size, kind) for k, (size, kind) in enumerate(self.plan.slots)),
         ]
@@ -83,7 +81,7 @@ class Function:
         c.append("for (int l = 0; l < count; l++) diverged[g + l] |= bad[l] != 0;")
         c.append("}")
         c += [f"free({n});" for n in self._heap]
-        c += ["#if defined(__x86_64__)", "_mm_setcsr(state);", "#endif", "}"]
+        c += ["denormals_are(state);", "}"]
         return "\n".join(c)
 
     def _array(self, name: str, size: int, kind: str) -> str:
@@ -125,7 +123,7 @@ FUNCTIONS: dict[tuple, Function] = {}
 
 
 def _function(made: Record, optimizer: Optimizer) -> Function:
-    key = (made.key, optimizer, plan.ROOM, options())
+    key = (made.key, optimizer, plan.ROOM, identity())
     if key not in FUNCTIONS:
         while len(FUNCTIONS) >= _HELD:
             del FUNCTIONS[next(iter(FUNCTIONS))]
@@ -202,7 +200,7 @@ class Kernel:
                 (ctypes.c_double * max(1, steps))(*roots),
             )
 
-        one = lanes(self.dtype)
+        one = self.function.lanes
         chunks = -(-self.members // one)
         threads = min(torch.get_num_threads(), chunks)
         if threads == 1:

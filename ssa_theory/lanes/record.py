@@ -230,7 +230,7 @@ class _Recorder(Watch):
         values = _with_values(args, self), _with_values(options, self)
         out = func(*args, **options)
         made = tuple(self._made(t, read) for t in _tensors((out,)))
-        self._numbers |= dict.fromkeys(map(id, written), *made)
+        self._numbers.update((id(t), made[0]) for t in written)
         shape, dtype = _form(out)
         self.lines.append((func, *values, made, shape, dtype))
         if varies:

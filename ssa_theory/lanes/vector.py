@@ -3,7 +3,8 @@
 REAL, INT: float and int32_t, or double and int64_t. LANES: numbers of a vector. DOUBLE: whether
 REAL is double. In double precision the functions are the C library's. In single precision their
 errors, in units in the last place of normal numbers, are at most: exp, log, 1 / x 2, tanh 2.5,
-sigmoid and erf 3, sqrt 1; a number that is not normal counts as zero.
+sigmoid and erf 3, sqrt 1; a number that is not normal counts as zero, where the processor can be
+asked to do so.
 """
 
 HEADER = r"""
@@ -18,6 +19,14 @@ HEADER = r"""
 typedef REAL V __attribute__((vector_size(sizeof(REAL) * LANES)));
 typedef INT I __attribute__((vector_size(sizeof(REAL) * LANES)));
 #define INL static inline __attribute__((always_inline))
+
+#if defined(__x86_64__)
+INL unsigned denormals_are_zero() { unsigned was = _mm_getcsr(); _mm_setcsr(was | 0x8040); return was; }
+INL void denormals_are(unsigned state) { _mm_setcsr(state); }
+#else
+INL unsigned denormals_are_zero() { return 0; }
+INL void denormals_are(unsigned) {}
+#endif
 
 INL V bc(REAL x) { V r = {}; return r + x; }
 INL I ibc(INT x) { I r = {}; return r + x; }

@@ -1,11 +1,12 @@
 """Trainings of every mechanism in every form, compiled and not."""
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ssa_theory.lanes import Kernel, leaves
+from ssa_theory.lanes import Kernel, gradients, leaves
 from ssa_theory.mechanism import Inputs, Layer, Parameters
 from tests.mechanism.cases import CASES, inputs_of, layer_of, perturbed
 
@@ -63,3 +64,16 @@ def kernel_steps(
     roots = [(1 - 0.999**t) ** -0.5 for t in times]
     kernel.run(own, moments, [leaves(b) for b in batches], rates, roots, losses, diverged)
     return dict(zip(parameters, own, strict=True)), losses, diverged
+
+
+def check_against_torch(name: str, form: str) -> None:
+    """Loss and gradient of a case in float64: a step of gradient descent at the rate 1."""
+    layer, parameters, inputs = case(name, form)
+    loss = partial(loss_of, layer)
+    felt = {k: p.clone().requires_grad_() for k, p in parameters.items()}
+    value, slopes = gradients(loss, felt, inputs)
+    moved, losses, diverged = kernel_steps(loss, parameters, [inputs], rate=1.0)
+    assert not diverged.any()
+    torch.testing.assert_close(losses, value.detach(), rtol=1e-12, atol=1e-12)
+    for key, slope in zip(parameters, slopes, strict=True):
+        torch.testing.assert_close(parameters[key] - moved[key], slope, rtol=1e-12, atol=1e-12)
