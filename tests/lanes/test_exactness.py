@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from ssa_theory.lanes.program import Unsupported
-from ssa_theory.lanes.trace import trace
-from tests.lanes.cases import DISTINCT, MEMBERS, check_against_torch
+from tests.lanes.cases import DISTINCT, MEMBERS, check_against_torch, kernel_steps
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,7 +18,7 @@ def test_what_follows_an_unknown_operation_is_refused_for_its_reason() -> None:
     """Of several results, too, which are taken apart before they are used."""
     start = {"a": torch.linspace(1, 2, 3 * MEMBERS, dtype=torch.float64).view(3, MEMBERS)}
     with pytest.raises(Unsupported, match="the operation lgamma"):
-        trace(lambda p, _: torch.lgamma(p["a"]).sort(0).values[0], start, None)
+        kernel_steps(lambda p, _: torch.lgamma(p["a"]).sort(0).values[0], start, [None], rate=1.0)
 
 
 @pytest.mark.parametrize(("name", "form"), DISTINCT, ids=map(":".join, DISTINCT))
