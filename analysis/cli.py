@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from analysis.bench.tables import notes, tables
 from analysis.claims.claim import Claim
 from analysis.experiments import EXPERIMENTS, Experiment
 from analysis.experiments.base import Progress
-from analysis.flags import OUT, flags_of, named, parse, parse_run
+from analysis.flags import OUT, flags_of, named, nearest, parse, parse_run
 from analysis.properties.verify import Outcome, VerifyConfig, verify
 from analysis.report.report import read_stored, write_report
 from analysis.run.cluster import run_jobs
@@ -36,12 +37,22 @@ from analysis.terminal import (
 )
 from ssa_theory.mechanism import MECHANISMS
 
+START = """\
+Three things to do:
+
+  ssa-theory demo                        train attention on a real graph, and draw what it learned (20 s)
+  ssa-theory list                        the experiments and their questions
+  ssa-theory run graph --preset smoke    one of them, small; without --preset smoke in full
+
+`ssa-theory --help` shows every command, `ssa-theory run NAME --help` the settings of an experiment.
+"""
 USAGE = """\
 usage: ssa-theory COMMAND ...
 
+  demo                        a small run on a real graph, in 20 seconds
   list                        the experiments and their questions
   mechanisms                  what attention can wear: formulas, sources, parameters
-  run NAME ... | all          run, store, draw, test the claims; `run NAME --help` has every flag
+  run NAME ... | all          run, store, draw, test the claims; `run NAME --help` has the flags
   plot NAME ... | all         redraw figures and claims from stored results, without training
   claims                      the ledger: every claim with its verdict, from what is stored
   verify                      try the theory's properties on fresh random cases, as long as you like
@@ -51,6 +62,7 @@ usage: ssa-theory COMMAND ...
   ssa-theory run graph --preset smoke --seeds 16 --device cpu --out results
   ssa-theory run graph --dim 4 --steps 200 --family erdos-renyi
   ssa-theory run graph --family letters --text-file my_novel.txt
+  ssa-theory run graph --family file --graph-file my_network.gml
   ssa-theory run graph --mechanisms vanilla ssa ./mine.py:MINE
 
 `run` and `plot` end with the report, index.html in the folder of the results.
@@ -61,13 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for a violated property, 2 for bad input, 130
     after Ctrl-C.
     """
-    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command, *rest = given or [""]
     code = 0
     try:
-        if command in ("-h", "--help"):
+        if not given:
+            print(START, end="")
+        elif command == "--version":
+            print(f"ssa-theory {metadata.version('ssa-theory')}")
+        elif command in ("-h", "--help"):
             print(USAGE)
         elif command not in _COMMANDS:
-            raise ValueError(f"unknown command {command!r}: choose one of {', '.join(_COMMANDS)}")
+            question = nearest(command, _COMMANDS) or ":"
+            choice = f"choose one of {', '.join(_COMMANDS)}"
+            raise ValueError(f"unknown command {command!r}{question} {choice}")
         else:
             code = _COMMANDS[command](rest) or 0
         sys.stdout.flush()  # here, where a failure is reported
@@ -89,6 +108,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fail("stopped; what was finished is kept, run the same command to go on")
         return 130
     return code
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    about = (
+        "Train vanilla and selective attention on the friendships of a karate club, 34 people "
+        "(Zachary 1977), and draw what they learned."
+    )
+    options = parse("demo", arguments, about, out=OUT)
+    _run([*_DEMO, "--out", str(options.out)])
+    print(f"picture: {options.out / 'graph@demo' / 'figure.png'}")
 
 
 def _list(arguments: Sequence[str]) -> None:
@@ -257,7 +286,21 @@ def _bench(arguments: Sequence[str]) -> int:
     return 0
 
 
+_DEMO = [
+    "graph",
+    "--name",
+    "demo",
+    "--family",
+    "karate-club",
+    "--seeds",
+    "8",
+    "--dim",
+    "8",
+    "--control-steps",
+    "0",
+]
 _COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
+    "demo": _demo,
     "list": _list,
     "mechanisms": _mechanisms,
     "run": _run,

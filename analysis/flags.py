@@ -1,13 +1,14 @@
 """The flags of the command line: every field of a config is one, from its type and description."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import field, make_dataclass
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from analysis.experiments import EXPERIMENTS, Experiment, Preset
 from analysis.experiments.base import PRESETS
@@ -31,6 +32,11 @@ _RUN = {
         "address of a running Dask cluster, such as tcp://host:8786",
     ),
 }
+
+
+COMMON = {"preset", "out", "fresh", "workers", "seeds", "device", "mechanisms", "dim", "steps"}
+COMMON |= {"family", "graph_file", "text_file", "learning_rate"}
+"""What `--help` shows of a run's flags; `--help-all` shows all."""
 
 
 def parse(
@@ -61,8 +67,31 @@ def parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
     preset = next((b for a, b in pairwise(flags) if a == "--preset"), "paper")
     preset = next((a.split("=", 1)[1] for a in flags if a.startswith("--preset=")), preset)
     known = preset if preset in PRESETS else "paper"  # an unknown one is refused below
-    command = f"run {experiment.name}"
-    return parse(command, flags, experiment.question, experiment.preset(known), **_RUN)
+    command, config, asked = f"run {experiment.name}", experiment.preset(known), set(flags)
+    if {"-h", "--help"} & asked:
+        about = f"{experiment.question} The most common settings; `--help-all` shows all."
+        some = {name: flag for name, flag in _RUN.items() if name in COMMON}
+        return parse(command, ["--help"], about, _common(config), **some)
+    if "--help-all" in asked:
+        flags = ["--help"]
+    return parse(command, flags, experiment.question, config, **_RUN)
+
+
+def _common(config: BaseModel) -> BaseModel:
+    """A config of which the help shows the most common fields only."""
+    hidden: Any = {
+        name: (Annotated[info.annotation, tyro.conf.Suppress], info)
+        for name, info in type(config).model_fields.items()
+        if name not in COMMON
+    }
+    shown: Any = create_model(type(config).__name__, __base__=type(config), **hidden)
+    return shown.model_construct(**dict(config))
+
+
+def nearest(word: str, among: Iterable[str]) -> str:
+    """A question after the name that was meant, or nothing."""
+    near = get_close_matches(word, list(among), 1)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 def named(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
@@ -77,8 +106,9 @@ def named(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
     choice = f"choose from {', '.join(EXPERIMENTS)}, or all"
     for name in names:
         if name not in EXPERIMENTS:
-            raise ValueError(f"unknown experiment {name!r}: {choice}")
-    if not names and not {"-h", "--help"} & set(flags):
+            question = nearest(name, [*EXPERIMENTS, "all"])
+            raise ValueError(f"unknown experiment {name!r}{question or ':'} {choice}")
+    if not names and not {"-h", "--help", "--help-all"} & set(flags):
         raise ValueError(f"no experiment was named: {choice}")
     return [EXPERIMENTS[name] for name in dict.fromkeys(names)], flags
 
