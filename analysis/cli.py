@@ -1,4 +1,4 @@
-"""The command line: list, mechanisms, run, plot, claims, verify, bench.
+"""The command line: demo, list, mechanisms, run, plot, claims, verify, bench.
 
 A command is a module of `analysis.commands`, imported when it is called, with what it needs and no
 more: `--help`, `list`, `mechanisms` and `claims` need neither torch nor matplotlib nor xarray, which
@@ -8,18 +8,28 @@ take seconds to import. What such a command imports must not import them either.
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 
 from pydantic import ValidationError
 
-from analysis.terminal import explain, fail
+from analysis.terminal import explain, fail, nearest
 
+START = """\
+Three things to do:
+
+  ssa-theory demo                        train attention on a real graph, and draw what it learned (20 s)
+  ssa-theory list                        the experiments and their questions
+  ssa-theory run graph --preset smoke    one of them, small; without --preset smoke in full
+
+`ssa-theory --help` shows every command, `ssa-theory run NAME --help` the settings of an experiment.
+"""
 USAGE = """\
 usage: ssa-theory COMMAND ...
 
+  demo                        a small run on a real graph, in 20 seconds
   list                        the experiments and their questions
   mechanisms                  what attention can wear: formulas, sources, parameters
-  run NAME ... | all          run, store, draw, test the claims; `run NAME --help` has every flag
+  run NAME ... | all          run, store, draw, test the claims; `run NAME --help` has the flags
   plot NAME ... | all         redraw figures and claims from stored results, without training
   claims [TOPIC ...]          the ledger: the verdict of every topic, and when it holds; of one, its cells
   verify                      try the theory's properties on fresh random cases, as long as you like
@@ -29,11 +39,12 @@ usage: ssa-theory COMMAND ...
   ssa-theory run graph --preset smoke --seeds 16 --device cpu --out results
   ssa-theory run graph --dim 4 --steps 200 --family erdos-renyi
   ssa-theory run graph --family letters --text-file my_novel.txt
+  ssa-theory run graph --family file --graph-file my_network.gml
   ssa-theory run graph --mechanisms vanilla ssa ./mine.py:MINE
 
 `run` and `plot` end with the report, index.html in the folder of the results.
 """
-_COMMANDS = ("list", "mechanisms", "run", "plot", "claims", "verify", "bench")
+_COMMANDS = ("demo", "list", "mechanisms", "run", "plot", "claims", "verify", "bench")
 _HELP = {"-h", "--help"}
 
 
@@ -41,14 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for a violated property, 2 for bad input, 130
     after Ctrl-C.
     """
-    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command, *rest = given or [""]
     code = 0
     try:
         nameless = command == "run" and "".join(rest[:1]).startswith("-")
-        if command in _HELP or (nameless and _HELP & {*rest}):
+        if not given:
+            print(START, end="")
+        elif command == "--version":
+            print(f"ssa-theory {metadata.version('ssa-theory')}")
+        elif command in _HELP or (nameless and _HELP & {*rest}):
             print(USAGE)
         elif command not in _COMMANDS:
-            raise ValueError(f"unknown command {command!r}: choose one of {', '.join(_COMMANDS)}")
+            question = nearest(command, _COMMANDS) or ":"
+            choice = f"choose one of {', '.join(_COMMANDS)}"
+            raise ValueError(f"unknown command {command!r}{question} {choice}")
         else:
             code = import_module(f"analysis.commands.{command}").main(rest) or 0
         sys.stdout.flush()  # here, where a failure is reported

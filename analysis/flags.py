@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
+from pydantic import BaseModel, create_model
 
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import PRESETS, Experiment, Preset
 from analysis.parse import OUT, parse
 from analysis.store.config import TrainingConfig
+from analysis.terminal import nearest
 
 _RUN = {
     "preset": (Preset, "paper", "defaults: smoke (seconds), paper (64+ seeds), large"),
@@ -23,13 +27,35 @@ _RUN = {
 }
 
 
+COMMON = {"preset", "out", "fresh", "workers", "seeds", "device", "mechanisms", "dim", "steps"}
+COMMON |= {"family", "graph_file", "text_file", "learning_rates", "learning_rate"}
+"""What `--help` shows of a run's flags; `--help-all` shows all."""
+
+
 def parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
     """The flags of a run; the defaults of the config's fields come from the preset."""
     preset = next((b for a, b in pairwise(flags) if a == "--preset"), "paper")
     preset = next((a.split("=", 1)[1] for a in flags if a.startswith("--preset=")), preset)
     known = preset if preset in PRESETS else "paper"  # an unknown one is refused below
-    command = f"run {experiment.name}"
-    return parse(command, flags, experiment.question, experiment.preset(known), **_RUN)
+    command, config, asked = f"run {experiment.name}", experiment.preset(known), set(flags)
+    if {"-h", "--help"} & asked:
+        about = f"{experiment.question} The most common settings; `--help-all` shows all."
+        some = {name: flag for name, flag in _RUN.items() if name in COMMON}
+        return parse(command, ["--help"], about, _common(config), **some)
+    if "--help-all" in asked:
+        flags = ["--help"]
+    return parse(command, flags, experiment.question, config, **_RUN)
+
+
+def _common(config: BaseModel) -> BaseModel:
+    """A config of which the help shows the most common fields only."""
+    hidden: Any = {
+        name: (Annotated[info.annotation, tyro.conf.Suppress], info)
+        for name, info in type(config).model_fields.items()
+        if name not in COMMON
+    }
+    shown: Any = create_model(type(config).__name__, __base__=type(config), **hidden)
+    return shown.model_construct(**dict(config))
 
 
 def named(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
@@ -44,8 +70,9 @@ def named(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
     choice = f"choose from {', '.join(EXPERIMENTS)}, or all"
     for name in names:
         if name not in EXPERIMENTS:
-            raise ValueError(f"unknown experiment {name!r}: {choice}")
-    if not names and not {"-h", "--help"} & set(flags):
+            question = nearest(name, [*EXPERIMENTS, "all"])
+            raise ValueError(f"unknown experiment {name!r}{question or ':'} {choice}")
+    if not names and not {"-h", "--help", "--help-all"} & set(flags):
         raise ValueError(f"no experiment was named: {choice}")
     return [EXPERIMENTS[name] for name in dict.fromkeys(names)], flags
 

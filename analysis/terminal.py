@@ -3,7 +3,8 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from pydantic import ValidationError
 
@@ -18,6 +19,12 @@ def fail(sentence: str) -> None:
     if len(line) > _LONGEST_SENTENCE:
         line = f"{line[: _LONGEST_SENTENCE - 150]} ... {line[-140:]}"
     print(f"ssa-theory: {line}", file=sys.stderr)
+
+
+def nearest(word: str, among: Iterable[str]) -> str:
+    """A question after the name that was meant, or nothing."""
+    near = get_close_matches(word, list(among), 1)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 def explain(error: ValidationError) -> str:

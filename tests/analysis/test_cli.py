@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from analysis.claims.ledger import Evidence, as_record, ledger
 from analysis.claims.registry import registry
 from analysis.cli import main
 from analysis.experiments import PLACES
+from analysis.experiments.graph import GraphConfig
 from analysis.store.results import load, save
 from tests.analysis.evidence import store
 
@@ -209,16 +211,37 @@ def test_list_and_help(capsys):
     text = capsys.readouterr().out
     assert "--similarity FLOAT" in text
     assert "embedding dimension" in text
+    assert "--similarity" not in text
+    assert len(text.splitlines()) <= 36
+    assert run("run", "graph", "--help-all") == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')} " in text for name in GraphConfig.model_fields)
     assert run("bench", "--help") == 0
+
+
+def test_the_first_minutes(tmp_path, capsys, quick_figures):
+    assert run() == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Three things to do")
+    assert {"demo", "list", "run"} <= set(text.split())
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"ssa-theory {metadata.version('ssa-theory')}\n"
+    assert run("demo", "--out", tmp_path) == 0
+    picture = tmp_path / "graph@demo" / "figure.png"
+    assert picture.is_file()
+    assert capsys.readouterr().out.endswith(f"picture: {picture}\n")
+    with xr.open_dataset(picture.with_name("result.nc")) as result:
+        assert result.sizes["node"] == 34
 
 
 BAD = [
     (
         ("frobnicate",),
-        "unknown command 'frobnicate': choose one of list, mechanisms, run, plot, claims, verify, bench",
+        "unknown command 'frobnicate': choose one of demo, list, mechanisms, run, plot, claims, verify, bench",
     ),
     (("run",), "no experiment was named: choose from graph"),
-    (("run", "grpah"), "unknown experiment 'grpah': choose from graph"),
+    (("run", "grpah"), "unknown experiment 'grpah', did you mean graph? choose from graph"),
+    (("rnu", "graph"), "unknown command 'rnu', did you mean run? choose one of demo"),
     (("run", "graph", "--preset", "huge"), "invalid choice 'huge'"),
     (("run", "graph", "--mechanisms", "sa"), "unknown mechanism 'sa'"),
     (("run", "graph", "--sedes", "3"), "Unrecognized options"),

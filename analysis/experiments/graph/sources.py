@@ -39,10 +39,10 @@ class SourceConfig(TrainingConfig):
     fold_marks: bool = Field(False, description="take the text's letters without their marks")
     licence: bool = Field(False, description="keep Project Gutenberg's lines around the text")
     graph_file: Path | None = Field(
-        None, description=f"file for family file: {', '.join(FORMATS)}, also as .gz"
+        None, description="graph for family file: GraphML, GML, edge list and others, also as .gz"
     )
     graph_format: str | None = Field(
-        None, description="format of the graph file (default: by its content)"
+        None, description=f"of the graph file: {', '.join(FORMATS)} (default: by its content)"
     )
     directed: bool = Field(False, description="edges of the graph file lead one way")
     undirected: bool = Field(False, description="edges of the graph file lead both ways")
