@@ -21,6 +21,8 @@ from ssa_theory.mechanism import VANILLA
 from tasks.markov import RowWeights
 
 SELECTIVE = "ssa"
+_HOTTEST = 100.0
+"""Of a log temperature: beyond, the end of an interval means only that it is open."""
 _SECONDS = 1.5e-7
 """Of a training step for each entry of an attention map, measured on one core."""
 
@@ -170,7 +172,8 @@ def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> x
         [log_temperature.where(neighbours == level).mean("node") for level in levels],
         dim="neighbours",
     ).assign_coords(neighbours=levels)
-    dataset["temperature_by_neighbours"] = np.exp(mean_band(by_level))
+    ends = mean_band(by_level).clip(max=_HOTTEST)
+    dataset["temperature_by_neighbours"] = np.exp(ends)
     name = drawn(dataset)
     error = dataset["l1_error"].sel(mechanism=name).fillna(np.inf)
     about = {"description": f"the seed of the median L1 error of {name}, which the figure draws"}
