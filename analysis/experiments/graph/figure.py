@@ -189,6 +189,9 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset, names: Names) -> None:
     draw_each(draw_points, ax, place, bands)
     ax.axhline(1, color=style(VANILLA)["color"], linewidth=1, label="vanilla (fixed)")
     ax.set(yscale="log", ylabel="learned temperature 1/tau")
+    # Intervals of a saturated temperature are open; the axis shows where the means are.
+    means = np.append(bands.sel(estimate="value").values, 1.0)
+    ax.set_ylim(np.nanmin(means) / 4, 4 * np.nanmax(means))
     if by_name:
         entropy = dataset["row_entropy"].isel(seed=0)
         order = entropy.argsort().values
