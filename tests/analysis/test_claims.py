@@ -391,7 +391,7 @@ def test_a_forest_shows_every_outcome_in_order():
     said = [row.find("title").text.split(": ")[-1] for row in rows]
     assert said == ["harm", "equivalent", "unresolved", "benefit"]
     assert len({(row[1].tag, row[1].get("d", "").split("m")[-1]) for row in rows}) == 4
-    assert svg.get("aria-label") == "4 tests: 1 benefit, 1 harm, 1 equivalent, 1 unresolved"
+    assert svg.get("aria-label") == "4 tests: 1 harm, 1 equivalent, 1 unresolved, 1 benefit"
     width = float(svg.get("viewBox").split()[2])
     places = [float(p.get("d")[1:].split()[0]) for p in svg.findall("path")]
     assert all(0 <= place <= width for place in places)
