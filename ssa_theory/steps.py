@@ -223,7 +223,7 @@ class Lanes(Steps):
                 raise Unsupported("batches whose form or numbers change from step to step")
             try:
                 kernel = Kernel(self.loss, self.state.parameters, batch, self.optimizer)
-            except Exception as error:  # a loss that cannot be traced fails in its own way
+            except Exception as error:  # a loss that cannot be compiled fails in its own way
                 raise Unsupported(str(error) or type(error).__name__) from error
             self._kernels[form] = kernel
         state, times = self.state, range(self.state.taken + 1, self.state.taken + len(given) + 1)

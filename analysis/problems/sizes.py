@@ -9,13 +9,15 @@ LARGEST_BLOCK = 2**31
 """Bytes of a block of seeds, at most."""
 
 
-def block_size(config: TrainingConfig, bytes_per_seed: int, models: int = 1) -> int:
+def block_size(
+    config: TrainingConfig, bytes_per_seed: int, models: int = 1, at_once: int | None = None
+) -> int:
     """How many seeds to train at a time: what is asked for, or suits the device's caches.
 
     bytes_per_seed: everything that is held of one seed while it trains. models: of one seed in one
-    tensor program. A multiple of 64 seeds, if there is room: vector units take models in groups,
-    and a seed's numbers are then the same bit for bit at any place in a block. Raises ValueError
-    where a single seed is too large.
+    tensor program. at_once: what a step reads and writes of a seed; None for all. A multiple of 64
+    seeds, if there is room: vector units take models in groups, and a seed's numbers are then the
+    same bit for bit at any place in a block. Raises ValueError where a single seed is too large.
     """
     if bytes_per_seed > LARGEST_BLOCK:
         raise ValueError(
@@ -26,7 +28,8 @@ def block_size(config: TrainingConfig, bytes_per_seed: int, models: int = 1) -> 
     most = LARGEST_BLOCK // bytes_per_seed
     if config.block_seeds is not None:
         return min(config.block_seeds, most)
-    members = block_members(max(1, bytes_per_seed // models), resolve_device(config.device))
+    needed = bytes_per_seed if at_once is None else at_once
+    members = block_members(max(1, needed // models), resolve_device(config.device))
     size = min(max(64, members // models), most)
     return size // 64 * 64 or size
 

@@ -20,7 +20,7 @@ Read = Callable[[Mapping[int, Tensor]], Tensor]
 
 @dataclass(frozen=True)
 class Laned:
-    """A traced tensor whose axis `lane` is the model axis; node is what remains without it."""
+    """A recorded tensor whose axis `lane` is the model axis; node is what remains without it."""
 
     node: Node
     lane: int
@@ -230,7 +230,7 @@ class Lowering:
         return Laned(self.program.view(source, stored.shape, index), stored.lane)
 
     def dtype_of(self, dtype: torch.dtype) -> Dtype:
-        """Of a traced tensor in a program."""
+        """Of a recorded tensor in a program."""
         if dtype == torch.bool:
             return "mask"
         if dtype in (torch.int64, torch.int32):

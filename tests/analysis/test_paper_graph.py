@@ -180,6 +180,17 @@ def test_blocks_join_to_the_same_result():
         assert np.allclose(parted[name], whole[name], rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
+def test_labels_of_other_steps_take_no_room_in_a_block_but_in_memory(machine):
+    """A block is as large for any number of steps, until its labels fill the memory."""
+    sizes = [
+        PAPER_GRAPH.seeds_per_block(PaperGraphConfig(steps=n)) for n in (4, 400, 40_000, 1_000_000)
+    ]
+    assert sizes[0] == sizes[1] >= {2**18: 256, 2**23: 1024, 2**30: 1024}[machine.l2]
+    assert sizes[1] >= sizes[2] > sizes[3]
+    labels = 64 * 1_000_000  # a byte for each pair of nodes and step
+    assert 2**30 < sizes[3] * labels <= 2**31
+
+
 def test_bad_settings_are_refused_before_training():
     with pytest.raises(ValueError, match="a tied classifier"):
         PaperGraphConfig(dim=4)

@@ -84,6 +84,7 @@ MODULES = (
     "ssa_theory.lanes.lower",
     "ssa_theory.lanes.plan",
     "ssa_theory.lanes.program",
+    "ssa_theory.lanes.record",
     "ssa_theory.lanes.rules",
     "ssa_theory.module",
     "ssa_theory.token_batch",

@@ -14,7 +14,6 @@ from analysis.experiments.paper_graph.train import (
 
 __all__ = ["PAPER_GRAPH", "PaperGraphConfig"]
 
-_BLOCK = 1088  # seeds: a block is traced anew for each model, and compiled models mind no size
 _LEAST = {"row_steps": 40, "steps": 30, "cooldown_steps": 10}
 PAPER_GRAPH = Experiment(
     name="paper-graph",
@@ -37,10 +36,9 @@ PAPER_GRAPH = Experiment(
     judge=judge,
     presets={
         "smoke": {"seeds": 12} | _LEAST,
-        "paper": {"compile": "on", "block_seeds": _BLOCK},
+        "paper": {"compile": "on"},
         "large": {
             "compile": "on",
-            "block_seeds": _BLOCK,
             "seeds": 33_351,
             "row_steps": 4000,
             "steps": 4000,

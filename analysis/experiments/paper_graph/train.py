@@ -15,13 +15,12 @@ from analysis.experiments.settings import (
     Cell,
     CooldownConfig,
     CooldownSteps,
-    cells_per_block,
     join_cells,
     train_cells,
 )
 from analysis.problems.heads import ClassifierHead, TiedHead
 from analysis.problems.measures import SMALLEST_TAU
-from analysis.problems.sizes import check_result_fits
+from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.small_graphs import SmallGraphProblem
 from ssa_theory.mechanism import VANILLA
 from tasks.small_graphs import LARGEST
@@ -88,10 +87,19 @@ _STAGES = ("quarter", "two thirds")
 
 
 def seeds_per_block(config: PaperGraphConfig) -> int:
-    """By the memory of one model of the largest cell."""
+    """By what a step of the largest cell needs of one model: all labels are drawn beforehand, and few
+    are read at a step.
+    """
     size = len(config.cells) * len(config.mechanisms) * (config.nodes + len(_STAGES) + 5)
     check_result_fits(config.seeds * size)
-    return cells_per_block(config)
+    held, at_once = (
+        max(c.problem.bytes_per_seed(t) for c, t in zip(config.cells, trainings, strict=True))
+        for trainings in (
+            [c.training for c in config.cells],
+            [replace(c.training, steps=1, cooldown_steps=0) for c in config.cells],
+        )
+    )
+    return block_size(config, held, at_once=at_once)
 
 
 def train(config: PaperGraphConfig, progress: Progress) -> xr.Dataset:
