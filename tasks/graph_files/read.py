@@ -1,5 +1,6 @@
 """Graph files: which format a file is of, what it says, and the graph of it."""
 
+import re
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,6 +46,7 @@ FORMATS = {
 }
 """Every format by its name, as `--graph-format` takes it."""
 _HEAD = 8192
+_LONGEST_WORD = 60
 _LABELS = ("label", "name")
 
 
@@ -87,11 +89,11 @@ def _read(path: Path, content: bytes, reading: GraphReading) -> GraphFile:
         settled = settle(parsed, reading)
         graph, naming = _stored(*_named(settled.graph))
     except GraphFileError as error:
-        raise ValueError(f"the graph file {path} {' '.join(str(error).split())}") from error
+        raise ValueError(f"the graph file {path} {_one_line(error)}") from error
     except RecursionError as error:
         raise ValueError(f"the graph file {path} is nested too deeply: flatten it") from error
     except Exception as error:  # every reader has kinds of its own, all meaning the same
-        about = " ".join(f"{error}".split()) or type(error).__name__
+        about = _one_line(error) or type(error).__name__
         about = f"{type(error).__name__} {about}" if isinstance(error, KeyError) else about
         raise ValueError(
             f"the graph file {path} is malformed as {title} ({about:.200}): mend it, or set "
@@ -100,6 +102,12 @@ def _read(path: Path, content: bytes, reading: GraphReading) -> GraphFile:
     decoded = [file.decoded[1]] if "decoded" in vars(file) and file.decoded[1] else []
     told = "; ".join([*settled.told, *naming, *parsed.notices, *decoded])
     return GraphFile(graph, f"{path.name}: {title}, {told}")
+
+
+def _one_line(error: Exception) -> str:
+    """An error's sentence, with long names cut."""
+    line = " ".join(str(error).split())
+    return re.sub(rf"(\S{{{_LONGEST_WORD}}})\S+", "\\1\u2026", line)
 
 
 def _format_of(file: RawFile) -> GraphFormat:

@@ -31,13 +31,14 @@ COMMANDS = list(commands())
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch) -> Path:
-    """A folder with the mechanism of the example as the file that the command lines name."""
+    """A folder with the files that the command lines name: the example's mechanism, and a text."""
     text = []
     for node in ast.parse(PYTHON[0]).body:
         line = ast.unparse(node)
         if line.startswith(("from ssa_theory", "MINE =")):
             text.append(line)
     (tmp_path / "mine.py").write_text("\n".join(text))
+    (tmp_path / "my_novel.txt").write_text("It was the best of times.")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -66,8 +67,19 @@ def test_a_stored_result_is_read_as_printed(mine, quick_figures):
     result.close()
 
 
+def test_own_graphs_and_texts_are_read_as_printed(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    (block,) = [text for text in PYTHON if "GraphReading" in text]
+    names: dict = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["task"].labels == ("a", "b", "c", "d")
+    last = eval(block.strip().splitlines()[-1], names)
+    assert last == ("60", "64", "67")
+
+
 def test_the_readme_has_every_command():
     assert {words[0] for words in COMMANDS} == {
+        "demo",
         "list",
         "mechanisms",
         "run",

@@ -24,12 +24,17 @@ from typing import Any
 import numpy as np
 import tyro
 
-from tasks import GraphReading, MarkovGraphTask
+from tasks import GraphReading, MarkovGraphTask, TextReading, read_text
 
 FOLDER = Path(__file__).parents[1] / "data"
-GRAPHS: dict[str, dict[str, Any]] = tomllib.loads(
-    (FOLDER / "graphs" / "expected.toml").read_text(encoding="utf-8")
-)["files"]
+
+
+def _table(kind: str) -> dict[str, dict[str, Any]]:
+    return tomllib.loads((FOLDER / kind / "expected.toml").read_text(encoding="utf-8"))
+
+
+GRAPHS: dict[str, dict[str, Any]] = _table("graphs")["files"]
+TEXTS = _table("texts")
 LONGEST = 600  # characters of a sentence
 _BINARY = (".gz", ".npy", ".npz")
 _FIXED = (*_BINARY, ".g6", ".s6")
@@ -87,22 +92,28 @@ def main(mutants: int = 5000, seed: int = 0) -> int:
 def one(number: int, seed: int, folder: Path) -> str:
     """What comes of a mutant: `read`, `refused`, `same`, or `failure: ...`."""
     draw = random.Random(f"{seed} {number}")
-    source = draw.choice(sorted(GRAPHS))
-    content = (FOLDER / "graphs" / source).read_bytes()
-    dressed = draw.random() < 0.2 and "law" in GRAPHS[source]
-    name, content = _dress(draw, source, content) if dressed else (source, _damage(draw, content))
+    graph = draw.random() < 0.85
+    table = GRAPHS if graph else TEXTS
+    source = draw.choice(sorted(table))
+    original = FOLDER / ("graphs" if graph else "texts") / source
+    content, settings = original.read_bytes(), table[source].get("reading", {})
+    dressed = draw.random() < 0.2 and "error" not in table[source]
+    if dressed:
+        name, content = _dress(draw, source, content, graph)
+    else:
+        name, content = source, _damage(draw, content)
     path = folder / name
     path.write_bytes(content)
-    reading = GraphReading(**GRAPHS[source].get("reading", {}))
     before = signal.signal(signal.SIGALRM, _late)
     signal.alarm(10)
     try:
-        task = MarkovGraphTask.from_file(path, reading)
+        task = _task(path, graph, settings)
     except ValueError as error:
         sentence = str(error)
         if dressed:
             return f"failure: {name} is refused now ({sentence})"
-        if "\n" in sentence or len(sentence) > LONGEST + len(str(path)) or name not in sentence:
+        nameless = graph and name not in sentence
+        if "\n" in sentence or len(sentence) > LONGEST + len(str(path)) or nameless:
             return f"failure: {name} is refused with {sentence!r}"
         return "refused"
     except Exception as error:
@@ -113,18 +124,26 @@ def one(number: int, seed: int, folder: Path) -> str:
         path.unlink()
     if not dressed:
         return "read"
-    plain = MarkovGraphTask.from_file(FOLDER / "graphs" / source, reading)
+    plain = _task(original, graph, settings)
     same = plain.labels == task.labels
     same = same and np.array_equal(plain.transition_matrix, task.transition_matrix)
     return "same" if same else f"failure: {name} means something else now"
+
+
+def _task(path: Path, graph: bool, settings: dict[str, Any]) -> MarkovGraphTask:
+    """What is trained on: the chain of a graph file or of a text."""
+    if graph:
+        return MarkovGraphTask.from_file(path, GraphReading(**settings))
+    reading = TextReading(**settings)
+    return MarkovGraphTask.from_text(read_text(path, reading)[0], reading)
 
 
 def _late(*_: object) -> None:
     raise TimeoutError("it takes more than 10 seconds")
 
 
-def _dress(draw: random.Random, name: str, content: bytes) -> tuple[str, bytes]:
-    """Another form of a file that says the same."""
+def _dress(draw: random.Random, name: str, content: bytes, graph: bool) -> tuple[str, bytes]:
+    """Another form of a file that says the same; one more line end is one more byte of a text."""
     dresses = ["packed"] if not name.endswith(".gz") else ["again"]
     marked = content[:3] in (b"\xef\xbb\xbf",) or content[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
@@ -132,7 +151,7 @@ def _dress(draw: random.Random, name: str, content: bytes) -> tuple[str, bytes]:
     except UnicodeDecodeError:
         text = ""
     if text and not marked and not name.endswith(_FIXED):
-        dresses += ["mark", "lines", "wide", "end"]
+        dresses += ["mark", "lines", "wide", *(["end"] if graph else [])]
     dress = draw.choice(dresses)
     if dress == "packed":
         return f"{name}.gz", gzip.compress(content)
