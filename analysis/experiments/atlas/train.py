@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from pydantic import Field
 
-from analysis.claims.statistics import mean_band
+from analysis.claims.bands import mean_band
 from analysis.experiments.atlas.worlds import WORLDS, World
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
