@@ -23,15 +23,14 @@ from ssa_theory.lanes import (
     Optimizer,
     Parameters,
     Unsupported,
-    Watch,
     gradients,
     leaves,
     signature,
 )
+from ssa_theory.work import plain_seconds
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 _CALL = 0.2  # seconds that a call should take, so that progress and Ctrl-C do not wait for long
-_OPERATION, _NUMBER = 1.5e-5, 8e-10  # seconds that one takes uncompiled, roughly
 _PAYS = 1.0  # seconds of uncompiled training from which on compiling pays
 _MOST_KERNELS = 16  # of one training
 _HELD = 2**26  # bytes of batches that a call may hold
@@ -241,40 +240,6 @@ class Lanes(Steps):
         self._most = max(1, min(int(_CALL / took), 4 * self._most, _HELD // held))
 
 
-class _Work(Watch):
-    """Counts the operations that run within it, and the numbers that they make."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations, self.numbers = 0, 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: to make sure that dynamo leaves it alone, torch would import all of dynamo first,
-        which takes as long as to import torch.
-        """
-        return False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            self.operations += 1
-            self.numbers += made.numel() if isinstance(made, Tensor) else 0
-        return made
-
-
-def plain_seconds(loss: Loss, state: State, batch: Any, steps: int) -> float:
-    """About how long so many steps take operation by operation, by counting one.
-
-    The same for the same models on any machine, and so is what is chosen by it.
-    """
-    with _Work() as work:
-        gradients(loss, state.parameters, batch)
-    return steps * (_OPERATION * work.operations + _NUMBER * work.numbers)
-
-
 def steps_for(
     loss: Loss,
     state: State,
@@ -290,7 +255,7 @@ def steps_for(
     """
     cpu = state.diverged.device.type == "cpu"
     if compile is None and cpu and first:
-        compile = plain_seconds(loss, state, first[0], steps) > _PAYS
+        compile = plain_seconds(loss, state.parameters, first[0], steps) > _PAYS
     if not compile:
         return Plain(loss, state, optimizer, rate)
     return (Lanes if cpu else Fused)(loss, state, optimizer, rate)

@@ -5,7 +5,18 @@ from collections.abc import Sequence
 from analysis.commands import run
 from analysis.parse import OUT, parse
 
-_FLAGS = ["--name", "demo", "--family", "karate-club", "--seeds", "8", "--dim", "8", "--control-steps", "0"]
+_FLAGS = [
+    "--name",
+    "demo",
+    "--family",
+    "karate-club",
+    "--seeds",
+    "8",
+    "--dim",
+    "8",
+    "--control-steps",
+    "0",
+]
 
 
 def main(arguments: Sequence[str]) -> None:

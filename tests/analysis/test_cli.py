@@ -209,7 +209,7 @@ def test_list_and_help(capsys):
     assert run("run", "--help") == 0
     assert run("run", "graph", "--help") == 0
     text = capsys.readouterr().out
-    assert "--similarity FLOAT" in text
+    assert "--dim INT" in text
     assert "embedding dimension" in text
     assert "--similarity" not in text
     assert len(text.splitlines()) <= 36

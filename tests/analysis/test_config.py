@@ -85,8 +85,10 @@ def handed_on(node: ast.FunctionDef, config: type) -> set[str]:
     """The fields of a dataclass that a method makes of the settings of the same names."""
     text = ast.unparse(node)
     names = re.findall(r"\bfields\((\w+)\)|(\w+)\.__dataclass_fields__", text)
-    module = vars(sys.modules[config.__module__])
-    return {f.name for pair in names for f in fields(module["".join(pair)])}
+    known: dict[str, type] = {}
+    for one in config.__mro__:  # a method may stand in the module of a base class
+        known = vars(sys.modules[one.__module__]) | known
+    return {f.name for pair in names for f in fields(known["".join(pair)])}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -113,7 +115,7 @@ def test_a_flag_that_would_do_nothing_is_neither_shown_nor_accepted(
     name: str, tmp_path, capsys
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["run", name, "--help"])
+        main(["run", name, "--help-all"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     for field in COMMON:

@@ -86,7 +86,8 @@ class ByCoordinate(Temperature):
 def test_a_mechanism_is_a_part_and_an_entry(tmp_path, monkeypatch):
     entry = Mechanism("toy", "exp(a x_1)", "here", query=ByCoordinate(), look=Look(COLOR, "X"))
     monkeypatch.setitem(MECHANISMS, "toy", entry)
-    config = GRAPH.config(mechanisms=("vanilla", "toy"), seeds=4, steps=30, control_steps=0)
+    settings = {"seeds": 4, "steps": 30, "control_steps": 0, "learning_rates": (0.05,)}
+    config = GRAPH.config(mechanisms=("vanilla", "toy"), **settings)
     result, claims, trained = execute(GRAPH, config, tmp_path)
     assert trained
     assert result["mechanism"].values.tolist() == ["vanilla", "toy"]

@@ -21,6 +21,7 @@ from ssa_theory.lanes.program import Map, Program, Source, View
 from ssa_theory.losses import Queries, cross_entropy
 from ssa_theory.mechanism import Parameters
 from ssa_theory.steps import notice
+from ssa_theory.work import plain_seconds
 from tests.lanes.cases import MEMBERS, case, kernel_steps, loss_of
 
 STEPS = 7
@@ -293,9 +294,9 @@ def test_compiled_where_it_pays_by_an_estimate_that_a_clock_has_no_part_in(
     loss, start = prompt_case()
     state = steps.State.of(start)
     batch = prompts()[0]
-    one = steps.plain_seconds(loss, state, batch, 1)
+    one = plain_seconds(loss, start, batch, 1)
     assert one > 0
-    assert steps.plain_seconds(loss, state, batch, 10) == pytest.approx(10 * one)
+    assert plain_seconds(loss, start, batch, 10) == pytest.approx(10 * one)
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     enough = int(steps._PAYS / one) + 1
     for count, kind in ((enough // 2, steps.Plain), (enough, steps.Lanes)):
@@ -303,9 +304,9 @@ def test_compiled_where_it_pays_by_an_estimate_that_a_clock_has_no_part_in(
         assert type(made) is kind
     twice = {k: v.repeat_interleave(2, -1) for k, v in start.items()}
     layer, _, inputs = case("ssa", "graph-position", 2 * MEMBERS)
-    large = steps.plain_seconds(
+    large = plain_seconds(
         lambda p, b: cross_entropy(layer.scores(p, inputs), b),
-        steps.State.of(twice),
+        twice,
         prompts(2 * MEMBERS)[0],
         1,
     )
