@@ -294,9 +294,9 @@ def test_compiled_where_it_pays_by_an_estimate_that_a_clock_has_no_part_in(
     loss, start = prompt_case()
     state = steps.State.of(start)
     batch = prompts()[0]
-    one = plain_seconds(loss, start, batch, 1)
+    one = plain_seconds(loss, state.parameters, batch, 1)
     assert one > 0
-    assert plain_seconds(loss, start, batch, 10) == pytest.approx(10 * one)
+    assert plain_seconds(loss, state.parameters, batch, 10) == pytest.approx(10 * one)
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     enough = int(steps._PAYS / one) + 1
     for count, kind in ((enough // 2, steps.Plain), (enough, steps.Lanes)):
@@ -306,7 +306,7 @@ def test_compiled_where_it_pays_by_an_estimate_that_a_clock_has_no_part_in(
     layer, _, inputs = case("ssa", "graph-position", 2 * MEMBERS)
     large = plain_seconds(
         lambda p, b: cross_entropy(layer.scores(p, inputs), b),
-        twice,
+        steps.State.of(twice).parameters,
         prompts(2 * MEMBERS)[0],
         1,
     )

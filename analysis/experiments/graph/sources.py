@@ -1,7 +1,7 @@
 """The settings of where a graph comes from, and of how a user's file is read."""
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -76,15 +76,14 @@ class SourceConfig(TrainingConfig):
     @property
     def reading(self) -> GraphReading:
         """How a graph file is read: the settings of the same names."""
-        return GraphReading(**self._named(GraphReading))
+        own = GraphReading.__dataclass_fields__
+        return GraphReading(**{name: getattr(self, name) for name in own})
 
     @property
     def text(self) -> TextReading:
         """How a text is read: the settings of the same names."""
-        return TextReading(**self._named(TextReading))
-
-    def _named(self, kind: type[GraphReading | TextReading]) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in kind.__dataclass_fields__}
+        own = TextReading.__dataclass_fields__
+        return TextReading(**{name: getattr(self, name) for name in own})
 
     def require_applicable(self, rules: dict[str, tuple[bool, str]]) -> None:
         """Raise ValueError for a field that differs from its default where it does nothing; rules:
