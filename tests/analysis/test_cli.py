@@ -137,6 +137,7 @@ def test_list_and_help(capsys):
     assert run("--help") == 0
     assert "run NAME" in capsys.readouterr().out
     assert run("run", "--help") == 0
+    capsys.readouterr()
     assert run("run", "graph", "--help") == 0
     text = capsys.readouterr().out
     assert "--learning-rate FLOAT" in text
