@@ -133,7 +133,7 @@ class Lines:
         of = of_name("topic", topic, self.registry.topics)
         if of.instance:
             gains = np.where(np.isfinite(values), (values > of.delta).astype(float), np.nan)
-            parts[f"share of {of.instance}s with a gain of {of.margin:.0%}"] = mean(gains)
+            parts[f"share of {of.instance}s with a gain of {100 * of.margin:.0f} %"] = mean(gains)
         interval = prediction if of.instance else mean
         self._add(topic, cell, measure, statistic, interval(values, of.level), parts)
 

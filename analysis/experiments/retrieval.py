@@ -99,7 +99,7 @@ def judge(config: RetrievalConfig, dataset: xr.Dataset) -> list[Claim]:
     bayes, value = over_noise["bayes"].values, over_noise["cross_entropy"]
     peers = {"best constant": over_noise["common"].values}
     if VANILLA in dataset["mechanism"]:
-        peers["vanilla"] = value.sel(mechanism=VANILLA).values
+        peers[VANILLA] = value.sel(mechanism=VANILLA).values
     log_wanted = -2 * np.log(dataset["noise"].values)
     for m in map(str, dataset["mechanism"].values):
         link, own = {"link": _LINKS.get(m, m)}, value.sel(mechanism=m).values

@@ -130,6 +130,6 @@ def best_rate(
     return float(rates[int(np.argmin(np.where(np.isfinite(score), score, np.inf)))])
 
 
-def tuning_share(rates: Sequence[float]) -> int:
-    """How many trainings a mechanism counts for in a display of progress: with tuning, two."""
-    return 1 if len(rates) <= 1 else 2
+def tuning_models(rates: Sequence[float]) -> int:
+    """How many models of a mechanism are trained to tune its rate."""
+    return len(rates) * len(TUNING_SEEDS) if len(rates) > 1 else 0

@@ -27,7 +27,13 @@ from analysis.store.files import UNFINISHED
 from analysis.store.results import load, save
 
 TINY = GraphConfig(
-    seeds=5, steps=12, control_steps=0, mechanisms=("vanilla", "ssa"), block_seeds=2, device="cpu"
+    seeds=5,
+    steps=12,
+    control_steps=0,
+    mechanisms=("vanilla", "ssa"),
+    learning_rates=(0.05,),
+    block_seeds=2,
+    device="cpu",
 )
 
 

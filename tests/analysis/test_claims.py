@@ -196,7 +196,7 @@ def test_a_topic_of_any_instance_has_the_interval_of_a_new_one_and_the_share_of_
     of.compare("votes", CELL, "error", {"mine": HALF, "yours": yours})
     (test,) = of.claims
     assert test.effect == prediction(np.log(yours) - np.log(HALF), 0.95)
-    share = test.parts["share of towns with a gain of 5%"]
+    share = test.parts["share of towns with a gain of 5 %"]
     assert (share.value, share.seeds) == (pytest.approx(47 / 63), 63)
 
 

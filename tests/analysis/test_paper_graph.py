@@ -124,7 +124,7 @@ def test_tests_are_log_ratios_by_graph_that_favour_the_sentence(known):
             half = stats.t.ppf(0.975, 11) * logs.std(ddof=1) * np.sqrt(1 + 1 / 12)
             assert test.effect.high == pytest.approx(logs.mean() + half)
             assert (said(test), test.effect.seeds) == (wanted, 12)
-            share = test.parts["share of graphs with a gain of 5%"].value
+            share = test.parts["share of graphs with a gain of 5 %"].value
             assert share == (logs > -np.log(0.95)).mean()
         assert ("row", "scaled", "scaled") not in tests
         assert not any(mechanism == "vanilla" for _, mechanism, _ in tests)

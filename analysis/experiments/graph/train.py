@@ -15,7 +15,7 @@ from analysis.experiments.settings import RATES, LearningRates
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.measures import SMALLEST_TAU
 from analysis.problems.sizes import block_size, check_result_fits, told_cost
-from analysis.problems.train import tuning_share
+from analysis.problems.train import tuning_models
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 from tasks.markov import RowWeights
@@ -77,7 +77,7 @@ class GraphConfig(SourceConfig):
 
     def check(self) -> None:
         super().check()
-        self.require_ascending("learning_rates", 0, 1000)
+        self.require_ascending("learning_rates", 0, 1_000_000)
         self.require_applicable(
             {
                 "prompt_length": (self.context == "prompt", "context prompt"),
@@ -101,7 +101,7 @@ class GraphConfig(SourceConfig):
         if self.nodes is None and not told:  # a default graph is small
             return told
         seeds_per_block(self)
-        models = self.seeds * len(self.mechanisms)
+        models = (self.seeds + tuning_models(self.learning_rates)) * len(self.mechanisms)
         seconds = _SECONDS * problem.size**2 * models * (self.steps + self.control_steps)
         return told + told_cost(seconds, _stored(self))
 
@@ -128,7 +128,7 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     device, problem = resolve_device(config.device), config.problem
     mechanisms = chosen(config.mechanisms)
     total = (config.steps + config.control_steps) * len(mechanisms)
-    total *= tuning_share(config.learning_rates)
+    total *= 1 + (tuning_models(config.learning_rates) > 0)
     about = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms"
     advance = progress(about, total)
 

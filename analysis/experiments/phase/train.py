@@ -55,7 +55,7 @@ class PhaseConfig(CellsConfig):
     learning_rates: LearningRates = RATES
 
     def check(self) -> None:
-        self.require_ascending("learning_rates", 0, 100)
+        self.require_ascending("learning_rates", 0, 1_000_000)
         self.require_ascending("dims", 1, 64)
         self.require_ascending("similarities", 0, 1)
         self.require_ascending("steps", 1, 10_000_000)
