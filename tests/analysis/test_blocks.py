@@ -144,6 +144,8 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(
         "--mechanisms",
         "vanilla",
         "ssa",
+        "--learning-rates",
+        "0.05",
     ]
     command += ["--block-seeds", "2", "--device", "cpu", "--out", str(tmp_path)]
     room(sizes.get(missing, 1000) - 1)

@@ -11,6 +11,7 @@ from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.problems import GraphProblem
+from analysis.problems.measures import SMALLEST_TAU
 from analysis.store.config import SeededConfig
 from ssa_theory.seeds import Stream, member_generator
 from tasks.small_graphs import connected_graphs, neighbour_law
@@ -218,7 +219,8 @@ def test_the_claims_follow_from_the_data():
                 assert ends == pytest.approx((wanted.value, wanted.low, wanted.high))
     assert said(tests["graded", "d < K", "vanilla", "l1"]) == "benefit"
     (order,) = found(claims, "order").values()
-    log_temperature = -np.log(result["inverse_temperature"].sel(mechanism="ssa").values)
+    tau = result["inverse_temperature"].sel(mechanism="ssa").values
+    log_temperature = -np.log(np.maximum(tau, SMALLEST_TAU))
     entropy = result["row_entropy"].values
     each = [np.polyfit(x, y, 1)[0] for x, y in zip(entropy, log_temperature, strict=True)]
     assert order.effect.value == pytest.approx(np.mean(each))
