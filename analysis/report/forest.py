@@ -10,6 +10,8 @@ from analysis.claims.claim import Outcome, Test
 from analysis.claims.registry import Topic
 
 _WIDTH, _ROW, _EDGE = 300, 5, 10
+_LEAST_ROW, _TALL = 1.5, 300
+"""Of many tests a row is lower, so that the plot is not much taller than this."""
 _REACH = 4.0
 """The effect at the edge; what lies beyond is drawn there."""
 _MARK: dict[str, str] = {
@@ -27,14 +29,15 @@ def forest(topic: Topic, tests: Sequence[tuple[Test, Outcome]]) -> str:
     if not drawn:
         return ""
     drawn.sort(key=lambda one: one[0].effect.value)
-    height = 2 * _EDGE + _ROW * len(drawn)
+    step = max(_LEAST_ROW, min(_ROW, _TALL / len(drawn)))
+    height = round(2 * _EDGE + step * len(drawn), 1)
     low, high = _place(-topic.delta), _place(topic.delta)
     parts = [
         f'<rect x="{low}" y="0" width="{high - low:.1f}" height="{height}" fill="#ececea"/>',
         f'<path d="M{_place(0)} 0 V{height}" stroke="#999"/>',
     ]
     for row, (test, said) in enumerate(drawn):
-        y, x = _EDGE + _ROW * (row + 0.5), _place(test.effect.value)
+        y, x = round(_EDGE + step * (row + 0.5), 2), _place(test.effect.value)
         if not np.isnan(test.effect.low):
             ends = _place(test.effect.low), _place(test.effect.high)
             parts.append(f'<path d="M{ends[0]} {y} H{ends[1]}" stroke="#888"/>')
