@@ -36,8 +36,8 @@ MEASURED = ("l1_error", "cross_entropy_gap", "diverged")
 
 
 @cache
-def _result() -> xr.Dataset:
-    return PHASE.run(PhaseConfig(**TINY), silent)
+def _result(seeds: int = 3) -> xr.Dataset:
+    return PHASE.run(PhaseConfig(**TINY | {"seeds": seeds}), silent)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_rates_are_chosen_on_the_first_seeds_and_the_others_report() -> None:
     """By hand, with loops: the rate of the least mean log gap over the tuning seeds, in every cell
     and at every step.
     """
-    data = PHASE.run(PhaseConfig(**TINY | {"seeds": 8}), silent)
+    data = _result(8)
     assert int(data["models"]) == 3 * 2 * 2 * 2 * 2 * 8 == data["diverged"].size
     assert data["reporting"].values.tolist() == [False] * 2 + [True] * 6
     chosen = set()
@@ -142,7 +142,7 @@ def test_rates_are_chosen_on_the_first_seeds_and_the_others_report() -> None:
 
 
 def test_what_is_drawn_is_the_geometric_mean_over_reporting_seeds() -> None:
-    data = PHASE.run(PhaseConfig(**TINY | {"seeds": 8}), silent)
+    data = _result(8)
     at = {"dim": 4, "similarity": 0.7, "step": 20, "family": "erdos-renyi"}
     own, peer = (
         data["tuned_cross_entropy_gap"].sel(at | {"mechanism": m}).values[2:]

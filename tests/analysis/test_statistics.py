@@ -43,9 +43,9 @@ POPULATIONS: dict[
     ),
 }
 """Laws of one number a seed like those that are stored, with their means."""
-_TRIALS = 1500
+_TRIALS = 600
 _ERROR = 3.3 * np.sqrt(0.95 * 0.05 / _TRIALS)
-"""Of a simulated coverage: 3.3 standard errors, .019."""
+"""Of a simulated coverage: 3.3 standard errors, .029."""
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def quick(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("n", [48, 128])
+@pytest.mark.parametrize("n", [48])
 @pytest.mark.parametrize("name", POPULATIONS)
 def test_coverage_of_the_mean_is_93_to_97_percent(name, n):
     draw, truth = POPULATIONS[name]
@@ -82,12 +82,12 @@ def test_intervals_of_a_topic_cover_together():
     """
     rng = np.random.default_rng(3)
     level, together, plain = 1 - 0.05 / 12, [], []
-    for _ in range(500):
+    for _ in range(200):
         shared = rng.standard_t(4, (1, 48))
         data = 0.5 * shared + np.log(rng.gamma(2, 1, (12, 48))) - (1 - np.euler_gamma)
         for kept, at in ((together, level), (plain, 0.95)):
             kept.append(all(e.low <= 0 <= e.high for e in (mean(x, at) for x in data)))
-    error = 3.3 * np.sqrt(0.95 * 0.05 / 500)
+    error = 3.3 * np.sqrt(0.95 * 0.05 / 200)
     assert np.mean(together) > 0.95 - error
     assert np.mean(plain) < 0.85
 
