@@ -73,7 +73,7 @@ _BATCH = 100  # cases a forked process does
 _MEMORY = 8 * 2**30  # bytes of address space that a case may take
 
 TINY = {
-    "graph": "--seeds 2 --steps 6 --control-steps 4 --mechanisms vanilla ssa",
+    "graph": "--seeds 2 --steps 6 --control-steps 4 --mechanisms vanilla ssa --learning-rates 0.06",
     "letters": "--preset smoke --seeds 2 --steps 4 --mechanisms vanilla ssa",
     "les-miserables": "--preset smoke --seeds 2 --steps 2 --mechanisms vanilla ssa",
     "twins": "--seeds 3 --steps 8 --mechanisms vanilla ssa",
@@ -93,7 +93,7 @@ TINY = {
     "convergence": "--seeds 4 --steps 6 --letters-steps 0 --control-steps 0",
     "normalizers": "--preset smoke --seeds 2 --graph-steps 2 --retrieval-steps 2 --retrieval-held-out 2 "
     "--retrieval-batch 2 --length-steps 2 --length-batch 2 --length-train 4 8 --length-test 4 8 16 --length-held-out 2",
-    "phase": "--seeds 4 --families graded small-world --dims 2 4 --similarities 0 0.9 --steps 3 6",
+    "phase": "--seeds 4 --families graded small-world --dims 2 4 --similarities 0 0.9 --steps 3 6 --learning-rates 0.06",
     "overhead": "",
     "paper-theory": "--length 8",
     "paper-graph": "--seeds 3 --nodes 4 --dim 4 --row-dim 3 --row-steps 4 --steps 4 --cooldown-steps 1 --batch-size 8",

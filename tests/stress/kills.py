@@ -52,7 +52,8 @@ from analysis.experiments import EXPERIMENTS
 from analysis.store.results import load
 
 COMMANDS = {
-    "graph": "graph --seeds 6 --steps 30 --control-steps 30 --mechanisms vanilla ssa --block-seeds 2",
+    "graph": "graph --seeds 6 --steps 30 --control-steps 30 --mechanisms vanilla ssa "
+    "--learning-rates 0.06 --block-seeds 2",
     "phase": (
         "phase --preset smoke --seeds 6 --steps 30 60 --families graded small-world --mechanisms"
         " vanilla ssa --block-seeds 2"
@@ -63,7 +64,8 @@ COMMANDS = {
         "retrieval length --seeds 6 --steps 30 --cooldown-steps 10 --held-out 8 --block-seeds 2"
     ),
     "graph, workers": (
-        "graph --seeds 6 --steps 30 --control-steps 30 --mechanisms vanilla ssa --block-seeds 2"
+        "graph --seeds 6 --steps 30 --control-steps 30 --mechanisms vanilla ssa "
+        "--learning-rates 0.06 --block-seeds 2"
         " --workers 2"
     ),
     "retrieval, workers": "retrieval --preset smoke --seeds 12 --block-seeds 2 --workers 2",

@@ -30,7 +30,7 @@ GRAPH = Experiment(
     question="Does SSA learn the transition matrix of a small graph better, and which temperature "
     "does each node get?",
     presets={
-        "smoke": {"seeds": 4, "steps": 60, "control_steps": 120},
+        "smoke": {"seeds": 4, "steps": 60, "control_steps": 120, "learning_rates": (0.06,)},
         "paper": {"seeds": 128},
         "large": {"seeds": 4096},
     },
@@ -42,7 +42,7 @@ LETTERS = Experiment(
     question="The letters of English text: does SSA learn their bigrams better, and which letters "
     "does it sharpen?",
     presets={
-        "smoke": _LETTERS | {"seeds": 4, "steps": 60},
+        "smoke": _LETTERS | {"seeds": 4, "steps": 60, "learning_rates": (0.06,)},
         "paper": _LETTERS | {"seeds": 64},
         "large": _LETTERS | {"seeds": 1024},
     },
@@ -54,7 +54,7 @@ LES_MISERABLES = Experiment(
     question="The characters of Les Miserables, linked by shared chapters: does SSA learn their "
     "transitions better?",
     presets={
-        "smoke": _LES_MISERABLES | {"seeds": 4, "steps": 20},
+        "smoke": _LES_MISERABLES | {"seeds": 4, "steps": 20, "learning_rates": (0.06,)},
         "paper": _LES_MISERABLES | {"seeds": 64},
         "large": _LES_MISERABLES | {"seeds": 1024},
     },

@@ -28,7 +28,14 @@ PHASE = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {"seeds": 4, "dims": (4, 8), "similarities": (0.0, 0.9), "steps": (50, 200)},
+        "smoke": {
+            "seeds": 4,
+            "families": ("graded", "erdos-renyi"),
+            "dims": (4, 8),
+            "similarities": (0.0, 0.9),
+            "steps": (50, 200),
+            "learning_rates": (0.06, 0.2),
+        },
         "large": {"seeds": 500, "compile": "on"},
     },
 )
