@@ -93,7 +93,8 @@ TINY = {
     "convergence": "--seeds 4 --steps 6 --letters-steps 0 --control-steps 0",
     "normalizers": "--preset smoke --seeds 2 --graph-steps 2 --retrieval-steps 2 --retrieval-held-out 2 "
     "--retrieval-batch 2 --length-steps 2 --length-batch 2 --length-train 4 8 --length-test 4 8 16 --length-held-out 2",
-    "phase": "--seeds 4 --families graded small-world --dims 2 4 --similarities 0 0.9 --steps 3 6 --learning-rates 0.06",
+    "phase": "--seeds 4 --families graded small-world --dims 2 4 --similarities 0 0.9 --steps 3 6 "
+    "--learning-rates 0.06",
     "overhead": "",
     "paper-theory": "--length 8",
     "paper-graph": "--seeds 3 --nodes 4 --dim 4 --row-dim 3 --row-steps 4 --steps 4 --cooldown-steps 1 --batch-size 8",
