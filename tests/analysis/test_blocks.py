@@ -255,6 +255,8 @@ def test_the_same_block_size_gives_the_same_bits_in_any_company_and_order(name):
     experiment, short = EXPERIMENTS[name], {"device": "cpu"}
     if name == "denoise":
         short |= {"held_out": 8, "batch_size": 4}
+    if name == "phase":
+        short |= {"steps": (5, 20), "learning_rates": (0.06,), "mechanisms": ("vanilla", "ssa")}
     config = experiment.config(**experiment.presets["smoke"] | short)
     first = experiment.train(config.of_seeds(range(64)), silent)
     second = experiment.train(config.of_seeds(range(5, 69)), silent)

@@ -9,9 +9,9 @@ from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean
 from analysis.experiments.convergence.config import ConvergenceConfig
+from analysis.experiments.mechanisms import SELECTIVE
 from ssa_theory.mechanism import VANILLA
 
-SELECTIVE = "ssa"
 EASY = 0.5
 """Of levels from this on the question is when they are reached, of lower ones whether."""
 _RATES = {"own": "each its best", "same": "vanilla's best"}

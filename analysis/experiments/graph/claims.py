@@ -8,11 +8,11 @@ import xarray as xr
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, slopes
-from analysis.experiments.graph.train import SELECTIVE, GraphConfig, diverged, with_temperatures
+from analysis.experiments.graph.train import GraphConfig, diverged, with_temperatures
+from analysis.experiments.mechanisms import PEERS, SELECTIVE
 from analysis.problems.measures import SMALLEST_TAU
 from ssa_theory.mechanism import VANILLA
 
-PEERS = (VANILLA, "scaled", "key-bias")
 _MEASURES = {"l1": "l1_error", "gap": "cross_entropy_gap"}
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.graph.sources import SourceConfig
-from analysis.experiments.mechanisms import Mechanisms, chosen
+from analysis.experiments.mechanisms import SELECTIVE, Mechanisms, chosen
 from analysis.experiments.settings import RATES, LearningRates
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.measures import SMALLEST_TAU
@@ -20,7 +20,6 @@ from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 from tasks.markov import RowWeights
 
-SELECTIVE = "ssa"
 _HOTTEST = 100.0
 """Of a log temperature: beyond, the end of an interval means only that it is open."""
 _SECONDS = 1.5e-7

@@ -5,11 +5,9 @@ import xarray as xr
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.experiments.hierarchy.train import HEADS, HierarchyConfig
-from ssa_theory.mechanism import VANILLA
+from analysis.experiments.mechanisms import PEERS
 
 SELECTIVE = "ssa-query"
-PEERS = (VANILLA, "scaled", "key-bias")
-"""Against `scaled` a gain is of selectivity, and not of a mere scale."""
 _TOPIC = {HEADS["row"]: "hierarchy-map", HEADS["classifier"]: "hierarchy-prediction"}
 
 

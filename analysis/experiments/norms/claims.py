@@ -4,12 +4,9 @@ import xarray as xr
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
+from analysis.experiments.mechanisms import PEERS, SELECTIVE
 from analysis.experiments.norms.train import COMPARISONS, NormsConfig
-from ssa_theory.mechanism import VANILLA
 
-SELECTIVE = "ssa"
-PEERS = (VANILLA, "scaled")
-"""Against `scaled` a smaller norm is of selectivity, and not of a mere scale."""
 _COMPARED = {
     "weight_norm": ("norm", {"weight": "||W||"}, "norm"),
     "mean_effective_weight": ("norm", {"weight": "tau ||W||"}, "norm"),

@@ -6,11 +6,9 @@ import xarray as xr
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
+from analysis.experiments.mechanisms import PEERS, SELECTIVE
 from analysis.experiments.phase.train import PhaseConfig
-from ssa_theory.mechanism import VANILLA
 
-SELECTIVE = "ssa"
-PEERS = (VANILLA, "scaled", "key-bias")
 _MEASURES = {"l1": "tuned_l1_error", "gap": "tuned_cross_entropy_gap"}
 
 

@@ -12,8 +12,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
 from analysis.draw.figures import left_out, new_figure, style
-from analysis.experiments.phase.claims import SELECTIVE
-from analysis.experiments.phase.train import PhaseConfig
+from analysis.experiments.mechanisms import SELECTIVE
+from analysis.experiments.phase.train import MARGIN, PhaseConfig
 from ssa_theory.mechanism import VANILLA
 
 _LABEL = {"l1_error": "L1 error", "cross_entropy_gap": "cross-entropy"}
@@ -81,7 +81,6 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
 _LARGEST = float(np.log(8))
 """Of a log ratio: further out the colour stays the same."""
 _TICKS = np.log([1 / 8, 1 / 4, 1 / 2, 0.8, 1, 1.25, 2, 4, 8])
-_MARGIN = float(-np.log(0.95))
 
 
 def _draw_rates(figure: SubFigure, dataset: xr.Dataset) -> None:
@@ -114,14 +113,14 @@ def _draw_map(ax: Axes, cells: xr.DataArray) -> AxesImage:
     # Hundreds of small artists within their axes, which the layout need not measure.
     inside: dict[str, Any] = {"in_layout": False}
     for (i, j), x in np.ndenumerate(value):
-        if not abs(x) > _MARGIN:
+        if not abs(x) > MARGIN:
             mark: dict[str, Any] = {"hatch": "////", "edgecolor": "#999999", "linewidth": 0}
             ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, **mark, **inside))
         elif x > 0:
             mark = {"edgecolor": "black", "linewidth": 1.8}
             ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, **mark, **inside))
         colour = "white" if abs(x) > 0.6 * _LARGEST else "black"
-        box = None if abs(x) > _MARGIN else {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        box = None if abs(x) > MARGIN else {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         place = {"ha": "center", "va": "center", "fontsize": 6}
         ax.text(j, i, _percent(x), color=colour, bbox=box, **place, **inside)
     for spine in ax.spines.values():
