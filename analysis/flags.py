@@ -28,7 +28,7 @@ _RUN = {
 
 
 COMMON = {"preset", "out", "fresh", "workers", "seeds", "device", "mechanisms", "dim", "steps"}
-COMMON |= {"family", "graph_file", "text_file", "learning_rates", "learning_rate"}
+COMMON |= {"family", "graph_file", "text_file", "learning_rates"}
 """What `--help` shows of a run's flags; `--help-all` shows all."""
 
 

@@ -2,7 +2,6 @@
 graph, the letters of English, and the control with d = K.
 """
 
-import abc
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
@@ -41,11 +40,6 @@ class ChainsConfig(CellsConfig):
     )
 
     @property
-    @abc.abstractmethod
-    def largest_rate(self) -> float:
-        """The largest step size."""
-
-    @property
     def cells(self) -> list[Chain]:
         """The settings that are trained on."""
         cells = [self.chain("graded", _problem(nodes=self.nodes, dim=self.dim), self.steps)]
@@ -60,8 +54,7 @@ class ChainsConfig(CellsConfig):
 
     def chain(self, name: str, problem: GraphProblem, steps: int) -> Chain:
         """With all mechanisms."""
-        training = self.training_of(steps, self.largest_rate)
-        return Cell(name, problem, training, chosen(self.mechanisms))
+        return Cell(name, problem, self.training_of(steps), chosen(self.mechanisms))
 
 
 def train_settings(
@@ -69,13 +62,15 @@ def train_settings(
     progress: Progress,
     train: Callable[[Config, Chain, torch.device, Callable[[int], None]], xr.Dataset],
     blank: Mapping[str, str] | None = None,
+    programs: int = 1,
 ) -> xr.Dataset:
     """What `train` returns of each setting, as one, along `setting`.
 
-    blank: by variable, what fills up settings of fewer tokens, where that is not NaN.
+    programs: how many times a mechanism is trained in each. blank: by variable, what fills up
+    settings of fewer tokens, where that is not NaN.
     """
     device, cells, models = resolve_device(config.device), config.cells, config.mechanisms
-    total = sum(c.training.steps for c in cells) * len(models)
+    total = sum(c.training.steps for c in cells) * len(models) * programs
     advance = progress(f"training {config.seeds} seeds x {len(models)} mechanisms", total)
     parts = [train(config, cell, device, advance) for cell in cells]
     fill: dict[str, Any] = {} if blank is None else {"fill_value": dict(blank)}

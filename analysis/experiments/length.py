@@ -17,7 +17,7 @@ from analysis.claims.statistics import mean, slopes
 from analysis.draw.figures import draw_band, left_out, new_figure, style
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.experiments.settings import Cell, CooldownConfig, Rate, cells_per_block, train_cell
+from analysis.experiments.settings import Cell, CooldownConfig, cells_per_block, train_cell
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from ssa_theory.mechanism import VANILLA
 
@@ -53,7 +53,6 @@ class LengthConfig(CooldownConfig):
         128, ge=1, le=100_000, description="training contexts a seed, eight queries each"
     )
     batch_size: int = Field(32, ge=1, le=65536, description="queries a step")
-    learning_rate: Rate = 0.1
     held_out: int = Field(
         8, ge=1, le=4096, description="queries to the held-out context of each seed"
     )
@@ -186,6 +185,7 @@ LENGTH = Experiment(
     presets={
         "smoke": {
             "seeds": 4,
+            "learning_rates": (0.06,),
             "contexts": 16,
             "steps": 40,
             "cooldown_steps": 10,

@@ -19,7 +19,6 @@ from analysis.experiments.settings import (
     Cell,
     CooldownConfig,
     CooldownSteps,
-    Rate,
     Steps,
     cells_per_block,
     train_cell,
@@ -49,7 +48,6 @@ class RetrievalConfig(CooldownConfig):
         (VANILLA, "ssa-feature", "ssa-feature-exp"), description="mechanisms to train"
     )
     batch_size: int = Field(32, ge=1, le=65536, description="fresh problems a step")
-    learning_rate: Rate = 0.3
     steps: Steps = 400
     cooldown_steps: CooldownSteps = 100
     held_out: int = Field(
@@ -171,7 +169,7 @@ def draw(config: RetrievalConfig, dataset: xr.Dataset) -> Figure:
         ax.legend(fontsize=8)
     figure.suptitle(
         f"noisy retrieval: d = {config.dim}, n = {config.keys}, {config.steps} + "
-        f"{config.cooldown_steps} steps of adam {config.learning_rate:g}; means and 95 % intervals "
+        f"{config.cooldown_steps} steps of {config.adam}; means and 95 % intervals "
         f"over {config.seeds} seeds" + left_out(dataset)
     )
     return figure
@@ -199,7 +197,13 @@ RETRIEVAL = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {"seeds": 4, "steps": 60, "cooldown_steps": 20, "held_out": 64},
+        "smoke": {
+            "seeds": 4,
+            "learning_rates": (0.06,),
+            "steps": 60,
+            "cooldown_steps": 20,
+            "held_out": 64,
+        },
         "large": {"seeds": 512, "held_out": 1024},
     },
 )

@@ -12,13 +12,12 @@ from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems.base import Problem, Training
 from analysis.problems.sizes import block_size
-from analysis.problems.train import train_all
+from analysis.problems.train import train_all, tuning_models
 from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import Mechanism
 
 AnyProblem = TypeVar("AnyProblem", bound=Problem, covariant=True)
-Rate = Annotated[float, Field(gt=0, description="step size of Adam")]
 LearningRates = Annotated[
     tuple[Annotated[float, Field(gt=0)], ...],
     Field(
@@ -50,33 +49,41 @@ class Cell(Generic[AnyProblem]):
 class CellsConfig(TrainingConfig):
     """Of an experiment that trains mechanisms on problems."""
 
+    learning_rates: LearningRates = RATES
+
     @property
     @abc.abstractmethod
     def cells(self) -> Sequence[Cell[Problem]]:
         """What is trained, in order."""
 
     def check(self) -> None:
+        self.require_ascending("learning_rates", 0, 1e38)
         for cell in self.cells:
             for mechanism in cell.mechanisms:
                 cell.problem.layer(mechanism)
 
-    def training_of(self, steps: int, learning_rate: float, cooldown_steps: int = 0) -> Training:
-        """How one trains for so many steps."""
+    def training_of(self, steps: int, cooldown_steps: int = 0) -> Training:
+        """How one trains for so many steps, at the largest of the rates."""
         precision = {"dtype": self.dtype, "compile": self.compiled}
-        return Training(steps, learning_rate, cooldown_steps, **precision)
+        return Training(steps, max(self.learning_rates), cooldown_steps, **precision)
+
+    @property
+    def adam(self) -> str:
+        """The optimiser as a figure names it."""
+        rates = [f"{rate:g}" for rate in self.learning_rates]
+        return f"adam {rates[0]}" if len(rates) == 1 else f"adam at the best of {', '.join(rates)}"
 
 
 class CooldownConfig(CellsConfig):
-    """Of one that trains all models alike: at the full step size, then at a tenth of it."""
+    """Of one that trains all models at the full step size, then at a tenth of it."""
 
-    learning_rate: Rate = 0.05
     steps: Steps = 200
     cooldown_steps: CooldownSteps = 50
 
     @property
     def training(self) -> Training:
-        """How every model is trained."""
-        return self.training_of(self.steps, self.learning_rate, self.cooldown_steps)
+        """How every model is trained, but for its rate."""
+        return self.training_of(self.steps, self.cooldown_steps)
 
 
 def cells_per_block(config: CellsConfig) -> int:
@@ -89,6 +96,7 @@ def train_cells(config: CellsConfig, progress: Progress) -> list[xr.Dataset]:
     cells, device = config.cells, resolve_device(config.device)
     models = sum(len(c.mechanisms) for c in cells)
     total = sum(len(c.mechanisms) * c.training.total_steps for c in cells)
+    total *= programs(config.learning_rates)
     advance = progress(f"training {config.seeds} seeds x {models} models", total)
     return [
         train_all(
@@ -97,11 +105,17 @@ def train_cells(config: CellsConfig, progress: Progress) -> list[xr.Dataset]:
             config.seed_range,
             cell.training,
             device,
+            rates=config.learning_rates,
             record=cell.record,
             progress=advance,
         )
         for cell in cells
     ]
+
+
+def programs(rates: Sequence[float]) -> int:
+    """How many times a mechanism is trained: to tune its rate, where there is a choice, and at it."""
+    return 1 + (tuning_models(rates) > 0)
 
 
 def train_cell(config: CellsConfig, progress: Progress) -> xr.Dataset:

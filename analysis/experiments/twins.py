@@ -14,12 +14,15 @@ from analysis.claims.statistics import mean, slopes
 from analysis.draw.figures import draw_band, draw_each, draw_points, left_out, new_figure
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.experiments.settings import Cell, CellsConfig
-from analysis.problems.base import Training, record_steps
-from analysis.problems.sizes import block_size, check_result_fits
-from analysis.problems.train import train_layers
+from analysis.experiments.settings import (
+    Cell,
+    CellsConfig,
+    cells_per_block,
+    train_cell,
+)
+from analysis.problems.grid import Grid
+from analysis.problems.sizes import check_result_fits
 from analysis.problems.twins import THEORIES, TwinsProblem
-from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 
 
@@ -53,7 +56,6 @@ class TwinsConfig(CellsConfig):
     mechanisms: Mechanisms = Field(
         ("vanilla", "ssa", "ssa-free"), description="mechanisms to train"
     )
-    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
     steps: int = Field(1000, ge=1, le=10_000_000, description="training steps")
 
     def check(self) -> None:
@@ -85,13 +87,11 @@ class TwinsConfig(CellsConfig):
         )
 
     @property
-    def training(self) -> Training:
-        """How every model is trained."""
-        return self.training_of(self.steps, self.learning_rate)
-
-    @property
-    def cells(self) -> list[Cell[TwinsProblem]]:
-        return [Cell("", self.problem, self.training, chosen(self.mechanisms))]
+    def cells(self) -> list[Cell[Grid]]:
+        """All angles in one program."""
+        problems = tuple(replace(self.problem, angle=angle) for angle in self.angles)
+        grid = Grid("angle", self.angles, problems)
+        return [Cell("", grid, self.training_of(self.steps), chosen(self.mechanisms))]
 
 
 _BANDS = (
@@ -107,35 +107,14 @@ def seeds_per_block(config: TwinsConfig) -> int:
     """By the memory of one seed at all angles."""
     nodes, angles, models = 2 * config.pairs, len(config.angles), len(config.mechanisms)
     check_result_fits(config.seeds * angles * nodes**2 * (1 + models))
-    return block_size(config, angles * config.problem.bytes_per_seed(config.training), angles)
+    return cells_per_block(config)
 
 
 def train(config: TwinsConfig, progress: Progress) -> xr.Dataset:
     """Closed-form norms and trained models for every seed and angle."""
-    problem, training, seeds = config.problem, config.training, config.seed_range
-    members, models = [(s, a) for s in seeds for a in config.angles], chosen(config.mechanisms)
-    advance = progress("twin tasks: minimal norms and lower bounds", len(members))
-    closed = []
-    for angle in config.angles:
-        closed.append(replace(problem, angle=angle).describe(seeds))
-        advance(len(seeds))
-    angle = xr.DataArray(list(config.angles), dims="angle", name="angle", attrs={"units": "radian"})
-    dataset = xr.concat(closed, dim=angle).transpose("seed", "angle", ...)
-
-    what = f"training {len(members)} tasks x {len(models)} mechanisms"
-    advance = progress(what, config.steps * len(models))
-    block = problem.block_at(members, training, resolve_device(config.device))
-    record, sizes = record_steps(config.steps).tolist(), dict(dataset.sizes)
-    measured = train_layers(
-        block,
-        map(problem.layer, models),
-        training,
-        problem.measures,
-        {name: sizes[name] for name in ("seed", "angle")},
-        record=record,
-        progress=advance,
-    )
-    return dataset.assign_coords(mechanism=[m.name for m in models], step=record).assign(measured)
+    dataset = train_cell(config, progress)
+    dataset["angle"].attrs["units"] = "radian"
+    return dataset
 
 
 def summarise(config: TwinsConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
@@ -177,7 +156,7 @@ def draw(config: TwinsConfig, dataset: xr.Dataset) -> Figure:
     right.legend()
     figure.suptitle(
         f"{config.pairs} pairs of twins, d = {config.dim}, sharpness {config.beta_general:g} and "
-        f"{config.beta_specific:g}, adam {config.learning_rate:g}, {config.steps} steps; "
+        f"{config.beta_specific:g}, {config.adam}, {config.steps} steps; "
         f"means and 95 % intervals over {config.seeds} seeds" + left_out(dataset)
     )
     return figure
@@ -239,5 +218,8 @@ TWINS = Experiment(
     summarise=summarise,
     draw=draw,
     judge=judge,
-    presets={"smoke": {"seeds": 4, "steps": 60}, "large": {"seeds": 1024}},
+    presets={
+        "smoke": {"seeds": 4, "learning_rates": (0.06,), "steps": 60},
+        "large": {"seeds": 1024},
+    },
 )

@@ -130,6 +130,11 @@ class Problem(abc.ABC):
     measures: ClassVar[Mapping[str, Measure]]
 
     @property
+    def members(self) -> Mapping[str, Sequence[float | str]]:
+        """The dimensions of a seed's members with their labels; by default it is a single one."""
+        return {}
+
+    @property
     @abc.abstractmethod
     def form(self) -> Form:
         """The form of its layers."""
@@ -148,6 +153,13 @@ class Problem(abc.ABC):
         own dimensions: by default the first.
         """
         return next(iter(self.measures))
+
+    @property
+    def for_tuning(self) -> "Problem":
+        """The problem on which learning rates are tuned, by default itself: where a test goes beyond
+        the training, without that part.
+        """
+        return self
 
     def layer(self, mechanism: Mechanism) -> Layer:
         """The layer that wears a mechanism. Raises Misfit where the problem cannot wear it."""
@@ -174,8 +186,8 @@ def fit(
     block: Block,
     layer: Layer,
     training: Training,
-    *,
     rates: Sequence[float] | None = None,
+    *,
     record: Sequence[int] = (),
     measure: Callable[[Parameters], dict[str, Tensor]] | None = None,
     progress: Callable[[int], None] | None = None,

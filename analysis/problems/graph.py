@@ -63,7 +63,7 @@ class GraphProblem(GraphSource, Problem):
 
     @property
     def objective(self) -> str:
-        return "final_gap" if self.score == "log" else "l1_error"
+        return "final_gap" if self.score == "log" else "brier_gap"
 
     @property
     def sampled(self) -> bool:

@@ -11,7 +11,8 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from analysis.problems.base import Block, Fitted, Measure, Problem, Training, stack_members
+from analysis.problems.base import Block, Fitted, Measure, Training, stack_members
+from analysis.problems.grid import GridProblem
 from analysis.problems.schedules import Least, schedules
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Misfit, Parameters, Tokens
 from ssa_theory.mechanism.normalizers import Softmax
@@ -30,7 +31,7 @@ FIRST = 2
 
 
 @dataclass(frozen=True)
-class ImbalanceProblem(Problem):
+class ImbalanceProblem(GridProblem):
     """Predict alpha a + (1 - alpha) b at position n from n tokens a and b, kappa_n of b for one a.
 
     The query is the token at n, its keys are the first n tokens: the layer's score of a over that
@@ -144,18 +145,13 @@ class ImbalanceProblem(Problem):
             return np.full(len(self.trained), np.nan)
         return _best_error(self, least, seed if self.random else 0)
 
-    def block(
-        self, seeds: Sequence[int], training: Training, device: torch.device
-    ) -> "ImbalanceBlock":
-        return self.block_at([(s, self) for s in seeds], training, device)
-
     def block_at(
         self,
         members: Sequence[tuple[int, "ImbalanceProblem"]],
         training: Training,
         device: torch.device,
     ) -> "ImbalanceBlock":
-        """The data of members (seed, problem); the problems have the same positions."""
+        """The problems have the same positions."""
         at, drawn = self.evaluated - 1, [p.sequence(s) for s, p in members]
         tasks = [p.task for _, p in members]
         embeddings = stack_members([t.embeddings for t in tasks], device)

@@ -1,7 +1,7 @@
 """The problem of kernel regression: values of a smooth function from contexts that grow."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -99,6 +99,13 @@ class KernelRegressionProblem(Problem):
     def form(self) -> Form:
         longest = max(self.train_lengths)
         return Form(self.dim, given_scores=True, position=True, trained_length=longest)
+
+    @property
+    def for_tuning(self) -> "KernelRegressionProblem":
+        """Tested up to the longest training length only."""
+        longest = max(self.train_lengths)
+        within = tuple(n for n in self.test_lengths if n <= longest)
+        return replace(self, test_lengths=within or (longest,))
 
     def bytes_per_seed(self, training: Training) -> int:
         # The pool, twice (as drawn, as batches); rows with their gradients; rows of the test.

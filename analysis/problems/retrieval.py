@@ -3,7 +3,7 @@ s^2.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar
@@ -101,6 +101,15 @@ class RetrievalProblem(Problem):
     def task(self) -> NoisyRetrievalTask:
         """The task as trained, with all noise levels."""
         return NoisyRetrievalTask(self.dim, self.keys, self.noise_levels)
+
+    @property
+    def objective(self) -> str:
+        return "cross_entropy" if self.score == "log" else "brier_gap"
+
+    @property
+    def for_tuning(self) -> "RetrievalProblem":
+        """Tested with the keys of training only."""
+        return replace(self, tested_keys=())
 
     @property
     def form(self) -> Form:

@@ -163,6 +163,7 @@ class RowBlock(Block):
         return {name: recorded[own] for own, name in _AFTER.items() if own in recorded} | {
             "learned_transition_matrix": learned,
             "l1_error": row_l1(learned, self.target),
+            "brier_gap": squared_distance(layer.rows(final, self.inputs), self.target),
             "map_l1": row_l1(layer.prediction(final, inputs), self.target),
             "weight_norm": weight_norm,
             "effective_weight": (tau * weight_norm).mean(0),

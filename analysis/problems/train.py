@@ -3,6 +3,7 @@
 The rate is tuned alike for all: one grid, on seeds that no run reports.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -41,47 +42,48 @@ def train_all(
     record: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
-    """Every mechanism on every seed of a problem: its measures (mechanism, seed, ...), labelled, and
-    `learning_rate` (mechanism).
+    """Every mechanism on every seed of a problem: its measures (mechanism, seed, *members, ...),
+    labelled, and `learning_rate` (mechanism, *members).
 
     rates: those from which `best_rate` chooses for each mechanism, by default that of `training`.
     record: as in `fit`, by default `record_steps`.
     """
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
-    grid = rates or (training.learning_rate,)
-    tuned = [
-        training.at(best_rate(problem, one, training, grid, device, progress)) for one in layers
-    ]
+    chosen = tuned(problem, mechanisms, training, rates, device, progress)
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
-    sizes, common = {"seed": len(seeds)}, {"record": steps, "progress": progress}
-    measured = train_layers(block, layers, tuned, problem.measures, sizes, **common)
-    labels = problem.coordinates(training) | {"step": steps}
+    sizes = {"seed": len(seeds)} | {dim: len(at) for dim, at in problem.members.items()}
+    options = {"record": steps, "progress": progress}
+    measured = train_layers(block, layers, training, problem.measures, sizes, chosen, **options)
+    labels = problem.coordinates(training) | problem.members | {"step": steps}
     dims = dict.fromkeys(d for variable in measured.values() for d in variable[0] if d in labels)
     own = {"mechanism": [m.name for m in mechanisms], "seed": list(seeds)}
     coords = own | {d: labels[d] for d in dims}
     about = {"description": "learning rate of the mechanism, tuned on seeds that are not reported"}
-    chosen = {"learning_rate": ("mechanism", [t.learning_rate for t in tuned], about)}
-    return problem.describe(seeds).assign_coords(coords).assign(measured).assign(chosen)
+    tuned_to = {"learning_rate": (("mechanism", *problem.members), np.stack(chosen), about)}
+    return problem.describe(seeds).assign_coords(coords).assign(measured).assign(tuned_to)
 
 
 def train_layers(
     block: Block,
     layers: Iterable[Layer],
-    training: Training | Sequence[Training],
+    training: Training,
     measures: Mapping[str, Measure],
     members: Mapping[str, int],
+    rates: Sequence[np.ndarray] | None = None,
     **options: Any,
 ) -> dict[str, Variable]:
     """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them.
 
-    training: one for all layers, or one for each. members: the sizes of the dimensions that the
-    block's members have, the last running fastest. options: of `fit`: rates, record, progress.
+    members: the sizes of the dimensions that the block's members have, the last running fastest.
+    rates: for each layer its learning rate by member, or by the last dimensions, in place of that
+    of `training`. options: of `fit`: record, progress.
     """
     layers, rows = list(layers), []
-    each = [training] * len(layers) if isinstance(training, Training) else training
-    for layer, own in zip(layers, each, strict=True):
-        fitted = fit(block, layer, own, **options)
+    each = [training.learning_rate] * len(layers) if rates is None else rates
+    for layer, rate in zip(layers, each, strict=True):
+        by_member = np.broadcast_to(rate, tuple(members.values())).ravel()
+        fitted = fit(block, layer, *at_rates(training, by_member), **options)
         values = (
             fitted.history | block.evaluate(layer.evaluated, fitted) | {"diverged": fitted.diverged}
         )
@@ -98,6 +100,41 @@ def train_layers(
     }
 
 
+def at_rates(training: Training, rates: np.ndarray) -> tuple[Training, list[float] | None]:
+    """The training of members with these learning rates, and the factor of each; None where they
+    are the same.
+    """
+    highest = training.at(float(rates.max()))
+    factors = None if (rates == rates[0]).all() else (rates / rates.max()).tolist()
+    return highest, factors
+
+
+def tuned(
+    problem: Problem,
+    mechanisms: Sequence[Mechanism],
+    training: Training,
+    rates: Sequence[float],
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> list[np.ndarray]:
+    """The learning rate of each mechanism, by the problem's members: `best_rate`, or that of
+    `training` where there are no rates. A process tunes once, whatever the blocks that it trains.
+    """
+    grid, each = tuple(rates) or (training.learning_rate,), []
+    for mechanism in mechanisms:
+        key = (problem.for_tuning, mechanism, training, grid, device)
+        if key not in _CHOSEN:
+            layer = problem.layer(mechanism)
+            _CHOSEN[key] = best_rate(problem, layer, training, grid, device, progress)
+        elif progress is not None and len(grid) > 1:
+            progress(training.total_steps)
+        each.append(_CHOSEN[key])
+    return each
+
+
+_CHOSEN: dict[tuple[object, ...], np.ndarray] = {}
+
+
 def best_rate(
     problem: Problem,
     layer: Layer,
@@ -105,15 +142,18 @@ def best_rate(
     rates: Sequence[float],
     device: torch.device,
     progress: Callable[[int], None] | None = None,
-) -> float:
-    """The rate of the least mean over `TUNING_SEEDS` of the log of the problem's objective.
+) -> np.ndarray:
+    """The rate of the least mean over `TUNING_SEEDS` of the log of the problem's objective, for each
+    of the problem's members (*members).
 
     Every rate and seed is a member, trained as `training` says but for its rate; all at a time, as
     far as memory allows. A rate at which any seed diverged is not chosen while another is left. Of
     one rate there is no choice, and nothing is trained.
     """
+    shape = tuple(len(labels) for labels in problem.members.values())
     if len(rates) == 1:
-        return float(rates[0])
+        return np.full(shape, float(rates[0]))
+    problem = problem.for_tuning
     highest = training.at(max(rates))
     members = [(rate, seed) for rate in rates for seed in TUNING_SEEDS]
     at_once = max(1, _BYTES // problem.bytes_per_seed(highest))
@@ -121,13 +161,13 @@ def best_rate(
     for start in range(0, len(members), at_once):
         factors, seeds = zip(*members[start : start + at_once], strict=True)
         block = problem.block(seeds, highest, device)
-        relative = [rate / highest.learning_rate for rate in factors]
+        relative = np.repeat(np.array(factors) / highest.learning_rate, math.prod(shape)).tolist()
         # Progress is told of a program once, however many there are.
         fitted = fit(block, layer, highest, rates=relative, progress=None if start else progress)
         values.append(fitted.by_member(block.evaluate(layer.evaluated, fitted))[problem.objective])
-    each = np.concatenate(values).reshape(len(rates), len(TUNING_SEEDS), -1).mean(-1)
+    each = np.concatenate(values).reshape(len(rates), len(TUNING_SEEDS), *shape, -1).mean(-1)
     score = np.log(np.maximum(each, _SMALLEST)).mean(1)
-    return float(rates[int(np.argmin(np.where(np.isfinite(score), score, np.inf)))])
+    return np.array(rates)[np.argmin(np.where(np.isfinite(score), score, np.inf), axis=0)]
 
 
 def tuning_models(rates: Sequence[float]) -> int:

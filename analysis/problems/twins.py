@@ -9,7 +9,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from analysis.problems.base import Fitted, Measure, Problem, Training, stack_members
+from analysis.problems.base import Fitted, Measure, Training, stack_members
+from analysis.problems.grid import GridProblem
 from analysis.problems.rows import ROW_MEASURES, RowBlock, require_exponential
 from ssa_theory.mechanism import Form, Layer, Mechanism, Tokens
 from ssa_theory.seeds import Stream, member_generator
@@ -58,7 +59,7 @@ class TwinsBlock(RowBlock):
 
 
 @dataclass(frozen=True)
-class TwinsProblem(Problem):
+class TwinsProblem(GridProblem):
     """Learn the attention of pairs of twin tokens at an angle; each seed has its own pairs.
 
     pairs, dim: of the tokens. angle: between twins, in radians. beta_general, beta_specific:
@@ -108,14 +109,14 @@ class TwinsProblem(Problem):
             beta_specific=self.beta_specific,
         )
 
-    def block(self, seeds: Sequence[int], training: Training, device: torch.device) -> RowBlock:
-        return self.block_at([(s, self.angle) for s in seeds], training, device)
-
     def block_at(
-        self, members: Sequence[tuple[int, float]], training: Training, device: torch.device
+        self,
+        members: Sequence[tuple[int, "TwinsProblem"]],
+        training: Training,
+        device: torch.device,
     ) -> RowBlock:
-        """The data of members (seed, angle), at any angles."""
-        tasks = [replace(self, angle=angle).task(seed) for seed, angle in members]
+        """The problems differ by their angles."""
+        tasks = [problem.task(seed) for seed, problem in members]
         tokens = Tokens(stack_members([t.embeddings for t in tasks], device))
         target = stack_members([t.target for t in tasks], device)
         seeds, largest = [s for s, _ in members], self.max_inverse_temperature

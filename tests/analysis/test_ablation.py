@@ -26,6 +26,7 @@ from tests.analysis.evidence import found, missing, said
 LETTERS = AblationConfig().letters_mechanisms
 DENOISE = AblationConfig().denoise_mechanisms
 SMALL = {
+    "learning_rates": (0.05,),
     "seeds": 3,
     "letters_steps": 6,
     "denoise_steps": 4,
@@ -176,7 +177,7 @@ def test_risks_of_uniform_attention_are_the_closed_form(monkeypatch):
             "held_out": 200,
             "denoise_steps": 1,
             "cooldown_steps": 0,
-            "denoise_learning_rate": 1e-9,
+            "learning_rates": (1e-9,),
         }
     )
     result = result_of(config)
@@ -436,7 +437,7 @@ def test_smoke_run_end_to_end(tmp_path, quick_figures):
         ({"train_lengths": (0,)}, "got 0: choose others"),
         ({"longer_length": 12}, "longer_length must exceed the training lengths, got 12"),
         ({"letters_dim": 0}, "greater than or equal to 1"),
-        ({"denoise_learning_rate": 0.0}, "greater than 0"),
+        ({"learning_rates": (0.0,)}, "greater than 0"),
         ({"denoise_mechanisms": ("ssa", "ssa-mlp")}, "mechanisms must be vanilla, the peer"),
         ({"letters_mechanisms": ("vanilla", "ssa-mlp-value")}, "ssa-mlp-value needs a value map"),
         ({"flag": 1}, "Extra inputs are not permitted"),

@@ -248,7 +248,7 @@ BAD = [
     (("run", "graph", "--sedes", "3"), "Unrecognized options"),
     (("run", "graph", "--dim", "0"), "dim must be greater than or equal to 1, got 0: change --dim"),
     (("run", "graph", "--dim", "four"), "invalid literal for int()"),
-    (("run", "norms", "--learning-rate", "nan"), "learning_rate must be a finite number, got nan"),
+    (("run", "norms", "--learning-rates", "nan"), "must be a finite number, got nan"),
     (
         ("run", "graph", "--family", "letters", "--nodes", "4"),
         "nodes applies only to family graded, erdos-renyi",
@@ -344,7 +344,7 @@ def test_interruption_keeps_finished_work(tmp_path, capsys, monkeypatch, quick_f
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("analysis.experiments.twins.train_layers", interrupt)
+    monkeypatch.setattr("analysis.problems.train.train_layers", interrupt)
     assert run("run", "graph", "twins", *TINY, "--out", tmp_path) == 130
     assert "run the same command to go on" in capsys.readouterr().err
     assert (tmp_path / "graph" / "result.nc").is_file()

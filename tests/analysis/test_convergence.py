@@ -339,9 +339,9 @@ def test_the_figure_shows_budgets_levels_and_censoring(result):
     ("fields", "message"),
     [
         ({"seeds": 1}, "greater than or equal to 2"),
-        ({"learning_rates": (0.1, 0.1)}, "learning_rates must be different and at least one"),
-        ({"learning_rates": ()}, "learning_rates must be different and at least one"),
-        ({"learning_rates": (0.1, -1.0)}, r"learning_rates must be positive, got \[-1.0\]"),
+        ({"learning_rates": (0.1, 0.1)}, "learning_rates must ascend"),
+        ({"learning_rates": ()}, "learning_rates must ascend"),
+        ({"learning_rates": (-1.0, 0.1)}, "greater than 0"),
         ({"levels": (0.5, 1.0)}, r"levels must lie in \(0, 1\), got \[1.0\]"),
         ({"shown_level": 0.3}, "shown_level must be one of the levels"),
         (

@@ -22,6 +22,7 @@ from tasks.denoising import DenoisingTask
 from tests.analysis.evidence import checks, found, missing, said
 
 SMALL = {
+    "learning_rates": (0.05,),
     "seeds": 3,
     "dim": 3,
     "length": 4,
@@ -98,7 +99,9 @@ def test_untrained_readout_is_near_the_mean_token():
     """Before training, the vanilla model attends almost uniformly and passes values on: its risk is
     that of the mean.
     """
-    config = DenoiseConfig(**SMALL | FEW | {"steps": 1, "cooldown_steps": 0, "learning_rate": 1e-6})
+    config = DenoiseConfig(
+        **SMALL | FEW | {"steps": 1, "cooldown_steps": 0, "learning_rates": (1e-6,)}
+    )
     dataset = DENOISE.run(config, silent)
     mse = dataset["mse"].sel(mechanism=["vanilla", "value-sigmoid"], setting="default")
     assert_allclose(
@@ -118,7 +121,7 @@ def test_a_seed_does_not_depend_on_the_others_and_repeats(result):
 def test_diverged_models_are_marked_and_left_out():
     config = DenoiseConfig(
         **SMALL
-        | {"mechanisms": ("vanilla",), "swept_mechanisms": ("vanilla",), "learning_rate": 1e30}
+        | {"mechanisms": ("vanilla",), "swept_mechanisms": ("vanilla",), "learning_rates": (1e30,)}
     )
     dataset = DENOISE.run(config, silent)
     assert dataset["diverged"].all()
@@ -342,7 +345,7 @@ def test_a_saturated_gate_is_marked_and_named_in_the_caption(monkeypatch):
 
     monkeypatch.setattr(Layer, "initial_parameters", small_values)
     config = DenoiseConfig(
-        **SMALL | {"steps": 120, "learning_rate": 2.0, "seeds": 4, "swept_filler_noise": ()},
+        **SMALL | {"steps": 120, "learning_rates": (2.0,), "seeds": 4, "swept_filler_noise": ()},
         mechanisms=("vanilla", "value-tanh"),
         swept_mechanisms=("vanilla",),
     )

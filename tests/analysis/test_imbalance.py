@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from analysis.experiments import EXPERIMENTS
 from analysis.experiments.imbalance import IMBALANCE, ImbalanceConfig
+from analysis.experiments.imbalance.train import cell_name
 from analysis.problems import Training, fit
 from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.schedules import schedules
@@ -217,7 +218,7 @@ def known(config, factors):
     axes = {
         "mechanism": list(factors),
         "seed": np.arange(64),
-        "cell": [c.name for c in config.cells],
+        "cell": [cell_name(p) for p in config.problems],
     }
     shape = tuple(map(len, axes.values()))
     factor = np.array(list(factors.values()))[:, None, None]

@@ -23,6 +23,7 @@ DEFAULT = LengthConfig().mechanisms
 @pytest.fixture(scope="module")
 def config():
     return LengthConfig(
+        learning_rates=(0.1,),
         seeds=5,
         train_lengths=(4, 16),
         test_lengths=(128, 4, 16, 32, 64),
@@ -234,7 +235,7 @@ def test_a_diverged_schedule_is_left_out():
         contexts=4,
         steps=8,
         held_out=2,
-        learning_rate=1e38,
+        learning_rates=(1e38,),
     )
     with np.errstate(all="ignore"):
         data = LENGTH.run(config, silent)

@@ -235,7 +235,7 @@ def test_every_model_has_the_common_loss_where_it_is_compared(seed, progress):
 
 
 def test_sparse_records_interpolate_what_dense_ones_find(monkeypatch):
-    config = NormsConfig(seeds=3, letters_steps=0, steps=100)
+    config = NormsConfig(seeds=3, letters_steps=0, steps=100, learning_rates=(0.05,))
     sparse = NORMS.run(config, silent)
     monkeypatch.setattr(
         "analysis.experiments.norms.train._recorded", lambda steps: np.arange(steps + 1)
@@ -265,7 +265,7 @@ def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result):
 
 
 def test_diverged_models_are_marked_and_leave_no_number():
-    config = NormsConfig(seeds=2, steps=5, letters_steps=0, learning_rate=1e38)
+    config = NormsConfig(seeds=2, steps=5, letters_steps=0, learning_rates=(1e38,))
     result = NORMS.run(config, silent)
     assert result["diverged"].any()
     assert result["unmatched"].all()
@@ -424,7 +424,7 @@ def test_what_a_result_holds_is_what_its_size_is_reckoned_from(monkeypatch, node
         ({"mechanisms": ("vanilla", "ssa-value")}, "mechanism ssa-value needs a value map"),
         ({"nodes": 3}, "greater than or equal to 4"),
         ({"steps": 0}, "greater than or equal to 1"),
-        ({"learning_rate": 0.0}, "greater than 0"),
+        ({"learning_rates": (0.0,)}, "greater than 0"),
         ({"loss": "exact"}, "Extra inputs are not permitted"),
     ],
 )

@@ -19,7 +19,14 @@ from tests.analysis.evidence import checks, found, missing, said
 @pytest.fixture(scope="module")
 def config():
     return RetrievalConfig(
-        seeds=5, dim=4, keys=8, steps=120, cooldown_steps=40, held_out=128, tested_keys=(4, 16)
+        learning_rates=(0.3,),
+        seeds=5,
+        dim=4,
+        keys=8,
+        steps=120,
+        cooldown_steps=40,
+        held_out=128,
+        tested_keys=(4, 16),
     )
 
 
@@ -127,7 +134,7 @@ def test_a_diverged_model_is_nan_and_leaves_the_others_alone():
         cooldown_steps=0,
         held_out=8,
         tested_keys=(4,),
-        learning_rate=1e38,
+        learning_rates=(1e38,),
     )
     with np.errstate(all="ignore"):
         data = RETRIEVAL.run(config, silent)

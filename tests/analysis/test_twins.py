@@ -19,7 +19,14 @@ from tests.analysis.evidence import checks, found, missing, said
 
 @pytest.fixture(scope="module")
 def config():
-    return TwinsConfig(seeds=6, steps=150, angles=(1.0, 0.1, 0.03, 0.01, 0.003), pairs=3, dim=8)
+    return TwinsConfig(
+        seeds=6,
+        steps=150,
+        angles=(1.0, 0.1, 0.03, 0.01, 0.003),
+        pairs=3,
+        dim=8,
+        learning_rates=(0.05,),
+    )
 
 
 @pytest.fixture(scope="module")

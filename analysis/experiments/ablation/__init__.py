@@ -33,6 +33,7 @@ ABLATION = Experiment(
     presets={
         "smoke": {
             "seeds": 4,
+            "learning_rates": (0.06,),
             "letters_steps": 60,
             "denoise_steps": 30,
             "cooldown_steps": 10,

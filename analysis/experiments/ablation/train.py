@@ -39,7 +39,6 @@ class AblationConfig(CellsConfig):
     letters_dim: int = Field(
         12, ge=1, le=256, description="embedding dimension d of the 27 letters"
     )
-    letters_learning_rate: float = Field(0.05, gt=0, description="step size of Adam on letters")
     letters_steps: int = Field(600, ge=1, le=1_000_000, description="training steps on letters")
     denoise_mechanisms: ComparedMechanisms = Field(
         (
@@ -65,7 +64,6 @@ class AblationConfig(CellsConfig):
         48, ge=2, le=512, description="longer context of the test, where Bayes is bracketed"
     )
     bracket_samples: int = Field(1000, ge=2, le=1_000_000, description="samples of that bracket")
-    denoise_learning_rate: float = Field(0.04, gt=0, description="step size of Adam on denoising")
     denoise_steps: int = Field(
         320, ge=1, le=1_000_000, description="denoising steps at the full step size"
     )
@@ -126,8 +124,8 @@ class AblationConfig(CellsConfig):
     def training(self, part: str) -> Training:
         """How every model of a part is trained."""
         if part == "letters":
-            return self.training_of(self.letters_steps, self.letters_learning_rate)
-        return self.training_of(self.denoise_steps, self.denoise_learning_rate, self.cooldown_steps)
+            return self.training_of(self.letters_steps)
+        return self.training_of(self.denoise_steps, self.cooldown_steps)
 
 
 _ABOUT = {

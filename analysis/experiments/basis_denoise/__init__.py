@@ -33,6 +33,7 @@ BASIS_DENOISE = Experiment(
     presets={
         "smoke": {
             "seeds": 4,
+            "learning_rates": (0.06,),
             "steps": 30,
             "cooldown_steps": 10,
             "swept_noises": (1.0,),

@@ -52,7 +52,7 @@ def draw(config: BasisDenoiseConfig, dataset: xr.Dataset) -> Figure:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
     figure.suptitle(
         f"basis vectors in noise: d = K = {config.dim}, each token but the last, which is the query, "
-        f"carries the signal with probability {config.relevance:g}; adam {config.learning_rate:g}, "
+        f"carries the signal with probability {config.relevance:g}; {config.adam}, "
         f"{config.steps} + {config.cooldown_steps} steps of {config.batch_size};\nmeans and 95 % "
         f"intervals over {config.seeds} seeds" + left_out(dataset)
     )

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from analysis.experiments.chains import Chain, ChainsConfig
+from analysis.experiments.settings import LearningRates
 
 
 class ConvergenceConfig(ChainsConfig):
@@ -28,9 +29,7 @@ class ConvergenceConfig(ChainsConfig):
     control_steps: int = Field(
         400, ge=0, le=1_000_000, description="training steps with d = K; 0: skip this control"
     )
-    learning_rates: tuple[float, ...] = Field(
-        (0.03, 0.1, 0.3, 1.0, 3.0), description="step sizes of Adam, each tried by every mechanism"
-    )
+    learning_rates: LearningRates = (0.03, 0.1, 0.3, 1.0, 3.0)
     levels: tuple[float, ...] = Field(
         (0.75, 0.5, 0.25, 0.0625),
         description="losses to reach, as shares of the cross-entropy gap at initialisation, each "
@@ -41,19 +40,13 @@ class ConvergenceConfig(ChainsConfig):
     )
 
     def check(self) -> None:
-        self.require_distinct("learning_rates", "levels")
-        if wrong := [rate for rate in self.learning_rates if not rate > 0]:
-            raise ValueError(f"learning_rates must be positive, got {wrong}: each is a step size")
+        self.require_distinct("levels")
         if wrong := [level for level in self.levels if not 0 < level < 1]:
             raise ValueError(
                 f"levels must lie in (0, 1), got {wrong}: each is a share of the initial gap"
             )
         self.require_listed("shown_level", "levels")
         super().check()
-
-    @property
-    def largest_rate(self) -> float:
-        return max(self.learning_rates)
 
     @property
     def cells(self) -> list[Chain]:

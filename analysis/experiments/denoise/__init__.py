@@ -29,6 +29,7 @@ DENOISE = Experiment(
     presets={
         "smoke": {
             "seeds": 4,
+            "learning_rates": (0.06,),
             "steps": 30,
             "cooldown_steps": 10,
             "swept_filler_noise": (4.0,),

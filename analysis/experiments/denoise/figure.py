@@ -35,7 +35,7 @@ def draw(config: DenoiseConfig, dataset: xr.Dataset) -> Figure:
     figure.suptitle(
         f"denoising: d = {config.dim}, {config.length} tokens, each relevant with probability "
         f"{config.relevance:g}, s_y = {config.prior_scale:g}, s_signal = {config.signal_noise:g}, "
-        f"{config.query} query, adam {config.learning_rate:g}, {config.steps} + "
+        f"{config.query} query, {config.adam}, {config.steps} + "
         f"{config.cooldown_steps} steps of {config.batch_size};\nmeans and 95 % intervals over "
         f"{config.seeds} seeds" + left_out(dataset)
     )

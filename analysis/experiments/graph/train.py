@@ -11,7 +11,7 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.graph.sources import SourceConfig
 from analysis.experiments.mechanisms import SELECTIVE, Mechanisms, chosen
-from analysis.experiments.settings import RATES, LearningRates
+from analysis.experiments.settings import RATES, LearningRates, programs
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.measures import SMALLEST_TAU
 from analysis.problems.sizes import block_size, check_result_fits, told_cost
@@ -127,7 +127,7 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     device, problem = resolve_device(config.device), config.problem
     mechanisms = chosen(config.mechanisms)
     total = (config.steps + config.control_steps) * len(mechanisms)
-    total *= 1 + (tuning_models(config.learning_rates) > 0)
+    total *= programs(config.learning_rates)
     about = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms"
     advance = progress(about, total)
 

@@ -31,6 +31,7 @@ HIERARCHY = Experiment(
     presets={
         "smoke": {
             "seeds": 6,
+            "learning_rates": (0.06,),
             "branchings": (2,),
             "most_nodes": 7,
             "dim_shares": (0.5, 1.0),

@@ -50,7 +50,7 @@ def draw(config: HierarchyConfig, dataset: xr.Dataset) -> Figure:
     looks += [Line2D([], [], label=f"(c) {m}", **style(m)) for m in names]
     figure.legend(handles=looks, loc="outside lower center", ncols=min(len(looks), 12))
     figure.suptitle(
-        f"a hierarchy of tokens; {dataset.sizes['seed']} seeds; adam {config.learning_rate:g}, "
+        f"a hierarchy of tokens; {dataset.sizes['seed']} seeds; {config.adam}, "
         f"{config.steps} + {config.cooldown_steps} steps; prompts of {config.prompt_length} tokens"
         + left_out(dataset)
     )

@@ -30,6 +30,7 @@ IMBALANCE = Experiment(
     presets={
         "smoke": {
             "seeds": 4,
+            "learning_rates": (0.06,),
             "steps": 60,
             "cooldown_steps": 20,
             "positions": 16,

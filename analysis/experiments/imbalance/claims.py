@@ -5,7 +5,7 @@ import xarray as xr
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.experiments.imbalance.train import CONTROL, PAPERS, ImbalanceConfig
+from analysis.experiments.imbalance.train import CONTROL, PAPERS, ImbalanceConfig, cell_name
 from ssa_theory.mechanism import VANILLA
 
 ROUNDING = 1e-9
@@ -17,8 +17,8 @@ def judge(config: ImbalanceConfig, dataset: xr.Dataset) -> list[Claim]:
     optima.
     """
     lines, names = Lines("imbalance", dataset.sizes["seed"]), set(dataset["mechanism"].values)
-    for cell in config.cells:
-        p, at = cell.problem, dataset.sel(cell=cell.name)
+    for p in config.problems:
+        at = dataset.sel(cell=cell_name(p))
         where = {
             "power": f"{p.power:g}" + ", random sequences" * p.random,
             "share": f"{p.share:g}",

@@ -29,7 +29,7 @@ def draw(config: ImbalanceConfig, dataset: xr.Dataset) -> Figure:
     figure.legend(*handles, loc="outside lower center", ncols=6, fontsize=8)
     figure.suptitle(
         f"two tokens, cosine {config.cosine:g}; {len(config.problems[0].trained)} training "
-        f"positions n = 2 to {config.train_length}, log-spaced; adam {config.learning_rate:g}, "
+        f"positions n = 2 to {config.train_length}, log-spaced; {config.adam}, "
         f"{config.steps} + {config.cooldown_steps} steps; medians and 95 % of "
         f"{dataset.sizes['seed']} initialisations" + left_out(dataset)
     )

@@ -1,4 +1,4 @@
-"""Imbalanced tokens: the grid of imbalances and targets, its training in one program a mechanism."""
+"""Imbalanced tokens: the grid of imbalances and targets, its training."""
 
 import numpy as np
 import xarray as xr
@@ -6,11 +6,17 @@ from pydantic import Field
 
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.experiments.settings import Cell, CooldownConfig, CooldownSteps, Steps
+from analysis.experiments.settings import (
+    Cell,
+    CooldownConfig,
+    CooldownSteps,
+    Steps,
+    cells_per_block,
+    train_cell,
+)
+from analysis.problems.grid import Grid
 from analysis.problems.imbalance import ImbalanceProblem
-from analysis.problems.sizes import block_size, check_result_fits
-from analysis.problems.train import train_layers
-from ssa_theory.device import resolve_device
+from analysis.problems.sizes import check_result_fits
 from ssa_theory.mechanism import VANILLA
 
 PAPERS, CONTROL = "ssa-position", "scaled"
@@ -85,10 +91,11 @@ class ImbalanceConfig(CooldownConfig):
         return cell_name(self.problems[-1]).removesuffix(RANDOM)
 
     @property
-    def cells(self) -> list[Cell[ImbalanceProblem]]:
-        """One a problem."""
-        models, training = chosen(self.mechanisms), self.training
-        return [Cell(cell_name(p), p, training, models) for p in self.problems]
+    def cells(self) -> list[Cell[Grid]]:
+        """All problems in one program."""
+        problems = tuple(self.problems)
+        grid = Grid("cell", tuple(map(cell_name, problems)), problems)
+        return [Cell("", grid, self.training, chosen(self.mechanisms))]
 
 
 def cell_name(problem: ImbalanceProblem) -> str:
@@ -99,38 +106,25 @@ def cell_name(problem: ImbalanceProblem) -> str:
 def seeds_per_block(config: ImbalanceConfig) -> int:
     """By the memory of one seed in all cells."""
     problems = config.problems
-    one = problems[0].bytes_per_seed(config.training)
     numbers = 3 * len(problems[0].evaluated) * len(config.mechanisms) * len(problems)
     check_result_fits(config.seeds * numbers)
-    return block_size(config, len(problems) * one, len(problems))
+    return cells_per_block(config)
 
 
 def train(config: ImbalanceConfig, progress: Progress) -> xr.Dataset:
     """Every mechanism in every cell, and the least loss of its schedules."""
-    problems, training, seeds = config.problems, config.training, config.seed_range
+    problems, seeds = config.problems, config.seed_range
     models, first = chosen(config.mechanisms), problems[0]
-    names = [cell_name(p) for p in problems]
     advance = progress("exact optima of the schedules", len(models) * len(problems))
     best = np.empty((len(models), len(seeds), len(problems), len(first.trained)))
     for i, model in enumerate(models):
         for c, problem in enumerate(problems):
             best[i, :, c] = [problem.best_error(model, s) for s in seeds]
             advance(1)
-    members = [(s, p) for s in seeds for p in problems]
-    block = first.block_at(members, training, resolve_device(config.device))
-    advance = progress(
-        f"training {len(members)} tasks x {len(models)} mechanisms",
-        training.total_steps * len(models),
-    )
-    sizes = {"seed": len(seeds), "cell": len(problems)}
-    layers = map(first.layer, models)
-    measured = train_layers(block, layers, training, first.measures, sizes, progress=advance)
-    cell = xr.DataArray(names, dims="cell", name="cell")
-    dataset = xr.concat([p.describe(seeds) for p in problems], cell).transpose("seed", "cell", ...)
-    dataset = dataset.assign_coords(mechanism=[m.name for m in models])
-    for name, (dims, values, about) in measured.items():
-        kept = values.astype(np.float32) if "position" in dims else values
-        dataset[name] = (dims, kept, about)
+    dataset = train_cell(config, progress)
+    for name, values in dataset.items():
+        if {"mechanism", "position"} <= set(values.dims):
+            dataset[name] = values.astype(np.float32, keep_attrs=True)
     parameters = [first.form.dim**2 + m.added_parameters(first.form) for m in models]
     each = ("mechanism", "seed", "cell")
     dataset["best_loss"] = (each, best.mean(-1), {"description": _BEST})

@@ -13,12 +13,14 @@ from analysis.experiments.mechanisms import chosen
 from analysis.experiments.normalizers.claims import judge
 from analysis.experiments.normalizers.config import SOFTMAX, TEMPERATURES, NormalizersConfig
 from analysis.experiments.normalizers.figure import draw
+from analysis.experiments.settings import programs
 from analysis.problems.base import Fitted, fit
 from analysis.problems.kernel_regression import KernelRegressionBlock
 from analysis.problems.measures import row_l1, row_shape
 from analysis.problems.retrieval import RetrievalBlock
 from analysis.problems.rows import RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.train import tuned
 from ssa_theory.device import resolve_device
 from ssa_theory.losses import squared_distance
 from ssa_theory.mechanism import Layer
@@ -70,14 +72,17 @@ def train(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
     """Train every normaliser on every task and seed, with and without temperature."""
     device, mechanisms = resolve_device(config.device), chosen(config.mechanisms)
     steps = 2 * len(mechanisms) * sum(c.training.total_steps for c in config.cells)
+    steps *= programs(config.learning_rates)
     what = f"training {config.seeds} seeds x {len(mechanisms)} normalisers, twice"
     advance = progress(what, steps)
     measured: dict[str, Values] = {}
     for cell in config.cells:
         block = cell.problem.block(config.seed_range, cell.training, device)
         models = []
-        for layer in map(cell.problem.layer, cell.mechanisms):
-            fitted = fit(block, layer, cell.training, progress=advance)
+        rates = config.learning_rates
+        each = tuned(cell.problem, cell.mechanisms, cell.training, rates, device, advance)
+        for layer, rate in zip(map(cell.problem.layer, cell.mechanisms), each, strict=True):
+            fitted = fit(block, layer, cell.training.at(float(rate)), progress=advance)
             models.append(_measure(block, layer, fitted))
         shape = (len(mechanisms), len(TEMPERATURES))
         stacked = {key: np.stack([model[key] for model in models]) for key in models[0]}
@@ -105,7 +110,7 @@ def _measure(
     if target is None:
         for name in ("mse", "effective_support"):
             measured[f"{name}_by_length"] = evaluated[name]
-    if "brier_gap" in evaluated:
+    if "accuracy" in evaluated:
         measured["accuracy"] = evaluated["accuracy"].mean(0)
     alpha = torch.full_like(measured["dead_rows"], torch.nan)
     if isinstance(layer.normalizer, Entmax):
@@ -213,6 +218,7 @@ NORMALIZERS = Experiment(
     presets={
         "smoke": {
             "seeds": 4,
+            "learning_rates": (0.06,),
             "graph_steps": 15,
             "retrieval_steps": 15,
             "retrieval_held_out": 8,

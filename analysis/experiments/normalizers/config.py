@@ -43,7 +43,6 @@ class NormalizersConfig(CellsConfig):
     graph_nodes: int = Field(8, ge=2, le=64, description="graph: number of nodes K, graded")
     graph_dim: int = Field(4, ge=1, le=64, description="graph: embedding dimension d")
     graph_top: int = Field(4, ge=1, description="graph: keys that top-k keeps")
-    graph_learning_rate: float = Field(0.1, gt=0, description="graph: step size of Adam")
     graph_steps: int = Field(200, ge=1, le=1_000_000, description="graph: training steps")
     retrieval_dim: int = Field(8, ge=1, le=64, description="retrieval: dimension d")
     retrieval_keys: int = Field(16, ge=2, le=512, description="retrieval: number of keys n")
@@ -51,7 +50,6 @@ class NormalizersConfig(CellsConfig):
         (0.1, 0.2, 0.4, 0.8), description="retrieval: noise levels s, equally likely"
     )
     retrieval_top: int = Field(4, ge=1, description="retrieval: keys that top-k keeps")
-    retrieval_learning_rate: float = Field(0.1, gt=0, description="retrieval: step size of Adam")
     retrieval_steps: int = Field(200, ge=1, le=1_000_000, description="retrieval: training steps")
     retrieval_batch: int = Field(16, ge=1, le=65536, description="retrieval: fresh problems a step")
     retrieval_held_out: int = Field(
@@ -65,7 +63,6 @@ class NormalizersConfig(CellsConfig):
         description="length: those of the test; errors are of the longest",
     )
     length_top: int = Field(8, ge=1, description="length: keys that top-k keeps")
-    length_learning_rate: float = Field(0.1, gt=0, description="length: step size of Adam")
     length_steps: int = Field(64, ge=1, le=1_000_000, description="length: training steps")
     length_batch: int = Field(
         8, ge=1, le=65536, description="length: queries a step, of a pool of 256"
@@ -108,9 +105,9 @@ class NormalizersConfig(CellsConfig):
         )
 
     def _training(self, task: str) -> Training:
-        steps, rate = getattr(self, f"{task}_steps"), getattr(self, f"{task}_learning_rate")
+        steps = getattr(self, f"{task}_steps")
         last = steps // _COOLDOWN_SHARE
-        return self.training_of(steps - last, rate, last)
+        return self.training_of(steps - last, last)
 
     def _models(self, temperature: str, top: int) -> list[Mechanism]:
         """Every mechanism, top-k with so many keys, without and with another's temperature."""

@@ -26,7 +26,7 @@ NORMS = Experiment(
     draw=figure.draw,
     judge=claims.judge,
     presets={
-        "smoke": {"seeds": 4, "steps": 60, "letters_steps": 20},
+        "smoke": {"seeds": 4, "learning_rates": (0.06,), "steps": 60, "letters_steps": 20},
         "paper": {"seeds": 128},
         "large": {"seeds": 1024},
     },

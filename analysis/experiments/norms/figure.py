@@ -35,7 +35,7 @@ def draw(config: NormsConfig, dataset: xr.Dataset) -> Figure:
     dims = ", ".join(f"{s.name} d = {s.problem.dim}" for s in config.cells)
     lost = int(dataset["unmatched"].sum())
     figure.suptitle(
-        f"norms with and without query temperature: {dims}, adam {config.learning_rate:g}; "
+        f"norms with and without query temperature: {dims}, {config.adam}; "
         f"means and 95 % intervals over {config.seeds} seeds"
         + (f"; {lost} seeds without a common loss left out there" if lost else "")
         + left_out(dataset)

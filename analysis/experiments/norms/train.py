@@ -13,11 +13,13 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.chains import Chain, ChainsConfig, train_settings
 from analysis.experiments.mechanisms import ComparedMechanisms
+from analysis.experiments.settings import programs
 from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import common_loss, interpolate
 from analysis.problems.rows import ROW_MEASURES
 from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.train import tuned
 from ssa_theory.mechanism import VANILLA
 
 
@@ -27,16 +29,11 @@ class NormsConfig(ChainsConfig):
     """
 
     nodes: int = Field(8, ge=4, le=512, description="number of nodes K of the graded graph")
-    learning_rate: float = Field(0.05, gt=0, description="step size of Adam")
     mechanisms: ComparedMechanisms = Field(
         (VANILLA, "scaled", "ssa", "ssa-free"),
         description="mechanisms to train; vanilla is the peer, scaled the control without "
         "selectivity",
     )
-
-    @property
-    def largest_rate(self) -> float:
-        return self.learning_rate
 
 
 COMPARISONS = ("steps", "loss")
@@ -98,7 +95,8 @@ def train(config: NormsConfig, progress: Progress) -> xr.Dataset:
     """Train every mechanism on every seed and setting; measure weights and rows at equal steps and
     at equal loss.
     """
-    return train_settings(config, progress, _train_setting, {"label": "", "row_group": ""})
+    blank, times = {"label": "", "row_group": ""}, programs(config.learning_rates)
+    return train_settings(config, progress, _train_setting, blank, times)
 
 
 def summarise(config: NormsConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
@@ -122,11 +120,10 @@ def _train_setting(
     problem, training, models = chain.problem, chain.training, chain.mechanisms
     step, rows = _recorded(training.steps), []
     block, task = problem.block(config.seed_range, training, device), problem.tasks([0])[0]
-    for layer in map(problem.layer, models):
-        measure = partial(anatomy, block, layer)
-        fitted = fit(
-            block, layer, training, record=step.tolist(), measure=measure, progress=advance
-        )
+    each = tuned(problem, models, training, config.learning_rates, device, advance)
+    for layer, rate in zip(map(problem.layer, models), each, strict=True):
+        own, measure = training.at(float(rate)), partial(anatomy, block, layer)
+        fitted = fit(block, layer, own, record=step.tolist(), measure=measure, progress=advance)
         final = block.evaluate(layer.evaluated, fitted) | {"diverged": fitted.diverged}
         rows.append(fitted.by_member(fitted.history | {name: final[name] for name in _GUARDS}))
     values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}

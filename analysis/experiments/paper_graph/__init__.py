@@ -35,7 +35,7 @@ PAPER_GRAPH = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {"seeds": 12} | _LEAST,
+        "smoke": {"seeds": 12, "learning_rates": (0.06,)} | _LEAST,
         "paper": {"compile": "on"},
         "large": {
             "compile": "on",

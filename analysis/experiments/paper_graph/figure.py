@@ -33,7 +33,7 @@ def draw(config: PaperGraphConfig, dataset: xr.Dataset) -> Figure:
     figure.legend(*handles, loc="outside lower center", ncols=len(others) + 1)
     figure.suptitle(
         f"{dataset.sizes['seed']:,} connected graphs on {config.nodes} nodes, one model each; d = "
-        f"{config.row_dim} (row) and {config.dim}; adam {config.learning_rate:g}, "
+        f"{config.row_dim} (row) and {config.dim}; {config.adam}, "
         f"{config.row_steps} and {config.steps} + {config.cooldown_steps} steps" + left_out(dataset)
     )
     return figure

@@ -13,7 +13,7 @@ from torch import Tensor
 from analysis.claims.statistics import log_ratio
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.experiments.settings import RATES, Cell, CellsConfig, LearningRates
+from analysis.experiments.settings import Cell, CellsConfig
 from analysis.problems import GraphProblem
 from analysis.problems.base import stack_members
 from analysis.problems.rows import ROW_MEASURES, RowBlock
@@ -52,10 +52,8 @@ class PhaseConfig(CellsConfig):
         (VANILLA, "scaled", "key-bias", "ssa", "ssa-free"),
         description="what is trained; vanilla is the peer, scaled and key-bias are controls",
     )
-    learning_rates: LearningRates = RATES
 
     def check(self) -> None:
-        self.require_ascending("learning_rates", 0, 1_000_000)
         self.require_ascending("dims", 1, 64)
         self.require_ascending("similarities", 0, 1)
         self.require_ascending("steps", 1, 10_000_000)
@@ -65,7 +63,7 @@ class PhaseConfig(CellsConfig):
     @property
     def cells(self) -> list[Cell[GraphProblem]]:
         """One a dimension, whose layers are trained."""
-        training = self.training_of(self.steps[-1], self.learning_rates[-1])
+        training = self.training_of(self.steps[-1])
         models = chosen(self.mechanisms)
         problems = [GraphProblem(nodes=self.nodes, dim=dim) for dim in self.dims]
         return [Cell(f"d = {p.dim}", p, training, models) for p in problems]
@@ -103,8 +101,7 @@ def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
     programs = len(config.dims) * len(config.mechanisms)
     advance = progress(f"training {config.models:,} models", programs * config.steps[-1])
     target, degree = _graphs(config, resolve_device(config.device))
-    rates = np.array(config.learning_rates) / config.learning_rates[-1]
-    each = len(config.seed_range) * len(config.families) * len(config.similarities)
+    rates = np.array(config.learning_rates)[:, None, None, None]
     members = {
         "learning_rate": list(config.learning_rates),
         "seed": list(config.seed_range),
@@ -118,7 +115,7 @@ def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
             cell.training,
             {name: ROW_MEASURES[name] for name in _KEPT},
             {name: len(values) for name, values in members.items()},
-            rates=np.repeat(rates, each).tolist(),
+            [rates] * len(cell.mechanisms),
             record=config.steps,
             progress=advance,
         )
