@@ -167,7 +167,8 @@ def best_rate(
         values.append(fitted.by_member(block.evaluate(layer.evaluated, fitted))[problem.objective])
     each = np.concatenate(values).reshape(len(rates), len(TUNING_SEEDS), *shape, -1).mean(-1)
     score = np.log(np.maximum(each, _SMALLEST)).mean(1)
-    return np.array(rates)[np.argmin(np.where(np.isfinite(score), score, np.inf), axis=0)]
+    best = np.argmin(np.where(np.isfinite(score), score, np.inf), axis=0)
+    return np.asarray(np.array(rates)[best])
 
 
 def tuning_models(rates: Sequence[float]) -> int:

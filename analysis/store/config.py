@@ -58,7 +58,7 @@ class ExperimentConfig(BaseModel):
                     f"{name} must be different and at least one, got {values}: list each once"
                 )
 
-    def require_ascending(self, name: str, least: int, most: int) -> None:
+    def require_ascending(self, name: str, least: int, most: float | int) -> None:
         """Raise ValueError where a field's values do not ascend within bounds."""
         values = getattr(self, name)
         ascending = values and list(values) == sorted(set(values))

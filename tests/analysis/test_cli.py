@@ -344,7 +344,7 @@ def test_interruption_keeps_finished_work(tmp_path, capsys, monkeypatch, quick_f
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("analysis.problems.train.train_layers", interrupt)
+    monkeypatch.setattr("analysis.experiments.twins.train_cell", interrupt)
     assert run("run", "graph", "twins", *TINY, "--out", tmp_path) == 130
     assert "run the same command to go on" in capsys.readouterr().err
     assert (tmp_path / "graph" / "result.nc").is_file()

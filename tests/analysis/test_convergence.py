@@ -15,7 +15,7 @@ from analysis.claims.statistics import ratio
 from analysis.experiments.base import silent
 from analysis.experiments.convergence import CONVERGENCE
 from analysis.experiments.convergence.config import ConvergenceConfig
-from analysis.experiments.convergence.train import gap_by_step
+from analysis.experiments.convergence.train import gap_by_step, loss_of
 from analysis.problems.curves import first_passage
 from analysis.run.runner import execute
 from ssa_theory.mechanism import Form, Inputs, Layer, Tokens, mechanism
@@ -95,6 +95,13 @@ def test_first_passage_of_known_curves():
     assert reached.all()
 
 
+def test_levels_lie_between_the_initial_loss_the_optimum_and_bayes():
+    initial, optimum = np.array([1.0, 3.0]), np.array([0.5, 1.0])
+    wanted = {1.0: initial, 0.0: optimum, -1.0: [0, 0], 0.5: [0.75, 2.0], -0.25: [0.375, 0.75]}
+    for level, loss in wanted.items():
+        np.testing.assert_allclose(loss_of(level, initial, optimum), loss)
+
+
 def test_variables_and_dimensions(result):
     by_run = ("setting", "mechanism", "learning_rate", "seed")
     dims = {
@@ -128,7 +135,7 @@ def test_stored_steps_agree_with_the_stored_curve(result):
     curve, at = graded["gap_curve"], graded["curve_step"]
     shown = np.isfinite(at)
     for level in result["level"].values:
-        target = level * graded["initial_gap"]
+        target = max(level, 0.0) * graded["initial_gap"]  # with d = K vanilla's optimum is Bayes
         steps, reached = (
             graded["steps_to_level"].sel(level=level),
             graded["reached"].sel(level=level),
@@ -261,13 +268,13 @@ def test_a_hard_level_asks_whether_it_is_reached():
     steps = _known()
     steps[0, 1, 30:] = 100  # vanilla at its best rate: 10 of 60 reach it
     steps[1, 0, 70:] = 100  # ssa: 50 of 60
-    tests = found(_claims(steps, 0.25), "reach")
-    assert list(tests) == [("graded", "0.25")]
-    test = tests["graded", "0.25"]
+    tests = found(_claims(steps, 0.0625), "reach")
+    assert list(tests) == [("graded", "0.0625")]
+    test = tests["graded", "0.0625"]
     assert test.effect.value == pytest.approx(50 / 60 - 10 / 60)
     assert (test.effect.seeds, said(test)) == (60, "benefit")
-    assert said(found(_claims(steps[::-1, ::-1], 0.25), "reach")["graded", "0.25"]) == "harm"
-    lost = found(_claims(steps, 0.25, slice(20, 24)), "reach")["graded", "0.25"]
+    assert said(found(_claims(steps[::-1, ::-1], 0.0625), "reach")["graded", "0.0625"]) == "harm"
+    lost = found(_claims(steps, 0.0625, slice(20, 24)), "reach")["graded", "0.0625"]
     assert (lost.effect.seeds, said(lost)) == (56, "missing")
 
 
@@ -324,15 +331,17 @@ def test_the_figure_shows_budgets_levels_and_censoring(result):
     figure = CONVERGENCE.plot(result)
     assert len(figure.axes) == 9
     top, middle, bottom = figure.axes[0], figure.axes[3], figure.axes[6]
-    level = 0.5 * float(result["initial_gap"].sel(setting="graded").mean())
-    assert any(np.allclose(line.get_ydata(), level) for line in top.get_lines())
+    graded = result.sel(setting="graded")
+    optimum, initial = (float(graded[k].mean()) for k in ("vanilla_optimum_gap", "initial_gap"))
+    for loss in ((optimum + initial) / 2, optimum):
+        assert any(np.allclose(line.get_ydata(), loss) for line in top.get_lines())
     assert any(np.allclose(line.get_ydata(), 60) for line in middle.get_lines())
     hollow = [line for line in bottom.get_lines() if line.get_markerfacecolor() == "white"]
     assert hollow  # within 60 steps some level is not reached
     names = [text.get_text() for text in top.get_legend().get_texts()]
     rate = float(result["best_learning_rate"].sel(setting="graded", mechanism="vanilla", level=0.5))
     assert names[0] == f"vanilla, rate {rate:g}"
-    assert "runs never reached 0.5 of the initial gap" in figure.get_suptitle()
+    assert "runs never reached level 0.5" in figure.get_suptitle()
 
 
 @pytest.mark.parametrize(
@@ -342,7 +351,8 @@ def test_the_figure_shows_budgets_levels_and_censoring(result):
         ({"learning_rates": (0.1, 0.1)}, "learning_rates must ascend"),
         ({"learning_rates": ()}, "learning_rates must ascend"),
         ({"learning_rates": (-1.0, 0.1)}, "greater than 0"),
-        ({"levels": (0.5, 1.0)}, r"levels must lie in \(0, 1\), got \[1.0\]"),
+        ({"levels": (0.5, 1.0)}, r"levels must lie in \(-1, 1\), got \[1.0\]"),
+        ({"levels": (0.5, -1.0)}, r"levels must lie in \(-1, 1\), got \[-1.0\]"),
         ({"shown_level": 0.3}, "shown_level must be one of the levels"),
         (
             {"mechanisms": ("ssa", "ssa-free")},

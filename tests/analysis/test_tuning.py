@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from analysis.problems import GraphProblem, RetrievalProblem, Training, train, train_all
-from analysis.problems.train import TUNING_SEEDS, best_rate
+from analysis.problems.grid import Grid
+from analysis.problems.imbalance import ImbalanceProblem
+from analysis.problems.kernel_regression import KernelRegressionProblem
+from analysis.problems.train import TUNING_SEEDS, best_rate, tuned
 from ssa_theory.mechanism import known
 
 CPU = torch.device("cpu")
@@ -65,6 +68,41 @@ def test_each_mechanism_is_trained_at_its_own_rate():
         alone = train_all(problem, [model], range(3), replace(training, learning_rate=rate), CPU)
         own = together.sel(mechanism=[model.name])
         np.testing.assert_array_equal(own["cross_entropy_gap"], alone["cross_entropy_gap"])
+
+
+def test_each_problem_of_a_grid_has_the_rate_that_it_has_alone():
+    """The balanced counts need no step; the others need many."""
+    small = {"train_length": 24, "positions": 9, "beyond": 2}
+    problems = tuple(ImbalanceProblem(p, a, **small) for p, a in ((0.0, 0.5), (1.0, 0.25)))
+    grid, training = Grid("cell", ("even", "odd"), problems), Training(20, 0.1)
+    models, rates = [known("vanilla"), known("ssa-position")], (0.02, 0.6)
+    together = train_all(grid, models, range(2), training, CPU, rates=rates)
+    chosen = together["learning_rate"]
+    assert chosen.dims == ("mechanism", "cell")
+    assert len(np.unique(chosen.sel(mechanism="ssa-position"))) == 2
+    for name, problem in zip(grid.labels, problems, strict=True):
+        alone = train_all(problem, models, range(2), training, CPU, rates=rates)
+        own = together.sel(cell=name)
+        np.testing.assert_array_equal(own["learning_rate"], alone["learning_rate"])
+        np.testing.assert_allclose(own["margin"], alone["margin"], rtol=2e-4, atol=1e-6)
+        np.testing.assert_array_equal(own["zero_loss_margin"], alone["zero_loss_margin"])
+
+
+def test_a_rate_is_tuned_once_whatever_the_blocks(monkeypatch):
+    problem, training = PROBLEMS["graph"], Training(7, 0.1)
+    models, rates = [known("vanilla"), known("ssa")], (0.03, 0.3)
+    first = tuned(problem, models, training, rates, CPU)
+    monkeypatch.setattr(train, "fit", None)
+    told = []
+    assert tuned(problem, models, training, rates, CPU, told.append) == first
+    assert told == [7, 7]
+
+
+def test_no_rate_is_tuned_beyond_the_training():
+    length = KernelRegressionProblem(train_lengths=(4, 9), test_lengths=(4, 8, 64))
+    assert length.for_tuning.test_lengths == (4, 8)
+    assert replace(length, test_lengths=(64,)).for_tuning.test_lengths == (9,)
+    assert RetrievalProblem(tested_keys=(128,)).for_tuning == RetrievalProblem()
 
 
 def test_no_run_reports_a_tuning_seed():

@@ -10,7 +10,8 @@ CONVERGENCE = Experiment(
     question="How many steps to a given loss: does selective attention optimise faster?",
     caption="Columns: the graded graph, the letters of English text, and the control, the graded "
     "graph with d = K. Top: cross-entropy above Bayes by step, each mechanism at its own best "
-    "learning rate for the level of the dotted line. Middle: restricted mean of the steps to that "
+    "learning rate for the level of the upper dotted line; the lower one is vanilla's exact "
+    "optimum. Middle: restricted mean of the steps to that "
     "level by learning rate; a run that never reaches it counts as the budget (dotted). Bottom: "
     "ratio of geometric mean steps, mechanism / vanilla, to each level, at each mechanism's own "
     "best learning rate (large marks) and at vanilla's best (small); hollow marks: some run did "

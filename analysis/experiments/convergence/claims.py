@@ -12,7 +12,7 @@ from analysis.experiments.convergence.config import ConvergenceConfig
 from analysis.experiments.mechanisms import SELECTIVE
 from ssa_theory.mechanism import VANILLA
 
-EASY = 0.5
+EASY = 0.25
 """Of levels from this on the question is when they are reached, of lower ones whether."""
 _RATES = {"own": "each its best", "same": "vanilla's best"}
 _SETTINGS = {"control": "d = K"}

@@ -7,8 +7,8 @@ from analysis.experiments.settings import LearningRates
 
 
 class ConvergenceConfig(ChainsConfig):
-    """Learn transition matrices at several learning rates; count the steps to fixed shares of the
-    initial loss.
+    """Learn transition matrices at several learning rates; count the steps to losses between
+    vanilla's initial one and its exact optimum, and below.
     """
 
     seeds: int = Field(
@@ -31,9 +31,9 @@ class ConvergenceConfig(ChainsConfig):
     )
     learning_rates: LearningRates = (0.03, 0.1, 0.3, 1.0, 3.0)
     levels: tuple[float, ...] = Field(
-        (0.75, 0.5, 0.25, 0.0625),
-        description="losses to reach, as shares of the cross-entropy gap at initialisation, each "
-        "in (0, 1)",
+        (0.5, 0.25, 0.0625, -0.25),
+        description="losses to reach, each in (-1, 1): 1 is vanilla's loss at initialisation, 0 its "
+        "exact optimum, -1 the loss of Bayes",
     )
     shown_level: float = Field(
         0.5, description="the level (one of levels) of the curves by learning rate and by step"
@@ -41,9 +41,9 @@ class ConvergenceConfig(ChainsConfig):
 
     def check(self) -> None:
         self.require_distinct("levels")
-        if wrong := [level for level in self.levels if not 0 < level < 1]:
+        if wrong := [level for level in self.levels if not -1 < level < 1]:
             raise ValueError(
-                f"levels must lie in (0, 1), got {wrong}: each is a share of the initial gap"
+                f"levels must lie in (-1, 1), got {wrong}: 1 is vanilla's initial loss, -1 Bayes"
             )
         self.require_listed("shown_level", "levels")
         super().check()

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
 from analysis.claims.bands import mean_band
 from analysis.claims.statistics import Estimate, ratio
@@ -14,6 +15,7 @@ from analysis.experiments.chains import Chain, train_settings
 from analysis.experiments.convergence.config import ConvergenceConfig
 from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import first_passage
+from analysis.problems.rows import ROW_BASELINES
 from analysis.problems.sizes import block_size, check_result_fits
 from ssa_theory.mechanism import VANILLA, Mechanism
 
@@ -28,8 +30,8 @@ _ABOUT = {
     "reached": "whether the run reached the level within the budget; a run whose loss was ever not "
     "finite reached none",
     "diverged": DIVERGED["diverged"].about,
-    "initial_gap": "cross-entropy above Bayes (nats) of vanilla at initialisation, of which levels "
-    "are shares",
+    "initial_gap": "cross-entropy above Bayes (nats) of vanilla at initialisation, level 1",
+    "vanilla_optimum_gap": ROW_BASELINES["vanilla_optimum_gap"] + "; level 0",
     "final_gap": "cross-entropy above Bayes (nats) after the last step",
     "gap_curve": "cross-entropy above Bayes (nats) at curve_step",
     "curve_step": "the steps of gap_curve",
@@ -64,6 +66,15 @@ def _curve_steps(steps: int) -> np.ndarray:
     return np.unique(np.rint(np.geomspace(1, steps, _CURVE_POINTS)).astype(int))
 
 
+def loss_of(
+    level: float, initial: Float[np.ndarray, " seed"], optimum: Float[np.ndarray, " seed"]
+) -> Float[np.ndarray, " seed"]:
+    """The cross-entropy gap (nats) of a level: 1 is vanilla's initial gap, 0 its exact optimum, -1
+    that of Bayes, and straight lines between.
+    """
+    return optimum + level * (initial - optimum if level > 0 else optimum)
+
+
 def _train_setting(
     config: ConvergenceConfig, chain: Chain, device: torch.device, advance: Callable[[int], None]
 ) -> xr.Dataset:
@@ -74,7 +85,8 @@ def _train_setting(
     gap, diverged = (np.stack(each, axis=-3) for each in zip(*runs, strict=True))
     names = [m.name for m in models]
     initial = gap[0, names.index(VANILLA), 0]
-    passages = [first_passage(gap, level * initial) for level in config.levels]
+    optimum = chain.problem.describe(list(config.seed_range))["vanilla_optimum_gap"].values
+    passages = [first_passage(gap, loss_of(level, initial, optimum)) for level in config.levels]
     taken, reached = (np.stack(each, axis=-1) for each in zip(*passages, strict=True))
     taken[diverged], reached[diverged] = budget, False
     run = ("mechanism", "learning_rate", "seed")
@@ -84,6 +96,7 @@ def _train_setting(
             "reached": ((*run, "level"), reached),
             "diverged": (run, diverged),
             "initial_gap": ("seed", initial),
+            "vanilla_optimum_gap": ("seed", optimum),
             "final_gap": (run, gap[-1]),
             "gap_curve": ((*run, "point"), np.moveaxis(gap[curve], 0, -1)),
             "curve_step": ("point", curve.astype(float)),
