@@ -5,6 +5,7 @@ The rate is tuned alike for all: one grid, on seeds that no run reports.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,7 @@ def tuned(
         elif progress is not None and len(grid) > 1:
             progress(training.total_steps)
         each.append(_CHOSEN[key])
+    _tuning_block.cache_clear()
     return each
 
 
@@ -160,7 +162,7 @@ def best_rate(
     values = []
     for start in range(0, len(members), at_once):
         factors, seeds = zip(*members[start : start + at_once], strict=True)
-        block = problem.block(seeds, highest, device)
+        block = _tuning_block(problem, seeds, highest, device)
         relative = np.repeat(np.array(factors) / highest.learning_rate, math.prod(shape)).tolist()
         # Progress is told of a program once, however many there are.
         fitted = fit(block, layer, highest, rates=relative, progress=None if start else progress)
@@ -169,6 +171,14 @@ def best_rate(
     score = np.log(np.maximum(each, _SMALLEST)).mean(1)
     best = np.argmin(np.where(np.isfinite(score), score, np.inf), axis=0)
     return np.asarray(np.array(rates)[best])
+
+
+@lru_cache(maxsize=1)
+def _tuning_block(
+    problem: Problem, seeds: tuple[int, ...], training: Training, device: torch.device
+) -> Block:
+    """The data on which the mechanisms of a problem are tuned, one after the other."""
+    return problem.block(seeds, training, device)
 
 
 def tuning_models(rates: Sequence[float]) -> int:

@@ -304,7 +304,7 @@ def test_a_result_is_read_without_the_file_of_its_graph():
 def test_too_large_a_model_is_refused_before_training(machine):
     with pytest.raises(ValueError, match=r"one seed needs about .* GiB, above the limit"):
         GRAPH.run(
-            GraphConfig(seeds=1, nodes=2048, context="prompt", batch_size=8192, steps=1), silent
+            GraphConfig(seeds=1, nodes=256, context="prompt", batch_size=65_536, steps=1), silent
         )
 
 

@@ -25,7 +25,7 @@ TINY = ["--preset", "smoke", "--seeds", "2", "--steps", "2", "--control-steps", 
 
 
 def small(nodes: int = 8) -> xr.Dataset:
-    config = GraphConfig(seeds=2, steps=2, control_steps=0, nodes=nodes)
+    config = GraphConfig(seeds=2, steps=2, control_steps=0, nodes=nodes, learning_rates=(0.05,))
     return GRAPH.run(config, silent)
 
 

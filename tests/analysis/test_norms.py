@@ -99,7 +99,7 @@ def test_measures_at_equal_loss_are_those_of_a_model_stopped_there(result, name)
     before, share = divmod(float(model["common_loss_step"]), 1)
     weight, tau, rows = 0.0, 0.0, 0.0
     for steps, part in ((int(before), 1 - share), (int(before) + 1, share)):
-        training, device = Training(steps, 0.05), torch.device("cpu")
+        training, device = Training(steps, 0.06), torch.device("cpu")
         trained = train_all(GraphProblem(nodes=8), [mechanism(name)], [1], training, device)
         trained = trained.isel(mechanism=0, seed=0)
         weight += part * trained["weight_norm"].item()
@@ -127,7 +127,7 @@ def test_measures_agree_with_those_of_the_problem_at_equal_steps(result):
     """`train_all` trains the same models, and measures them by other code at other steps."""
     names = result["mechanism"].values.tolist()
     problem, device = GraphProblem(nodes=8), torch.device("cpu")
-    graph = train_all(problem, list(map(mechanism, names)), range(4), Training(60, 0.05), device)
+    graph = train_all(problem, list(map(mechanism, names)), range(4), Training(60, 0.06), device)
     graded = result.sel(setting="graded", comparison="steps").isel(node=slice(8))
     for name in (
         "weight_norm",

@@ -50,7 +50,15 @@ def test_a_result_of_other_config_versions_or_source_is_not_reused(tmp_path, dat
 def test_a_result_of_a_file_that_has_changed_is_not_reused(tmp_path):
     text, path = tmp_path / "novel.txt", tmp_path / "result.nc"
     text.write_text("It was the best of times, it was the worst of times.")
-    config = GraphConfig(seeds=2, steps=2, control_steps=0, dim=4, family="letters", text_file=text)
+    config = GraphConfig(
+        seeds=2,
+        steps=2,
+        control_steps=0,
+        dim=4,
+        family="letters",
+        text_file=text,
+        learning_rates=(0.05,),
+    )
     made_and_stored(GRAPH, config, path, lambda: GRAPH.train(config, silent))
     source = code_digest(*GRAPH.data_code())
     assert load_current(path, config, source) is not None
@@ -65,7 +73,15 @@ def test_a_result_of_a_file_that_has_changed_is_not_reused(tmp_path):
 def test_a_file_that_changes_during_the_training_is_not_that_of_the_result(tmp_path):
     text, path = tmp_path / "novel.txt", tmp_path / "result.nc"
     text.write_text("It was the best of times, it was the worst of times.")
-    config = GraphConfig(seeds=2, steps=2, control_steps=0, dim=4, family="letters", text_file=text)
+    config = GraphConfig(
+        seeds=2,
+        steps=2,
+        control_steps=0,
+        dim=4,
+        family="letters",
+        text_file=text,
+        learning_rates=(0.05,),
+    )
 
     def train():
         dataset = GRAPH.train(config, silent)

@@ -263,6 +263,7 @@ def test_presets_and_precisions():
     assert RETRIEVAL.preset("paper").seeds >= 64
     assert RETRIEVAL.preset("large").seeds > RETRIEVAL.preset("paper").seeds
     small = {"seeds": 2, "dim": 2, "keys": 4, "steps": 20, "held_out": 16, "tested_keys": (4,)}
+    small["learning_rates"] = (0.3,)
     single, double = (
         RETRIEVAL.run(RetrievalConfig(**small, dtype=t), silent) for t in ("float32", "float64")
     )

@@ -39,7 +39,6 @@ HIERARCHY = Experiment(
             "cooldown_steps": 5,
             "held_out": 64,
         },
-        "paper": {"block_seeds": 32},
         "large": {
             "seeds": 256,
             "steps": 2000,

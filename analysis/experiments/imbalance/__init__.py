@@ -35,6 +35,7 @@ IMBALANCE = Experiment(
             "cooldown_steps": 20,
             "positions": 16,
             "powers": (0.0, 0.5, 1.0),
+            "shares": (0.5,),
         },
         "large": {"seeds": 256, "steps": 4000, "cooldown_steps": 400},
     },
