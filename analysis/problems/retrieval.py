@@ -117,16 +117,15 @@ class RetrievalProblem(Problem):
 
     def layer(self, mechanism: Mechanism) -> Layer:
         layer = super().layer(mechanism)
-        if self.score == "log":
-            why = "the Brier score, as its rows have exact zeros (score brier)"
-            return require_exponential(layer, why)
-        return layer
+        if self.score == "brier":
+            return layer
+        return require_exponential(layer, "the Brier score, as its rows have zeros (score brier)")
 
     def bytes_per_seed(self, training: Training) -> int:
-        problem = (self.keys + 1) * self.dim + self.keys + 3
-        trained = training.total_steps * self.batch_size * problem
+        one = (self.keys + 1) * self.dim + self.keys + 3
         tested = self.held_out * (self.dim + 2) * sum(n + 1 for n in self.tested_keys)
-        return 16 * (trained + tested + len(self.noise_levels) * self.held_out * problem)
+        number = training.total_steps * self.batch_size + len(self.noise_levels) * self.held_out
+        return 16 * (number * one + tested)
 
     def test_problems(self, seed: int) -> tuple[list[Retrievals], list[Retrievals]]:
         """The held-out problems of a seed, by noise level and by number of keys."""
@@ -174,10 +173,8 @@ class RetrievalProblem(Problem):
 
     @property
     def _labels(self) -> dict[str, Sequence[float]]:
-        labels: dict[str, Sequence[float]] = {"noise": list(self.noise_levels)}
-        if self.tested_keys:
-            labels["keys"] = list(self.tested_keys)
-        return labels
+        by_keys = {"keys": list(self.tested_keys)} if self.tested_keys else {}
+        return {"noise": list(self.noise_levels), **by_keys}
 
     def _baselines(
         self, by_noise: Sequence[Retrievals], by_keys: Sequence[Retrievals]
@@ -186,9 +183,8 @@ class RetrievalProblem(Problem):
         log_p = np.stack([self.task.log_posterior(p) for p in by_noise])
         score = np.stack([self._bayes(one) for one in log_p])
         exact = {"bayes": score.mean(1), "bayes_accuracy": np.exp(log_p.max(2)).mean(1)}
-        if by_keys:
-            others = [self._bayes(self.task.log_posterior(p)).mean() for p in by_keys]
-            exact["bayes_by_keys"] = np.array(others)
+        others = [self._bayes(self.task.log_posterior(p)).mean() for p in by_keys]
+        exact |= {"bayes_by_keys": np.array(others)} if by_keys else {}
         if self.score == "brier":
             return exact
         names = ("keys", "query", "noise", "target")
@@ -209,9 +205,8 @@ class RetrievalProblem(Problem):
 
     def _described(self, dataset: xr.Dataset) -> xr.Dataset:
         unit = "cross-entropy (nats)" if self.score == "log" else "Brier score"
-        for name, (_, about) in _BASELINES.items():
-            if name in dataset:
-                dataset[name].attrs["description"] = about.format(unit=unit)
+        for name in _BASELINES.keys() & dataset.keys():
+            dataset[name].attrs["description"] = _BASELINES[name][1].format(unit=unit)
         return dataset
 
 
@@ -236,9 +231,9 @@ class RetrievalBlock(Block):
         rows = [self._measure(layer, fitted.parameters, *level) for level in by_noise]
         measured = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         if by_keys:
-            name = "cross_entropy" if self.problem.score == "log" else "brier_gap"
-            rows = [self._measure(layer, fitted.parameters, *one) for one in by_keys]
-            measured[f"{name}_by_keys"] = torch.stack([row[name] for row in rows])
+            name, final = self.problem.objective, fitted.parameters
+            rows = [self._measure(layer, final, *one)[name] for one in by_keys]
+            measured[f"{name}_by_keys"] = torch.stack(rows)
         return measured
 
     def rows(self, layer: Layer, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -281,11 +276,9 @@ class RetrievalBlock(Block):
 
     def _batch(self, parts: Sequence[Retrievals]) -> Batch:
         dtype = self.training.torch_dtype
-        if self.problem.score == "log":
-            wanted = stack_members([p.target for p in parts], self.device)
-        else:
-            wanted = self._posterior(parts).to(dtype)
-        return self._inputs(parts, dtype), wanted
+        if self.problem.score == "brier":
+            return self._inputs(parts, dtype), self._posterior(parts).to(dtype)
+        return self._inputs(parts, dtype), stack_members([p.target for p in parts], self.device)
 
     def _tested(self, parts: Sequence[Retrievals]) -> Batch:
         return self._inputs(parts, torch.float64), self._posterior(parts)
