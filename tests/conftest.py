@@ -47,14 +47,12 @@ def unchecked() -> Iterator[None]:
 @contextmanager
 def _undrawn() -> Iterator[None]:
     # Imported before the tests, the packages would escape the runtime type checker.
-    from analysis.draw.figures import FORMATS
+    from analysis.draw.figures import FILES
     from analysis.store.files import write_whole
 
     def save_figure(figure: object, folder: Path) -> None:
-        for kind in FORMATS:
-            write_whole(
-                folder / f"figure.{kind}", lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>")
-            )
+        for name in FILES:
+            write_whole(folder / name, lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>"))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.run.runner.save_figure", save_figure)
