@@ -41,6 +41,7 @@ usage: ssa-theory COMMAND ...
   ssa-theory run graph --family letters --text-file my_novel.txt
   ssa-theory run graph --family file --graph-file my_network.gml
   ssa-theory run graph --mechanisms vanilla ssa ./mine.py:MINE
+  ssa-theory run ./votes.py:VOTES
 
 `run` and `plot` end with the report, index.html in the folder of the results.
 """

@@ -27,8 +27,10 @@ def nearest(word: str, among: Iterable[str]) -> str:
     return f", did you mean {near[0]}?" if near else ""
 
 
-def explain(error: ValidationError) -> str:
-    """Pydantic's errors as one sentence each."""
+def explain(error: ValidationError, flags: bool = True) -> str:
+    """Pydantic's errors as one sentence each. flags: whether to name what is to be changed as a
+    flag, or as an argument.
+    """
     sentences = []
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"])
@@ -36,10 +38,9 @@ def explain(error: ValidationError) -> str:
             sentences.append(str(one["ctx"]["error"]))
         else:
             rule = one["msg"].replace("Input should", "must")
-            sentences.append(
-                f"{name} {rule[0].lower() + rule[1:]}, got {one['input']!r}: change "
-                f"--{name.replace('_', '-')}"
-            )
+            change = f"--{name.replace('_', '-')}" if flags else name
+            rule = rule[0].lower() + rule[1:]
+            sentences.append(f"{name} {rule}, got {one['input']!r}: change {change}")
     return "; ".join(sentences)
 
 

@@ -27,7 +27,8 @@ def resolve_device(name: str) -> torch.device:
         raise ValueError(f"unknown device {name!r}: choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            "device cuda was asked for, but torch sees no CUDA device: use --device cpu or auto"
+            "device cuda was asked for, but torch sees no CUDA device: set device"
+            " (--device) to cpu or auto"
         )
     return torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

@@ -69,6 +69,8 @@ def train(
     that is not positive and finite, an unknown optimiser, or too few batches.
     """
     least, total = min(steps, cooldown_steps), steps + cooldown_steps
+    if total != int(total):
+        raise ValueError(f"the number of steps must be whole, got {total}: choose an integer")
     if least < 0:
         raise ValueError(f"the number of steps must be at least 0, got {least}: choose steps >= 0")
     if not 0 < learning_rate < float("inf"):

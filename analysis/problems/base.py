@@ -9,7 +9,8 @@ import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
-from typing import Any, ClassVar, Literal, TypeVar
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -129,6 +130,18 @@ class Problem(abc.ABC):
     name: ClassVar[str]
     measures: ClassVar[Mapping[str, Measure]]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting that is none of those that there are."""
+        try:
+            hints = get_type_hints(type(self))
+        except NameError:  # of a problem that is defined within a function
+            return
+        for name, hint in hints.items():
+            value, choices = getattr(self, name, None), _choices(hint)
+            if choices and value not in choices:
+                among = ", ".join(map(str, choices))
+                raise ValueError(f"{name} must be one of {among}, got {value!r:.60}: choose one")
+
     @property
     def members(self) -> Mapping[str, Sequence[float | str]]:
         """The dimensions of a seed's members with their labels; by default it is a single one."""
@@ -228,6 +241,16 @@ def fit(
     final = {k: torch.where(diverged, 0.0, v.double()) for k, v in parameters.items()}
     unmoved = torch.stack(same).all(0) if same else torch.ones_like(diverged)
     return Fitted(final, trained.history, diverged, unmoved)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values of a type that is made of literals alone."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        parts = [_choices(part) for part in get_args(hint)]
+        return tuple(chain(*parts)) if all(parts) else ()
+    return ()
 
 
 DIVERGED = {

@@ -83,6 +83,7 @@ class DenoiseProblem(Problem):
     measures = DENOISE_MEASURES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         most = LONGEST_EXACT if self.task.prior == "gaussian" else self.task.length
         for n in self.trained_lengths:
             if not 1 <= n <= min(most, self.task.length):

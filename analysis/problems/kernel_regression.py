@@ -70,6 +70,7 @@ class KernelRegressionProblem(Problem):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.task  # rejects settings of the process
         for name, lengths in self._lengths.items():
             distinct = len(set(lengths)) == len(lengths) > 0
