@@ -12,7 +12,7 @@ from importlib import import_module, metadata
 
 from pydantic import ValidationError
 
-from analysis.terminal import explain, fail, nearest
+from analysis.terminal import explain, fail, nearest, plain_warnings
 
 START = """\
 Three things to do:
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             choice = f"choose one of {', '.join(_COMMANDS)}"
             raise ValueError(f"unknown command {command!r}{question} {choice}")
         else:
-            code = import_module(f"analysis.commands.{command}").main(rest) or 0
+            with plain_warnings():
+                code = import_module(f"analysis.commands.{command}").main(rest) or 0
         sys.stdout.flush()  # here, where a failure is reported
     except ValidationError as error:
         fail(explain(error))

@@ -3,7 +3,9 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from pydantic import ValidationError
@@ -19,6 +21,21 @@ def fail(sentence: str) -> None:
     if len(line) > _LONGEST_SENTENCE:
         line = f"{line[: _LONGEST_SENTENCE - 150]} ... {line[-140:]}"
     print(f"ssa-theory: {line}", file=sys.stderr)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print a warning as its sentence, without the line of code that it comes from."""
+    before = warnings.formatwarning
+
+    def sentence(message: Warning | str, *_: object) -> str:
+        return f"ssa-theory: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def nearest(word: str, among: Iterable[str]) -> str:

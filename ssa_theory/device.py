@@ -1,5 +1,6 @@
 """Where models are trained, and how many at once."""
 
+import os
 import re
 from pathlib import Path
 
@@ -17,6 +18,23 @@ _LEAST_MEMBERS = 64  # of a block, below which the vector units idle
 # Compiled graph models are fastest at 2,048 to 8,192 a block and a third slower at 32,768; on a GPU
 # 32,768 amortise the launches.
 _MOST_MEMBERS = {"cpu": 2**13, "cuda": 2**15}
+
+
+def cores() -> list[int]:
+    """The cores that this process may use, as a cluster's scheduler assigns them; on systems that
+    do not say, as many as there are.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def memory() -> int | None:
+    """Bytes of this machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # of a system without, or without these
+        return None
 
 
 def resolve_device(name: str) -> torch.device:

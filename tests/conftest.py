@@ -103,7 +103,8 @@ def _pretend(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Machin
     pretended = Machine(_SIZES[size], int(cores), int(cores) * 2**32)
     page = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": pretended.memory // 2**12}
     monkeypatch.setattr("ssa_theory.device._CACHE_SIZE", cache)
-    monkeypatch.setattr("os.cpu_count", lambda: pretended.cores)
+    used = set(range(pretended.cores))
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: used, raising=False)
     monkeypatch.setattr(
         "os.sysconf", lambda name, real=os.sysconf: page[name] if name in page else real(name)
     )
