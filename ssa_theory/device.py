@@ -40,6 +40,9 @@ def memory() -> int | None:
 def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU. Raises ValueError for an unknown or absent
     device.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {name!r}: choose auto, cpu or cuda")
@@ -63,6 +66,9 @@ def block_members(bytes_per_member: int, device: torch.device) -> int:
     reports of it may be the whole host's. On a GPU it is kept within a sixteenth of the memory.
     Never fewer than 64 models, and never more than 8,192 (a GPU: 32,768), so that a long run has
     many blocks on any machine. Raises ValueError for bytes < 1.
+
+    >>> block_members(10**9, torch.device("cpu")), block_members(1, torch.device("cpu"))
+    (64, 8192)
     """
     if bytes_per_member < 1:
         raise ValueError(

@@ -30,7 +30,11 @@ Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a trained model: its dimensions after (mechanism, seed), and what it is."""
+    """A number of a trained model: its dimensions after (mechanism, seed), and what it is.
+
+    >>> Measure((), "mean squared error").about
+    'mean squared error'
+    """
 
     dims: tuple[str, ...]
     about: str
@@ -43,6 +47,9 @@ class Training:
     steps at the full learning rate, then cooldown_steps at a tenth of it: at a constant step size
     Adam leaves the models in the noise of their batches. dtype: precision of training; evaluation
     is in float64. compile: a step as one function; None where it pays.
+
+    >>> Training(200, 0.05, cooldown_steps=50).total_steps
+    250
     """
 
     steps: int
@@ -209,6 +216,13 @@ def fit(
 
     rates: a factor on the learning rate for each member. record: steps, within the first stage, at
     which the block's `recorded`, or `measure` of parameters in training's precision, is stored.
+
+    >>> from analysis.problems import GraphProblem
+    >>> from ssa_theory.mechanism import mechanism
+    >>> problem, training = GraphProblem(dim=3), Training(5, 0.05)
+    >>> block = problem.block([0, 1], training, torch.device("cpu"))
+    >>> fit(block, problem.layer(mechanism("vanilla")), training).parameters["weight"].shape
+    torch.Size([3, 3, 2])
     """
     generators = [member_generator(s, Stream.PARAMETER) for s in block.seeds]
     drawn = block.initial_parameters(layer, generators)

@@ -70,6 +70,9 @@ class DenoiseProblem(Problem):
 
     Raises ValueError for a training length that is not between 1 and the task's, or at which Bayes
     is not exact.
+
+    >>> DenoiseProblem(DenoisingTask(length=4)).form.values
+    True
     """
 
     task: DenoisingTask = field(default_factory=DenoisingTask)

@@ -42,6 +42,9 @@ def known(name: str) -> Mechanism:
     before.
 
     Raises ValueError where there is none.
+
+    >>> known("vanilla").name
+    'vanilla'
     """
     return _FROM_FILES[name] if name in _FROM_FILES else mechanism(name)
 
@@ -51,7 +54,11 @@ _FROM_FILES: dict[str, Mechanism] = {}
 
 
 def file_of(name: str) -> Path | None:
-    """The Python file that a mechanism comes from, of `PATH.py:NAME`; None for a name."""
+    """The Python file that a mechanism comes from, of `PATH.py:NAME`; None for a name.
+
+    >>> file_of("./mine.py:MINE"), file_of("ssa")
+    (PosixPath('mine.py'), None)
+    """
     path, colon, _ = name.rpartition(":")
     return Path(path) if colon and path.endswith(".py") else None
 
