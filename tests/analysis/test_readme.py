@@ -13,13 +13,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from analysis.cli import main
+from analysis.cli import _COMMANDS, main
+from analysis.experiments import PLACES
 from analysis.flags import flags_of, parse_run
 from analysis.flags import named as named_experiments
 from ssa_theory import Mechanism
 
 README = Path(__file__).parents[2] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
+MAKEFILE = README.with_name("Makefile").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 WITH_HELP = ("list", "mechanisms", "claims", "bench")
 """Commands that would do all their work if they had no `--help`."""
@@ -135,6 +137,28 @@ def test_the_two_commands_are_those_of_the_makefile():
                 experiments, flags = named_experiments(words[1:])
                 assert len(experiments) > 10
                 assert parse_run(experiments[0], flags_of(experiments[0], experiments, flags))
+
+
+def test_without_make_the_same_is_installed():
+    (install,) = re.findall(r"^    \.venv/bin/(pip install .*)$", TEXT, re.MULTILINE)
+    (recipe,) = re.findall(r"\(BIN\)/(pip install .*\[dev\]')$", MAKEFILE, re.MULTILINE)
+    assert set(install.split()) == set(recipe.split()) - {"--quiet", "--disable-pip-version-check"}
+    (run,) = re.findall(r"^    \.venv/bin/ssa-theory (.*)$", TEXT, re.MULTILINE)
+    assert run.split() == "run all --preset paper --out results".split()
+
+
+def test_completion_as_printed():
+    (line,) = re.findall(r"^    (complete .*)$", TEXT, re.MULTILINE)
+    own = f'ssa-theory() {{ "{sys.executable}" -m analysis.cli "$@"; }}'
+    told = subprocess.run(
+        ["bash", "-c", f"{own}\n{line}\ncomplete -p ssa-theory"],
+        cwd=README.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = told.stdout.split("'")[1].split()
+    assert set(words) == {*_COMMANDS, "all", *PLACES}
 
 
 def test_the_cluster_is_started_as_printed(monkeypatch):
