@@ -144,7 +144,7 @@ def test_without_make_the_same_is_installed():
     (recipe,) = re.findall(r"\(BIN\)/(pip install .*\[dev\]')$", MAKEFILE, re.MULTILINE)
     assert set(install.split()) == set(recipe.split()) - {"--quiet", "--disable-pip-version-check"}
     (run,) = re.findall(r"^    \.venv/bin/ssa-theory (.*)$", TEXT, re.MULTILINE)
-    assert run.split() == "run all --preset paper --out results".split()
+    assert run.split() == ["run", "all", "--preset", "paper", "--out", "results"]
 
 
 def test_completion_as_printed():
