@@ -2,13 +2,13 @@
 #   make figures   every experiment at its `paper` preset into results/, ending with the report results/index.html
 #   make test      linting, the type checker and the whole test suite
 # PYTHON chooses the interpreter (make test PYTHON=python3.12); VENV the folder of the virtual environment; WORKERS the
-# number of processes of `make figures` (the number of cores).
+# number of processes of `make figures` (the number of cores that it may use).
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
+WORKERS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 BIN := $(VENV)/bin
 
-.PHONY: figures test coverage notebooks readme clean
+.PHONY: figures test latest coverage notebooks readme clean
 
 figures: $(VENV)/installed
 	$(BIN)/ssa-theory run all --preset paper --workers $(WORKERS) --out results
@@ -18,6 +18,12 @@ test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -n auto --dist loadfile
+
+# The tests with the newest version of every dependency, in an environment of its own.
+latest:
+	$(PYTHON) -m venv $(VENV)-latest
+	$(VENV)-latest/bin/pip install --quiet --disable-pip-version-check --upgrade --editable '.[dev]'
+	$(VENV)-latest/bin/pytest -n auto --dist loadfile
 
 # Which lines of the mechanism and the tasks their tests run; fewer than 95 % is an error.
 coverage: $(VENV)/installed
@@ -42,4 +48,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) $(VENV)-latest results

@@ -12,7 +12,7 @@ from importlib import import_module, metadata
 
 from pydantic import ValidationError
 
-from analysis.terminal import explain, fail, nearest
+from analysis.terminal import explain, fail, nearest, plain_warnings
 
 START = """\
 Three things to do:
@@ -41,6 +41,7 @@ usage: ssa-theory COMMAND ...
   ssa-theory run graph --family letters --text-file my_novel.txt
   ssa-theory run graph --family file --graph-file my_network.gml
   ssa-theory run graph --mechanisms vanilla ssa ./mine.py:MINE
+  ssa-theory run ./votes.py:VOTES
 
 `run` and `plot` end with the report, index.html in the folder of the results.
 """
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             choice = f"choose one of {', '.join(_COMMANDS)}"
             raise ValueError(f"unknown command {command!r}{question} {choice}")
         else:
-            code = import_module(f"analysis.commands.{command}").main(rest) or 0
+            with plain_warnings():
+                code = import_module(f"analysis.commands.{command}").main(rest) or 0
         sys.stdout.flush()  # here, where a failure is reported
     except ValidationError as error:
         fail(explain(error))

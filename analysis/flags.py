@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from pydantic import BaseModel, create_model
 
-from analysis.experiments import EXPERIMENTS
+from analysis.experiments import EXPERIMENTS, PLACES
 from analysis.experiments.base import PRESETS, Experiment, Preset
 from analysis.parse import OUT, parse
 from analysis.store.config import TrainingConfig
 from analysis.terminal import nearest
+from ssa_theory.mechanism import file_of
+from ssa_theory.mechanism.load import variable_of_file
 
 _RUN = {
     "preset": (Preset, "paper", "defaults: smoke (seconds), paper (64+ seeds), large"),
@@ -67,14 +70,27 @@ def named(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
     names, flags = list(arguments[:split]), list(arguments[split:])
     if names == ["all"]:
         names = list(EXPERIMENTS)
-    choice = f"choose from {', '.join(EXPERIMENTS)}, or all"
+    choice = f"choose from {', '.join(PLACES)}, all, or PATH.py:NAME for one of your own"
     for name in names:
-        if name not in EXPERIMENTS:
+        if (file := file_of(name)) is not None:
+            EXPERIMENTS[name] = _of_file(name, file)
+        elif name not in EXPERIMENTS:
             question = nearest(name, [*EXPERIMENTS, "all"])
             raise ValueError(f"unknown experiment {name!r}{question or ':'} {choice}")
     if not names and not {"-h", "--help", "--help-all"} & set(flags):
         raise ValueError(f"no experiment was named: {choice}")
     return [EXPERIMENTS[name] for name in dict.fromkeys(names)], flags
+
+
+def _of_file(name: str, file: Path) -> Experiment:
+    """An experiment of the user's own. Raises ValueError where it is called like one of these."""
+    experiment = variable_of_file(name, file, Experiment)
+    if experiment.name in PLACES:
+        raise ValueError(
+            f"the experiment {name.rpartition(':')[2]} of {file} has the name of another, "
+            f"{experiment.name!r}: rename it"
+        )
+    return experiment
 
 
 def flags_of(

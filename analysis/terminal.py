@@ -3,7 +3,9 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from pydantic import ValidationError
@@ -21,14 +23,31 @@ def fail(sentence: str) -> None:
     print(f"ssa-theory: {line}", file=sys.stderr)
 
 
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print a warning as its sentence, without the line of code that it comes from."""
+    before = warnings.formatwarning
+
+    def sentence(message: Warning | str, *_: object) -> str:
+        return f"ssa-theory: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 def nearest(word: str, among: Iterable[str]) -> str:
     """A question after the name that was meant, or nothing."""
     near = get_close_matches(word, list(among), 1)
     return f", did you mean {near[0]}?" if near else ""
 
 
-def explain(error: ValidationError) -> str:
-    """Pydantic's errors as one sentence each."""
+def explain(error: ValidationError, flags: bool = True) -> str:
+    """Pydantic's errors as one sentence each. flags: whether to name what is to be changed as a
+    flag, or as an argument.
+    """
     sentences = []
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"])
@@ -36,10 +55,9 @@ def explain(error: ValidationError) -> str:
             sentences.append(str(one["ctx"]["error"]))
         else:
             rule = one["msg"].replace("Input should", "must")
-            sentences.append(
-                f"{name} {rule[0].lower() + rule[1:]}, got {one['input']!r}: change "
-                f"--{name.replace('_', '-')}"
-            )
+            change = f"--{name.replace('_', '-')}" if flags else name
+            rule = rule[0].lower() + rule[1:]
+            sentences.append(f"{name} {rule}, got {one['input']!r}: change {change}")
     return "; ".join(sentences)
 
 

@@ -1,5 +1,6 @@
 """Where models are trained, and how many at once."""
 
+import os
 import re
 from pathlib import Path
 
@@ -19,15 +20,36 @@ _LEAST_MEMBERS = 64  # of a block, below which the vector units idle
 _MOST_MEMBERS = {"cpu": 2**13, "cuda": 2**15}
 
 
+def cores() -> list[int]:
+    """The cores that this process may use, as a cluster's scheduler assigns them; on systems that
+    do not say, as many as there are.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def memory() -> int | None:
+    """Bytes of this machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # of a system without, or without these
+        return None
+
+
 def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU. Raises ValueError for an unknown or absent
     device.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {name!r}: choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            "device cuda was asked for, but torch sees no CUDA device: use --device cpu or auto"
+            "device cuda was asked for, but torch sees no CUDA device: set device"
+            " (--device) to cpu or auto"
         )
     return torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
@@ -44,6 +66,9 @@ def block_members(bytes_per_member: int, device: torch.device) -> int:
     reports of it may be the whole host's. On a GPU it is kept within a sixteenth of the memory.
     Never fewer than 64 models, and never more than 8,192 (a GPU: 32,768), so that a long run has
     many blocks on any machine. Raises ValueError for bytes < 1.
+
+    >>> block_members(10**9, torch.device("cpu")), block_members(1, torch.device("cpu"))
+    (64, 8192)
     """
     if bytes_per_member < 1:
         raise ValueError(

@@ -67,8 +67,19 @@ def train(
 
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate
     that is not positive and finite, an unknown optimiser, or too few batches.
+
+    >>> goals = torch.tensor([1.0, 2.0, 3.0])  # of three models
+
+    >>> def loss(parameters: Parameters, batch: Any) -> Tensor:
+    ...     return (parameters["x"] - goals).square()
+
+    >>> done = train(loss, {"x": torch.zeros(3)}, steps=400, learning_rate=0.05)
+    >>> done.parameters["x"].round(decimals=2)
+    tensor([1., 2., 3.])
     """
     least, total = min(steps, cooldown_steps), steps + cooldown_steps
+    if total != int(total):
+        raise ValueError(f"the number of steps must be whole, got {total}: choose an integer")
     if least < 0:
         raise ValueError(f"the number of steps must be at least 0, got {least}: choose steps >= 0")
     if not 0 < learning_rate < float("inf"):

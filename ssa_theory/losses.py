@@ -14,6 +14,10 @@ class Queries:
     target: P(next) of each query (one-hot for a sampled answer). weight: of each query in the loss.
     node: the token that each query stands on; None where the queries are all nodes, once, in order.
     counts: m, how often each token stands in the query's prompt; None for the vocabulary context.
+
+    >>> rows = torch.tensor([[0.5, 0.5], [1.0, 0.0]])[..., None]
+    >>> Queries(rows, torch.full((2, 1), 0.5)).weight.sum().item()
+    1.0
     """
 
     target: Float[Tensor, "query next member"]
@@ -35,6 +39,10 @@ def log_predictive(
     """log P_hat(j) = logit_j + log m_j, normalised over `next`; equal tokens share their attention.
 
     counts: m (row, next, member), how often each token stands in the prompt; None for m = 1.
+
+    >>> equal = torch.zeros(1, 2, 1)
+    >>> log_predictive(equal, torch.tensor([3.0, 1.0]).reshape(1, 2, 1)).exp().flatten()
+    tensor([0.7500, 0.2500])
     """
     return (logits if counts is None else logits + counts.log()).log_softmax(1)
 
@@ -52,7 +60,13 @@ def query_logits(
 def cross_entropy(
     logits: Float[Tensor, "node next member"], queries: Queries
 ) -> Float[Tensor, " member"]:
-    """`query_cross_entropy` from the logits of all nodes."""
+    """`query_cross_entropy` from the logits of all nodes.
+
+    >>> rows = torch.tensor([[0.5, 0.5], [0.5, 0.5]])[..., None]
+    >>> queries = Queries(rows, torch.full((2, 1), 0.5))
+    >>> round(cross_entropy(torch.zeros(2, 2, 1), queries).item(), 4)  # log 2
+    0.6931
+    """
     return query_cross_entropy(query_logits(logits, queries), queries)
 
 

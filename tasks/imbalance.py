@@ -17,6 +17,9 @@ class PowerImbalance:
 
     power: in [-1, 1]; beyond 1 the number of a would have to fall. 0 is balanced. Raises ValueError
     for another power.
+
+    >>> PowerImbalance(0.5).ratio(np.array([1, 4])).tolist()
+    [1.0, 2.0]
     """
 
     power: float = 0.5
@@ -35,7 +38,11 @@ class PowerImbalance:
 
 @dataclass(frozen=True)
 class ConstantImbalance:
-    """kappa*(n) = value at every n. Raises ValueError where it is not positive and finite."""
+    """kappa*(n) = value at every n. Raises ValueError where it is not positive and finite.
+
+    >>> ConstantImbalance(3.0).ratio(np.array([1, 2])).tolist()
+    [3.0, 3.0]
+    """
 
     value: float = 1.0
 
@@ -59,6 +66,9 @@ class TwoTokenSequences:
     """Sequences of two tokens; position n = 1 .. L is at index n - 1, and sees tokens 1 .. n.
 
     tokens: 0 is a, 1 is b.
+
+    >>> TwoTokenSequences(np.array([[0, 1, 1]])).tokens.shape
+    (1, 3)
     """
 
     tokens: Int[np.ndarray, "sequence length"]
@@ -111,6 +121,10 @@ def bernoulli_sequences(
 
     Tokens are independent, and token n is a with probability c_n - c_(n-1). Each sequence uses
     `length` uniforms. Raises ValueError for length < 1 or count < 1.
+
+    >>> drawn = bernoulli_sequences(PowerImbalance(0.0), 4, 1000, np.random.default_rng(0))
+    >>> drawn.tokens.shape, abs(drawn.tokens.mean() - 0.5) < 0.05
+    ((1000, 4), np.True_)
     """
     check_count(count, "sequences")
     share = np.diff(_expected_counts(imbalance, length), prepend=0)

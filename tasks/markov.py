@@ -14,6 +14,7 @@ from scipy.special import entr
 
 from tasks.graph_files import AS_IT_SAYS, GraphReading, read_graph
 from tasks.labels import storable
+from tasks.matrices import numbers_and_names
 from tasks.prompts import Prompts
 from tasks.sampling import check_count, invert
 from tasks.texts import AS_LETTERS, TextReading, bigrams
@@ -60,19 +61,17 @@ class MarkovGraphTask:
         if abs(sums[worst] - 1) > 1e-8:
             raise ValueError(
                 f"rows of a transition matrix must sum to 1, but row {self.labels[worst]} sums to"
-                f" {sums[worst]:.6g}: divide each row by its sum, or build the task with from_graph"
+                f" {sums[worst]:.12g}: divide each row by its sum, or build the task with from_graph"
             )
 
     @classmethod
-    def from_matrix(cls, matrix: object, labels: Sequence[str] | None = None) -> "MarkovGraphTask":
-        """The chain of a row-stochastic matrix P*."""
-        try:
-            matrix = np.array(matrix, dtype=np.float64, ndmin=1)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"a transition matrix must be made of numbers ({error}): give equally long rows"
-            ) from error
-        return cls(matrix, tuple(map(str, range(len(matrix))) if labels is None else labels))
+    def from_matrix(
+        cls, matrix: object, labels: Sequence[object] | None = None
+    ) -> "MarkovGraphTask":
+        """The chain of a row-stochastic matrix P*: nested lists, an array, or a table of pandas, of
+        which the rows name the nodes (see `tasks.matrices`).
+        """
+        return cls(*numbers_and_names(matrix, labels))
 
     @classmethod
     def from_graph(cls, graph: nx.Graph, weight: str = "weight") -> "MarkovGraphTask":

@@ -12,6 +12,10 @@ class Prompts:
 
     tokens (prompt, length) are node indices; target (prompt,) is the next token, drawn from P(j |
     X).
+
+    >>> prompts = Prompts(np.array([[0, 1, 1]]), np.array([0]))
+    >>> prompts.query.tolist(), prompts.counts(3).tolist()
+    ([1], [[1, 2, 0]])
     """
 
     tokens: Int[np.ndarray, "prompt length"]

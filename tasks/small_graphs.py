@@ -53,6 +53,9 @@ def adjacency_matrix(graph: nx.Graph) -> Bool[np.ndarray, "node node"]:
 
     Raises ValueError for a graph that is directed, has parallel edges, self-loops or weights other
     than 1, or is not connected: it is not of the paper's family.
+
+    >>> adjacency_matrix(nx.path_graph(3)).astype(int).tolist()
+    [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
     """
     if graph.is_directed():
         raise ValueError(

@@ -33,6 +33,9 @@ class TextReading:
     around its texts.
 
     Raises ValueError for an unknown alphabet, top < 1, or marks of what has none.
+
+    >>> bigrams("Tick, tock", TextReading(alphabet="words")).symbols
+    ('tick', 'tock')
     """
 
     alphabet: AlphabetName = "letters"
@@ -75,6 +78,9 @@ def read_text(path: str | Path, reading: TextReading = AS_LETTERS) -> tuple[str,
 
     Headers of FASTA files are left out, and so are the lines around a text of Project Gutenberg
     unless `licence` is set. Raises ValueError for a file that is missing or no text.
+
+    >>> read_text("tests/data/texts/english.txt")[0][:8]
+    'A cab, a'
     """
     path = Path(path)
     text, notice = decode(file_bytes(path, "text file"), "text file", path)
@@ -94,6 +100,9 @@ def read_text(path: str | Path, reading: TextReading = AS_LETTERS) -> tuple[str,
 def default_text() -> str:
     """The prose of Python's documentation (`pydoc_data.topics`), which changes a little between its
     versions.
+
+    >>> len(default_text()) > 100_000
+    True
     """
     from pydoc_data.topics import topics
 

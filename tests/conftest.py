@@ -47,14 +47,12 @@ def unchecked() -> Iterator[None]:
 @contextmanager
 def _undrawn() -> Iterator[None]:
     # Imported before the tests, the packages would escape the runtime type checker.
-    from analysis.draw.figures import FORMATS
+    from analysis.draw.figures import FILES
     from analysis.store.files import write_whole
 
     def save_figure(figure: object, folder: Path) -> None:
-        for kind in FORMATS:
-            write_whole(
-                folder / f"figure.{kind}", lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>")
-            )
+        for name in FILES:
+            write_whole(folder / name, lambda path: path.write_text(f"<svg>{' ' * 10**6}</svg>"))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.run.runner.save_figure", save_figure)
@@ -105,7 +103,8 @@ def _pretend(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Machin
     pretended = Machine(_SIZES[size], int(cores), int(cores) * 2**32)
     page = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": pretended.memory // 2**12}
     monkeypatch.setattr("ssa_theory.device._CACHE_SIZE", cache)
-    monkeypatch.setattr("os.cpu_count", lambda: pretended.cores)
+    used = set(range(pretended.cores))
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: used, raising=False)
     monkeypatch.setattr(
         "os.sysconf", lambda name, real=os.sysconf: page[name] if name in page else real(name)
     )

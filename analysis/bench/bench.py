@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from analysis.bench.ceilings import vector_instructions
-from analysis.bench.child import cores
 from analysis.bench.compare import compared
 from analysis.bench.config import BenchConfig
 from analysis.bench.jobs import UNMEASURED, Log, block_of, children, job, trainer
@@ -25,7 +24,7 @@ from analysis.experiments.base import Progress
 from analysis.store.dependencies import code_digest
 from analysis.store.files import prepare_folder, write_whole
 from analysis.store.results import provenance
-from ssa_theory.device import resolve_device
+from ssa_theory.device import cores, resolve_device
 
 _STOPPED = "stopped.json"
 

@@ -108,10 +108,3 @@ def _pipe(stream: Pipe | None) -> Pipe:
     """A stream of a process that was started with pipes."""
     assert stream is not None
     return stream
-
-
-def cores() -> list[int]:
-    """The cores that this process may use; on systems that do not say, as many as there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from analysis.bench.child import Child, Job, cores
+from analysis.bench.child import Child, Job
 from analysis.bench.config import BenchConfig
 from analysis.bench.peers import COMPILED, EAGER
 from analysis.bench.workloads import WorkloadName, workload
-from ssa_theory.device import block_members
+from ssa_theory.device import block_members, cores
 
 Advance = Callable[[int], None]
 Log = Callable[[str], None]

@@ -10,7 +10,6 @@ import gc
 import json
 import math
 import os
-import resource
 import sys
 import time
 import warnings
@@ -211,6 +210,10 @@ def _peak_bytes(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     if peak := _status("VmHWM"):  # getrusage begins at what the parent held
         return peak
+    try:
+        import resource  # of Unix
+    except ImportError as error:
+        raise OSError("this system does not say how much memory a process held") from error
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

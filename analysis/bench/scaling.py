@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.bench.child import FIXED, cores
+from analysis.bench.child import FIXED
 from analysis.bench.config import BenchConfig
 from analysis.bench.jobs import Log, block_of, children, job, trainer
 from analysis.bench.workloads import WorkloadName
 from analysis.experiments.base import Progress
+from ssa_theory.device import cores
 
 
 def two_cores(

@@ -50,7 +50,8 @@ def main(arguments: Sequence[str]) -> None:
                 _run_one, calls, workers, scheduler, progress
             ):
                 how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
-                print_claims(claims, f"{place}: {how}, in {common.out / place}")
+                title = f"{place}: {how}, in {common.out / place}"
+                print_claims(claims, title) if claims else print(title)
     print(f"report: {write_report(EXPERIMENTS, common.out)}")
 
 

@@ -14,6 +14,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from analysis.draw.numbers import table
 from analysis.store.files import write_whole
 from analysis.store.guards import warnings_of
 from ssa_theory.mechanism import known
@@ -27,6 +28,8 @@ FORMATS: Mapping[str, dict[str, None]] = MappingProxyType(
 """The kinds of file that a figure is written as, with the metadata left out, so that the same
 figure gives the same bytes.
 """
+FILES = (*(f"figure.{kind}" for kind in FORMATS), "figure.csv")
+"""What a figure is stored as: its pictures, and the numbers that they show."""
 _RC: "dict[RcKeyType, Any]" = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
@@ -132,7 +135,9 @@ def left_out(dataset: xr.Dataset) -> str:
 
 
 def save_figure(figure: Figure, folder: Path) -> None:
-    """Write figure.svg, figure.pdf and figure.png, each whole and without a time stamp."""
+    """Write figure.svg, figure.pdf and figure.png, and figure.csv with the numbers that they show
+    (see `analysis.draw.numbers`), each whole and without a time stamp.
+    """
     if (engine := figure.get_layout_engine()) is not None:
         engine.execute(figure)
     figure.set_layout_engine(None)  # the layout is done; each format would otherwise do it again
@@ -140,6 +145,8 @@ def save_figure(figure: Figure, folder: Path) -> None:
         write_whole(
             folder / f"figure.{suffix}", lambda path, info=info: figure.savefig(path, metadata=info)
         )
+    numbers = table(figure)
+    write_whole(folder / "figure.csv", lambda path: path.write_text(numbers, encoding="utf-8"))
 
 
 def svg(figure: Figure) -> str:

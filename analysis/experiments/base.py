@@ -12,6 +12,7 @@ from analysis.draw.figures import letter_panels
 from analysis.progress import Progress, silent
 from analysis.store.config import ExperimentConfig, seeded_config
 from analysis.store.dependencies import Definition
+from analysis.store.dimensions import described
 
 Preset = Literal["smoke", "paper", "large"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -56,7 +57,7 @@ class Experiment:
     seeds are one block and nothing is added. draw(config, result) is the figure, without training
     or statistics; judge(config, result) the claims, each with its verdict. caption: what the
     figure's panels show, whatever the result. presets: what each preset changes from the config's
-    defaults.
+    defaults. dimensions: what those of its result are that no other has.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Experiment:
     seeds_per_block: Callable[[Any], int] | None = None
     summarise: Callable[[Any, xr.Dataset, Progress], xr.Dataset] = _as_trained
     presets: Mapping[Preset, Mapping[str, object]] = field(default_factory=dict)
+    dimensions: Mapping[str, str] = field(default_factory=dict)
 
     def preset(self, name: str) -> ExperimentConfig:
         """The config of a preset. Raises ValueError for an unknown one."""
@@ -103,7 +105,7 @@ class Experiment:
         self, config: ExperimentConfig, parts: Sequence[xr.Dataset], progress: Progress = silent
     ) -> xr.Dataset:
         """The result of all blocks. What does not depend on seeds must be the same in all of them."""
-        return self.summarise(config, join_blocks(parts), progress)
+        return described(self.summarise(config, join_blocks(parts), progress), self.dimensions)
 
     def data_code(self) -> tuple[object, ...]:
         """What a result depends on, for `code_digest` and `definitions`: its training, summary,

@@ -194,4 +194,7 @@ LENGTH = Experiment(
         },
         "large": {"seeds": 512, "contexts": 512, "held_out": 16},
     },
+    dimensions={
+        "tau": "inverse temperature of the curves",
+    },
 )

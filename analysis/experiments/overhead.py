@@ -232,4 +232,9 @@ OVERHEAD = Experiment(
     train=train,
     draw=draw,
     judge=judge,
+    dimensions={
+        "model": "published model, of which the parameters are counted",
+        "form": "of the function f in tau",
+        "width": "number of hidden units of f",
+    },
 )

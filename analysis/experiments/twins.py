@@ -222,4 +222,8 @@ TWINS = Experiment(
         "smoke": {"seeds": 4, "learning_rates": (0.06,), "steps": 60},
         "large": {"seeds": 1024},
     },
+    dimensions={
+        "theory": "whether temperatures may differ between tokens",
+        "angle": "between the tokens of a pair (radian)",
+    },
 )

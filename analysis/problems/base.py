@@ -9,7 +9,8 @@ import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
-from typing import Any, ClassVar, Literal, TypeVar
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -29,7 +30,11 @@ Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a trained model: its dimensions after (mechanism, seed), and what it is."""
+    """A number of a trained model: its dimensions after (mechanism, seed), and what it is.
+
+    >>> Measure((), "mean squared error").about
+    'mean squared error'
+    """
 
     dims: tuple[str, ...]
     about: str
@@ -42,6 +47,9 @@ class Training:
     steps at the full learning rate, then cooldown_steps at a tenth of it: at a constant step size
     Adam leaves the models in the noise of their batches. dtype: precision of training; evaluation
     is in float64. compile: a step as one function; None where it pays.
+
+    >>> Training(200, 0.05, cooldown_steps=50).total_steps
+    250
     """
 
     steps: int
@@ -129,6 +137,18 @@ class Problem(abc.ABC):
     name: ClassVar[str]
     measures: ClassVar[Mapping[str, Measure]]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting that is none of those that there are."""
+        try:
+            hints = get_type_hints(type(self))
+        except NameError:  # of a problem that is defined within a function
+            return
+        for name, hint in hints.items():
+            value, choices = getattr(self, name, None), _choices(hint)
+            if choices and value not in choices:
+                among = ", ".join(map(str, choices))
+                raise ValueError(f"{name} must be one of {among}, got {value!r:.60}: choose one")
+
     @property
     def members(self) -> Mapping[str, Sequence[float | str]]:
         """The dimensions of a seed's members with their labels; by default it is a single one."""
@@ -196,6 +216,13 @@ def fit(
 
     rates: a factor on the learning rate for each member. record: steps, within the first stage, at
     which the block's `recorded`, or `measure` of parameters in training's precision, is stored.
+
+    >>> from analysis.problems import GraphProblem
+    >>> from ssa_theory.mechanism import mechanism
+    >>> problem, training = GraphProblem(dim=3), Training(5, 0.05)
+    >>> block = problem.block([0, 1], training, torch.device("cpu"))
+    >>> fit(block, problem.layer(mechanism("vanilla")), training).parameters["weight"].shape
+    torch.Size([3, 3, 2])
     """
     generators = [member_generator(s, Stream.PARAMETER) for s in block.seeds]
     drawn = block.initial_parameters(layer, generators)
@@ -228,6 +255,16 @@ def fit(
     final = {k: torch.where(diverged, 0.0, v.double()) for k, v in parameters.items()}
     unmoved = torch.stack(same).all(0) if same else torch.ones_like(diverged)
     return Fitted(final, trained.history, diverged, unmoved)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values of a type that is made of literals alone."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        parts = [_choices(part) for part in get_args(hint)]
+        return tuple(chain(*parts)) if all(parts) else ()
+    return ()
 
 
 DIVERGED = {

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import Literal
 
 import xarray as xr
+from pydantic import ValidationError
 
 from analysis.problems.base import Problem, Training
+from analysis.problems.learned import Keeping, Learned
 from analysis.problems.sizes import block_size
 from analysis.problems.train import train_all
 from analysis.store.config import TrainingConfig
+from analysis.store.dimensions import described
+from analysis.terminal import explain
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import Mechanism, mechanism
 
@@ -35,16 +39,24 @@ def compare(
     compile: see `train`; by default where it pays.
 
     Returns the problem's measures (mechanism, seed, ...), its task and exact baselines (seed, ...),
-    and `added_parameters` (mechanism); each variable has a description. Raises ValueError before
-    training for a setting out of range, an unknown mechanism, two of one name, or one that the
-    problem cannot wear, with the reason.
+    `added_parameters` (mechanism), and what every model has learned: `MECHANISM.PARAMETER` (seed,
+    ...), such as `vanilla.weight`, W, and where rows are over a vocabulary its `embedding` E. Each
+    variable has a description. Raises ValueError before training for a setting out of range, an
+    unknown mechanism, two of one name, or one that the problem cannot wear, with the reason.
 
     >>> from analysis.problems import GraphProblem
     >>> result = compare(GraphProblem(dim=4), ["vanilla", "ssa"], seeds=2, steps=5)
     >>> result["l1_error"].dims, result["mechanism"].values.tolist()
     (('mechanism', 'seed'), ['vanilla', 'ssa'])
+    >>> result["vanilla.weight"].shape, result["embedding"].shape
+    ((2, 4, 4), (2, 8, 4))
     """
-    config = TrainingConfig(seeds=seeds, first_seed=first_seed, device=device, dtype=dtype)
+    try:
+        config = TrainingConfig(seeds=seeds, first_seed=first_seed, device=device, dtype=dtype)
+    except ValidationError as error:
+        raise ValueError(explain(error, flags=False)) from None
+    if isinstance(mechanisms, str):
+        raise ValueError(f"mechanisms must be a list, got {mechanisms!r:.60}: put it in brackets")
     chosen = [m if isinstance(m, Mechanism) else mechanism(m) for m in mechanisms]
     names = [m.name for m in chosen]
     if not names or len(set(names)) != len(names):
@@ -59,17 +71,16 @@ def compare(
     added = [m.added_parameters(problem.layer(m).form) for m in chosen]
     size = block_size(config, problem.bytes_per_seed(training))
     every, on = config.seed_range, resolve_device(device)
+    learned = Learned()
+    keeping = Keeping(problem, learned)
     parts = [
-        train_all(problem, chosen, every[first : first + size], training, on)
+        train_all(keeping, chosen, every[first : first + size], training, on)
         for first in range(0, len(every), size)
     ]
     dataset = xr.concat(
         parts, "seed", data_vars="minimal", coords="minimal", compat="equals", join="exact"
     )
     dataset = problem.summarise(dataset)
-    dataset["added_parameters"] = (
-        "mechanism",
-        added,
-        {"description": "parameters beyond those of a vanilla layer, one model"},
-    )
-    return dataset
+    about = {"description": "parameters beyond those of a vanilla layer, one model"}
+    dataset["added_parameters"] = ("mechanism", added, about)
+    return described(dataset.assign(learned.variables()))

@@ -70,6 +70,9 @@ class DenoiseProblem(Problem):
 
     Raises ValueError for a training length that is not between 1 and the task's, or at which Bayes
     is not exact.
+
+    >>> DenoiseProblem(DenoisingTask(length=4)).form.values
+    True
     """
 
     task: DenoisingTask = field(default_factory=DenoisingTask)
@@ -83,6 +86,7 @@ class DenoiseProblem(Problem):
     measures = DENOISE_MEASURES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         most = LONGEST_EXACT if self.task.prior == "gaussian" else self.task.length
         for n in self.trained_lengths:
             if not 1 <= n <= min(most, self.task.length):

@@ -45,6 +45,10 @@ class GraphProblem(GraphSource, Problem):
     similarity: strength of the component common to all embeddings. position: whether position
     terms act, one learned scale as all queries see the same n. log_frequency: whether every token
     carries the logarithm of its stationary probability, centred.
+
+    >>> import networkx as nx
+    >>> GraphProblem(dim=2, graph=nx.cycle_graph(5)).size, GraphProblem(nodes=12).size
+    (5, 12)
     """
 
     dim: int = 4

@@ -73,6 +73,7 @@ class HierarchyProblem(Problem):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.head.require(self.task.nodes, self.dim)
 
     @property

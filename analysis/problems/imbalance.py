@@ -65,6 +65,7 @@ class ImbalanceProblem(GridProblem):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.task, self.law  # reject what they cannot be
 
     @property

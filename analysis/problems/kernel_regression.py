@@ -43,6 +43,9 @@ class KernelRegressionProblem(Problem):
     step. held_out: queries to the held-out context of a seed; its first n keys are the context of
     length n, at each of test_lengths. The estimate is linear in the values, so its expected squared
     error is exact given keys and queries. Raises ValueError for settings out of range.
+
+    >>> KernelRegressionProblem(train_lengths=(4, 8), test_lengths=(4, 32)).form.given_scores
+    True
     """
 
     dim: int = 4
@@ -70,6 +73,7 @@ class KernelRegressionProblem(Problem):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.task  # rejects settings of the process
         for name, lengths in self._lengths.items():
             distinct = len(set(lengths)) == len(lengths) > 0

@@ -24,6 +24,9 @@ class LocationProblem(Problem):
 
     batch_size: fresh samples a step. held_out: samples a seed, on which location and noise are
     integrated out by the exact posterior.
+
+    >>> LocationProblem(batch_size=8).form.constant_query
+    True
     """
 
     task: LocationTask = field(default_factory=LocationTask)

@@ -89,6 +89,7 @@ class RetrievalProblem(Problem):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.task  # rejects levels that are not positive
         wrong = [n for n in self.tested_keys if not 2 <= n <= LARGEST_KEYS]
         if wrong:

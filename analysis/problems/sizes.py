@@ -1,9 +1,7 @@
 """How much is trained at a time, and what fits this machine."""
 
-import os
-
 from analysis.store.config import TrainingConfig
-from ssa_theory.device import block_members, resolve_device
+from ssa_theory.device import block_members, memory, resolve_device
 
 LARGEST_BLOCK = 2**31
 """Bytes of a block of seeds, at most."""
@@ -58,10 +56,10 @@ def check_result_fits(numbers: int) -> None:
     Raises ValueError.
     """
     needed = _needed(numbers)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory / 2:
+    held = memory()
+    if held is not None and needed > held / 2:
         raise ValueError(
             f"the result of this run needs about {needed / 2**30:.0f} GiB, more than half of this "
-            f"machine's {memory / 2**30:.0f} GiB: use fewer seeds, mechanisms or settings, or run "
+            f"machine's {held / 2**30:.0f} GiB: use fewer seeds, mechanisms or settings, or run "
             "them in parts with first_seed"
         )

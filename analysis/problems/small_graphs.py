@@ -49,6 +49,7 @@ class SmallGraphProblem(Problem):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.head.require(self.nodes, self.dim)
 
     @property

@@ -6,6 +6,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
+import networkx as nx
+
 from ssa_theory.seeds import Stream, member_generator
 from tasks import (
     GraphReading,
@@ -28,21 +30,23 @@ class GraphSource:
     """The chain of every seed.
 
     family: a random family draws a graph a seed; `letters` are the bigrams of a text, taken apart
-    as `text` says, `file` a graph file, read as `reading` says.
+    as `text` says, `file` a graph file, read as `reading` says. graph: one that a program holds,
+    or its task, in place of all these.
     """
 
     family: RandomFamily | PaperFamily | RealFamily | Literal["letters", "file"] = "graded"
     nodes: int | None = None
     mean_degree: float | None = None
-    text_file: Path | None = None
-    graph_file: Path | None = None
+    text_file: str | Path | None = None
+    graph_file: str | Path | None = None
     reading: GraphReading = field(default_factory=GraphReading)
     text: TextReading = field(default_factory=TextReading)
+    graph: nx.Graph | MarkovGraphTask | None = None
 
     @property
     def random(self) -> bool:
         """Whether every seed has a graph of its own."""
-        return self.family in RANDOM_FAMILIES
+        return self.graph is None and self.family in RANDOM_FAMILIES
 
     @property
     def size(self) -> int:
@@ -53,7 +57,7 @@ class GraphSource:
     def understood(self) -> str:
         """What a user's file was understood to say, in one sentence; nothing of other sources."""
         no_file = self.text_file is None and self.graph_file is None
-        return "" if no_file else self._common[1]
+        return "" if no_file or self.graph is not None else self._common[1]
 
     def tasks(self, seeds: Sequence[int]) -> list[MarkovGraphTask]:
         """One task a seed; families that are not random share one."""
@@ -69,8 +73,12 @@ class GraphSource:
 
     @cached_property
     def _common(self) -> tuple[MarkovGraphTask, str]:
+        if isinstance(self.graph, MarkovGraphTask):
+            return self.graph, ""
+        if self.graph is not None:
+            return MarkovGraphTask.from_graph(self.graph), ""
         if self.family == "letters":
-            return _letters(self.text_file, self.text)
+            return _letters(None if self.text_file is None else Path(self.text_file), self.text)
         if self.family == "file":
             if self.graph_file is None:
                 raise ValueError("family file needs a graph file: give graph_file")

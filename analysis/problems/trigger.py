@@ -24,6 +24,9 @@ class TriggerProblem(Problem):
     """Attend from the query to L tokens and answer their mean, or zero, by the output.
 
     batch_size: fresh samples a step. held_out: contexts a seed, each evaluated with both queries.
+
+    >>> TriggerProblem(batch_size=8).form.values
+    True
     """
 
     task: TriggerTask = field(default_factory=TriggerTask)

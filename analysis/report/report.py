@@ -68,7 +68,7 @@ def write_report(experiments: Mapping[str, Experiment], out: Path) -> Path:
 
 def read_stored(experiments: Mapping[str, Experiment], out: Path) -> tuple[Ledger, list[Section]]:
     """The ledger and the sections of all experiments, as far as they are stored below `out`."""
-    sections = [_section(experiment, out) for experiment in experiments.values()]
+    sections = [_section(experiment, out, name) for name, experiment in experiments.items()]
     return ledger([section.evidence for section in sections], registry()), sections
 
 
@@ -124,18 +124,19 @@ def _judged(entry: Entry) -> list[tuple[Test, Outcome]]:
     ]
 
 
-def _section(experiment: Experiment, out: Path) -> Section:
+def _section(experiment: Experiment, out: Path, name: str) -> Section:
+    """name: by which a command knows the experiment."""
     path = result_path(experiment.name, out)
-    command = f"ssa-theory run {experiment.name}"
+    command = f"ssa-theory run {name}"
     if not path.is_file():
-        return Section(experiment, not_run(experiment.name))
+        return Section(experiment, not_run(name))
     try:
         dataset, evidence = load(path), load_evidence(experiment.name, out)
         figure = path.with_name("figure.svg").read_text(encoding="utf-8")
         if not ("<svg" in figure and figure.rstrip().endswith("</svg>")):
             raise ValueError(
                 f"the stored figure {path.with_name('figure.svg')} is damaged: redraw it with"
-                f" `ssa-theory plot {experiment.name}`"
+                f" `ssa-theory plot {name}`"
             )
     except (ValueError, OSError) as error:
         return Section(experiment, str(error))
@@ -193,7 +194,9 @@ def _flags(experiment: Experiment, config: Mapping[str, Any]) -> str:
 
 def _place(function: Callable[..., object]) -> str:
     code = inspect.unwrap(function).__code__
-    return f"{Path(code.co_filename).relative_to(_ROOT).as_posix()}:{code.co_firstlineno}"
+    path = Path(code.co_filename)
+    place = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else path
+    return f"{place.as_posix()}:{code.co_firstlineno}"
 
 
 def inline_svg(text: str, name: str) -> str:

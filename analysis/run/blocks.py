@@ -18,6 +18,12 @@ from analysis.store.files import prepare_folder
 from analysis.store.results import load_current, provenance, save
 from ssa_theory import resolve_device
 
+_OTHER = (
+    "blocks were trained with another version of this code or of its packages, or from other files,"
+    " than are here: give all workers the same, leave files as they are during a run, and run the"
+    " same command again"
+)
+
 
 def run_blocks(
     experiment: Experiment,
@@ -31,12 +37,18 @@ def run_blocks(
     not trained again.
 
     workers, scheduler: who trains the others, as in `run_jobs`. A run of one block stores no file
-    of its own: it is the result. Raises ValueError where workers have other code, packages or files
+    for it: it is the result. Raises ValueError where workers have other code, packages or files
     than this process.
     """
     parts = experiment.blocks(config)
     if len(parts) == 1:
-        return experiment.join(config, [experiment.train(parts[0], progress)], progress)
+        here = _provenance(experiment, config)
+        jobs = [(experiment, parts[0])]
+        (whole,) = run_jobs(_train, jobs, 1, scheduler, progress)
+        dataset, trained = whole
+        if any(trained[key] != here[key] for key in ("source", "versions", "inputs")):
+            raise ValueError(_OTHER)
+        return experiment.join(config, [dataset], progress).assign_attrs(trained)
     prepare_folder(folder)
     source = code_digest(*experiment.data_code())
     ranges = [seeded_config(part).seed_range for part in parts]
@@ -57,12 +69,22 @@ def run_blocks(
     ]
     datasets = [dataset for dataset in loaded if dataset is not None]
     if len(datasets) < len(loaded):
-        raise ValueError(
-            "blocks were trained with another version of this code or of its packages, or from"
-            " other files, than are here: give all workers the same, leave files as they are during"
-            " a run, and run the same command again"
-        )
+        raise ValueError(_OTHER)
     return experiment.join(config, datasets, progress).assign_attrs(_trained_by(datasets))
+
+
+def _train(
+    experiment: Experiment, config: ExperimentConfig, progress: Progress
+) -> tuple[xr.Dataset, dict[str, Any]]:
+    """The only block, and how it was made, as whoever trains it sees it."""
+    about = _provenance(experiment, config)
+    return experiment.train(config, progress), about
+
+
+def _provenance(experiment: Experiment, config: ExperimentConfig) -> dict[str, Any]:
+    # What trains nothing has no device to choose.
+    device = resolve_device(getattr(config, "device", "cpu"))
+    return provenance(experiment.name, config, device, code_digest(*experiment.data_code()))
 
 
 def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, Any]:
@@ -102,10 +124,7 @@ def made_and_stored(
     """What `make` returns, with its provenance and the seconds that it took, as it is stored at
     `path`.
     """
-    device = resolve_device(
-        getattr(config, "device", "cpu")
-    )  # what trains nothing has none to choose
-    about = provenance(experiment.name, config, device, code_digest(*experiment.data_code()))
+    about = _provenance(experiment, config)
     start = time.perf_counter()
     dataset = make()
     # What the dataset says itself, of the processes that trained its blocks, is nearer the truth.

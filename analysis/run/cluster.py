@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from analysis.experiments.base import Progress
+from ssa_theory.device import cores
 
 _TOPIC = "ssa-theory-progress"
 ANSWER_TIMEOUT = "10s"  # of a running scheduler
@@ -30,13 +31,14 @@ def run_jobs(
 
     workers: processes of a local cluster, among which the cores are shared out; 1 is this process
     itself. scheduler: the address of a running Dask cluster, in place of a local one, whose workers
-    must see the same files. A worker that is killed is replaced and its job done again. Where a job
+    must see the same files: they work in the folder of this process, so that relative names mean
+    the same. A worker that is killed is replaced and its job done again. Where a job
     raises, its error is raised here, and jobs that have not finished are dropped.
 
     Raises ValueError for workers < 1 or far above the number of cores, for workers that do not
     start, and for a scheduler that does not answer.
     """
-    most = max(16, 4 * (os.cpu_count() or 1))
+    most = max(16, 4 * len(cores()))
     if not 1 <= workers <= most:
         raise ValueError(
             f"the number of workers must lie between 1 and {most}, four for each core of this"
@@ -53,7 +55,7 @@ def run_jobs(
         as_completed,
     )  # takes a second to import, which a run in this process need not wait for
 
-    threads = None if scheduler else max(1, (os.cpu_count() or 1) // workers)
+    threads = None if scheduler else max(1, len(cores()) // workers)
     with _client(min(workers, len(arguments)), scheduler) as client:
         advances: dict[tuple[int, str], tuple[Callable[[int], None], int]] = {}
 
@@ -66,7 +68,7 @@ def run_jobs(
 
         client.subscribe_topic(_TOPIC, hear)
         futures = [
-            client.submit(_on_worker, job, some, index, threads, pure=False)
+            client.submit(_on_worker, job, some, index, threads, os.getcwd(), pure=False)
             for index, some in enumerate(arguments)
         ]
         try:
@@ -134,12 +136,23 @@ def _ctrl_c_later() -> Iterator[None]:
 
 
 def _on_worker(
-    job: Callable[..., Result], arguments: tuple[Any, ...], index: int, threads: int | None
+    job: Callable[..., Result],
+    arguments: tuple[Any, ...],
+    index: int,
+    threads: int | None,
+    folder: str,
 ) -> Result:
-    """Do one job on a worker, and tell the client of its progress now and then."""
+    """Do one job on a worker, in a folder, and tell the client of its progress now and then."""
     from distributed import get_worker
 
     worker = get_worker()
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise ValueError(
+            f"the worker at {worker.address} does not see {folder} ({error.strerror}): start workers"
+            " where they see the files of this process"
+        ) from error
     if threads is not None:
         torch.set_num_threads(threads)
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from analysis.claims.claim import Claim
 from analysis.claims.ledger import Evidence
 from analysis.claims.registry import registry
-from analysis.draw.figures import FORMATS, save_figure
+from analysis.draw.figures import FILES, save_figure
 from analysis.experiments.base import Experiment, Progress, silent
 from analysis.run.blocks import forget_blocks, made_and_stored, run_blocks
 from analysis.store.claims import load_evidence, made_from, result_path, save_claims
@@ -43,8 +43,9 @@ def execute(
 
     Of an experiment defined outside the packages its file counts, and all of theirs; where it has
     none, as in a notebook, a change of its code is not seen: set `fresh`. Returns the result, its
-    claims, and whether it was trained now. Files: out/NAME/result.nc, figure.svg, .pdf and .png,
-    and claims.json. Raises ValueError for a folder that cannot be written, before any training.
+    claims, and whether it was trained now. Files: out/NAME/result.nc, figure.svg, .pdf and .png
+    with its numbers in figure.csv, and claims.json. Raises ValueError for a folder that cannot be
+    written, before any training.
     """
     path = result_path(place or experiment.name, out)
     source = code_digest(*experiment.data_code())
@@ -68,7 +69,7 @@ def execute(
             )
             forget_blocks(blocks)
         elif made_from(path) == _stamp(path, experiment) and all(
-            path.with_name(f"figure.{suffix}").is_file() for suffix in FORMATS
+            path.with_name(name).is_file() for name in FILES
         ):
             claims = load_evidence(place or experiment.name, out).claims
             return dataset, list(claims), False

@@ -55,6 +55,10 @@ class Inputs:
     scores (query, key, member) in place of both. count: n, the number of keys that the queries see;
     a tensor broadcasts against (query, member). attended: which keys the rows are over, for each
     query; None for all. A query that attends to no key has a row of zeros.
+
+    >>> tokens = Tokens(torch.eye(3)[..., None])
+    >>> Inputs(tokens, tokens, count=3.0).count
+    3.0
     """
 
     query: Tokens | None = None
@@ -74,6 +78,12 @@ class Layer:
 
     initial_scale: times 1 / sqrt(d) the standard deviation of the initial W. Raises Misfit where
     the mechanism does not fit the form; `mechanism` is then what the layer wears of it.
+
+    >>> from ssa_theory.mechanism import mechanism
+    >>> layer, tokens = Layer(mechanism("vanilla"), Form(3)), Tokens(torch.eye(3)[..., None])
+    >>> weight = {"weight": 2 * torch.eye(3)[..., None]}
+    >>> layer.rows(weight, Inputs(tokens, tokens, count=3.0))[..., 0].round(decimals=3)[0]
+    tensor([0.7870, 0.1070, 0.1070])
     """
 
     mechanism: Mechanism

@@ -4,6 +4,7 @@ import difflib
 import runpy
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from ssa_theory.mechanism.mechanism import Mechanism
 from ssa_theory.mechanism.registry import MECHANISMS
@@ -41,15 +42,23 @@ def known(name: str) -> Mechanism:
     before.
 
     Raises ValueError where there is none.
+
+    >>> known("vanilla").name
+    'vanilla'
     """
     return _FROM_FILES[name] if name in _FROM_FILES else mechanism(name)
 
 
+Wanted = TypeVar("Wanted")
 _FROM_FILES: dict[str, Mechanism] = {}
 
 
 def file_of(name: str) -> Path | None:
-    """The Python file that a mechanism comes from, of `PATH.py:NAME`; None for a name."""
+    """The Python file that a mechanism comes from, of `PATH.py:NAME`; None for a name.
+
+    >>> file_of("./mine.py:MINE"), file_of("ssa")
+    (PosixPath('mine.py'), None)
+    """
     path, colon, _ = name.rpartition(":")
     return Path(path) if colon and path.endswith(".py") else None
 
@@ -57,30 +66,40 @@ def file_of(name: str) -> Path | None:
 @cache
 def _from_file(name: str, path: Path, changed: int) -> Mechanism:
     """changed: when the file was; a later version is read anew."""
-    variable = name.rpartition(":")[2]
+    chosen = variable_of_file(name, path, Mechanism)
+    if chosen.name in MECHANISMS:
+        raise ValueError(
+            f"the mechanism {name.rpartition(':')[2]} of {path} has a name of the registry, "
+            f"{chosen.name!r}: rename it"
+        )
+    _FROM_FILES[chosen.name] = chosen
+    return chosen
+
+
+def variable_of_file(name: str, path: Path, wanted: type[Wanted]) -> Wanted:
+    """The variable of a Python file that `PATH.py:NAME` names, of a class.
+
+    Raises ValueError for a file that is missing or cannot be run, and where it holds no such one.
+    """
+    variable, title = name.rpartition(":")[2], wanted.__name__
     if not path.is_file():
         raise ValueError(
-            f"there is no file {path} for mechanism {name!r}: give PATH.py:NAME of a "
+            f"there is no file {path} for {title.lower()} {name!r}: give PATH.py:NAME of a "
             "file that exists"
         )
     try:
-        module = runpy.run_path(str(path), run_name=f"mechanism_{path.stem}")
+        module = runpy.run_path(str(path), run_name=f"{title.lower()}_{path.stem}")
     except (Exception, SystemExit) as error:  # the user's code may fail in any way
         raise ValueError(
-            f"the mechanism file {path} fails with {type(error).__name__}: "
+            f"the {title.lower()} file {path} fails with {type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}: mend the file"
         ) from error
     chosen = module.get(variable)
-    if not isinstance(chosen, Mechanism):
-        others = [k for k, v in module.items() if isinstance(v, Mechanism)]
-        has = f"it holds {', '.join(others)}" if others else "it holds no Mechanism"
+    if not isinstance(chosen, wanted):
+        others = [k for k, v in module.items() if isinstance(v, wanted)]
+        has = f"it holds {', '.join(others)}" if others else f"it holds no {title}"
         raise ValueError(
-            f"the file {path} has no Mechanism named {variable!r} ({has}): name one, or "
-            f"write {variable} = Mechanism(...)"
+            f"the file {path} has no {title} named {variable!r} ({has}): name one, or "
+            f"write {variable} = {title}(...)"
         )
-    if chosen.name in MECHANISMS:
-        raise ValueError(
-            f"the mechanism {variable} of {path} has a name of the registry, {chosen.name!r}: rename it"
-        )
-    _FROM_FILES[chosen.name] = chosen
     return chosen

@@ -21,7 +21,11 @@ DOTS, DASH_DOTS, LONG = (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2))
 
 @dataclass(frozen=True)
 class Look:
-    """How a mechanism is drawn, in every figure: matplotlib's colour, marker and line style."""
+    """How a mechanism is drawn, in every figure: matplotlib's colour, marker and line style.
+
+    >>> Look("#0072b2").marker
+    '*'
+    """
 
     color: str = "#7f7f7f"
     marker: str = "*"

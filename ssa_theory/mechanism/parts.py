@@ -46,6 +46,9 @@ class Form:
     one learned scale. features: the roles whose tokens carry a given scalar. labels: for each kind
     of label that query tokens carry, how many there are. trained_length: the longest context of
     training, where there is one.
+
+    >>> Form(8, values=True).query_dim, Form(8, constant_query=True).constant_query
+    (None, True)
     """
 
     dim: int

@@ -68,6 +68,9 @@ def read_graph(path: str | Path, reading: GraphReading = AS_IT_SAYS) -> GraphFil
     all different.
 
     Raises ValueError for a file that is missing, malformed, or can be read in more than one way.
+
+    >>> read_graph("tests/data/graphs/tail.edges", GraphReading(undirected=True)).understood
+    'tail.edges: edge list, 4 nodes, 4 undirected edges without weights'
     """
     path = Path(path)
     if reading.graph_format not in (None, *FORMATS):

@@ -30,6 +30,9 @@ class GraphReading:
     of negative weights.
 
     Raises ValueError for directed and undirected at once.
+
+    >>> GraphReading(undirected=True, weight="none").sinks
+    'error'
     """
 
     graph_format: str | None = None

@@ -40,6 +40,7 @@ def test_run_writes_everything_and_reuses_it(tmp_path, capsys, quick_figures):
             "figure.svg",
             "figure.pdf",
             "figure.png",
+            "figure.csv",
         }
         with xr.open_dataset(folder / "result.nc") as result:
             config = json.loads(result.attrs["config"])
@@ -62,7 +63,7 @@ def test_run_writes_everything_and_reuses_it(tmp_path, capsys, quick_figures):
 
 def test_plot_redraws_without_training(tmp_path, capsys, monkeypatch):
     assert run("run", "graph", *TINY, "--out", tmp_path) == 0
-    figures = [tmp_path / "graph" / f"figure.{kind}" for kind in ("svg", "pdf", "png")]
+    figures = [tmp_path / "graph" / f"figure.{kind}" for kind in ("csv", "svg", "pdf", "png")]
     whole = [figure.read_bytes() for figure in figures]
     figures[0].unlink()
     monkeypatch.setattr("ssa_theory.ensemble.train", None)

@@ -4,11 +4,26 @@ progress.
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
+from analysis.experiments import EXPERIMENTS
 from analysis.experiments.base import silent
-from analysis.run.cluster import run_jobs
+from analysis.run.blocks import run_blocks
+from analysis.run.cluster import _on_worker, run_jobs
+
+
+def allow(monkeypatch, cores):
+    """Let this process use so many cores, whatever the machine has; None: the system does not say
+    of either.
+    """
+    monkeypatch.setattr("os.cpu_count", lambda: cores and 128)
+    if cores is None:
+        monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    else:
+        used = set(range(cores))
+        monkeypatch.setattr("os.sched_getaffinity", lambda process: used, raising=False)
 
 
 def test_jobs_in_this_process_come_in_order():
@@ -28,7 +43,7 @@ def test_jobs_in_this_process_come_in_order():
 @pytest.mark.parametrize("cores", [1, 4])
 def test_a_killed_worker_does_not_lose_its_job(tmp_path, monkeypatch, cores):
     """Job 0 kills its worker at the first attempt, half-way. Two workers share the cores out."""
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    allow(monkeypatch, cores)
 
     def job(number, folder, progress):
         import torch
@@ -90,7 +105,7 @@ def test_workers_leave_ctrl_c_to_this_process():
 
 @pytest.mark.parametrize("workers", [-1, 0, 33, 5000])
 def test_a_senseless_number_of_workers_is_refused(workers, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    allow(monkeypatch, 8)
     with pytest.raises(
         ValueError,
         match=rf"the number of workers must lie between 1 and 32, .* got {workers}: choose",
@@ -100,7 +115,36 @@ def test_a_senseless_number_of_workers_is_refused(workers, monkeypatch):
 
 @pytest.mark.parametrize(("cores", "most"), [(None, 16), (1, 16), (4, 16), (128, 512)])
 def test_as_many_workers_as_make_sense_are_allowed(cores, most, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    allow(monkeypatch, cores)
     assert list(run_jobs(print, [], most, None, silent)) == []
     with pytest.raises(ValueError, match=f"between 1 and {most}, "):
         list(run_jobs(print, [], most + 1, None, silent))
+
+
+class OwnWorker:
+    """Stands for the worker that this process is."""
+
+    address = "tcp://10.0.0.1:1"
+
+    def log_event(self, topic, message):
+        pass
+
+
+def test_a_worker_works_where_the_command_was_given(tmp_path, monkeypatch):
+    """Elsewhere relative names would mean other files."""
+    monkeypatch.setattr("distributed.get_worker", OwnWorker)
+    monkeypatch.chdir("/")
+    (tmp_path / "my.gml").write_text("graph")
+    read = _on_worker(
+        lambda name, progress: Path(name).read_text(), ("my.gml",), 0, 1, f"{tmp_path}"
+    )
+    assert read == "graph"
+    with pytest.raises(ValueError, match=r"worker at tcp://10.0.0.1:1 does not see /nowhere"):
+        _on_worker(print, (), 0, 1, "/nowhere")
+
+
+def test_a_scheduler_is_asked_even_for_one_block(tmp_path, monkeypatch):
+    monkeypatch.setattr("analysis.run.cluster.ANSWER_TIMEOUT", "1s")
+    graph = EXPERIMENTS["graph"]
+    with pytest.raises(ValueError, match="no Dask scheduler answers at 'nonsense://'"):
+        run_blocks(graph, graph.preset("smoke"), tmp_path, 1, "nonsense://", silent)

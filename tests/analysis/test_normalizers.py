@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from scipy.optimize import brentq
 from scipy.special import softmax
 
+from analysis.draw.figures import FILES
 from analysis.experiments.base import silent
 from analysis.experiments.normalizers import NORMALIZERS, measure_rows
 from analysis.experiments.normalizers.config import NormalizersConfig
@@ -444,7 +445,7 @@ def test_figure_shows_both_temperatures_baselines_and_growth(result: xr.Dataset)
 
 def test_files_claims_and_presets(folder: Path, result: xr.Dataset) -> None:
     stored = {p.name for p in (folder / "normalizers").iterdir()}
-    assert stored == {"result.nc", "claims.json", "figure.svg", "figure.pdf", "figure.png"}
+    assert stored == {"result.nc", "claims.json", *FILES}
     lines = load_evidence("normalizers", folder).claims
     assert len(lines) == 3 * 6 + 3 * 7 + 4 == len({line.id for line in lines})
     assert all(line.requested_seeds == 4 == result.sizes["seed"] for line in lines)

@@ -3,16 +3,25 @@
 import ast
 import re
 import shlex
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from analysis.cli import main
+from analysis.cli import _COMMANDS, main
+from analysis.experiments import PLACES
+from analysis.flags import flags_of, parse_run
+from analysis.flags import named as named_experiments
 from ssa_theory import Mechanism
 
-TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = Path(__file__).parents[2] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+MAKEFILE = README.with_name("Makefile").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 WITH_HELP = ("list", "mechanisms", "claims", "bench")
 """Commands that would do all their work if they had no `--help`."""
@@ -58,12 +67,12 @@ def test_the_example_runs_as_printed():
 
 def test_a_stored_result_is_read_as_printed(mine, quick_figures):
     flags = ["--preset", "smoke", "--seeds", "2", "--steps", "4", "--control-steps", "0"]
-    assert main(["run", "graph", *flags]) == 0
+    assert main(["run", "graph", *flags, "--learning-rates", "0.06"]) == 0
     (block,) = [text for text in PYTHON if "open_dataset" in text]
     names: dict = {}
     exec(compile(block, "README.md", "exec"), names)
     result = names["result"]
-    assert all(variable.attrs.get("description") for variable in result.data_vars.values())
+    assert all(variable.attrs.get("description") for variable in result.variables.values())
     result.close()
 
 
@@ -75,6 +84,118 @@ def test_own_graphs_and_texts_are_read_as_printed(monkeypatch):
     assert names["task"].labels == ("a", "b", "c", "d")
     last = eval(block.strip().splitlines()[-1], names)
     assert last == ("60", "64", "67")
+
+
+SMALL = ["--preset", "smoke", "--seeds", "2", "--steps", "3", "--learning-rates", "0.06"]
+"""What is put in place of a run's own preset, seeds and steps, so that it takes a second: a single
+rate is not tuned.
+"""
+
+
+def shortened(words: list[str]) -> list[str]:
+    """A command of the README with `SMALL` in place of what it says of these flags."""
+    kept, flags = [], iter(words)
+    for word in flags:
+        if word in SMALL[::2]:
+            next(flags)
+        else:
+            kept.append(word)
+    return [*kept, *SMALL]
+
+
+def test_the_five_minutes_in_their_order(mine, capsys, quick_figures):
+    """All in one folder, as printed but for `SMALL`. `demo`, `verify` and `bench` have tests of
+    their own that run them.
+    """
+    section = TEXT.split("## Five minutes")[1].split("## ")[0]
+    lines = re.findall(r"^    ssa-theory (.*)$", section, re.MULTILINE)
+    done = Counter()
+    for words in (shlex.split(line, comments=True) for line in lines):
+        if words[0] not in ("demo", "verify", "bench"):
+            assert main(shortened(words) if words[0] == "run" else words) == 0, words
+            done[words[0]] += 1
+    assert done == {"list": 1, "mechanisms": 1, "run": 4, "plot": 1, "claims": 2}
+    places = {path.parent.name for path in mine.glob("results/*/result.nc")}
+    assert {"graph", "twins"} < places
+    for apart in ("mechanisms=vanilla+ssa", "family=erdos-renyi", "text_file=my_novel"):
+        assert any(apart in name for name in places), places
+    assert "left out, as a run of its own data or settings" in capsys.readouterr().out
+
+
+def test_the_two_commands_are_those_of_the_makefile():
+    """What `make` would do: its work is that of the tests that run every experiment, and of CI."""
+    named = re.findall(r"^    make (\w+)", TEXT, re.MULTILINE)
+    assert named[:2] == ["figures", "test"]
+    for target in named:
+        plan = subprocess.run(
+            ["make", "--dry-run", target], cwd=README.parent, capture_output=True, text=True
+        )
+        assert plan.returncode == 0, plan.stderr
+        for line in plan.stdout.splitlines():
+            program, *words = shlex.split(line, comments=True) or [""]
+            if program.endswith("/ssa-theory") and words[0] == "run":
+                experiments, flags = named_experiments(words[1:])
+                assert len(experiments) > 10
+                assert parse_run(experiments[0], flags_of(experiments[0], experiments, flags))
+
+
+def test_without_make_the_same_is_installed():
+    (install,) = re.findall(r"^    \.venv/bin/(pip install .*)$", TEXT, re.MULTILINE)
+    (recipe,) = re.findall(r"\(BIN\)/(pip install .*\[dev\]')$", MAKEFILE, re.MULTILINE)
+    assert set(install.split()) == set(recipe.split()) - {"--quiet", "--disable-pip-version-check"}
+    (run,) = re.findall(r"^    \.venv/bin/ssa-theory (.*)$", TEXT, re.MULTILINE)
+    assert run.split() == ["run", "all", "--preset", "paper", "--out", "results"]
+
+
+def test_completion_as_printed():
+    (line,) = re.findall(r"^    (complete .*)$", TEXT, re.MULTILINE)
+    own = f'ssa-theory() {{ "{sys.executable}" -m analysis.cli "$@"; }}'
+    told = subprocess.run(
+        ["bash", "-c", f"{own}\n{line}\ncomplete -p ssa-theory"],
+        cwd=README.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = told.stdout.split("'")[1].split()
+    assert set(words) == {*_COMMANDS, "all", *PLACES}
+
+
+def test_the_cluster_is_started_as_printed(monkeypatch):
+    """Where dask-jobqueue, which needs SLURM, is one of Dask's own clusters in this process."""
+    (block,) = [text for text in PYTHON if "SLURMCluster" in text]
+    asked = {}
+
+    class Cluster:
+        scheduler_address = "tcp://10.0.0.1:8786"
+
+        def __init__(self, **settings):
+            asked.update(settings)
+
+        def scale(self, jobs):
+            asked["jobs"] = jobs
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=Cluster))
+    monkeypatch.setattr("builtins.input", lambda question: "")
+    exec(compile(block, "README.md", "exec"), {})
+    assert (asked["jobs"], asked["processes"]) == (8, 16)
+    (script,) = asked["job_script_prologue"]
+    shown = subprocess.run(
+        ["bash", "-c", f'{script}; echo "$DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ast.literal_eval(shown.stdout) == {"MALLOC_TRIM_THRESHOLD_": 134217728}
+
+
+def test_every_block_of_python_is_run_by_a_test():
+    assert [text.split("\n")[0] for text in PYTHON] == [
+        "import torch",
+        "from tasks import GraphReading, MarkovGraphTask, TextReading",
+        "from dask_jobqueue import SLURMCluster",
+        "import xarray as xr",
+    ]
 
 
 def test_the_readme_has_every_command():

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -428,3 +430,33 @@ def test_the_whole_project_at_the_smoke_preset(tmp_path):
     for kind in FORMATS:
         figures = [tmp_path / name / f"figure.{kind}" for name in EXPERIMENTS]
         assert min(figure.stat().st_size for figure in figures) > 10_000, kind
+    for name in EXPERIMENTS:
+        result = load(tmp_path / name / "result.nc")
+        bare = [v for v, held in result.variables.items() if not held.attrs.get("description")]
+        assert not bare, f"{name}: each variable of a result says what it holds"
+        other_readers_agree(tmp_path / name / "result.nc", result)
+        numbers = pd.read_csv(tmp_path / name / "figure.csv")
+        ends = numbers[[f"{axis}{end}" for axis in "xy" for end in ("", "_low", "_high")]]
+        assert ends.notna().any(axis=1).mean() > 0.9, name
+        assert numbers.groupby("panel").size().min() >= 1
+    curve = numbers_of_the_gap(tmp_path / "graph" / "figure.csv")
+    band = load(tmp_path / "graph" / "result.nc")["cross_entropy_gap_band"].sel(mechanism="ssa")
+    assert np.array_equal(curve, band.transpose("step", "estimate"))
+
+
+def other_readers_agree(path: Path, result: xr.Dataset) -> None:
+    """The file as the HDF5 library alone sees it."""
+    with h5py.File(path) as file:
+        assert set(file) >= set(result.variables)
+        for name, variable in result.variables.items():
+            text = variable.dtype.kind in "UO"
+            values = file[name].asstr()[()] if text else file[name][()]
+            assert np.array_equal(values, variable.values.astype(values.dtype), not text), name
+            assert file[name].attrs["description"] == variable.attrs["description"]
+
+
+def numbers_of_the_gap(path: Path) -> np.ndarray:
+    """Value, low and high of SSA's learning curve beside the figure of the graph."""
+    table = pd.read_csv(path)
+    panel = table[table["title"].str.contains("learning", na=False)]
+    return panel[panel["series"] == "ssa"][["y", "y_low", "y_high"]].to_numpy()

@@ -457,7 +457,7 @@ def test_devices(present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     else:
         with pytest.raises(
             ValueError,
-            match="device cuda was asked for, but torch sees no CUDA device: use --device",
+            match="device cuda was asked for, but torch sees no CUDA device: set device",
         ):
             resolve_device("cuda")
     with pytest.raises(ValueError, match="unknown device 'tpu': choose auto, cpu or cuda"):

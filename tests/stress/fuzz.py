@@ -395,7 +395,7 @@ def _prepare(really: bool, pictured: bool) -> None:
         raise CutOff
 
     def draw(figure: Figure, folder: Path) -> None:
-        for kind in ("svg", "pdf", "png"):
+        for kind in ("svg", "pdf", "png", "csv"):
             (folder / f"figure.{kind}").write_text("<svg></svg>")
         if pictured:
             figure.savefig(folder / "figure.svg")

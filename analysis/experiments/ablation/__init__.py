@@ -49,4 +49,7 @@ ABLATION = Experiment(
             "cooldown_steps": 500,
         },
     },
+    dimensions={
+        "part": "of the experiment: the task of the mechanism",
+    },
 )

@@ -54,4 +54,7 @@ BASIS_DENOISE = Experiment(
             ),
         },
     },
+    dimensions={
+        "peak": "largest coordinate of a token, the middle of its bin",
+    },
 )

@@ -27,4 +27,10 @@ CONVERGENCE = Experiment(
         "smoke": {"seeds": 4, "steps": 60, "letters_steps": 20, "control_steps": 60},
         "large": {"seeds": 512},
     },
+    dimensions={
+        "level": "of the loss: share of the initial cross-entropy gap",
+        "point": "place along a curve; its step is curve_step",
+        "choice": "of the learning rate: each mechanism's own best, or vanilla's for all",
+        "other": "mechanism that is compared with vanilla",
+    },
 )

@@ -37,4 +37,9 @@ DENOISE = Experiment(
         },
         "large": {"seeds": 512, "steps": 1000, "cooldown_steps": 300},
     },
+    dimensions={
+        "norm": "Euclidean norm of a token",
+        "filler_noise": "s_noise, standard deviation of a noise token in each coordinate",
+        "curve_filler_noise": "s_noise of the curves of exact baselines",
+    },
 )

@@ -46,7 +46,8 @@ def _summarise(dataset: xr.Dataset) -> xr.Dataset:
     # The lower of two middle values: their mean would be infinite, or NaN, where one row in two has
     # no critical tau.
     median = np.quantile(critical.values, 0.5, axis=critical.dims.index("seed"), method="lower")
-    dataset["critical_inverse_temperature_median"] = (dims, median)
+    about = {"description": "median over seeds; infinite where half of the rows have none"}
+    dataset["critical_inverse_temperature_median"] = (dims, median, about)
     return dataset
 
 
@@ -74,5 +75,11 @@ DILUTION = Experiment(
             "critical_length": 1000,
         },
         "large": {"seeds": 512},
+    },
+    dimensions={
+        "law": "of the distractors' scores",
+        "needles": "number of keys that matter",
+        "freezing_length": "n of the curves by scaled tau",
+        "scaled_tau": "tau over its critical value",
     },
 )

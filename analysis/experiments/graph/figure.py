@@ -22,6 +22,7 @@ from analysis.draw.figures import (
     style,
 )
 from analysis.draw.names import Names, drawable
+from analysis.draw.order import by_community
 from analysis.experiments.graph.train import GraphConfig, drawn, with_temperatures
 from ssa_theory.mechanism import VANILLA
 
@@ -47,10 +48,11 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
         gap, error = float(one["cross_entropy_gap"][-1]), float(one["l1_error"])
         title = f"{name}, seed {int(dataset['shown_seed'])}\ngap {gap:.3f} nats, L1 {error:.3f}"
         matrices.append((title, one["learned_transition_matrix"]))
-    images = []
+    images, truth = [], seed["transition_matrix"].values
+    order = by_community(truth) if len(truth) > _NAMED_NODES else np.arange(len(truth))
     for ax, (title, matrix) in zip(axes[0, 1:], matrices, strict=False):
         norm = PowerNorm(0.5, 0, 1)
-        shown, block = largest_of_blocks(matrix.values)
+        shown, block = largest_of_blocks(matrix.values[np.ix_(order, order)])
         edges = (-0.5, len(matrix) - 0.5, len(matrix) - 0.5, -0.5)
         image = ax.imshow(shown, cmap="viridis", norm=norm, interpolation="nearest", extent=edges)
         images.append(image)
@@ -158,6 +160,7 @@ def _draw_graph(ax: Axes, seed: xr.Dataset, names: Names) -> None:
 def _label_nodes(ax: Axes, names: Names, block: int) -> None:
     """block: the nodes that a pixel stands for, of whose entries it shows the largest."""
     about = f" (the largest of each {block} x {block})" if block > 1 else ""
+    about = f", by community{about}" if len(names.shown) > _NAMED_NODES else ""
     ax.set(xlabel=f"next node{about}", ylabel="current node")
     for spine in ax.spines.values():
         spine.set_visible(True)

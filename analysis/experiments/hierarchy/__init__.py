@@ -45,4 +45,7 @@ HIERARCHY = Experiment(
             "cooldown_steps": 200,
         },
     },
+    dimensions={
+        "level": "depth of the query in the tree, the root 0",
+    },
 )

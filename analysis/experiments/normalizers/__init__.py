@@ -228,4 +228,9 @@ NORMALIZERS = Experiment(
         },
         "large": {"seeds": 512, "retrieval_held_out": 256},
     },
+    dimensions={
+        "task": "that the normalisers are compared on",
+        "normalizer": "of the scores of a row",
+        "temperature": "whether a query temperature is learned",
+    },
 )

@@ -30,4 +30,9 @@ NORMS = Experiment(
         "paper": {"seeds": 128},
         "large": {"seeds": 1024},
     },
+    dimensions={
+        "record": "place among the recorded steps; its step is `step`",
+        "comparison": "of models at equal steps, or at an equal loss",
+        "progress": "share of the slowest model's progress",
+    },
 )

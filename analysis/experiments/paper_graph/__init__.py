@@ -45,4 +45,7 @@ PAPER_GRAPH = Experiment(
             "cooldown_steps": 400,
         },
     },
+    dimensions={
+        "stage": "of training at which it is measured",
+    },
 )

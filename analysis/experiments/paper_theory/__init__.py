@@ -21,4 +21,17 @@ PAPER_THEORY = Experiment(
     train=train,
     draw=draw,
     judge=judge,
+    dimensions={
+        "map": "of Proposition 1: gamma, and the error eps that is allowed",
+        "temperatures": "that W may be joined with",
+        "rho": "similarity of the two tokens, e1.e2",
+        "rho_solved": "rho at which a solver is asked, too",
+        "statement": "of the paper, by its name",
+        "edge": "end of an interval that is proven",
+        "half_ratio": "kappa at the middle of the sequence",
+        "end": "least and largest that can be",
+        "norm": "of W, which bounds the scores",
+        "slope": "alpha of Lemma 2",
+        "count": "number of scores",
+    },
 )

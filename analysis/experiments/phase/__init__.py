@@ -38,4 +38,11 @@ PHASE = Experiment(
         },
         "large": {"seeds": 500, "compile": "on"},
     },
+    dimensions={
+        "dim": "d, width of the embeddings",
+        "family": "of the random graphs",
+        "similarity": "strength of the component that all embeddings share",
+        "selective": "mechanism that is compared with vanilla",
+        "measure": "of the error",
+    },
 )
