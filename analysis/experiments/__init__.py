@@ -23,6 +23,7 @@ PLACES = {
     "ablation": "ablation.ABLATION",
     "normalizers": "normalizers.NORMALIZERS",
     "phase": "phase.PHASE",
+    "atlas": "atlas.ATLAS",
     "overhead": "overhead.OVERHEAD",
 }
 """Where each experiment is defined: module of this package, and variable."""
