@@ -13,12 +13,13 @@ ATLAS = Experiment(
     question="Which mechanism is best on which problem, and how far is it from Bayes?",
     caption=(
         "(a) Error above Bayes, 0 exact Bayes and 1 the naive predictor, means over seeds, of every "
-        "mechanism at its own best step size, after equally many steps; mechanisms and problems in "
-        "an order in which neighbours are alike; grey: the problem cannot be worn. (b) The same "
-        "error over vanilla's, geometric mean over the problems that a mechanism can wear, against "
-        "the parameters that it adds (median over problems); on the line no other is both smaller "
-        "and better. (c) By problem the best mechanism: its error over that of the second (filled), "
-        "and SSA's error over that of the best (open); 95 % intervals, paired by seed."
+        "mechanism at its own best step size, after equally many steps; bold: the best of a "
+        "problem; mechanisms and problems in an order in which neighbours are alike; grey: the "
+        "problem cannot be worn. (b) Its mean over all problems, of which those that a mechanism "
+        "cannot wear count as vanilla's, against the parameters that it adds (median over "
+        "problems); on the line no other is both smaller and better. (c) By problem the best two "
+        "mechanisms: the error of the first over that of the second (filled), and SSA's over that "
+        "of the first (open). 95 % intervals over seeds, ratios paired."
     ),
     config=AtlasConfig,
     train=train,

@@ -50,7 +50,9 @@ def _draw_map(ax: Axes, result: xr.Dataset) -> None:
     for (i, j), value in np.ndenumerate(table):
         if np.isfinite(value):
             color = "white" if value > 0.5 * _WORST else "black"
-            ax.text(j, i, _short(value), ha="center", va="center", size=6, color=color)
+            weight = "bold" if names[i] == result["best"].sel(problem=problems[j]) else "normal"
+            look = {"size": 6, "color": color, "weight": weight}
+            ax.text(j, i, _short(value), ha="center", va="center", **look)
     bar = ax.figure.colorbar(image, ax=ax, extend="max", location="bottom", shrink=0.6, aspect=40)
     bar.set_label("error above Bayes: 0 exact Bayes, 1 naive", size=8)
     ax.set_title("error above Bayes")
@@ -62,37 +64,36 @@ def _short(value: float) -> str:
 
 def front(result: xr.Dataset) -> xr.Dataset:
     """By mechanism `added`, the parameters that it adds (median over the problems that it can wear),
-    `ratio`, its error over vanilla's (geometric mean over them), and whether it is `leading`: no
-    other has both no more of the one and less of the other.
+    `error`, its mean over all problems, and whether it is `leading`: no other has both no more of
+    the one and no more of the other.
     """
-    over = result["over_vanilla_band"].sel(estimate="value", drop=True)
-    log = over.copy(data=np.log(over.where(over > 0).values)).mean("problem")
-    ratio = log.copy(data=np.exp(log.values))
-    added = result["added_parameters"].where(over.notnull()).median("problem")
-    a, r = added.values, ratio.values
+    error = result["overall_band"].sel(estimate="value", drop=True)
+    worn = result["excess_band"].sel(estimate="value", drop=True).notnull()
+    added = result["added_parameters"].where(worn).median("problem")
+    a, e = added.values, error.values
     beaten = [
-        bool((((a <= x) & (r < y)) | ((a < x) & (r <= y))).any()) for x, y in zip(a, r, strict=True)
+        bool((((a <= x) & (e < y)) | ((a < x) & (e <= y))).any()) for x, y in zip(a, e, strict=True)
     ]
-    leading = ~np.array(beaten) & np.isfinite(r)
-    return xr.Dataset({"added": added, "ratio": ratio, "leading": ("mechanism", leading)})
+    leading = ~np.array(beaten) & np.isfinite(e)
+    return xr.Dataset({"added": added, "error": error, "leading": ("mechanism", leading)})
 
 
 def _draw_front(ax: Axes, result: xr.Dataset) -> None:
     shown = front(result)
-    shown = shown.isel(mechanism=np.isfinite(shown["ratio"].values))
+    shown = shown.isel(mechanism=np.isfinite(shown["error"].values))
     few = shown.sizes["mechanism"] <= _LEGEND
     for name in shown["mechanism"].values.tolist():
-        one = shown.sel(mechanism=name)
+        one, band = shown.sel(mechanism=name), result["overall_band"].sel(mechanism=name)
+        value, low, high = (band.sel(estimate=e).item() for e in ("value", "low", "high"))
         look = style(name) | {"linestyle": "none", "markersize": 6 if few else 5}
         label = drawable(name) if few or one["leading"] else None
-        ax.plot(1 + one["added"], one["ratio"], label=label, **look)
+        spread = [[value - low], [high - value]]
+        ax.errorbar([1 + one["added"].item()], [value], yerr=spread, label=label, **look)
     first = shown.isel(mechanism=shown["leading"].values).sortby("added")
-    ax.step(1 + first["added"], first["ratio"], where="post", color="#444444", linewidth=0.8)
+    ax.step(1 + first["added"], first["error"], where="post", color="#444444", linewidth=0.8)
     ax.set_xscale("log")
-    ax.set_yscale("log")
-    label_log(ax.yaxis)
     ax.set_xlabel("1 + added parameters")
-    ax.set_ylabel("error over vanilla's")
+    ax.set_ylabel("mean error above Bayes")
     legend = ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
     for text in legend.get_texts():
         text.set_parse_math(False)
@@ -113,8 +114,10 @@ def _draw_best(ax: Axes, result: xr.Dataset) -> None:
             look: dict[str, Any] = {"color": color, "marker": marker, "fillstyle": fill}
             ax.errorbar(value, place, xerr=spread, linestyle="none", capsize=2, **look)
     names = [
-        f"{problem}: {drawable(str(result['best'].sel(problem=problem).item()))}"
-        for problem in problems
+        f"{problem}: {drawable(str(best))}, {drawable(str(second))}"
+        for problem, best, second in zip(
+            problems, result["best"].values, result["second"].values, strict=True
+        )
     ]
     ax.set_yticks(place, names, fontsize=7, parse_math=False)
     ax.invert_yaxis()
@@ -122,7 +125,7 @@ def _draw_best(ax: Axes, result: xr.Dataset) -> None:
     ax.set_xscale("log")
     label_log(ax.xaxis)
     ax.set_xlabel("ratio of errors above Bayes")
-    ax.set_title("best over second (filled), SSA over best (open)")
+    ax.set_title("the best two: first over second (filled), SSA over first (open)")
 
 
 def similar(table: np.ndarray) -> np.ndarray:

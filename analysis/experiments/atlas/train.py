@@ -99,6 +99,8 @@ def units(config: AtlasConfig) -> list[AtlasConfig]:
 def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """The results of `units` as one."""
     many = len(config.mechanisms)
+    # Texts that were read from files would be cut to the length of the first.
+    parts = [part.assign(reason=part["reason"].astype(object)) for part in parts]
     by_problem = [
         xr.concat(
             parts[i * many : (i + 1) * many],
@@ -110,7 +112,10 @@ def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
         )
         for i in range(len(config.problems))
     ]
-    return xr.concat(by_problem, "problem", join="exact", combine_attrs="override")
+    whole = xr.concat(by_problem, "problem", join="exact", combine_attrs="override")
+    columns = [column for name in config.problems for column in WORLDS[name].columns]
+    names = [m.name for m in chosen(config.mechanisms)]
+    return whole.assign_coords(problem=columns, mechanism=names)
 
 
 def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
@@ -237,33 +242,41 @@ def summarise(config: AtlasConfig, dataset: xr.Dataset, progress: Progress) -> x
         description="(risk - bayes) / (naive - bayes): 0 is exact Bayes, 1 the naive predictor"
     )
     dataset["excess_band"] = mean_band(dataset["excess"])
-    about = "ratio of geometric means over seeds, paired: error above Bayes over that of {}"
+    dataset["overall_band"] = mean_band(_overall(dataset))
+    about = "ratio of geometric means over seeds, paired: error above Bayes {}"
     vanilla = above.sel(mechanism=VANILLA, drop=True)
-    dataset["over_vanilla_band"] = ratio_band(above, vanilla, about.format(VANILLA))
-    rank = above.mean("seed", skipna=True).transpose("problem", "mechanism").values
-    order = np.argsort(np.where(np.isfinite(rank), rank, np.inf), axis=1)
-    labels = dataset["mechanism"].values.astype(object)
-    for place, name in enumerate(("best", "second")):
-        what = f"mechanism of the {name.replace('second', 'second-')}least mean error".replace(
-            "best", ""
-        )
-        dataset[name] = (
-            "problem",
-            labels[order[:, place]],
-            {"description": " ".join(what.split())},
-        )
-    at = np.arange(len(order))
-    own = above.transpose("problem", "mechanism", "seed")
-    best, second = (
-        xr.DataArray(
-            own.values[at, order[:, place]],
-            dims=("problem", "seed"),
-            coords=dataset["bayes"].coords,
-        )
-        for place in range(2)
-    )
-    dataset["margin_band"] = ratio_band(best, second, about.format("the second, of the best"))
-    if SELECTIVE in labels:
+    dataset["over_vanilla_band"] = ratio_band(above, vanilla, about.format("over vanilla's"))
+    best, second = _two_best(dataset, above)
+    dataset["margin_band"] = ratio_band(best, second, about.format("of the best over the second's"))
+    if SELECTIVE in dataset["mechanism"]:
         ssa = above.sel(mechanism=SELECTIVE, drop=True)
-        dataset["selective_band"] = ratio_band(ssa, best, about.format(f"the best, of {SELECTIVE}"))
+        dataset["selective_band"] = ratio_band(ssa, best, about.format("of SSA over the best's"))
     return dataset
+
+
+def _overall(dataset: xr.Dataset) -> xr.DataArray:
+    """The mean excess over all problems (mechanism, seed); a mechanism that a problem cannot wear
+    counts there as vanilla.
+    """
+    excess = dataset["excess"]
+    unworn = excess.isnull().all("seed") & ~dataset["diverged"].any("seed")
+    filled = excess.where(~unworn, excess.sel(mechanism=VANILLA, drop=True))
+    return filled.mean("problem", skipna=False).assign_attrs(
+        description="excess over all problems, vanilla's where a mechanism cannot be worn"
+    )
+
+
+def _two_best(dataset: xr.Dataset, above: xr.DataArray) -> list[xr.DataArray]:
+    """The errors above Bayes of each problem's best two mechanisms (problem, seed), by their means;
+    their names are added to the dataset as `best` and `second`.
+    """
+    own = above.transpose("problem", "mechanism", "seed").values
+    known = np.isfinite(own)
+    mean = np.where(known, own, 0).sum(2) / known.sum(2).clip(min=1)
+    order = np.argsort(np.where(known.any(2), mean, np.inf), axis=1)
+    labels, rows, errors = dataset["mechanism"].values.astype(object), np.arange(len(own)), []
+    for place, name in enumerate(("best", "second")):
+        about = {"description": f"the {name} mechanism of the problem, by its mean error"}
+        dataset[name] = ("problem", labels[order[:, place]], about)
+        errors.append(dataset["bayes"].copy(data=own[rows, order[:, place]]))
+    return errors
