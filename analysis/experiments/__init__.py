@@ -19,6 +19,7 @@ PLACES = {
     "retrieval": "retrieval.RETRIEVAL",
     "length": "length.LENGTH",
     "dilution": "dilution.DILUTION",
+    "critical": "critical.CRITICAL",
     "imbalance": "imbalance.IMBALANCE",
     "ablation": "ablation.ABLATION",
     "normalizers": "normalizers.NORMALIZERS",
