@@ -69,7 +69,7 @@ class AtlasConfig(TrainingConfig):
     )
     problems: tuple[str, ...] = Field(tuple(WORLDS), description="problems, by name")
     learning_rates: LearningRates = RATES
-    steps: Steps = 200
+    steps: Steps = 160
     cooldown_steps: CooldownSteps = 40
 
     def check(self) -> None:
