@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -64,6 +64,10 @@ class SharedData(Problem):
         self._problem = problem
 
     @property
+    def for_tuning(self) -> Problem:
+        return _shared(self._problem.for_tuning)
+
+    @property
     def objective(self) -> str:
         return self._problem.objective
 
@@ -79,6 +83,11 @@ class SharedData(Problem):
 
     def block(self, seeds: Sequence[int], training: Training, device: torch.device) -> Block:
         return _block(self._problem, tuple(seeds), training, device)
+
+
+@cache
+def _shared(problem: Problem) -> SharedData:
+    return SharedData(problem)
 
 
 @lru_cache(maxsize=2)

@@ -142,7 +142,7 @@ def _unit(config: AtlasConfig) -> xr.Dataset:
         layer, reason = None, str(error)
     else:
         added = worn.added_parameters(layer.form)
-        rate = best_rate(problem, layer, training, config.learning_rates, device)
+        rate = float(best_rate(problem, layer, training, config.learning_rates, device))
     size = block_size(config, problem.bytes_per_seed(training))
     chunks = []
     for start in range(0, len(seeds), size):

@@ -10,6 +10,7 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.critical.config import LAWS, TRAINED, CriticalConfig
 from analysis.experiments.mechanisms import chosen
+from analysis.experiments.settings import programs
 from analysis.problems.sizes import block_size
 from analysis.problems.train import train_all
 from ssa_theory.device import resolve_device
@@ -31,7 +32,8 @@ def train(config: CriticalConfig, progress: Progress) -> xr.Dataset:
     and as measured. NaN for lengths that a seed does not measure.
     """
     seeds, (cell,) = config.seed_range, config.cells
-    advance = progress(f"rows of {config.seeds} seeds", len(LAWS) + cell.training.total_steps * 2)
+    steps = cell.training.total_steps * len(TRAINED) * programs(config.learning_rates)
+    advance = progress(f"rows of {config.seeds} seeds", len(LAWS) + steps)
     found = np.full((2, len(LAWS), len(seeds), len(config.lengths)), np.nan)
     for i, law in enumerate(LAWS.values()):
         for j, seed in enumerate(seeds):
@@ -42,7 +44,14 @@ def train(config: CriticalConfig, progress: Progress) -> xr.Dataset:
         advance(1)
     device = resolve_device(config.device)
     trained = train_all(
-        cell.problem, cell.mechanisms, seeds, cell.training, device, record=(), progress=advance
+        cell.problem,
+        cell.mechanisms,
+        seeds,
+        cell.training,
+        device,
+        rates=config.learning_rates,
+        record=(),
+        progress=advance,
     )
     rows = trained["learned_transition_matrix"].values
     score = np.log(np.maximum(rows, np.finfo(float).tiny))
