@@ -144,12 +144,9 @@ def test_only_what_is_new_is_trained(tmp_path: Path, mine: str, monkeypatch) -> 
     assert np.isfinite(known).all()
     assert checks(claims)["atlas-bayes"].passed == "passed"
     again.clear()
-    other = AtlasConfig(**few, mechanisms=("vanilla", "scaled", mine), first_seed=1)
-    execute(ATLAS, other, tmp_path, place="atlas@other")
-    assert len(again) == 6
-    again.clear()
-    execute(ATLAS, config, tmp_path, fresh=True)
-    assert again == cells
+    one = config.model_copy(update={"problems": ("graph",)})
+    execute(ATLAS, one, tmp_path, fresh=True, place="atlas@fresh")
+    assert again == cells[:2]
 
 
 def test_a_mechanism_of_ones_own_joins_the_standard_ones(mine: str, tmp_path: Path, capsys) -> None:
@@ -220,14 +217,16 @@ def wearable() -> xr.DataArray:
     return xr.DataArray(values, {"problem": COLUMNS, "mechanism": list(STANDARD)})
 
 
-def result(change: Callable[[xr.Dataset], None] = lambda dataset: None) -> xr.Dataset:
+def result(
+    change: Callable[[xr.Dataset], None] = lambda dataset: None, seeds: int = 64
+) -> xr.Dataset:
     """A result as of the preset `paper`: the errors above Bayes are 1 for all, but .5 of SSA on
-    `graph`, 2 of it on `letters`, .5 of sinks on `denoise`, and 0.3 of vanilla on `trigger`.
+    `graph`, 2 of it on `letters`, .5 of sinks on `denoise`, .01 on `location`, .5 on `trigger`.
     """
-    fits, seeds = wearable(), np.arange(64)
-    noise = 1 + 0.02 * np.random.default_rng(0).standard_normal((*fits.shape, 64))
+    fits = wearable()
+    noise = 1 + 0.02 * np.random.default_rng(0).standard_normal((*fits.shape, seeds))
     dims = (*fits.dims, "seed")
-    risk = xr.DataArray(noise, {**fits.coords, "seed": seeds}, dims).where(fits)
+    risk = xr.DataArray(noise, {**fits.coords, "seed": np.arange(seeds)}, dims).where(fits)
     for problem, name, factor in (
         ("graph", "ssa", 0.5),
         ("letters", "ssa", 2.0),
@@ -289,19 +288,19 @@ def test_a_check_sees_what_breaks_it(name: str, at: dict[str, str], value: float
         if value is None:
             dataset["largest_score"].loc[at] = 1.001
         else:
-            noise = 0.001 * np.random.default_rng(0).standard_normal(64)
+            noise = 0.001 * np.random.default_rng(0).standard_normal(4)
             dataset["risk"].loc[at] = value + noise
 
-    failed = {k for k, c in checks(ATLAS.claims(result(broken))).items() if c.passed != "passed"}
+    failed = {k for k, c in checks(ATLAS.claims(result(broken, 4))).items() if c.passed != "passed"}
     assert failed == {f"atlas-{name}"}
 
 
 def test_the_figure_shows_every_cell_and_who_leads() -> None:
     def sizes(dataset: xr.Dataset) -> None:
         dataset["added_parameters"] += xr.where(dataset["mechanism"] == "ssa", 4.0, 0.0)
-        dataset["risk"].loc[{"mechanism": "ssa"}] -= 0.01
+        dataset["risk"].loc[{"mechanism": "ssa"}] -= 0.2
 
-    whole = result(sizes)
+    whole = result(sizes, 5)
     figure = ATLAS.plot(whole)
     figure.draw_without_rendering()
     shown = [text.get_text() for text in figure.axes[0].texts]
@@ -316,7 +315,7 @@ def test_the_figure_shows_every_cell_and_who_leads() -> None:
     assert front(whole)["error"].sel(mechanism="sink").item() == pytest.approx(sink.item())
     assert whole["best"].sel(problem="denoise") == "sink"
     ratio = whole["selective_band"].sel(problem="denoise", estimate="value")
-    assert ratio.item() == pytest.approx(1 / 0.5, rel=0.05)
+    assert ratio.item() == pytest.approx(0.8 / 0.5, rel=0.05)
 
 
 def test_the_order_puts_what_is_alike_side_by_side() -> None:

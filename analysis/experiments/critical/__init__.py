@@ -18,8 +18,8 @@ CRITICAL = Experiment(
         "seven laws of scores: predicted before any score is seen by counting gaps (lines), and "
         "measured (points, medians over seeds). (b) How far position schedules are from it a "
         "hundred times beyond the lengths that they are fitted to, means over seeds; bold: the "
-        "nearest of a law. (c) The same of the rows of models trained on letters: the count of a "
-        "row's gaps brackets its critical tau; below the dotted line the row is concentrated."
+        "nearest of a law. (c) Of rows of models trained on letters: the count of a row's gaps "
+        "brackets its critical tau; left of the dotted line the row is concentrated."
     ),
     config=CriticalConfig,
     train=train,

@@ -9,6 +9,8 @@ from analysis.draw.figures import label_log, left_out, new_figure, style
 from analysis.experiments.critical.config import LAWS, TRAINED, CriticalConfig
 from ssa_theory.theory import critical as theory
 
+_LARGEST = 100.0
+"""Critical tau of a trained row that is drawn; rows of two nearly equal largest have any."""
 _MARKS = dict(zip(LAWS, "osD^v<>", strict=True))
 
 
@@ -53,17 +55,17 @@ def _draw_schedules(ax: Axes, config: CriticalConfig, result: xr.Dataset) -> Non
 
 
 def _draw_trained(ax: Axes, config: CriticalConfig, result: xr.Dataset) -> None:
-    ends = [np.inf, 0.0]
     for name in TRAINED:
         one = result.sel(model=name)
-        x, y = one["trained_counted"].values.ravel(), one["trained_measured"].values.ravel()
-        ends = [min(ends[0], np.nanmin(x)), max(ends[1], np.nanmax(x))]
-        look = style(name) | {"linestyle": "none", "markersize": 2, "alpha": 0.4}
+        x = one["trained_measured"].values.ravel()
+        y = x / one["trained_counted"].values.ravel()
+        look = style(name) | {"linestyle": "none", "markersize": 2.5, "alpha": 0.5}
         ax.plot(x, y, label=name, **look)
     for factor, line in ((1.0, "-"), (theory.slack(config.share), "--")):
-        ax.plot(ends, np.multiply(ends, factor), color="#222222", linewidth=0.8, linestyle=line)
-    ax.axhline(1, color="#888888", linewidth=0.8, linestyle=":")
-    ax.set(xscale="log", yscale="log", xlabel="count of gaps L", ylabel="critical tau over own")
-    label_log(ax.xaxis, ax.yaxis)
+        ax.axhline(factor, color="#222222", linewidth=0.8, linestyle=line)
+    ax.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
+    ax.set(xscale="log", xlim=(0.1, _LARGEST), xlabel="critical tau of a row, over its own tau")
+    label_log(ax.xaxis)
+    ax.set_ylabel("critical tau over the count of gaps L")
     ax.legend(fontsize=7)
-    ax.set_title("trained rows: L (line) and theta L (dashed)")
+    ax.set_title("trained rows: between 1 and theta (dashed)")
