@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.problems.base import Block, Measure, Problem, Training
+from analysis.problems.base import Problem
 from analysis.problems.basis_denoise import BasisDenoiseProblem
 from analysis.problems.denoise import DenoiseProblem
 from analysis.problems.graph import GraphProblem
@@ -21,7 +21,7 @@ from analysis.problems.location import LocationProblem
 from analysis.problems.retrieval import RetrievalProblem
 from analysis.problems.small_graphs import SmallGraphProblem
 from analysis.problems.trigger import TriggerProblem
-from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Parameters, Tokens
+from ssa_theory.mechanism import Inputs, Layer, Parameters, Tokens
 from ssa_theory.theory.optimum import constant_row
 
 Ends = tuple[np.ndarray, np.ndarray]
@@ -52,49 +52,6 @@ class World:
 
     problem: Problem
     columns: Mapping[str, Column]
-
-
-class SharedData(Problem):
-    """A problem of which the last few blocks are kept: all mechanisms are trained on the same."""
-
-    name = "shared"
-    measures: ClassVar[Mapping[str, Measure]] = {}
-
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
-
-    @property
-    def for_tuning(self) -> Problem:
-        return _shared(self._problem.for_tuning)
-
-    @property
-    def objective(self) -> str:
-        return self._problem.objective
-
-    @property
-    def form(self) -> Form:
-        return self._problem.form
-
-    def layer(self, mechanism: Mechanism) -> Layer:
-        return self._problem.layer(mechanism)
-
-    def bytes_per_seed(self, training: Training) -> int:
-        return self._problem.bytes_per_seed(training)
-
-    def block(self, seeds: Sequence[int], training: Training, device: torch.device) -> Block:
-        return _block(self._problem, tuple(seeds), training, device)
-
-
-@cache
-def _shared(problem: Problem) -> SharedData:
-    return SharedData(problem)
-
-
-@lru_cache(maxsize=2)
-def _block(
-    problem: Problem, seeds: tuple[int, ...], training: Training, device: torch.device
-) -> Block:
-    return problem.block(seeds, training, device)
 
 
 def _mean(name: str, values: Mapping[str, Tensor], places: slice = slice(None)) -> Tensor:
@@ -187,7 +144,7 @@ def _at_length(place: int, block: Any) -> list[Inputs]:
 def _rows(problem: Problem, name: str) -> World:
     """Of a problem whose answer is the row of every token."""
     return World(
-        SharedData(problem),
+        problem,
         {name: Column(partial(_mean, "final_gap"), _constant_row, _vocabulary)},
     )
 
@@ -199,7 +156,7 @@ def _single(
     ends: Callable[[Any], Ends],
     inputs: Callable[[Any], Sequence[Inputs]],
 ) -> World:
-    return World(SharedData(problem), {name: Column(partial(_mean, measure), ends, inputs)})
+    return World(problem, {name: Column(partial(_mean, measure), ends, inputs)})
 
 
 def _growing() -> World:
@@ -214,7 +171,7 @@ def _growing() -> World:
     within, beyond = slice(0, len(lengths)), slice(len(lengths), None)
     places = {"length": (within, len(lengths) - 1), "length-beyond": (beyond, len(lengths))}
     return World(
-        SharedData(problem),
+        problem,
         {
             name: Column(
                 partial(_mean, "mse", places=part), partial(_lengths, part), partial(_at_length, at)
@@ -251,7 +208,7 @@ def _worlds() -> dict[str, World]:
             _held_out,
         ),
         "imbalance": World(
-            SharedData(ImbalanceProblem()),
+            ImbalanceProblem(),
             {
                 "imbalance": Column(
                     partial(_mean, "loss"), _uniform_weights, _counted, _counted_spikiness

@@ -16,7 +16,7 @@ from analysis.experiments.atlas.problems import WORLDS, Column, World
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import SELECTIVE, chosen
 from analysis.experiments.settings import RATES, CooldownSteps, LearningRates, Steps
-from analysis.problems.base import Block, Fitted, Training, fit
+from analysis.problems.base import Block, Fitted, Problem, Training, fit
 from analysis.problems.measures import singular_values, spikiness
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.train import best_rate
@@ -146,7 +146,7 @@ def _unit(config: AtlasConfig) -> xr.Dataset:
     size = block_size(config, problem.bytes_per_seed(training))
     chunks = []
     for start in range(0, len(seeds), size):
-        block = problem.block(seeds[start : start + size], training, device)
+        block = _block(problem, tuple(seeds[start : start + size]), training, device)
         fitted = None if layer is None else fit(block, layer, training.at(rate))
         ends = _ends(config.problems[0], tuple(block.seeds), training, device)
         chunks.append(
@@ -184,12 +184,20 @@ def _labelled(
 
 
 @lru_cache(maxsize=1)
+def _block(
+    problem: Problem, seeds: tuple[int, ...], training: Training, device: torch.device
+) -> Block:
+    """The data of a problem, the same for all mechanisms, which come one after the other."""
+    return problem.block(seeds, training, device)
+
+
+@lru_cache(maxsize=1)
 def _ends(
     name: str, seeds: tuple[int, ...], training: Training, device: torch.device
 ) -> dict[str, Numbers]:
     """Bayes and naive risks of a problem's columns, once for all mechanisms."""
     world = WORLDS[name]
-    block = world.problem.block(seeds, training, device)
+    block = _block(world.problem, seeds, training, device)
     ends = {column: of.ends(block) for column, of in world.columns.items()}
     return {column: dict(zip(_ENDS, pair, strict=True)) for column, pair in ends.items()}
 
