@@ -8,10 +8,14 @@ VENV ?= .venv
 WORKERS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 BIN := $(VENV)/bin
 
-.PHONY: figures test latest coverage notebooks readme clean
+.PHONY: figures atlas test latest coverage notebooks readme clean
 
 figures: $(VENV)/installed
 	$(BIN)/ssa-theory run all --preset paper --workers $(WORKERS) --out results
+
+# Every mechanism of the registry on every problem; what `make figures` trained of it is not trained again.
+atlas: $(VENV)/installed
+	$(BIN)/ssa-theory run atlas --preset large --name all --workers $(WORKERS) --out results
 
 test: $(VENV)/installed
 	$(BIN)/ruff format --check .

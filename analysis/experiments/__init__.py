@@ -19,10 +19,12 @@ PLACES = {
     "retrieval": "retrieval.RETRIEVAL",
     "length": "length.LENGTH",
     "dilution": "dilution.DILUTION",
+    "critical": "critical.CRITICAL",
     "imbalance": "imbalance.IMBALANCE",
     "ablation": "ablation.ABLATION",
     "normalizers": "normalizers.NORMALIZERS",
     "phase": "phase.PHASE",
+    "atlas": "atlas.ATLAS",
     "overhead": "overhead.OVERHEAD",
 }
 """Where each experiment is defined: module of this package, and variable."""

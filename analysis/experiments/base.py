@@ -46,6 +46,18 @@ def join_blocks(parts: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 @dataclass(frozen=True)
+class Units:
+    """How a run is cut that is not cut by seeds.
+
+    of: the config of each unit. join: the parts of a config's units as one. A unit's file is named
+    by its settings and kept: another run with the same unit takes it from there.
+    """
+
+    of: Callable[[Any], Sequence[ExperimentConfig]]
+    join: Callable[[Any, Sequence[xr.Dataset]], xr.Dataset]
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One question with its config, its training, its figure and its claims. Adding an experiment
     is adding one of these.
@@ -57,7 +69,8 @@ class Experiment:
     seeds are one block and nothing is added. draw(config, result) is the figure, without training
     or statistics; judge(config, result) the claims, each with its verdict. caption: what the
     figure's panels show, whatever the result. presets: what each preset changes from the config's
-    defaults. dimensions: what those of its result are that no other has.
+    defaults. units: how else than by seeds a run is cut. dimensions: what those of its result are
+    that no other has.
     """
 
     name: str
@@ -70,6 +83,7 @@ class Experiment:
     seeds_per_block: Callable[[Any], int] | None = None
     summarise: Callable[[Any, xr.Dataset, Progress], xr.Dataset] = _as_trained
     presets: Mapping[Preset, Mapping[str, object]] = field(default_factory=dict)
+    units: Units | None = None
     dimensions: Mapping[str, str] = field(default_factory=dict)
 
     def preset(self, name: str) -> ExperimentConfig:
@@ -89,6 +103,8 @@ class Experiment:
         """The config of each block. Raises ValueError where a single seed is too large for this
         machine, or blocks are asked for where there are none.
         """
+        if self.units is not None:
+            return list(self.units.of(config))
         if self.seeds_per_block is None:
             if requested := getattr(config, "block_seeds", None):
                 raise ValueError(
@@ -105,13 +121,15 @@ class Experiment:
         self, config: ExperimentConfig, parts: Sequence[xr.Dataset], progress: Progress = silent
     ) -> xr.Dataset:
         """The result of all blocks. What does not depend on seeds must be the same in all of them."""
-        return described(self.summarise(config, join_blocks(parts), progress), self.dimensions)
+        joined = join_blocks(parts) if self.units is None else self.units.join(config, parts)
+        return described(self.summarise(config, joined, progress), self.dimensions)
 
     def data_code(self) -> tuple[object, ...]:
         """What a result depends on, for `code_digest` and `definitions`: its training, summary,
         blocks, config and format.
         """
-        functions = (self.train, self.summarise, self.seeds_per_block, join_blocks)
+        units = (join_blocks,) if self.units is None else (self.units.of, self.units.join)
+        functions = (self.train, self.summarise, self.seeds_per_block, *units)
         return (
             *(f for f in functions if f is not None),
             self.config,

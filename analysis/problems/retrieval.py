@@ -242,6 +242,11 @@ class RetrievalBlock(Block):
         inputs, target = zip(*self._held_out[0], strict=True)
         return torch.cat([layer.rows(parameters, one) for one in inputs]), torch.cat(target)
 
+    @property
+    def tested_inputs(self) -> list[Inputs]:
+        """The held-out problems by noise level."""
+        return [inputs for inputs, _ in self._held_out[0]]
+
     def _measure(
         self, layer: Layer, parameters: Parameters, inputs: Inputs, posterior: Tensor
     ) -> dict[str, Tensor]:

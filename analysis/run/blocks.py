@@ -2,6 +2,7 @@
 again.
 """
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import xarray as xr
 
-from analysis.experiments.base import Experiment, Progress
+from analysis.experiments.base import Experiment, Progress, silent
 from analysis.run.cluster import run_jobs
 from analysis.store.config import ExperimentConfig, seeded_config
 from analysis.store.dependencies import code_digest
@@ -32,9 +33,10 @@ def run_blocks(
     workers: int,
     scheduler: str | None,
     progress: Progress,
+    others: Sequence[Path] = (),
 ) -> xr.Dataset:
     """The result of all blocks, of which those that `folder` holds, made as they would be now, are
-    not trained again.
+    not trained again; nor are those that `others` hold, which are left as they are.
 
     workers, scheduler: who trains the others, as in `run_jobs`. A run of one block stores no file
     for it: it is the result. Raises ValueError where workers have other code, packages or files
@@ -51,15 +53,20 @@ def run_blocks(
         return experiment.join(config, [dataset], progress).assign_attrs(trained)
     prepare_folder(folder)
     source = code_digest(*experiment.data_code())
-    ranges = [seeded_config(part).seed_range for part in parts]
-    paths = [folder / f"seeds-{seeds[0]}-to-{seeds[-1]}.nc" for seeds in ranges]
-    finished = [load_current(path, part, source) for part, path in zip(parts, paths, strict=True)]
+    paths = [folder / _file_of(experiment, part) for part in parts]
+    finished = [
+        next(
+            (d for f in (folder, *others) if (d := load_current(f / path.name, part, source))), None
+        )
+        for part, path in zip(parts, paths, strict=True)
+    ]
     to_do = [
         (experiment, part, path)
         for part, path, done in zip(parts, paths, finished, strict=True)
         if done is None
     ]
-    advance = progress(f"{len(parts)} blocks of up to {len(ranges[0])} seeds", len(parts))
+    longest = len(seeded_config(parts[0]).seed_range)
+    advance = progress(f"{len(parts)} blocks of up to {longest} seeds", len(parts))
     advance(len(parts) - len(to_do))
     for _ in run_jobs(_run_block, to_do, workers, scheduler, progress):
         advance(1)
@@ -87,6 +94,14 @@ def _provenance(experiment: Experiment, config: ExperimentConfig) -> dict[str, A
     return provenance(experiment.name, config, device, code_digest(*experiment.data_code()))
 
 
+def _file_of(experiment: Experiment, part: ExperimentConfig) -> str:
+    """The name of a block's file: its seeds, or, of a unit, a fingerprint of its settings."""
+    if experiment.units is not None:
+        return f"{hashlib.sha256(part.model_dump_json().encode()).hexdigest()[:16]}.nc"
+    seeds = seeded_config(part).seed_range
+    return f"seeds-{seeds[0]}-to-{seeds[-1]}.nc"
+
+
 def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, Any]:
     """Where the blocks of a result were trained: what they have in common, or all that there is,
     and the sum of their times.
@@ -106,16 +121,16 @@ def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, Any]:
 def _run_block(
     experiment: Experiment, part: ExperimentConfig, path: Path, progress: Progress
 ) -> None:
-    """Train one block and store it as a result of its own seeds."""
+    """Train one block and store it as a result of its own. Units are many and small: none of them
+    shows its progress.
+    """
     first = seeded_config(part).seed_range[0]
-    made_and_stored(
-        experiment,
-        part,
-        path,
-        lambda: experiment.train(
-            part, lambda about, total: progress(f"{about}, from seed {first}", total)
-        ),
-    )
+
+    def own(about: str, total: int) -> Callable[[int], None]:
+        return progress(f"{about}, from seed {first}", total)
+
+    shown = own if experiment.units is None else silent
+    made_and_stored(experiment, part, path, lambda: experiment.train(part, shown))
 
 
 def made_and_stored(

@@ -1,5 +1,6 @@
 """Run an experiment into its folder: result first, then figure and claims, each file whole."""
 
+import glob
 import hashlib
 import json
 from collections.abc import Iterator
@@ -59,15 +60,19 @@ def execute(
         trained = dataset is None
         if trained:
             blocks = path.with_name("blocks")
+            others = [] if fresh else _units_elsewhere(experiment, blocks, out)
             if fresh:
                 forget_blocks(blocks)
             dataset = made_and_stored(
                 experiment,
                 config,
                 path,
-                lambda: run_blocks(experiment, config, blocks, workers, scheduler, progress),
+                lambda: run_blocks(
+                    experiment, config, blocks, workers, scheduler, progress, others
+                ),
             )
-            forget_blocks(blocks)
+            if experiment.units is None:
+                forget_blocks(blocks)
         elif made_from(path) == _stamp(path, experiment) and all(
             path.with_name(name).is_file() for name in FILES
         ):
@@ -81,6 +86,14 @@ def execute(
             raise ValueError(
                 f"the result is trained and kept in {path}, but {' '.join(str(error).split())}"
             ) from error
+
+
+def _units_elsewhere(experiment: Experiment, blocks: Path, out: Path) -> list[Path]:
+    """Folders of units that other runs of the experiment left below `out`."""
+    if experiment.units is None:
+        return []
+    folders = (out / experiment.name, *sorted(out.glob(f"{glob.escape(experiment.name)}@*")))
+    return [own for folder in folders if (own := folder / "blocks").is_dir() and own != blocks]
 
 
 @contextmanager

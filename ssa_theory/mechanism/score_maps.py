@@ -55,6 +55,10 @@ class ScoreMap(Part):
         """z of given scores (query, key, member) at tau (#query, member)."""
         return tau * scores
 
+    def norm(self, parameters: Parameters, weight_norm: Tensor) -> Tensor:
+        """A bound on |s| of unit queries and keys: by default ||W||_2 (member,), as it is given."""
+        return weight_norm
+
 
 @final
 @dataclass(frozen=True)
@@ -98,6 +102,10 @@ class QKNorm(ScoreMap):
         if form.given_scores:
             raise Misfit("queries and keys, of which only the scores are given here")
         return self
+
+    def norm(self, parameters: Parameters, weight_norm: Tensor) -> Tensor:
+        """g, whatever the lengths of q and k."""
+        return parameters["log_gain"].exp()
 
     def __call__(self, parameters: Parameters, query: Side, keys: Side) -> Tensor:
         gain = parameters["log_gain"].exp()

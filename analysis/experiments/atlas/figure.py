@@ -1,45 +1,131 @@
-"""The atlas as a heat map, mechanisms by problems, and its error against added parameters."""
+"""The atlas as a heat map, its error against added parameters, and the best of each problem."""
+
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from analysis.draw.figures import new_figure, style
+from analysis.draw.figures import interval, label_log, left_out, new_figure, style
+from analysis.draw.names import drawable
 from analysis.experiments.atlas.train import AtlasConfig
+from analysis.experiments.mechanisms import SELECTIVE
 
 _WORST = 1.2
 """Where the colours end; what is worse looks alike."""
+_LEGEND = 20
+"""Mechanisms that a legend has room for; of more only the front is named."""
 
 
 def draw(config: AtlasConfig, result: xr.Dataset) -> Figure:
-    """Left the mean excess of every cell, right that of every mechanism on what it can wear."""
-    mean = result["excess_band"].sel(estimate="value").transpose("mechanism", "world")
-    names, worlds = mean["mechanism"].values, mean["world"].values
+    """The heat map on the left, on the right the front above the best of each problem."""
+    mechanisms, problems = result.sizes["mechanism"], result.sizes["problem"]
+    height = max(7.0, 2 + 0.24 * mechanisms)
+    figure = new_figure(6.5 + 0.55 * problems, height)
+    parts = figure.subplot_mosaic(
+        [["map", "front"], ["map", "best"]], width_ratios=[1 + problems / 10, 1]
+    )
+    _draw_map(parts["map"], result)
+    _draw_front(parts["front"], result)
+    _draw_best(parts["best"], result)
+    figure.supxlabel(
+        f"{config.seeds} seeds, {config.steps} + {config.cooldown_steps} steps of Adam at the best "
+        f"of {len(config.learning_rates)} rates{left_out(result)}",
+        fontsize=8,
+    )
+    return figure
+
+
+def _draw_map(ax: Axes, result: xr.Dataset) -> None:
+    mean = result["excess_band"].sel(estimate="value").transpose("mechanism", "problem")
     order, across = similar(mean.values), similar(mean.values.T)
     table = mean.values[order][:, across]
-    figure = new_figure(8 + 0.7 * len(worlds), 2 + 0.24 * len(names))
-    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
-    left.set_facecolor("#dddddd")  # cells without a number
-    left.imshow(table, vmin=0, vmax=_WORST, cmap="viridis_r", aspect="auto")
-    left.set_xticks(range(len(worlds)), worlds[across], rotation=45, ha="right")
-    left.set_yticks(range(len(names)), names[order])
+    ax.set_facecolor("#dddddd")  # cells without a number
+    image = ax.imshow(table, vmin=0, vmax=_WORST, cmap="viridis_r", aspect="auto")
+    problems, names = mean["problem"].values[across], mean["mechanism"].values[order]
+    ax.set_xticks(range(len(problems)), problems, rotation=45, ha="right")
+    ax.set_yticks(range(len(names)), [drawable(str(n)) for n in names], parse_math=False)
     for (i, j), value in np.ndenumerate(table):
         if np.isfinite(value):
             color = "white" if value > 0.5 * _WORST else "black"
-            left.text(j, i, f"{value:.2f}", ha="center", va="center", size=6, color=color)
-    left.set_title("(a) excess over Bayes")
-    added = result["added_parameters"].median("world")
-    for name in names:
-        values = mean.sel(mechanism=name).dropna("world")
-        if values.size:
-            look = style(str(name)) | {"linestyle": ""}
-            right.plot(1 + added.sel(mechanism=name), values.mean(), label=name, **look)
-    right.set_xscale("log")
-    right.set_xlabel("1 + added parameters (median)")
-    right.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
-    right.set_title("(b) mean excess")
-    return figure
+            weight = "bold" if names[i] == result["best"].sel(problem=problems[j]) else "normal"
+            look = {"size": 6, "color": color, "weight": weight}
+            ax.text(j, i, _short(value), ha="center", va="center", **look)
+    bar = ax.figure.colorbar(image, ax=ax, extend="max", location="bottom", shrink=0.6, aspect=40)
+    bar.set_label("error above Bayes: 0 exact Bayes, 1 naive", size=8)
+    ax.set_title("error above Bayes")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if value < 0.0995 else f"{value:.2f}" if value < 9.95 else f"{value:.0f}"
+
+
+def front(result: xr.Dataset) -> xr.Dataset:
+    """By mechanism `added`, the parameters that it adds (median over the problems that it can wear),
+    `error`, its mean over all problems, and whether it is `leading`: no other has both no more of
+    the one and no more of the other.
+    """
+    error = result["overall_band"].sel(estimate="value", drop=True)
+    worn = result["excess_band"].sel(estimate="value", drop=True).notnull()
+    added = result["added_parameters"].where(worn).median("problem")
+    a, e = added.values, error.values
+    beaten = [
+        bool((((a <= x) & (e < y)) | ((a < x) & (e <= y))).any()) for x, y in zip(a, e, strict=True)
+    ]
+    leading = ~np.array(beaten) & np.isfinite(e)
+    return xr.Dataset({"added": added, "error": error, "leading": ("mechanism", leading)})
+
+
+def _draw_front(ax: Axes, result: xr.Dataset) -> None:
+    shown = front(result)
+    shown = shown.isel(mechanism=np.isfinite(shown["error"].values))
+    few = shown.sizes["mechanism"] <= _LEGEND
+    for name in shown["mechanism"].values.tolist():
+        one, band = shown.sel(mechanism=name), result["overall_band"].sel(mechanism=name)
+        value, low, high = (band.sel(estimate=e).item() for e in ("value", "low", "high"))
+        look = style(name) | {"linestyle": "none", "markersize": 6 if few else 5}
+        label = drawable(name) if few or one["leading"] else None
+        spread = [[value - low], [high - value]]
+        ax.errorbar([1 + one["added"].item()], [value], yerr=spread, label=label, **look)
+    first = shown.isel(mechanism=shown["leading"].values).sortby("added")
+    ax.step(1 + first["added"], first["error"], where="post", color="#444444", linewidth=0.8)
+    ax.set_xscale("log")
+    ax.set_xlabel("1 + added parameters")
+    ax.set_ylabel("mean error above Bayes")
+    legend = ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    ax.set_title("error against size")
+
+
+def _draw_best(ax: Axes, result: xr.Dataset) -> None:
+    problems = result["problem"].values.tolist()
+    place = np.arange(len(problems))
+    ssa = style(SELECTIVE)
+    for band, color, marker, fill in (
+        ("margin_band", "#222222", "o", "full"),
+        ("selective_band", ssa["color"], ssa["marker"], "none"),
+    ):
+        if band in result:
+            value, low, high = interval(result[band])
+            spread = np.abs(np.stack([value - low, high - value]))
+            look: dict[str, Any] = {"color": color, "marker": marker, "fillstyle": fill}
+            ax.errorbar(value, place, xerr=spread, linestyle="none", capsize=2, **look)
+    names = [
+        f"{problem}: {drawable(str(best))}, {drawable(str(second))}"
+        for problem, best, second in zip(
+            problems, result["best"].values, result["second"].values, strict=True
+        )
+    ]
+    ax.set_yticks(place, names, fontsize=7, parse_math=False)
+    ax.invert_yaxis()
+    ax.axvline(1, color="#888888", linewidth=0.8)
+    ax.set_xscale("log")
+    label_log(ax.xaxis)
+    ax.set_xlabel("ratio of errors above Bayes")
+    ax.set_title("the best two: first over second (filled), SSA over first (open)")
 
 
 def similar(table: np.ndarray) -> np.ndarray:

@@ -1,0 +1,134 @@
+"""The ledger lines of the atlas: who is a substitute for whom, and whether SSA is the best of all."""
+
+import numpy as np
+import xarray as xr
+
+from analysis.claims.builder import Lines, Values
+from analysis.claims.claim import Claim
+from analysis.claims.statistics import mean
+from analysis.experiments.atlas.problems import TRIGGER
+from analysis.experiments.atlas.train import AtlasConfig
+from analysis.experiments.mechanisms import SELECTIVE, chosen
+from ssa_theory.mechanism import VANILLA, Mechanism
+from ssa_theory.mechanism.normalizers import Softmax
+from ssa_theory.mechanism.score_maps import Bilinear, QKNorm
+from ssa_theory.mechanism.scores import Linear
+
+RIVALS = ("gated", "sink", "qk-norm", "entmax15")
+"""A gate, a sink, a norm control and a sparse normaliser."""
+MARGIN = 0.05
+"""How near a control has to come to what it reaches in the limit, as a share."""
+FARTHEST = -4
+"""Standard errors."""
+ROUNDING = 1e-9
+
+
+def judge(config: AtlasConfig, dataset: xr.Dataset) -> list[Claim]:
+    """Every line that the trained mechanisms allow, paired by seed."""
+    above = dataset["risk"] - dataset["bayes"]
+    lines = Lines("atlas", dataset.sizes["seed"])
+    # The best other is chosen on every second seed and judged on the rest, which chose nothing.
+    chosen_on, judged_on = slice(0, None, 2), slice(1, None, 2)
+    halved = Lines("atlas", len(dataset["seed"][judged_on]))
+    for problem in dataset["problem"].values.tolist():
+        errors = _trained(above.sel(problem=problem))
+        if SELECTIVE not in errors:
+            continue
+        own = errors.pop(SELECTIVE)
+        for rival in (r for r in RIVALS if r in errors):
+            pair, cell = (
+                {rival: errors[rival], SELECTIVE: own},
+                {"rival": rival, "problem": problem},
+            )
+            lines.compare("substitute", cell, "excess", pair)
+            lines.compare("substituted", cell, "excess", dict(reversed(pair.items())))
+        if errors and len(own) > 1:
+            best = min(errors, key=lambda name: np.nanmean(errors[name][chosen_on]))
+            pair = {SELECTIVE: own[judged_on], best: errors[best][judged_on]}
+            halved.compare("best", {"problem": problem}, "excess", pair)
+    _check_bayes(lines, dataset)
+    _check_controls(lines, config, dataset)
+    return [*halved.claims, *lines.claims]
+
+
+def _trained(above: xr.DataArray) -> dict[str, Values]:
+    """By mechanism, where it has numbers."""
+    values = {name: above.sel(mechanism=name).values for name in above["mechanism"].values.tolist()}
+    return {name: own for name, own in values.items() if np.isfinite(own).any()}
+
+
+def _errors_away(excess: xr.DataArray) -> float:
+    """The mean over seeds in standard errors, the least over all cells."""
+    known = excess.notnull().sum("seed")
+    spread = excess.std("seed", ddof=1) / np.sqrt(known)
+    return float((excess.mean("seed") / spread.clip(min=ROUNDING)).min())
+
+
+def _check_bayes(lines: Lines, dataset: xr.Dataset) -> None:
+    lines.check(
+        "bayes",
+        "no mechanism is below Bayes on any problem",
+        "least mean error above Bayes over its standard error, of all cells",
+        ">",
+        FARTHEST,
+        _errors_away(dataset["excess"]),
+    )
+
+
+def _check_controls(lines: Lines, config: AtlasConfig, dataset: xr.Dataset) -> None:
+    """Location, where vanilla is Bayes; trigger, where softmax alone has a floor; and what bounds
+    the scores of normalised queries and keys.
+    """
+    models, there = chosen(config.mechanisms), dataset["problem"].values.tolist()
+    excess = dataset["excess"]
+    if "location" in there:
+        lines.check(
+            "location",
+            "vanilla attention is Bayes on single-location regression",
+            "mean excess of vanilla, 0 Bayes and 1 naive",
+            "<",
+            MARGIN,
+            mean(excess.sel(problem="location", mechanism=VANILLA).values),
+        )
+    plain = [m.name for m in models if _is_plain(m)]
+    if "trigger" in there and plain:
+        # In units of the zero predictor the floor is 1 - p.
+        floor = 1 - TRIGGER.task.probability
+        over = excess.sel(problem="trigger", mechanism=plain) / floor - 1
+        lines.check(
+            "floor-reached",
+            "softmax attention without sink, gate or anchor reaches its exact floor on trigger",
+            "mean of vanilla's excess over that of the floor, less 1",
+            "<",
+            MARGIN,
+            mean(over.sel(mechanism=VANILLA).values),
+            {name: mean(over.sel(mechanism=name).values) for name in plain},
+        )
+        lines.check(
+            "floor",
+            "no softmax attention without sink, gate or anchor is below its exact floor on trigger",
+            "least mean excess above the floor over its standard error, of all such mechanisms",
+            ">",
+            FARTHEST,
+            _errors_away(over),
+        )
+    normed = [m.name for m in models if isinstance(m.score, QKNorm) and not (m.query or m.key)]
+    bound = (dataset["largest_score"] / dataset["effective_norm"]).sel(mechanism=normed)
+    if bound.notnull().any():
+        lines.check(
+            "norm",
+            "of normalised queries and keys the gain bounds every score",
+            "largest |score| over the gain, of all models",
+            "<",
+            1 + ROUNDING,
+            float(bound.max()),
+        )
+
+
+def _is_plain(m: Mechanism) -> bool:
+    """Whether the trigger's floor is its: rows that sum to one, of scores and values that are linear
+    in the token.
+    """
+    linear = isinstance(m.score, Bilinear) and (m.bias is None or isinstance(m.bias, Linear))
+    rows = m.normalizer == Softmax() and m.evaluation is None
+    return linear and rows and not (m.gate or m.value or m.key)

@@ -1,0 +1,56 @@
+"""The ledger lines of the critical temperatures."""
+
+import numpy as np
+import xarray as xr
+
+from analysis.claims.builder import Lines
+from analysis.claims.claim import Claim
+from analysis.experiments.critical.config import LAWS, PAPERS, PEERS, CriticalConfig
+from ssa_theory.theory import critical as theory
+
+FACTOR = 3.0
+"""Within which a prediction before any score is seen has to be."""
+ROUNDING = 1e-9
+
+
+def judge(config: CriticalConfig, dataset: xr.Dataset) -> list[Claim]:
+    """Whether SSA's schedule follows each law beyond training; and the checks of the prediction."""
+    lines, beyond = Lines("critical", dataset.sizes["seed"]), dataset["distance"].isel(length=-2)
+    names = dataset["mechanism"].values.tolist()
+    for law in LAWS:
+        own = {n: beyond.sel(law=law, mechanism=n).values for n in names}
+        for peer in (p for p in PEERS if {p, PAPERS} <= own.keys()):
+            cell, pair = {"law": law, "against": peer}, {PAPERS: own[PAPERS], peer: own[peer]}
+            lines.compare("critical", cell, "critical-distance", pair)
+    theta = theory.slack(config.share)
+    for prefix, what in (("", "row of independent scores"), ("trained_", "trained row")):
+        low, found = dataset[f"{prefix}counted"], dataset[f"{prefix}measured"]
+        lines.check(
+            f"{prefix or 'drawn_'}bracket".replace("_", "-"),
+            f"the critical tau of every {what} lies between the count of its gaps and theta times it",
+            "largest violation relative to the critical tau, of all rows",
+            "<",
+            ROUNDING,
+            float(np.nanmax(np.maximum(low / found - 1, found / (theta * low) - 1))),
+        )
+    sharp, early = dataset["trained_largest"] > config.share, dataset["trained_measured"] < 1
+    lines.check(
+        "trained-sharp",
+        "a trained row is concentrated where its critical tau is below its own, and only there",
+        "number of trained rows against it",
+        "<",
+        1,
+        int((sharp != early).where(dataset["trained_measured"].notnull(), False).sum()),
+    )
+    for law in LAWS:
+        off = dataset["measured_median"].sel(law=law) / dataset["predicted"].sel(law=law)
+        lines.check(
+            f"predicted-{law}",
+            f"law {law}: the critical tau is predicted within a factor of {FACTOR:g} before any "
+            "score is seen",
+            "largest factor between the median over seeds and the prediction, of all lengths",
+            "<",
+            FACTOR,
+            float(np.exp(np.abs(np.log(off.values)).max())),
+        )
+    return lines.claims
