@@ -88,7 +88,7 @@ class SelfAttention(nn.Module):
             contrast=None,
             evaluation=None,
         )
-        self._required = RequiredInputs.of(self.mechanism, form, dim)
+        self.required = RequiredInputs.of(self.mechanism, form, dim)
         self.query, self.key, self.value, self.output = (
             nn.Linear(dim, dim, bias=bias) for _ in range(4)
         )
@@ -193,7 +193,7 @@ class SelfAttention(nn.Module):
         padding: Tensor | None,
     ) -> TokenBatch:
         """What the parts see of a batch."""
-        self._required.check(x, features, labels, padding)
+        self.required.check(x, features, labels, padding)
         size, length = x.shape[:2]
         visible = Visibility.of(x, self.causal, padding)
         if padding is not None:

@@ -24,6 +24,7 @@ PLACES = {
     "normalizers": "normalizers.NORMALIZERS",
     "phase": "phase.PHASE",
     "overhead": "overhead.OVERHEAD",
+    "language": "language.LANGUAGE",
 }
 """Where each experiment is defined: module of this package, and variable."""
 

@@ -80,11 +80,15 @@ class Fixed(Temperature):
                 f"a constant scale must be positive and finite, got {self.value}: raise value"
             )
 
+    def fitted(self, role: Role, form: Form) -> "Temperature":
+        super().fitted(role, form)
+        if form.given_scores or (role == "query" and form.constant_query):
+            raise Misfit(f"{role} tokens: where there are none the layer learns such a scale anyway")
+        return self
+
     def __call__(self, parameters: Parameters, view: View) -> Tensor:
-        some = view.count if view.token is None else view.token
-        if not isinstance(some, Tensor):
-            return torch.tensor([self.value])
-        return some.new_full(some.shape[-1:], self.value)
+        assert view.token is not None  # else it does not pass `fitted`
+        return view.token.new_full(view.token.shape[-1:], self.value)
 
 
 @final
