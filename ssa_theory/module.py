@@ -279,7 +279,9 @@ class SelfAttention(nn.Module):
                 z = z.masked_fill(hidden, -torch.inf).flatten(-2)
             return after.rows(own(acting, "normalizer"), z.to(precise), 1)
 
-        def placed(role: Role, vector: Tensor) -> Tensor:  # (batch, head, length, width) -> by token
+        def placed(
+            role: Role, vector: Tensor
+        ) -> Tensor:  # (batch, head, length, width) -> by token
             return self._placed(role, vector).permute(0, 2, 3, 1).flatten(0, 1)
 
         rows = rows_of(*(placed(role, batch.projected[role]) for role in ROLES[:2]))

@@ -31,9 +31,7 @@ class Corpus:
         return np.log(count / count.sum())
 
 
-def corpus(
-    text: str, reading: TextReading = AS_LETTERS, validation_share: float = 0.1
-) -> Corpus:
+def corpus(text: str, reading: TextReading = AS_LETTERS, validation_share: float = 0.1) -> Corpus:
     """The symbols of a text by frequency, the most frequent first, split in two.
 
     Raises ValueError for a share outside (0, 1), a text of fewer than two different symbols or of

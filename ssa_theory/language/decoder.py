@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ssa_theory.language.attention import RotaryAttention
-from ssa_theory.mechanism import Mechanism
+from ssa_theory.mechanism import Form, Mechanism
 from ssa_theory.module import SelfAttention
 from ssa_theory.seeds import Stream, member_generator
+from ssa_theory.token_batch import form_of_heads
 
 INITIAL_DEVIATION = 0.02
 
@@ -49,6 +50,12 @@ class DecoderForm:
                 f"heads must divide dim{' into even widths' if even > 1 else ''}, got dim={self.dim} "
                 f"and heads={self.heads}: change one"
             )
+
+    def of_heads(self) -> Form:
+        """The form of one head, which a mechanism has to fit: see `Mechanism.fitted`."""
+        return form_of_heads(
+            self.dim, self.heads, labels={"token": self.vocabulary}, trained_length=self.context
+        )
 
 
 class GatedMLP(nn.Module):
@@ -139,9 +146,7 @@ class Decoder(nn.Module):
         self.register_buffer("frequency", torch.as_tensor(frequency, dtype=torch.float32))
         self._draw(seed)
 
-    def forward(
-        self, tokens: Int[Tensor, "batch length"]
-    ) -> Float[Tensor, "batch length symbol"]:
+    def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length symbol"]:
         """The logits of the next token, at every place. Raises ValueError beyond learned positions."""
         x, seen = self.embedded(tokens), self.seen(tokens)
         for block in self.blocks:

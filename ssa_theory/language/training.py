@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,11 +83,9 @@ def fit_language(
             "a longer text, or lower context"
         )
     logits, device = logits or model, next(model.parameters()).device
-    learned = [p for p in model.parameters() if p.requires_grad]
-    flat = [p for p in learned if p.ndim < 2]
-    groups = [{"params": flat, "weight_decay": 0.0}]
-    groups += [{"params": [p for p in learned if p.ndim >= 2], "weight_decay": training.decay}]
-    optimizer = torch.optim.AdamW(groups, lr=training.rate, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(
+        _groups(model, training.decay), lr=training.rate, betas=(0.9, 0.95), fused=True
+    )
     generator = member_generator(seed, Stream.DATA)
     history: list[dict[str, np.ndarray]] = []
     alive = True
@@ -104,6 +103,18 @@ def fit_language(
         if progress is not None:
             progress(1)
     return {k: np.stack([row[k] for row in history]) for k in history[0]} if history else {}
+
+
+def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Vectors and scalars, which do not decay, and the rest. Of the parts of a mechanism the last
+    axis is that of the heads.
+    """
+    learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    flat = {name for name, p in learned if p.ndim - ("parts." in name) < 2}
+    return [
+        {"params": [p for name, p in learned if name in flat], "weight_decay": 0.0},
+        {"params": [p for name, p in learned if name not in flat], "weight_decay": decay},
+    ]
 
 
 def _step(
@@ -166,4 +177,3 @@ def validation_loss(
         losses = cross_entropy(logits(seen[:, :-1]), seen[:, 1:])
         total += losses.double().sum(0).cpu().numpy()
     return total / count
-

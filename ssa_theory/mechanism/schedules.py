@@ -83,7 +83,9 @@ class Fixed(Temperature):
     def fitted(self, role: Role, form: Form) -> "Temperature":
         super().fitted(role, form)
         if form.given_scores or (role == "query" and form.constant_query):
-            raise Misfit(f"{role} tokens: where there are none the layer learns such a scale anyway")
+            raise Misfit(
+                f"{role} tokens: where there are none the layer learns such a scale anyway"
+            )
         return self
 
     def __call__(self, parameters: Parameters, view: View) -> Tensor:

@@ -56,9 +56,7 @@ def judge(config: LanguageConfig, dataset: xr.Dataset) -> list[Claim]:
     return lines.claims
 
 
-def tokens_to(
-    dataset: xr.Dataset, pair: tuple[str, str], share: float
-) -> dict[str, np.ndarray]:
+def tokens_to(dataset: xr.Dataset, pair: tuple[str, str], share: float) -> dict[str, np.ndarray]:
     """Training tokens after which each of two reaches the loss at which the slower has made this
     share of its progress: both always do. NaN where one diverged.
     """

@@ -10,7 +10,7 @@ from pydantic import Field
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.store.config import SeededConfig
 from analysis.store.files import file_digest
-from ssa_theory.language import Decoder, DecoderForm, LanguageTraining
+from ssa_theory.language import DecoderForm, LanguageTraining
 from ssa_theory.mechanism import VANILLA
 from tasks import Corpus, TextReading, corpus, default_text, read_text
 from tasks.texts import AlphabetName
@@ -68,8 +68,9 @@ class LanguageConfig(SeededConfig):
     def check(self) -> None:
         self.require_distinct("rates", "scales")
         _ = self.reading
+        form = self.form(2).of_heads()
         for mechanism in chosen(self.mechanisms):  # what does not fit is refused before training
-            Decoder(self.form(2), mechanism, 0, np.zeros(2))
+            mechanism.fitted(form)
 
     def notes(self) -> list[str]:
         text = self.corpus()

@@ -152,7 +152,9 @@ def _labelled(
             for cut in zip(cuts, cuts[1:], strict=False)
         ]
         named = xr.DataArray(list(LENGTHS), dims="length", name="length")
-        dataset["perplexity_by_length"] = np.exp(xr.concat(parts, named)).transpose(*model, "length")
+        dataset["perplexity_by_length"] = np.exp(xr.concat(parts, named)).transpose(
+            *model, "length"
+        )
     return dataset
 
 
@@ -167,5 +169,7 @@ def summarise(config: LanguageConfig, dataset: xr.Dataset, progress: Progress) -
         if name in dataset:
             own = dataset[name]
             peer = own.sel(mechanism=VANILLA, drop=True)
-            dataset[f"{name}_ratio"] = ratio_band(own, peer, f"{name} over vanilla's, 95 % interval")
+            dataset[f"{name}_ratio"] = ratio_band(
+                own, peer, f"{name} over vanilla's, 95 % interval"
+            )
     return dataset

@@ -124,7 +124,15 @@ def tuning_steps(config: LanguageConfig, mechanism: Mechanism) -> int:
 
 def _digest(config: LanguageConfig, mechanism: Mechanism, device: torch.device) -> str:
     """Of all that a choice depends on."""
-    free = {"seeds", "first_seed", "mechanisms", "device", "text_file", "records", "measured_tokens"}
+    free = {
+        "seeds",
+        "first_seed",
+        "mechanisms",
+        "device",
+        "text_file",
+        "records",
+        "measured_tokens",
+    }
     content = config.corpus()
     said = [
         config.model_dump_json(exclude=free),
