@@ -53,12 +53,15 @@ class LanguageConfig(SeededConfig):
         (0.006, 0.015, 0.04), description="step sizes of AdamW to choose from, by mechanism"
     )
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (1.5, 2.5, 4.0, 6.0),
+        (1.0, 1.5, 2.5, 4.0),
         description="constant scales to choose from, and to start a learned one at",
     )
     tuning_seeds: int = Field(2, ge=1, le=1000, description="seeds of the choice, never reported")
     validation_tokens: int = Field(
-        8192, ge=1, le=2**31, description="symbols of the text's last part to validate on, at most"
+        16_384,
+        ge=1,
+        le=2**31,
+        description="symbols of the text's last part to validate on, at most; an eighth on the way",
     )
     measured_tokens: int = Field(
         1000, ge=1, le=100_000, description="symbols whose attention is measured"

@@ -28,7 +28,8 @@ LENGTHS = ("within training", "up to twice", "up to four times")
 _TOKENS = ("effective_weight", "inverse_temperature", "spikiness")
 _WHERE = "at the last step (comparison steps), or where it first reaches the common loss (loss)"
 _ABOUT = {
-    "loss": "validation cross-entropy (nats a token) at the recorded steps",
+    "loss": "validation cross-entropy (nats a token) at the recorded steps, on an eighth of the "
+    "text that `perplexity` is of",
     "perplexity": "exp of the validation cross-entropy after training",
     "loss_by_place": "validation cross-entropy (nats) by place in a context, after training",
     "perplexity_by_length": "exp of the mean validation cross-entropy over some places of a context",
@@ -83,11 +84,12 @@ def _model(
     whole = min(whole, len(own) // config.context)
     seen = windows(own, np.arange(whole) * config.context, config.context)
     tokens = config.validation_tokens
+    some = max(config.context, tokens // 8)
 
     def measure() -> dict[str, np.ndarray]:
         found = attention_anatomy(model, seen)
         found = {k: v[..., : config.measured_tokens] if v.ndim > 1 else v for k, v in found.items()}
-        return {"loss": validation_loss(model, own, config.context, tokens).mean(), **found}
+        return {"loss": validation_loss(model, own, config.context, some).mean(), **found}
 
     history = fit_language(
         model,
@@ -104,8 +106,10 @@ def _model(
         "added_parameters": model.added_parameters(),
         "parameters": model.parameter_count(),
     }
-    by_place = validation_loss(model, own, config.longest, tokens)
-    return history | {k: np.asarray(v) for k, v in numbers.items()} | {"loss_by_place": by_place}
+    final = validation_loss(model, own, config.context, tokens).mean()
+    numbers |= {"perplexity": np.exp(final)}
+    numbers |= {"loss_by_place": validation_loss(model, own, config.longest, tokens)}
+    return history | {k: np.asarray(v) for k, v in numbers.items()}
 
 
 def _labelled(
@@ -118,7 +122,7 @@ def _labelled(
     dataset = xr.Dataset(
         {
             "loss": ((*model, "record"), values["loss"]),
-            "perplexity": (model, np.exp(values["loss"][..., -1])),
+            "perplexity": (model, values["perplexity"]),
             "loss_by_place": ((*model, "place"), values["loss_by_place"]),
             "tokens": ("record", (steps * config.batch * config.context).astype(float)),
             "common_loss": ("seed", level),

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product, starmap
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from analysis.experiments.language.config import LanguageConfig
 from analysis.store.dependencies import code_digest
 from analysis.store.files import write_whole
 from analysis.store.results import versions
-from ssa_theory.language import Decoder, fit_language, validation_loss
 from ssa_theory.lanes.build import cache_folder
+from ssa_theory.language import Decoder, fit_language, validation_loss
 from ssa_theory.mechanism import Mechanism
 from ssa_theory.mechanism.schedules import Fixed
 from ssa_theory.mechanism.scores import Constant
@@ -44,11 +45,10 @@ class Choice:
 
 def scales_of(mechanism: Mechanism, config: LanguageConfig) -> tuple[float | None, ...]:
     """The constant scales to choose from: of a given one; of a learned one those at which it
-    starts, from 1.
+    starts.
     """
-    if isinstance(mechanism.query, Fixed):
-        return config.scales
-    return (1.0, *config.scales) if mechanism.query == _LEARNED else (None,)
+    own = isinstance(mechanism.query, Fixed) or mechanism.query == _LEARNED
+    return config.scales if own else (None,)
 
 
 def decoder(
@@ -78,14 +78,12 @@ def chosen_for(
     device: torch.device,
     progress: Callable[[int], None],
 ) -> Choice:
-    """The rate of the least loss at the middle scale, then the scale of the least loss at it.
-
-    Of one rate and one scale there is no choice, and nothing is trained.
+    """The rate and scale of the least loss, of all pairs. Of one there is no choice, and nothing is
+    trained.
     """
-    scales = scales_of(mechanism, config)
-    middle = scales[len(scales) // 2]
-    if len(config.rates) == 1 and len(scales) == 1:
-        return Choice(config.rates[0], middle)
+    pairs = list(product(config.rates, scales_of(mechanism, config)))
+    if len(pairs) == 1:
+        return Choice(*pairs[0])
     path = cache_folder() / f"language-{_digest(config, mechanism, device)}.json"
     trained = 0
 
@@ -106,9 +104,7 @@ def chosen_for(
         try:
             choice = Choice(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
-            choice = min((score(rate, middle) for rate in config.rates), key=lambda c: c.loss)
-            others = [score(choice.rate, scale) for scale in scales if scale != middle]
-            choice = min([choice, *others], key=lambda c: c.loss)
+            choice = min(starmap(score, pairs), key=lambda choice: choice.loss)
             write_whole(path, lambda to: to.write_text(json.dumps(vars(choice)), encoding="utf-8"))
     progress(tuning_steps(config, mechanism) - trained)
     return choice
@@ -116,10 +112,8 @@ def chosen_for(
 
 def tuning_steps(config: LanguageConfig, mechanism: Mechanism) -> int:
     """How many steps the choice takes."""
-    scales = len(scales_of(mechanism, config))
-    if len(config.rates) == 1 and scales == 1:
-        return 0
-    return (len(config.rates) + scales - 1) * config.tuning_seeds * config.steps
+    pairs = len(config.rates) * len(scales_of(mechanism, config))
+    return pairs * config.tuning_seeds * config.steps if pairs > 1 else 0
 
 
 def _digest(config: LanguageConfig, mechanism: Mechanism, device: torch.device) -> str:
