@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,10 +49,10 @@ def attention_anatomy(
     for part in np.array_split(tokens, -(-len(tokens) // batch)):
         seen = torch.from_numpy(part).to(norms[0].device)
 
-        def look(place: int, layer: SelfAttention, x: Tensor, extra: dict[str, object]) -> None:
-            tau = layer.inverse_temperature("query", x, **extra)  # type: ignore[arg-type]
-            tau = tau * layer.inverse_temperature("key", x, **extra)  # type: ignore[arg-type]
-            rows = layer.attention(x, **extra)  # type: ignore[arg-type]
+        def look(place: int, layer: SelfAttention, x: Tensor, extra: dict[str, Any]) -> None:
+            tau = layer.inverse_temperature("query", x, **extra)
+            tau = tau * layer.inverse_temperature("key", x, **extra)
+            rows = layer.attention(x, **extra)
             count = torch.arange(1, rows.shape[-1] + 1, device=rows.device)
             spread = 1 / (count * rows.square().sum(-1))
             effective = tau * norms[place].unsqueeze(-1).to(tau.dtype)
@@ -69,12 +70,12 @@ def attention_anatomy(
 def _visit(
     model: Decoder,
     tokens: Int[Tensor, "batch length"],
-    look: Callable[[int, SelfAttention, Tensor, dict[str, object]], None],
+    look: Callable[[int, SelfAttention, Tensor, dict[str, Any]], None],
 ) -> None:
     """Call with the input of every layer's attention."""
     handles = [
         layer.register_forward_pre_hook(
-            lambda module, args, kwargs, place=place: look(place, module, args[0], kwargs),
+            lambda _, args, kwargs, place=place, own=layer: look(place, own, args[0], kwargs),
             with_kwargs=True,
         )
         for place, layer in enumerate(model.layers)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class Block(nn.Module):
             else GatedMLP(form.dim)
         )
 
-    def forward(self, x: Tensor, **seen: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **seen: Any) -> Tensor:
         """seen: what the mechanism reads of the tokens beside their vectors."""
         mixed = self.attention(self.before_attention(x), **seen)
         if self.parallel:
@@ -165,7 +165,7 @@ class Decoder(nn.Module):
             x = x + self.places[: tokens.shape[1]]
         return x
 
-    def seen(self, tokens: Int[Tensor, "batch length"]) -> dict[str, object]:
+    def seen(self, tokens: Int[Tensor, "batch length"]) -> dict[str, Any]:
         """What the mechanism reads of the tokens beside their vectors."""
         features = {"features": cast(Tensor, self.frequency)[tokens]} if self.reads.features else {}
         labels = {"labels": {"token": tokens}} if self.reads.labels else {}

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -35,7 +36,7 @@ def select(
     *,
     alpha: float | None = UNCHANGED,
     trained_length: int | None = None,
-    log_frequency: Sequence[float] | Tensor | None = None,
+    log_frequency: Sequence[float] | np.ndarray | Tensor | None = None,
 ) -> int:
     """Let every layer of a model wear a mechanism, in place; how many parameters that adds.
 

@@ -30,8 +30,8 @@ class Seen:
     projected: dict[Role, Tensor]
     tau: dict[Role, Tensor]
 
-    def batch(self) -> TokenBatch:
-        """The same, as the parts of a mechanism see it."""
+    def batch(self, heads: int) -> TokenBatch:
+        """The same, as the parts of a mechanism with so many heads see it."""
         size, length = self.x.shape[:2]
         count = self.visible.sum(-1).clamp(min=1).reshape(-1, 1)
         count = count.to(at_least_float32(self.x.dtype))
@@ -42,7 +42,7 @@ class Seen:
             self.x.reshape(size * length, -1, 1),
             self.projected,
             None if features is None else features.reshape(-1, 1),
-            {k: v.reshape(-1, 1) for k, v in labels.items()},
+            {k: v.reshape(-1, 1).expand(-1, heads) for k, v in labels.items()},
             Visibility(None, None, count),
         )
 
@@ -108,7 +108,7 @@ class Worn(nn.Module):
         assert self.seen is not None
         seen, result = self.seen, dict(vectors)
         seen.projected |= {role: v.transpose(1, 2) for role, v in vectors.items()}
-        batch = seen.batch()
+        batch = seen.batch(self.heads)
         for role, vector in vectors.items():
             part = {"query": self.mechanism.query, "key": self.mechanism.key}.get(
                 role, self.mechanism.value
@@ -129,7 +129,7 @@ class Worn(nn.Module):
         if self.mechanism.gate is None:
             return y
         assert self.seen is not None
-        batch = self.seen.batch()
+        batch = self.seen.batch(self.heads)
         gate = self.mechanism.gate(self.own("gate"), batch.tokens)
         return y * batch.by_head(gate).to(y.dtype)
 
@@ -146,7 +146,7 @@ class Worn(nn.Module):
             )
         precise = at_least_float32(query.dtype)
         size, heads = query.shape[:2]
-        batch = seen.batch()
+        batch = seen.batch(self.heads)
 
         def members(vector: Tensor) -> Tensor:  # (batch, head, length, w) -> (length, w, member)
             vector = vector.repeat_interleave(heads // vector.shape[1], 1)

@@ -38,7 +38,7 @@ def judge(config: LanguageConfig, dataset: xr.Dataset) -> list[Claim]:
 
     for topic in ("language-loss", "language-beyond-constant"):
         for pair in pairs(topic):
-            cell = dict(zip(("mechanism", "against"), pair, strict=True))
+            cell = {"mechanism": pair[0], "against": pair[1]}
             lines.compare(topic, cell, "perplexity", of(dataset["perplexity"], pair))
     for variable, (topic, own, measure) in _NORMS.items():
         for pair, comparison in product(pairs(topic), COMPARISONS):

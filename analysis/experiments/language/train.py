@@ -4,6 +4,7 @@ equal steps and at equal loss.
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -152,13 +153,11 @@ def _labelled(
     if by_place.sizes["place"] == LONGEST * context:
         cuts = (0, context, 2 * context, LONGEST * context)
         parts = [
-            by_place.isel(place=slice(*cut)).mean("place", skipna=False)
-            for cut in zip(cuts, cuts[1:], strict=False)
+            by_place.isel(place=slice(*cut)).mean("place", skipna=False) for cut in pairwise(cuts)
         ]
         named = xr.DataArray(list(LENGTHS), dims="length", name="length")
-        dataset["perplexity_by_length"] = np.exp(xr.concat(parts, named)).transpose(
-            *model, "length"
-        )
+        by_length = xr.concat(parts, named).transpose(*model, "length")
+        dataset["perplexity_by_length"] = by_length.copy(data=np.exp(by_length.values))
     return dataset
 
 
