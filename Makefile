@@ -8,10 +8,14 @@ VENV ?= .venv
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN := $(VENV)/bin
 
-.PHONY: figures test coverage notebooks readme clean
+.PHONY: figures language test coverage notebooks readme clean
 
 figures: $(VENV)/installed
 	$(BIN)/ssa-theory run all --preset paper --workers $(WORKERS) --out results
+
+# The experiment on language models, apart as it takes as long as all others; then the report with it.
+language: $(VENV)/installed
+	$(BIN)/ssa-theory run language --preset paper --workers $(WORKERS) --out results
 
 test: $(VENV)/installed
 	$(BIN)/ruff format --check .

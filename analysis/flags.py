@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic import BaseModel, create_model
 
-from analysis.experiments import EXPERIMENTS
+from analysis.experiments import APART, EXPERIMENTS
 from analysis.experiments.base import PRESETS, Experiment, Preset
 from analysis.parse import OUT, parse
 from analysis.store.config import TrainingConfig
@@ -66,7 +66,7 @@ def named(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
     split = next((i for i, a in enumerate(arguments) if a.startswith("-")), len(arguments))
     names, flags = list(arguments[:split]), list(arguments[split:])
     if names == ["all"]:
-        names = list(EXPERIMENTS)
+        names = [name for name in EXPERIMENTS if name not in APART]
     choice = f"choose from {', '.join(EXPERIMENTS)}, or all"
     for name in names:
         if name not in EXPERIMENTS:

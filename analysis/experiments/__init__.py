@@ -27,6 +27,8 @@ PLACES = {
     "language": "language.LANGUAGE",
 }
 """Where each experiment is defined: module of this package, and variable."""
+APART = frozenset({"language"})
+"""Those that `run all` leaves out, as they take as long as all others together: run them by name."""
 
 
 class Experiments(UserDict[str, Any]):
@@ -43,4 +45,4 @@ class Experiments(UserDict[str, Any]):
 
 EXPERIMENTS = Experiments(PLACES)
 
-__all__ = ["EXPERIMENTS", "PLACES"]
+__all__ = ["APART", "EXPERIMENTS", "PLACES"]

@@ -29,7 +29,7 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     names = [n for n in _SHOWN if n in dataset["mechanism"].values]
     shown = dataset.sel(mechanism=names)
-    figure = new_figure(15, 9)
+    figure = new_figure(15.0, 9.0)
     grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 1, 1.2))
     for i, comparison in enumerate(COMPARISONS):
         at = shown.sel(comparison=comparison)

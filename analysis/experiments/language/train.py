@@ -90,7 +90,8 @@ def _model(
     def measure() -> dict[str, np.ndarray]:
         found = attention_anatomy(model, seen)
         found = {k: v[..., : config.measured_tokens] if v.ndim > 1 else v for k, v in found.items()}
-        return {"loss": validation_loss(model, own, config.context, some).mean(), **found}
+        loss = validation_loss(model, own, config.context, some).mean()
+        return {"loss": np.asarray(loss), **found}
 
     history = fit_language(
         model,
