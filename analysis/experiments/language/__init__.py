@@ -20,7 +20,7 @@ LANGUAGE = Experiment(
     "and its scale.",
     config=LanguageConfig,
     train=train.train,
-    seeds_per_block=lambda config: 1,
+    seeds_per_block=train.seeds_per_block,
     summarise=train.summarise,
     draw=figure.draw,
     judge=claims.judge,

@@ -53,6 +53,13 @@ _ABOUT = {
 }
 
 
+def seeds_per_block(config: LanguageConfig) -> int:
+    """One: models are trained one by one, which is as fast here as many as one program (`vmap`),
+    and each is kept once it is done.
+    """
+    return 1
+
+
 def train(config: LanguageConfig, progress: Progress) -> xr.Dataset:
     """Every mechanism on every seed, at its own rate."""
     models, text = chosen(config.mechanisms), config.corpus()
