@@ -17,14 +17,22 @@ def query_key_norm(layer: SelfAttention) -> Float[Tensor, " head"]:
     """||W_q W_k^T||_2 of every head, over sqrt(d_k) as in the scores."""
     width = layer.form.dim
     query, key = (
-        w.weight.unflatten(0, (layer.heads, width)).double() for w in (layer.query, layer.key)
+        w.weight.unflatten(0, (layer.heads, width)).double().transpose(-1, -2)
+        for w in (layer.query, layer.key)
     )
-    # The norm of W_q^T W_k is that of R_q R_k^T, of their triangles: d_k x d_k.
-    triangles = (torch.linalg.qr(w.transpose(-1, -2)).R for w in (query, key))
-    first, second = triangles
+    return norm_of_product(query, key) / math.sqrt(width)
+
+
+def norm_of_product(
+    query: Float[Tensor, "head dim width"], key: Float[Tensor, "head dim width"]
+) -> Float[Tensor, " head"]:
+    """||W_q W_k^T||_2 of every head, that of R_q R_k^T of their triangles, width x width; NaN where
+    it is not finite.
+    """
+    first, second = (torch.linalg.qr(w).R for w in (query, key))
     product = first @ second.transpose(-1, -2)
     finite = product.isfinite().all(-1).all(-1)  # of a diverged model it is not
-    norm = torch.linalg.matrix_norm(product.nan_to_num(), 2) / math.sqrt(width)
+    norm = torch.linalg.matrix_norm(product.nan_to_num(), 2)
     return norm.where(finite, torch.nan)
 
 

@@ -5,6 +5,7 @@ Needs the extra `language`: transformers and safetensors.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,21 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import eager_mask
 
+try:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+    from transformers.masking_utils import eager_mask
+except ImportError as error:
+    raise ImportError(
+        f"ssa_theory.language.select needs the extra language ({error}): "
+        "pip install 'ssa-theory[language]'"
+    ) from error
+
+from ssa_theory.language.anatomy import norm_of_product
 from ssa_theory.language.families import FAMILIES, Layout
 from ssa_theory.language.worn import Seen, Worn
 from ssa_theory.mechanism import Mechanism, Role
@@ -126,6 +136,57 @@ def load_selected(model: PreTrainedModel, path: str | Path, **options: Any) -> i
         raise ValueError(f"{path} was saved from a model of other sizes: load it into its own")
     model.load_state_dict(state, strict=False)
     return added
+
+
+@torch.no_grad()
+def selected_anatomy(
+    model: PreTrainedModel, tokens: Int[np.ndarray, "window length"], batch: int = 16
+) -> dict[str, np.ndarray]:
+    """What `attention_anatomy` returns, of a model that wears a mechanism: ||W_q W_k^T|| is of
+    weights before rotary positions. Raises ValueError for a model that wears none.
+    """
+    worn = {m.worn: m for m in model.modules() if isinstance(getattr(m, "worn", None), Worn)}
+    if not worn:
+        raise ValueError("this model wears no mechanism: select one first, such as vanilla")
+    layout, was = FAMILIES[cast(Any, model.config).model_type], model.training
+    model.eval()
+    norms = [_query_key_norm(layer, own, layout) for own, layer in worn.items()]
+    for own in worn:
+        own.records = []
+    try:
+        for part in np.array_split(tokens, -(-len(tokens) // batch)):
+            model(torch.from_numpy(part).to(norms[0].device), use_cache=False)
+        found: dict[str, list[Tensor]] = {
+            name: [] for name in ("effective_weight", "inverse_temperature", "spikiness")
+        }
+        for own, norm in zip(worn, norms, strict=True):
+            tau, rows = (torch.cat(values) for values in zip(*own.records or [], strict=True))
+            count = torch.arange(1, rows.shape[-1] + 1, device=rows.device)
+            spread = 1 / (count * rows.square().sum(-1))
+            each = (tau * norm.unsqueeze(-1).to(tau.dtype), tau, spread)
+            for name, value in zip(found, each, strict=True):
+                found[name].append(value[..., 1:].mean(1).flatten())
+    finally:
+        for own in worn:
+            own.records = None
+        model.train(was)
+    values = {name: torch.stack(rows).double().cpu().numpy() for name, rows in found.items()}
+    return values | {"weight_norm": torch.stack([n.mean() for n in norms]).cpu().numpy()}
+
+
+def _query_key_norm(layer: nn.Module, worn: Worn, layout: Layout) -> Tensor:
+    """||W_q W_k^T|| of every head, over sqrt(d_k)."""
+    maps: dict[Role, Tensor] = {}
+    for name, roles in layout.projections.items():
+        projection = getattr(layer, name)
+        weight = projection.weight  # of a Linear (out, in), of GPT-2's Conv1D (in, out)
+        weight = weight.T if isinstance(projection, nn.Linear) else weight
+        maps |= dict(
+            zip(roles, layout.split(weight.unsqueeze(0), worn.form.dim, roles), strict=True)
+        )
+    query, key = (maps[role][0].movedim(1, 0).double() for role in ("query", "key"))
+    key = key.repeat_interleave(worn.heads // worn.key_heads, 0)
+    return norm_of_product(query, key) / math.sqrt(worn.form.dim)
 
 
 def _hook(layer: nn.Module, worn: Worn, layout: Layout, extra: dict[str, Any]) -> None:

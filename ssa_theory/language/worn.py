@@ -96,6 +96,7 @@ class Worn(nn.Module):
                 {k: nn.Parameter(v.to(torch.get_default_dtype())) for k, v in start.items()}
             )
         self.seen: Seen | None = None
+        self.records: list[tuple[Tensor, Tensor]] | None = None
 
     def own(self, name: str) -> Parameters:
         """Of one part, by their short names."""
@@ -120,9 +121,18 @@ class Worn(nn.Module):
             tau = tau.unflatten(0, vector.shape[:2])
             if self.in_vectors or role == "value":
                 result[role] = vector * tau.unsqueeze(-1).to(vector.dtype)
-            else:
-                seen.tau[role] = tau
+            seen.tau[role] = tau
         return result
+
+    def _tau(self, query: Tensor) -> Float[Tensor, "batch head length"]:
+        """tau_q tau_k of every token, one without temperatures."""
+        assert self.seen is not None
+        tau = query.new_ones(query.shape[:3])
+        for role in ("query", "key"):
+            if role in self.seen.tau:
+                own = self.seen.tau[role].movedim(-1, 1)
+                tau = tau * own.repeat_interleave(self.heads // own.shape[1], 1)
+        return tau
 
     def gated(self, y: Float[Tensor, "batch head length width"]) -> Tensor:
         """The output times its gate."""
@@ -153,7 +163,7 @@ class Worn(nn.Module):
             return vector.permute(2, 3, 0, 1).flatten(2).to(precise)
 
         def side(role: Role, vector: Tensor) -> Side:
-            tau = seen.tau.get(role)
+            tau = None if self.in_vectors else seen.tau.get(role)
             if tau is not None:
                 tau = members(tau.movedim(-1, 1).unsqueeze(-1)).squeeze(1)
             return Side(members(vector), tau)
@@ -187,6 +197,8 @@ class Worn(nn.Module):
         scaling = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
         groups = self.heads // self.key_heads
         value = value.repeat_interleave(groups, 1)
+        if self.records is not None:
+            self.records.append((self._tau(query), self.rows(query, key, scaling)))
         if self.fused:
             key = key.repeat_interleave(groups, 1)
             blind = ~self.seen.visible.any(-1, keepdim=True)

@@ -18,6 +18,8 @@ from ssa_theory.language import (
     validation_loss,
 )
 from ssa_theory.language.attention import rotated
+from ssa_theory.language.select import select, selected_anatomy
+from ssa_theory.language.worn import Worn
 from ssa_theory.mechanism import MECHANISMS, Misfit
 from tasks import TextReading, corpus
 
@@ -62,7 +64,8 @@ def in_hugging_face(model: Decoder) -> Any:
         joined = [state.pop(f"{at}.{role}.weight") for role in ("query", "key", "value")]
         by_head = torch.stack([w.unflatten(0, (form.heads, -1)) for w in joined], 1)
         state[f"{at}.query_key_value.weight"] = by_head.flatten(0, 2)
-    state = {k: v for k, v in state.items() if k not in ("places", "frequency")}
+    unknown = ("places", "frequency")
+    state = {k: v for k, v in state.items() if k not in unknown and ".parts." not in k}
     there.load_state_dict(state)
     return there
 
@@ -104,6 +107,27 @@ def test_vanilla_is_the_model_of_hugging_face(block: str) -> None:
             p += 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
         there = in_hugging_face(model)
         torch.testing.assert_close(model(tokens()), there(tokens()).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ssa-query-key", "qk-norm-ssa-query"])
+def test_a_selected_model_is_the_decoder(name: str) -> None:
+    """Its logits, and what its attention is made of."""
+    model = Decoder(FORM, name, 1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+    there = in_hugging_face(model)
+    select(there, name, trained_length=FORM.context)
+    for layer, own in zip(
+        model.layers, (m for m in there.modules() if isinstance(m, Worn)), strict=True
+    ):
+        own.parts.load_state_dict(layer.parts.state_dict())
+    seen = TEXT[:48].reshape(8, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(there(tokens()).logits, model(tokens()), rtol=1e-4, atol=1e-5)
+    found, wanted = selected_anatomy(there, seen, batch=3), attention_anatomy(model, seen)
+    for key, values in wanted.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-4, atol=1e-5, err_msg=key)
 
 
 @pytest.mark.parametrize("name", [n for n in MECHANISMS if n != "ssa-degree"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 import xarray as xr
 
 from analysis.claims.registry import registry
@@ -12,8 +13,8 @@ from analysis.cli import main
 from analysis.experiments.base import silent
 from analysis.experiments.language import LANGUAGE, LanguageConfig, tuning
 from analysis.experiments.language.claims import tokens_to
+from analysis.experiments.language.sources import source_of
 from analysis.experiments.language.train import _model
-from analysis.experiments.mechanisms import chosen
 from ssa_theory.language import fit_language, validation_loss
 from ssa_theory.mechanism import mechanism
 from tests.analysis.evidence import found, missing
@@ -96,25 +97,23 @@ def test_the_choice_is_the_least_loss_of_all_pairs_and_is_made_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = LanguageConfig(seeds=1, **TINY | {"rates": (0.01, 0.3), "scales": (1.0, 4.0)})
-    text, scaled = config.corpus(), mechanism("scaled")
+    source, scaled, seed = source_of(config), mechanism("scaled"), tuning.FIRST_SEED
     ticks: list[int] = []
-    choice = tuning.chosen_for(config, text, scaled, CPU, ticks.append)
+    choice = tuning.chosen_for(source, scaled, CPU, ticks.append)
     losses = {}
     for rate in config.rates:
         for scale in config.scales:
-            model = tuning.decoder(config, text, scaled, scale, tuning.FIRST_SEED)
-            assert torch.allclose(
-                model.layers[0].parts["query"]["offset"].exp(), torch.tensor(scale)
-            )
-            fit_language(model, text.training, config.training(rate), tuning.FIRST_SEED)
-            own = tuning.halves(config, text)[1]
-            losses[rate, scale] = validation_loss(model, own, 8, 200).mean()
+            model = source.model(scaled, scale, seed)
+            start = model.layers[0].parts["query"]["offset"].exp()
+            assert torch.allclose(start, torch.tensor(scale))
+            fit_language(model, source.text.training, config.training(rate), seed)
+            losses[rate, scale] = validation_loss(model, source.halves[1], 8, 200).mean()
     assert (choice.rate, choice.scale) == min(losses, key=losses.__getitem__)
     assert choice.loss == pytest.approx(min(losses.values()))
-    assert sum(ticks) == tuning.tuning_steps(config, scaled) == 16
-    monkeypatch.setattr(tuning, "Decoder", None)
+    assert sum(ticks) == tuning.tuning_steps(source, scaled) == 16
+    monkeypatch.setattr(source, "model", None)
     again: list[int] = []
-    assert tuning.chosen_for(config, text, scaled, CPU, again.append) == choice
+    assert tuning.chosen_for(source, scaled, CPU, again.append) == choice
     assert sum(again) == 16
 
 
@@ -133,10 +132,46 @@ def test_tokens_to_the_loss_that_the_slower_reaches() -> None:
     assert {name: values.tolist() for name, values in at.items()} == {"fast": [7.5], "slow": [20.0]}
 
 
+def test_a_pretrained_model_is_fine_tuned_and_measured(tmp_path: Path) -> None:
+    """One that does not learn is measured as it is; the same weights give the same numbers as the
+    decoder.
+    """
+    torch.manual_seed(0)
+    there = transformers.AutoConfig.for_model(
+        "llama",
+        vocab_size=90,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=20,
+    )
+    transformers.AutoModelForCausalLM.from_config(there).save_pretrained(tmp_path)
+    own = {k: v for k, v in TINY.items() if k not in ("dim", "heads", "layers")}
+    names = ("vanilla", "constant", "ssa")
+    config = LanguageConfig(seeds=1, mechanisms=names, model=str(tmp_path), **own)
+    assert {"model/config.json", "model/model.safetensors"} <= set(config.files())
+    result = LANGUAGE.run(config)
+    assert result["diverged"].sum() == 0
+    assert result["perplexity"].notnull().all()
+    assert result["added_parameters"].values.tolist() == [0, 0, 2 * 4 + 2 + 4 + 1]
+    assert result["loss_by_place"].sizes["place"] == config.context
+    loss = result["loss"].isel(record=0, seed=0)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    text = source_of(config).halves[0]
+    wanted = validation_loss(plain, text, 8, 25, logits=lambda tokens: plain(tokens).logits).mean()
+    assert loss.sel(mechanism="vanilla") == pytest.approx(wanted, rel=1e-6)
+    assert loss.sel(mechanism="ssa") == pytest.approx(wanted, rel=1e-3)
+    assert len(set(result["loss"].isel(record=-1, seed=0).values)) == 3
+    with pytest.raises(ValueError, match="reads at most 20 tokens, got context=21"):
+        source_of(config.model_copy(update={"context": 21}))
+
+
 def test_a_diverged_model_is_lost_and_spoils_no_other() -> None:
     config = LanguageConfig(seeds=1, mechanisms=("vanilla", "ssa"), **TINY)
     choice = tuning.Choice(1e30)
-    numbers = _model(config, config.corpus(), chosen(["ssa"])[0], choice, 0, CPU, lambda n: None)
+    numbers = _model(source_of(config), mechanism("ssa"), choice, 0, CPU, lambda n: None)
     assert np.isnan(numbers["perplexity"])
     assert np.isnan(numbers["spikiness"][-1]).all()
 
@@ -148,6 +183,8 @@ def test_a_diverged_model_is_lost_and_spoils_no_other() -> None:
         (["--mechanisms", "vanilla", "ssa-degree"], "ssa-degree needs the degree"),
         (["--context", "20000"], "too short for windows of 20000 and 80000"),
         (["--rates", "0.1", "0.1"], "rates must be different"),
+        (["--model", "./nowhere"], "no causal language model can be loaded from './nowhere'"),
+        (["--model", "./nowhere", "--dim", "8"], "dim apply only to models from scratch"),
     ],
 )
 def test_bad_input_is_one_sentence_before_training(

@@ -21,6 +21,9 @@ _SSA = ("ssa-query", "ssa-value", "ssa-key", "ssa-query-key", "ssa-token", "ssa-
 Size = Annotated[int, Field(ge=1, le=65_536)]
 
 
+_OF_DECODERS = ("dim", "layers", "heads", "positions", "block")
+
+
 class LanguageConfig(SeededConfig):
     """Train small language models whose attention wears each mechanism."""
 
@@ -41,6 +44,11 @@ class LanguageConfig(SeededConfig):
     )
     fold_marks: bool = Field(False, description="take the text's letters without their marks")
     licence: bool = Field(False, description="keep Project Gutenberg's lines around the text")
+    model: str | None = Field(
+        None,
+        description="pretrained model to fine-tune in place of small ones: a folder, or a name of "
+        "the Hugging Face hub (gpt2, gpt_neox, llama)",
+    )
     dim: Size = Field(32, description="width of the model")
     layers: Size = Field(2, description="number of layers")
     heads: Size = Field(2, description="heads of a layer")
@@ -71,17 +79,36 @@ class LanguageConfig(SeededConfig):
     def check(self) -> None:
         self.require_distinct("rates", "scales")
         _ = self.reading
+        if self.model is not None:
+            fields = type(self).model_fields
+            own = [f for f in _OF_DECODERS if getattr(self, f) != fields[f].default]
+            if own:
+                raise ValueError(
+                    f"{', '.join(own)} apply only to models from scratch, got model={self.model}: "
+                    "drop them, or model"
+                )
+            return
         form = self.form(2).of_heads()
         for mechanism in chosen(self.mechanisms):  # what does not fit is refused before training
             mechanism.fitted(form)
 
+    def files(self) -> dict[str, Path]:
+        named = super().files()
+        folder = None if self.model is None else Path(self.model)
+        if folder is not None and folder.is_dir():
+            named |= {f"model/{p.name}": p for p in sorted(folder.iterdir()) if p.is_file()}
+        return named
+
     def notes(self) -> list[str]:
-        text = self.corpus()
-        least = 2 * (self.longest + 1)
+        from analysis.experiments.language.sources import source_of
+
+        source = source_of(self)
+        text = source.text
+        least = 2 * (source.longest + 1)
         if len(text.training) <= self.context or len(text.validation) < least:
             raise ValueError(
                 f"a text of {len(text.training)} symbols to train on and {len(text.validation)} to "
-                f"validate on is too short for windows of {self.context} and {self.longest}: give a "
+                f"validate on is too short for windows of {self.context} and {source.longest}: give a "
                 "longer text, or lower context"
             )
         return [f"text: {'; '.join(text.told)}"]

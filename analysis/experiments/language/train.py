@@ -4,7 +4,9 @@ equal steps and at equal loss.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +15,13 @@ import xarray as xr
 from analysis.claims.bands import mean_band, ratio_band
 from analysis.experiments.base import Progress
 from analysis.experiments.language.config import LONGEST, LanguageConfig
-from analysis.experiments.language.tuning import Choice, chosen_for, decoder, halves, tuning_steps
+from analysis.experiments.language.sources import Source, source_of
+from analysis.experiments.language.tuning import Choice, chosen_for, tuning_steps
 from analysis.experiments.mechanisms import chosen
 from analysis.problems.curves import common_loss, interpolate
 from ssa_theory.device import resolve_device
-from ssa_theory.language import attention_anatomy, fit_language, validation_loss, windows
+from ssa_theory.language import fit_language, validation_loss, windows
 from ssa_theory.mechanism import VANILLA, Mechanism
-from tasks import Corpus
 
 COMPARISONS = ("steps", "loss")
 COMMON_PROGRESS = 0.9
@@ -62,23 +64,22 @@ def seeds_per_block(config: LanguageConfig) -> int:
 
 def train(config: LanguageConfig, progress: Progress) -> xr.Dataset:
     """Every mechanism on every seed, at its own rate."""
-    models, text = chosen(config.mechanisms), config.corpus()
+    models, source = chosen(config.mechanisms), source_of(config)
     device, seeds = resolve_device(config.device), list(config.seed_range)
-    steps = sum(tuning_steps(config, m) + config.steps * len(seeds) for m in models)
+    steps = sum(tuning_steps(source, m) + config.steps * len(seeds) for m in models)
     advance = progress(f"training {len(seeds)} seeds x {len(models)} language models", steps)
     # Processes with other seeds begin elsewhere, so that none waits for another's choices.
     first = seeds[0] * len(models) // 2 % len(models)
     rows: dict[str, dict[str, np.ndarray]] = {}
     for mechanism in [*models[first:], *models[:first]]:
-        choice = chosen_for(config, text, mechanism, device, advance)
-        each = [_model(config, text, mechanism, choice, s, device, advance) for s in seeds]
+        choice = chosen_for(source, mechanism, device, advance)
+        each = [_model(source, mechanism, choice, s, device, advance) for s in seeds]
         rows[mechanism.name] = {k: np.stack([one[k] for one in each]) for k in each[0]}
     return _labelled(config, {m.name: rows[m.name] for m in models}, seeds)
 
 
 def _model(
-    config: LanguageConfig,
-    text: Corpus,
+    source: Source,
     mechanism: Mechanism,
     choice: Choice,
     seed: int,
@@ -86,8 +87,9 @@ def _model(
     advance: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
     """One model's numbers, those at recorded steps along their first axis."""
-    model = decoder(config, text, mechanism, choice.scale, seed).to(device)
-    own, _ = halves(config, text)
+    config = source.config
+    model: Any = source.model(mechanism, choice.scale, seed).to(device)
+    (own, _), logits = source.halves, partial(source.logits, model)
     whole = -(-config.measured_tokens // (config.context - 1))
     whole = min(whole, len(own) // config.context)
     seen = windows(own, np.arange(whole) * config.context, config.context)
@@ -95,29 +97,31 @@ def _model(
     some = max(config.context, tokens // 8)
 
     def measure() -> dict[str, np.ndarray]:
-        found = attention_anatomy(model, seen)
+        found = source.anatomy(model, seen)
         found = {k: v[..., : config.measured_tokens] if v.ndim > 1 else v for k, v in found.items()}
-        loss = validation_loss(model, own, config.context, some).mean()
+        loss = validation_loss(model, own, config.context, some, logits=logits).mean()
         return {"loss": np.asarray(loss), **found}
 
     history = fit_language(
         model,
-        text.training,
+        source.text.training,
         config.training(choice.rate),
         seed,
         record=config.recorded,
         measure=measure,
+        logits=logits,
         progress=advance,
     )
     numbers = {
         "rate": choice.rate,
         "scale": math.nan if choice.scale is None else choice.scale,
-        "added_parameters": model.added_parameters(),
-        "parameters": model.parameter_count(),
+        "added_parameters": source.added(model),
+        "parameters": sum(p.numel() for p in model.parameters()),
     }
-    final = validation_loss(model, own, config.context, tokens).mean()
+    final = validation_loss(model, own, config.context, tokens, logits=logits).mean()
     numbers |= {"perplexity": np.exp(final)}
-    numbers |= {"loss_by_place": validation_loss(model, own, config.longest, tokens)}
+    by_place = validation_loss(model, own, source.longest, tokens, logits=logits)
+    numbers |= {"loss_by_place": by_place}
     return history | {k: np.asarray(v) for k, v in numbers.items()}
 
 
@@ -146,7 +150,7 @@ def _labelled(
             "seed": seeds,
             "record": np.arange(len(steps)),
             "comparison": list(COMPARISONS),
-            "layer": np.arange(config.layers),
+            "layer": np.arange(values["weight_norm"].shape[-1]),
         },
     )
     for name in (*_TOKENS, "weight_norm"):
