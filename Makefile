@@ -8,7 +8,7 @@ VENV ?= .venv
 WORKERS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 BIN := $(VENV)/bin
 
-.PHONY: figures atlas test latest coverage notebooks readme clean
+.PHONY: figures atlas language test latest coverage notebooks readme clean
 
 figures: $(VENV)/installed
 	$(BIN)/ssa-theory run all --preset paper --workers $(WORKERS) --out results
@@ -16,6 +16,10 @@ figures: $(VENV)/installed
 # Every mechanism of the registry on every problem; what `make figures` trained of it is not trained again.
 atlas: $(VENV)/installed
 	$(BIN)/ssa-theory run atlas --preset large --name all --workers $(WORKERS) --out results
+
+# The experiment on language models, apart as it takes as long as all others; then the report with it.
+language: $(VENV)/installed
+	$(BIN)/ssa-theory run language --preset paper --workers $(WORKERS) --out results
 
 test: $(VENV)/installed
 	$(BIN)/ruff format --check .

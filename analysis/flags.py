@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic import BaseModel, create_model
 
-from analysis.experiments import EXPERIMENTS, PLACES
+from analysis.experiments import APART, EXPERIMENTS, PLACES
 from analysis.experiments.base import PRESETS, Experiment, Preset
 from analysis.parse import OUT, parse
 from analysis.store.config import TrainingConfig
@@ -69,7 +69,7 @@ def named(arguments: Sequence[str]) -> tuple[list[Experiment], list[str]]:
     split = next((i for i, a in enumerate(arguments) if a.startswith("-")), len(arguments))
     names, flags = list(arguments[:split]), list(arguments[split:])
     if names == ["all"]:
-        names = list(EXPERIMENTS)
+        names = [name for name in EXPERIMENTS if name not in APART]
     choice = f"choose from {', '.join(PLACES)}, all, or PATH.py:NAME for one of your own"
     for name in names:
         if (file := file_of(name)) is not None:

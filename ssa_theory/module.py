@@ -88,7 +88,7 @@ class SelfAttention(nn.Module):
             contrast=None,
             evaluation=None,
         )
-        self._required = RequiredInputs.of(self.mechanism, form, dim)
+        self.required = RequiredInputs.of(self.mechanism, form, dim)
         self.query, self.key, self.value, self.output = (
             nn.Linear(dim, dim, bias=bias) for _ in range(4)
         )
@@ -193,7 +193,7 @@ class SelfAttention(nn.Module):
         padding: Tensor | None,
     ) -> TokenBatch:
         """What the parts see of a batch."""
-        self._required.check(x, features, labels, padding)
+        self.required.check(x, features, labels, padding)
         size, length = x.shape[:2]
         visible = Visibility.of(x, self.causal, padding)
         if padding is not None:
@@ -226,9 +226,17 @@ class SelfAttention(nn.Module):
             return None
         return part(self._own(role), batch.view(role)).expand(len(batch.tokens), self.heads)
 
+    def _placed(
+        self, role: Role, vector: Float[Tensor, "batch head length width"]
+    ) -> Float[Tensor, "batch head length width"]:
+        """The projected tokens with their places in them, as a subclass does; here as they are.
+        Parts read them before.
+        """
+        return vector
+
     def _scaled(self, role: Role, batch: TokenBatch) -> Float[Tensor, "batch head length width"]:
         """The projected tokens times their tau."""
-        vector, tau = batch.projected[role], self._tau(role, batch)
+        vector, tau = self._placed(role, batch.projected[role]), self._tau(role, batch)
         if tau is None:
             return vector
         return vector * batch.by_head(tau.unsqueeze(1)).to(vector.dtype)
@@ -271,11 +279,17 @@ class SelfAttention(nn.Module):
                 z = z.masked_fill(hidden, -torch.inf).flatten(-2)
             return after.rows(own(acting, "normalizer"), z.to(precise), 1)
 
-        rows = rows_of(*(batch.by_token(role) for role in ("query", "key")))
+        def placed(
+            role: Role, vector: Tensor
+        ) -> Tensor:  # (batch, head, length, width) -> by token
+            return self._placed(role, vector).permute(0, 2, 3, 1).flatten(0, 1)
+
+        rows = rows_of(*(placed(role, batch.projected[role]) for role in ROLES[:2]))
         if worn.contrast is not None:
             second = self._own("contrast")
             maps = (project(batch.tokens, second[k]) for k in ("weight", "key_map"))
-            rows = rows - second["share"].to(precise).repeat(batch.size) * rows_of(*maps)
+            both = map(placed, ROLES, map(batch.by_head, maps))
+            rows = rows - second["share"].to(precise).repeat(batch.size) * rows_of(*both)
         rows = rows.unflatten(-1, (batch.size, self.heads)).permute(2, 3, 0, 1)
         rows = rows.to(batch.projected["query"].dtype)
         return rows if batch.visible.blind is None else rows.masked_fill(batch.visible.blind, 0.0)

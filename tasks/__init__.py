@@ -1,6 +1,7 @@
 """Data-generating processes with their exact Bayes-optimal baselines."""
 
 from tasks.basis_denoising import BasisDenoisingTask
+from tasks.corpus import Corpus, corpus
 from tasks.denoising import DenoisingTask
 from tasks.dilution import DilutionProbe
 from tasks.embeddings import unit_embeddings
@@ -30,6 +31,7 @@ __all__ = [
     "BasisDenoisingTask",
     "Bigrams",
     "ConstantImbalance",
+    "Corpus",
     "DenoisingTask",
     "DilutionProbe",
     "GraphFacts",
@@ -51,6 +53,7 @@ __all__ = [
     "bernoulli_sequences",
     "bigrams",
     "connected_graphs",
+    "corpus",
     "default_text",
     "graph_from_family",
     "neighbour_law",

@@ -123,6 +123,23 @@ def bigrams(text: str, reading: TextReading = AS_LETTERS) -> Bigrams:
     (('_', 'a', 'b'), [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
     """
     alphabet = ALPHABETS[reading.alphabet]
+    codes, names = symbol_codes(text, reading)
+    codes = _without_runs(codes, names.index(SPACE) if SPACE in names else None)
+    told = [f"{len(codes):,} {alphabet.title}, {len(names):,} different"]
+    told += alphabet.told(text, reading.fold_marks)
+    return _counted(codes, names, reading, told)
+
+
+def symbol_codes(
+    text: str, reading: TextReading = AS_LETTERS
+) -> tuple[Int[np.ndarray, " text"], list[str]]:
+    """The symbols of a text in order, each as its place in a list of the different ones.
+
+    >>> codes, names = symbol_codes("Abba!")
+    >>> codes.tolist(), names
+    ([0, 1, 1, 0, 2], ['a', 'b', ' '])
+    """
+    alphabet = ALPHABETS[reading.alphabet]
     number: dict[str, int] = {}
     parts = [np.zeros(0, np.int32)]
     for piece in _pieces(_folded(text) if reading.fold_marks else text, alphabet):
@@ -130,10 +147,7 @@ def bigrams(text: str, reading: TextReading = AS_LETTERS) -> Bigrams:
         for symbol in sorted(set(symbols) - set(number)):
             number[symbol] = len(number)
         parts.append(np.fromiter(map(number.__getitem__, symbols), np.int32, len(symbols)))
-    codes = _without_runs(np.concatenate(parts), number.get(SPACE))
-    told = [f"{len(codes):,} {alphabet.title}, {len(number):,} different"]
-    told += alphabet.told(text, reading.fold_marks)
-    return _counted(codes, list(number), reading, told)
+    return np.concatenate(parts), list(number)
 
 
 def _folded(text: str) -> str:

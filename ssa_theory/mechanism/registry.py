@@ -22,6 +22,7 @@ from ssa_theory.mechanism.rectified import ReLA, Softpick, Threshold
 from ssa_theory.mechanism.schedules import (
     AdaptiveASEntmax,
     ASEntmax,
+    Fixed,
     Llama4,
     LogPower,
     Power,
@@ -43,6 +44,13 @@ _ENTRIES = (
         f"{_OURS}: a control",
         query=Selective(Constant(), Exp(), position=False),
         look=Look("#8c8c8c", "o", (0, (4, 2))),
+    ),
+    Mechanism(
+        "constant",
+        "softmax(c s), c = 2.5 given, not learned",
+        f"{_OURS}: a control",
+        query=Fixed(),
+        look=Look("#525252", "D", DOTS),
     ),
     Mechanism(
         "key-bias",

@@ -7,6 +7,7 @@ whatever it is.
     YaRN       c (0.1 log(n / n_train) + 1)^2         beyond n_train, c up to it: arXiv 2309.00071
     Llama4     c (1 + 0.1 log(1 + floor(n / n_train)))   by steps: the released code of Llama 4
     Power      c n^gamma                              gamma of either sign: bandwidths of kernel regression
+    Fixed      value                                  nothing is learned: a control
 
 c = exp(log_scale), beta = exp(log_beta) and gamma of ASEntmax = exp(log_gamma) are positive. At n =
 1 all are finite with finite gradients: LogPower gives 0, ASEntmax delta, the others c (Llama4
@@ -62,6 +63,34 @@ class Schedule(Temperature):
     @abc.abstractmethod
     def growth(self, parameters: Parameters, count: Tensor | float) -> Tensor | float:
         """tau(n) over its scale c."""
+
+
+@final
+@dataclass(frozen=True)
+class Fixed(Temperature):
+    """tau = value at every token and every n: a constant scale that is chosen, not learned. Raises
+    ValueError for a value that is not positive and finite.
+    """
+
+    value: float = 2.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value < math.inf:
+            raise ValueError(
+                f"a constant scale must be positive and finite, got {self.value}: raise value"
+            )
+
+    def fitted(self, role: Role, form: Form) -> "Temperature":
+        super().fitted(role, form)
+        if form.given_scores or (role == "query" and form.constant_query):
+            raise Misfit(
+                f"{role} tokens: where there are none the layer learns such a scale anyway"
+            )
+        return self
+
+    def __call__(self, parameters: Parameters, view: View) -> Tensor:
+        assert view.token is not None  # else it does not pass `fitted`
+        return view.token.new_full(view.token.shape[-1:], self.value)
 
 
 @final

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 import pytest
 
 from analysis.cli import main
-from analysis.experiments import EXPERIMENTS
+from analysis.experiments import APART, EXPERIMENTS
 from analysis.experiments.base import Experiment
 from analysis.experiments.settings import CooldownConfig
 from analysis.problems import Training
@@ -21,6 +21,7 @@ WITHOUT = {
     "overhead": COMMON,
     "paper-theory": COMMON,
     "dilution": ["dtype", "compile", "block_seeds"],
+    "language": ["dtype", "compile", "block_seeds"],
 }
 
 
@@ -139,6 +140,7 @@ def test_common_flags_keep_their_order() -> None:
             "overhead": ExperimentConfig,
             "paper-theory": ExperimentConfig,
             "dilution": SeededConfig,
+            "language": SeededConfig,
         }.get(name, TrainingConfig)
         assert issubclass(experiment.config, kind)
         assert list(experiment.config.model_fields)[: len(kind.model_fields)] == list(
@@ -184,7 +186,7 @@ def test_several_experiments_take_what_each_has(monkeypatch, tmp_path) -> None:
         str(tmp_path),
     ]
     assert main(["run", "all", *flags]) == 0
-    assert list(planned) == list(EXPERIMENTS)
+    assert list(planned) == [name for name in EXPERIMENTS if name not in APART]
     for name, config in planned.items():
         asked = {"device": "cpu", "seeds": 5, "first_seed": 7, "compile": "on"}
         assert config == EXPERIMENTS[name].config(

@@ -89,6 +89,8 @@ class Member:
                 if part.position:
                     tau += sigmoid(p["alpha"]) * math.log(n)
                 return scale * tau
+            case "Fixed":
+                return scale * part.value
             case "Released":
                 return c * (1 + math.exp(-math.exp(p["b"])) * math.log(n))
             case "LogPower":

@@ -136,6 +136,7 @@ def test_members_start_by_their_own_generators_and_share_what_vanilla_has(
 # A context of one key has no position terms, log 1 = 0: what starts away from vanilla even there.
 NOT_AT_VANILLA = {
     "LogPower": "c log n is zero",
+    "Fixed": "a scale of 2.5",
     "Contrast": "of which it takes a share",
     "QKNorm": "cosines",
     "Softcap": "scores within the cap",

@@ -18,7 +18,7 @@ from ssa_theory.mechanism.normalizers import (
     TopK,
 )
 from ssa_theory.mechanism.rectified import Softpick
-from ssa_theory.mechanism.schedules import AdaptiveASEntmax, ASEntmax
+from ssa_theory.mechanism.schedules import AdaptiveASEntmax, ASEntmax, Fixed
 from ssa_theory.mechanism.score_maps import Bilinear, QKNorm, Softcap
 from ssa_theory.mechanism.temperature import Exp, Selective, Signed, Tanh
 from tests.mechanism.cases import (
@@ -49,7 +49,7 @@ AT_VANILLA = {
 }
 LOGS = {"ssmax": 1, "log2": 2, "root": 0.5}
 ANY = {"hidden", "bias", "log_gamma", "weight"}  # of what is multiplied by zero
-WITHOUT = (Sparse, Gate, QKNorm, Softcap)
+WITHOUT = (Sparse, Gate, QKNorm, Softcap, Fixed)
 """Parts that no parameter takes back to vanilla; tests of their own are below."""
 BACK = [
     (name, form)

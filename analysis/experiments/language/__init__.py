@@ -1,0 +1,55 @@
+"""Does the theory reach a language model?"""
+
+from analysis.experiments.base import Experiment
+from analysis.experiments.language import claims, figure, train
+from analysis.experiments.language.config import LanguageConfig
+
+__all__ = ["LANGUAGE", "LanguageConfig"]
+
+LANGUAGE = Experiment(
+    name="language",
+    question="In a small language model, do learned temperatures do more than a constant scale?",
+    caption="Small decoders on a text, each mechanism at the step size of its own least loss on "
+    "other seeds. constant: vanilla with one given scale on its scores, chosen from several; "
+    "scaled: with one learned scale, the same for every token, its start chosen likewise. "
+    "As figure 2 of the paper: distributions over 1,000 tokens, each layer and every model, of the "
+    "effective weight tau ||W_q W_k^T|| and of the spikiness 1 / (n sum s^2), smaller being "
+    "spikier, after equal steps and at equal loss; validation loss by training tokens, as its figure "
+    "4; perplexity over vanilla's by place in a context, up to four times that of training; and "
+    "perplexity over vanilla's of every mechanism, with the parameters that it adds, its step size "
+    "and its scale.",
+    config=LanguageConfig,
+    train=train.train,
+    seeds_per_block=train.seeds_per_block,
+    summarise=train.summarise,
+    draw=figure.draw,
+    judge=claims.judge,
+    presets={
+        "smoke": {
+            "seeds": 2,
+            "mechanisms": ("vanilla", "constant", "scaled", "ssa"),
+            "dim": 8,
+            "context": 16,
+            "steps": 12,
+            "batch": 4,
+            "rates": (0.015, 0.04),
+            "scales": (2.5,),
+            "tuning_seeds": 1,
+            "validation_tokens": 512,
+            "measured_tokens": 100,
+            "records": 4,
+        },
+        "large": {
+            "dim": 512,
+            "layers": 12,
+            "heads": 8,
+            "context": 512,
+            "steps": 20_000,
+            "batch": 32,
+            "rates": (0.0003, 0.001, 0.003),
+            "top": 4096,
+            "alphabet": "graphemes",
+            "validation_tokens": 2**18,
+        },
+    },
+)

@@ -1,0 +1,198 @@
+"""The language experiment: its numbers, its choices, its claims, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+import xarray as xr
+
+from analysis.claims.registry import registry
+from analysis.cli import main
+from analysis.experiments.base import silent
+from analysis.experiments.language import LANGUAGE, LanguageConfig, tuning
+from analysis.experiments.language.claims import tokens_to
+from analysis.experiments.language.sources import source_of
+from analysis.experiments.language.train import _model
+from ssa_theory.language import fit_language, validation_loss
+from ssa_theory.mechanism import mechanism
+from tests.analysis.evidence import found, missing
+
+TINY = {
+    "dim": 4,
+    "heads": 1,
+    "layers": 1,
+    "context": 8,
+    "steps": 4,
+    "batch": 2,
+    "rates": (0.05,),
+    "scales": (2.5,),
+    "tuning_seeds": 1,
+    "validation_tokens": 200,
+    "measured_tokens": 30,
+    "records": 3,
+    "device": "cpu",
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSA_THEORY_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def small() -> xr.Dataset:
+    return LANGUAGE.run(LanguageConfig(seeds=1, first_seed=1, **TINY))
+
+
+def test_every_declared_cell_has_its_test(small: xr.Dataset) -> None:
+    claims = LANGUAGE.claims(small)
+    topics = [name for name in registry().topics if name.startswith("language-")]
+    assert missing(claims, *topics) == []
+    ratio = np.log(
+        small["perplexity"].sel(mechanism="ssa") / small["perplexity"].sel(mechanism="scaled")
+    )
+    test = found(claims, "language-beyond-constant")["ssa", "scaled"]
+    assert test.effect.value == pytest.approx(-float(ratio.mean()))
+
+
+def test_a_seed_is_the_same_in_any_company(small: xr.Dataset) -> None:
+    names = ("vanilla", "constant", "ssa")
+    two = LANGUAGE.train(LanguageConfig(seeds=2, mechanisms=names, **TINY), silent)
+    for name in ("perplexity", "loss", "loss_by_place"):
+        own = small[name].sel(mechanism=list(names), seed=1)
+        np.testing.assert_array_equal(own, two[name].sel(seed=1), err_msg=name)
+        assert (own != two[name].sel(seed=0)).any()
+    assert [part.seeds for part in LANGUAGE.blocks(LanguageConfig(seeds=3, **TINY))] == [1, 1, 1]
+
+
+def test_numbers_are_what_they_say(small: xr.Dataset) -> None:
+    by_place = small["loss_by_place"]
+    np.testing.assert_allclose(
+        small["perplexity_by_length"].sel(length="up to four times"),
+        np.exp(by_place.isel(place=slice(16, 32)).mean("place")),
+    )
+    assert small["added_parameters"].sel(
+        mechanism=["vanilla", "constant", "scaled"]
+    ).values.tolist() == [0, 0, 1]
+    assert small["tokens"].values[-1] == 4 * 2 * 8
+    last = small.sel(comparison="steps")
+    tau = last["inverse_temperature"].sel(mechanism="constant")
+    np.testing.assert_allclose(tau, 2.5)
+    np.testing.assert_allclose(
+        last["mean_effective_weight"].sel(mechanism="constant"),
+        2.5 * last["mean_weight_norm"].sel(mechanism="constant"),
+        rtol=1e-6,
+    )
+    figure = LANGUAGE.plot(small)
+    figure.draw_without_rendering()
+
+
+def test_the_choice_is_the_least_loss_of_all_pairs_and_is_made_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = LanguageConfig(seeds=1, **TINY | {"rates": (0.01, 0.3), "scales": (1.0, 4.0)})
+    source, scaled, seed = source_of(config), mechanism("scaled"), tuning.FIRST_SEED
+    ticks: list[int] = []
+    choice = tuning.chosen_for(source, scaled, CPU, ticks.append)
+    losses = {}
+    for rate in config.rates:
+        for scale in config.scales:
+            model = source.model(scaled, scale, seed)
+            start = model.layers[0].parts["query"]["offset"].exp()
+            assert torch.allclose(start, torch.tensor(scale))
+            fit_language(model, source.text.training, config.training(rate), seed)
+            losses[rate, scale] = validation_loss(model, source.halves[1], 8, 200).mean()
+    assert (choice.rate, choice.scale) == min(losses, key=losses.__getitem__)
+    assert choice.loss == pytest.approx(min(losses.values()))
+    assert sum(ticks) == tuning.tuning_steps(source, scaled) == 16
+    monkeypatch.setattr(source, "model", None)
+    again: list[int] = []
+    assert tuning.chosen_for(source, scaled, CPU, again.append) == choice
+    assert sum(again) == 16
+
+
+def test_tokens_to_the_loss_that_the_slower_reaches() -> None:
+    loss = np.array([[[4.0, 2.0, 1.0]], [[4.0, 3.0, 2.0]]])
+    curves = xr.Dataset(
+        {"loss": (("mechanism", "seed", "record"), loss), "tokens": ("record", [0.0, 10.0, 30.0])},
+        {"mechanism": ["fast", "slow"]},
+    )
+    at = tokens_to(curves, ("fast", "slow"), 1.0)
+    assert {name: values.tolist() for name, values in at.items()} == {
+        "fast": [10.0],
+        "slow": [30.0],
+    }
+    at = tokens_to(curves, ("fast", "slow"), 0.75)  # a loss of 2.5
+    assert {name: values.tolist() for name, values in at.items()} == {"fast": [7.5], "slow": [20.0]}
+
+
+def test_a_pretrained_model_is_fine_tuned_and_measured(tmp_path: Path) -> None:
+    """One that does not learn is measured as it is; the same weights give the same numbers as the
+    decoder.
+    """
+    torch.manual_seed(0)
+    there = transformers.AutoConfig.for_model(
+        "llama",
+        vocab_size=90,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=20,
+    )
+    transformers.AutoModelForCausalLM.from_config(there).save_pretrained(tmp_path)
+    own = {k: v for k, v in TINY.items() if k not in ("dim", "heads", "layers")}
+    names = ("vanilla", "constant", "ssa")
+    config = LanguageConfig(seeds=1, mechanisms=names, model=str(tmp_path), **own)
+    assert {"model/config.json", "model/model.safetensors"} <= set(config.files())
+    result = LANGUAGE.run(config)
+    assert result["diverged"].sum() == 0
+    assert result["perplexity"].notnull().all()
+    assert result["added_parameters"].values.tolist() == [0, 0, 2 * 4 + 2 + 4 + 1]
+    assert result["loss_by_place"].sizes["place"] == config.context
+    loss = result["loss"].isel(record=0, seed=0)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    text = source_of(config).halves[0]
+    wanted = validation_loss(plain, text, 8, 25, logits=lambda tokens: plain(tokens).logits).mean()
+    assert loss.sel(mechanism="vanilla") == pytest.approx(wanted, rel=1e-6)
+    assert loss.sel(mechanism="ssa") == pytest.approx(wanted, rel=1e-3)
+    assert len(set(result["loss"].isel(record=-1, seed=0).values)) == 3
+    with pytest.raises(ValueError, match="reads at most 20 tokens, got context=21"):
+        source_of(config.model_copy(update={"context": 21}))
+
+
+def test_a_diverged_model_is_lost_and_spoils_no_other() -> None:
+    config = LanguageConfig(seeds=1, mechanisms=("vanilla", "ssa"), **TINY)
+    choice = tuning.Choice(1e30)
+    numbers = _model(source_of(config), mechanism("ssa"), choice, 0, CPU, lambda n: None)
+    assert np.isnan(numbers["perplexity"])
+    assert np.isnan(numbers["spikiness"][-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--heads", "3"], "heads must divide dim"),
+        (["--mechanisms", "vanilla", "ssa-degree"], "ssa-degree needs the degree"),
+        (["--context", "20000"], "too short for windows of 20000 and 80000"),
+        (["--rates", "0.1", "0.1"], "rates must be different"),
+        (["--model", "./nowhere"], "no causal language model can be loaded from './nowhere'"),
+        (["--model", "./nowhere", "--dim", "8"], "dim apply only to models from scratch"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_training(
+    flags: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    unchecked: None,
+) -> None:
+    assert main(["run", "language", *flags, "--out", str(tmp_path)]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
