@@ -116,10 +116,13 @@ def letter_panels(figure: Figure) -> None:
 
 def label_log(*axes: Axis) -> None:
     """Plain numbers on logarithmic axes, the more of them between the powers of ten the fewer
-    decades an axis shows.
+    decades an axis shows; powers of ten where there are many.
     """
     for axis in axes:
         low, high = axis.get_view_interval()
+        if high > 1e7 * low:
+            axis.set_minor_locator(NullLocator())
+            continue
         some = (1, 2, 5) if high < 100 * low else (1,)
         axis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8) if high < 5 * low else some))
         axis.set_major_formatter("{x:g}")
