@@ -65,17 +65,6 @@ def test_the_example_runs_as_printed():
     assert result["inverse_temperature"].sel(mechanism="ssa", seed=3).dims == ("node",)
 
 
-def test_a_stored_result_is_read_as_printed(mine, quick_figures):
-    flags = ["--preset", "smoke", "--seeds", "2", "--steps", "4", "--control-steps", "0"]
-    assert main(["run", "graph", *flags, "--learning-rates", "0.06"]) == 0
-    (block,) = [text for text in PYTHON if "open_dataset" in text]
-    names: dict = {}
-    exec(compile(block, "README.md", "exec"), names)
-    result = names["result"]
-    assert all(variable.attrs.get("description") for variable in result.variables.values())
-    result.close()
-
-
 def test_own_graphs_and_texts_are_read_as_printed(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     (block,) = [text for text in PYTHON if "GraphReading" in text]
@@ -103,10 +92,11 @@ def shortened(words: list[str]) -> list[str]:
     return [*kept, *SMALL]
 
 
-def test_the_five_minutes_in_their_order(mine, capsys, quick_figures):
-    """All in one folder, as printed but for `SMALL`. `demo`, `verify` and `bench` have tests of
-    their own that run them.
+def test_the_five_minutes_in_their_order(mine, capsys, quick_figures, monkeypatch):
+    """All in one folder, as printed but for `SMALL`, with one report, at the end of `plot`; then
+    the result is read as printed. `demo`, `verify` and `bench` have tests that run them.
     """
+    monkeypatch.setattr("analysis.commands.run.write_report", lambda experiments, out: out)
     section = TEXT.split("## Five minutes")[1].split("## ")[0]
     lines = re.findall(r"^    ssa-theory (.*)$", section, re.MULTILINE)
     done = Counter()
@@ -120,6 +110,12 @@ def test_the_five_minutes_in_their_order(mine, capsys, quick_figures):
     for apart in ("mechanisms=vanilla+ssa", "family=erdos-renyi", "text_file=my_novel"):
         assert any(apart in name for name in places), places
     assert "left out, as a run of its own data or settings" in capsys.readouterr().out
+    assert (mine / "results/index.html").is_file()
+    (block,) = [text for text in PYTHON if "open_dataset" in text]
+    names: dict = {}
+    exec(compile(block, "README.md", "exec"), names)
+    with names["result"] as result:
+        assert all(variable.attrs.get("description") for variable in result.variables.values())
 
 
 def test_the_two_commands_are_those_of_the_makefile():
