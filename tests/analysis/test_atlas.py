@@ -136,6 +136,8 @@ def test_only_what_is_new_is_trained(tmp_path: Path, mine: str, monkeypatch) -> 
     more = AtlasConfig(**few, mechanisms=("vanilla", "scaled", mine))
     second, claims, _ = execute(ATLAS, more, tmp_path, place="atlas@mine")
     assert again == [f"{p} exploding" for p in few["problems"]]
+    assert second.attrs["config"] == more.model_dump_json()
+    assert second["risk"].attrs["description"]
     assert second["problem"].values.tolist() == list(few["problems"])
     broken = second["reason"].sel(mechanism="exploding", problem="hierarchy").item()
     assert broken == "mechanism exploding diverges at every rate of (0.1,)"

@@ -24,6 +24,7 @@ ATLAS = Experiment(
     config=AtlasConfig,
     train=train,
     summarise=summarise,
+    dimensions={"problem": "a column of the atlas: a task with what is tested of it"},
     units=Units(units, join_units),
     draw=draw,
     judge=judge,

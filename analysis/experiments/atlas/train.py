@@ -115,7 +115,7 @@ def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     whole = xr.concat(by_problem, "problem", join="exact", combine_attrs="override")
     columns = [column for name in config.problems for column in WORLDS[name].columns]
     names = [m.name for m in chosen(config.mechanisms)]
-    return whole.assign_coords(problem=columns, mechanism=names)
+    return whole.assign_coords(problem=columns, mechanism=names).drop_attrs(deep=False)
 
 
 def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:

@@ -27,6 +27,12 @@ CRITICAL = Experiment(
     summarise=summarise,
     draw=draw,
     judge=judge,
+    dimensions={
+        "law": "of the scores",
+        "length": "n, the number of scores of a row",
+        "model": "mechanism of the trained models whose rows are measured",
+        "row": "current token of a trained row, by its place",
+    },
     presets={
         "smoke": {
             "seeds": 3,

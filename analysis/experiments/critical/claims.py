@@ -24,7 +24,8 @@ def judge(config: CriticalConfig, dataset: xr.Dataset) -> list[Claim]:
             lines.compare("critical", cell, "critical-distance", pair)
     theta = theory.slack(config.share)
     for prefix, what in (("", "row of independent scores"), ("trained_", "trained row")):
-        low, found = dataset[f"{prefix}counted"], dataset[f"{prefix}measured"]
+        low, found = (dataset[f"{prefix}{one}"] for one in ("counted", "measured"))
+        low = low.where(np.isfinite(low))  # both are infinite where two scores are the largest
         lines.check(
             f"{prefix or 'drawn_'}bracket".replace("_", "-"),
             f"the critical tau of every {what} lies between the count of its gaps and theta times it",

@@ -57,8 +57,8 @@ def _draw_schedules(ax: Axes, config: CriticalConfig, result: xr.Dataset) -> Non
 def _draw_trained(ax: Axes, config: CriticalConfig, result: xr.Dataset) -> None:
     for name in TRAINED:
         one = result.sel(model=name)
-        x = one["trained_measured"].values.ravel()
-        y = x / one["trained_counted"].values.ravel()
+        x, low = (one[f"trained_{what}"].values.ravel() for what in ("measured", "counted"))
+        y = x / np.where(np.isfinite(low), low, np.nan)  # both infinite where two are largest
         look = style(name) | {"linestyle": "none", "markersize": 2.5, "alpha": 0.5}
         ax.plot(x, y, label=name, **look)
     for factor, line in ((1.0, "-"), (theory.slack(config.share), "--")):
