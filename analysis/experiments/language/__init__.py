@@ -24,6 +24,12 @@ LANGUAGE = Experiment(
     summarise=train.summarise,
     draw=figure.draw,
     judge=claims.judge,
+    dimensions={
+        "record": "the recorded steps, in order",
+        "comparison": "at equal steps, or at equal loss",
+        "layer": "of the model, from the first",
+        "length": "which places of a context, in units of that of training",
+    },
     presets={
         "smoke": {
             "seeds": 2,
