@@ -58,19 +58,19 @@ print("most frequent:", " ".join(read.symbols[:12]))
 # %% [markdown]
 # ## Three models, from the same weights and on the same windows
 # The temperatures of SSA add few parameters: one vector and one scalar for each head of the queries
-# and of the values. `constant` multiplies all scores by 2.5, which is near what SSA's position term
-# starts at, and learns nothing new.
+# and of the values. `constant-scale` multiplies all scores by 2.5, which is near what SSA's position
+# term starts at, and learns nothing new.
 
 # %%
 form = DecoderForm(len(read.symbols), dim=32, layers=2, heads=2, context=48)
 training = LanguageTraining(steps=100, context=form.context, batch=8, rate=0.015)
 models = {}
-for name in ("vanilla", "constant", "ssa"):
+for name in ("vanilla", "constant-scale", "ssa"):
     model = Decoder(form, name, seed=0, log_frequency=read.log_frequency)
     fit_language(model, read.training, training, seed=0)
     loss = validation_loss(model, read.validation, form.context, 4096).mean()
     print(
-        f"{name:9s} {model.parameter_count():,} parameters, {model.added_parameters():3d} of them new;"
+        f"{name:14s} {model.parameter_count():,} parameters, {model.added_parameters():3d} of them new;"
         f" validation loss {loss:.3f} nats"
     )
     models[name] = model

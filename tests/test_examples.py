@@ -15,6 +15,7 @@ SHOWN_BY = {
     "Fitted": "fit",
     "train_all": "compare",
     "Bigrams": "bigrams",
+    "Corpus": "corpus",
     "GraphFacts": "connected_graphs",
     "GraphFile": "read_graph",
     "Block": "fit",

@@ -195,6 +195,6 @@ class Decoder(nn.Module):
             drawn = generator.standard_normal(weight.shape) * (last if ends else INITIAL_DEVIATION)
             with torch.no_grad():
                 weight.copy_(torch.from_numpy(drawn))
-        for name, bias in self.named_parameters():
-            if name.endswith("bias") and ".parts." not in name:
-                nn.init.zeros_(bias)
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -145,7 +145,9 @@ def selected_anatomy(
     """What `attention_anatomy` returns, of a model that wears a mechanism: ||W_q W_k^T|| is of
     weights before rotary positions. Raises ValueError for a model that wears none.
     """
-    worn = {m.worn: m for m in model.modules() if isinstance(getattr(m, "worn", None), Worn)}
+    worn: dict[Worn, nn.Module] = {
+        own: m for m in model.modules() if isinstance(own := getattr(m, "worn", None), Worn)
+    }
     if not worn:
         raise ValueError("this model wears no mechanism: select one first, such as vanilla")
     layout, was = FAMILIES[cast(Any, model.config).model_type], model.training

@@ -46,7 +46,7 @@ _ENTRIES = (
         look=Look("#8c8c8c", "o", (0, (4, 2))),
     ),
     Mechanism(
-        "constant",
+        "constant-scale",
         "softmax(c s), c = 2.5 given, not learned",
         f"{_OURS}: a control",
         query=Fixed(),

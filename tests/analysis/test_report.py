@@ -22,7 +22,7 @@ from analysis.claims.ledger import Evidence, Ledger, ledger
 from analysis.claims.registry import parse, registry
 from analysis.claims.words import effect_of
 from analysis.draw.figures import FORMATS, new_figure, save_figure
-from analysis.experiments import EXPERIMENTS
+from analysis.experiments import APART, EXPERIMENTS
 from analysis.experiments.base import Experiment
 from analysis.flags import parse_run
 from analysis.report.paper import cells_at, paper_table
@@ -413,6 +413,8 @@ def test_the_whole_project_at_the_smoke_preset(tmp_path):
 
     ran = command("run", "all", "--preset", "smoke", "--device", "cpu")
     assert ran.returncode == 0, ran.stderr
+    apart = command("run", *APART, "--preset", "smoke", "--device", "cpu")
+    assert apart.returncode == 0, apart.stderr
     printed = command("claims")
     assert printed.returncode == 0, printed.stderr
     assert "not run" not in printed.stdout

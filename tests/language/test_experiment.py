@@ -62,7 +62,7 @@ def test_every_declared_cell_has_its_test(small: xr.Dataset) -> None:
 
 
 def test_a_seed_is_the_same_in_any_company(small: xr.Dataset) -> None:
-    names = ("vanilla", "constant", "ssa")
+    names = ("vanilla", "constant-scale", "ssa")
     two = LANGUAGE.train(LanguageConfig(seeds=2, mechanisms=names, **TINY), silent)
     for name in ("perplexity", "loss", "loss_by_place"):
         own = small[name].sel(mechanism=list(names), seed=1)
@@ -78,15 +78,15 @@ def test_numbers_are_what_they_say(small: xr.Dataset) -> None:
         np.exp(by_place.isel(place=slice(16, 32)).mean("place")),
     )
     assert small["added_parameters"].sel(
-        mechanism=["vanilla", "constant", "scaled"]
+        mechanism=["vanilla", "constant-scale", "scaled"]
     ).values.tolist() == [0, 0, 1]
     assert small["tokens"].values[-1] == 4 * 2 * 8
     last = small.sel(comparison="steps")
-    tau = last["inverse_temperature"].sel(mechanism="constant")
+    tau = last["inverse_temperature"].sel(mechanism="constant-scale")
     np.testing.assert_allclose(tau, 2.5)
     np.testing.assert_allclose(
-        last["mean_effective_weight"].sel(mechanism="constant"),
-        2.5 * last["mean_weight_norm"].sel(mechanism="constant"),
+        last["mean_effective_weight"].sel(mechanism="constant-scale"),
+        2.5 * last["mean_weight_norm"].sel(mechanism="constant-scale"),
         rtol=1e-6,
     )
     figure = LANGUAGE.plot(small)
@@ -149,7 +149,7 @@ def test_a_pretrained_model_is_fine_tuned_and_measured(tmp_path: Path) -> None:
     )
     transformers.AutoModelForCausalLM.from_config(there).save_pretrained(tmp_path)
     own = {k: v for k, v in TINY.items() if k not in ("dim", "heads", "layers")}
-    names = ("vanilla", "constant", "ssa")
+    names = ("vanilla", "constant-scale", "ssa")
     config = LanguageConfig(seeds=1, mechanisms=names, model=str(tmp_path), **own)
     assert {"model/config.json", "model/model.safetensors"} <= set(config.files())
     result = LANGUAGE.run(config)

@@ -815,7 +815,7 @@ def test_added_parameters_are_the_difference_of_counts(name: str) -> None:
     made = layer(12, 3, name)
     assert made.added_parameters() == counts[name] - counts["vanilla"]
     nothing = {"vanilla", "softcap", "sparsemax", "entmax15", "top-k", "threshold", "off-by-one"}
-    nothing |= {"softpick", "entropy-adaptive", "constant"}
+    nothing |= {"softpick", "entropy-adaptive", "constant-scale"}
     assert (made.added_parameters() == 0) == (name in nothing)
 
 

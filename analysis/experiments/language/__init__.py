@@ -3,6 +3,7 @@
 from analysis.experiments.base import Experiment
 from analysis.experiments.language import claims, figure, train
 from analysis.experiments.language.config import LanguageConfig
+from ssa_theory.mechanism import VANILLA
 
 __all__ = ["LANGUAGE", "LanguageConfig"]
 
@@ -10,7 +11,7 @@ LANGUAGE = Experiment(
     name="language",
     question="In a small language model, do learned temperatures do more than a constant scale?",
     caption="Small decoders on a text, each mechanism at the step size of its own least loss on "
-    "other seeds. constant: vanilla with one given scale on its scores, chosen from several; "
+    "other seeds. constant-scale: vanilla with one given scale on its scores, chosen from several; "
     "scaled: with one learned scale, the same for every token, its start chosen likewise. "
     "As figure 2 of the paper: distributions over 1,000 tokens, each layer and every model, of the "
     "effective weight tau ||W_q W_k^T|| and of the spikiness 1 / (n sum s^2), smaller being "
@@ -24,10 +25,16 @@ LANGUAGE = Experiment(
     summarise=train.summarise,
     draw=figure.draw,
     judge=claims.judge,
+    dimensions={
+        "record": "the recorded steps, in order",
+        "comparison": "at equal steps, or at equal loss",
+        "layer": "of the model, from the first",
+        "length": "which places of a context, in units of that of training",
+    },
     presets={
         "smoke": {
             "seeds": 2,
-            "mechanisms": ("vanilla", "constant", "scaled", "ssa"),
+            "mechanisms": (VANILLA, "constant-scale", "scaled", "ssa"),
             "dim": 8,
             "context": 16,
             "steps": 12,

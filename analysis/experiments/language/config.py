@@ -30,10 +30,10 @@ class LanguageConfig(SeededConfig):
     seeds: int = Field(8, ge=1, le=100_000, description="number of seeds: initialisation and data")
     mechanisms: ComparedMechanisms = Field(
         (
-            *(VANILLA, "constant", "scaled", "ssa", *_SSA, "ssa-mlp", "ssa-feature"),
+            *(VANILLA, "constant-scale", "scaled", "ssa", *_SSA, "ssa-mlp", "ssa-feature"),
             *("released", "ssmax", "yarn", "sink", "gated", "qk-norm"),
         ),
-        description="mechanisms to train; vanilla is the peer, constant and scaled the controls",
+        description="mechanisms to train; vanilla is the peer, constant-scale and scaled the controls",
     )
     text_file: Path | None = Field(
         None, description="text to read, also as .gz (default: Python's documentation)"

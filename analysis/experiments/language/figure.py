@@ -20,7 +20,7 @@ from analysis.experiments.language.train import COMPARISONS
 from analysis.experiments.mechanisms import SELECTIVE
 from ssa_theory.mechanism import VANILLA
 
-_SHOWN = (VANILLA, "constant", "scaled", SELECTIVE)
+_SHOWN = (VANILLA, "constant-scale", "scaled", SELECTIVE)
 """Those of distributions and curves; all are in the table of perplexities."""
 _PAPER = {"effective_weight": "τ ||W_q W_kᵀ||₂ / √d_k", "spikiness": "spikiness 1 / (n Σ s²)"}
 
