@@ -39,4 +39,7 @@ ATLAS = Experiment(
         },
         "large": {"mechanisms": tuple(MECHANISMS)},
     },
+    dimensions={
+        "problem": "a task with its settings, by its name",
+    },
 )
