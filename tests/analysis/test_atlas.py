@@ -223,7 +223,8 @@ def result(
     change: Callable[[xr.Dataset], None] = lambda dataset: None, seeds: int = 64
 ) -> xr.Dataset:
     """A result as of the preset `paper`: the errors above Bayes are 1 for all, but .5 of SSA on
-    `graph`, 2 of it on `letters`, .5 of sinks on `denoise`, .01 on `location`, .5 on `trigger`.
+    `graph`, 2 of it on `letters`, .5 of sinks on `denoise`, .01 on `location`, .5 on
+    `trigger`, where it is less of SSA and gates.
     """
     fits = wearable()
     noise = 1 + 0.02 * np.random.default_rng(0).standard_normal((*fits.shape, seeds))
@@ -233,6 +234,8 @@ def result(
         ("graph", "ssa", 0.5),
         ("letters", "ssa", 2.0),
         ("denoise", "sink", 0.5),
+        ("trigger", "ssa", 0.5),  # a value temperature has no floor
+        ("trigger", "gated", 0.5),
     ):
         risk.loc[{"problem": problem, "mechanism": name}] *= factor
     risk.loc[{"problem": "location"}] *= 0.01
@@ -264,6 +267,8 @@ def test_every_declared_cell_is_judged_by_what_was_trained() -> None:
     assert {name for name, outcome in best.items() if outcome == "harm"} == harmed
     assert set(best.values()) == {"benefit", "harm"}
     assert "sink" in found(claims, "best")["denoise",].statistic
+    halves = {(t.effect.seeds, t.requested_seeds) for t in found(claims, "best").values()}
+    assert halves == {(32, 32)}  # the others chose the rival
     rival = {cell: said(test) for cell, test in found(claims, "substitute").items()}
     assert rival["sink", "graph"] == "harm"
     assert rival["sink", "letters"] == rival["gated", "denoise"] == "benefit"

@@ -74,13 +74,13 @@ def front(result: xr.Dataset) -> xr.Dataset:
     beaten = [
         bool((((a <= x) & (e < y)) | ((a < x) & (e <= y))).any()) for x, y in zip(a, e, strict=True)
     ]
-    leading = ~np.array(beaten) & np.isfinite(e)
+    leading = ~np.array(beaten) & np.isfinite(a + e)
     return xr.Dataset({"added": added, "error": error, "leading": ("mechanism", leading)})
 
 
 def _draw_front(ax: Axes, result: xr.Dataset) -> None:
     shown = front(result)
-    shown = shown.isel(mechanism=np.isfinite(shown["error"].values))
+    shown = shown.isel(mechanism=np.isfinite((shown["error"] + shown["added"]).values))
     few = shown.sizes["mechanism"] <= _LEGEND
     for name in shown["mechanism"].values.tolist():
         one, band = shown.sel(mechanism=name), result["overall_band"].sel(mechanism=name)
@@ -125,7 +125,7 @@ def _draw_best(ax: Axes, result: xr.Dataset) -> None:
     ax.set_xscale("log")
     label_log(ax.xaxis)
     ax.set_xlabel("ratio of errors above Bayes")
-    ax.set_title("the best two: first over second (filled), SSA over first (open)")
+    ax.set_title("best over second (filled), SSA over best (open)")
 
 
 def similar(table: np.ndarray) -> np.ndarray:
