@@ -92,7 +92,7 @@ def maps_of(layer: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("family", "name"),
     [("gpt_neox", name) for name in WORN]
-    + [("gpt2", name) for name in ("ssa", "key-bias", "gated")],
+    + [("gpt2", name) for name in ("ssa", "key-bias", "gated", "qk-norm+ssa-value")],
 )
 def test_a_layer_is_the_module_on_the_same_weights(family: str, name: str, tokens: Tensor) -> None:
     """GPT-2's is `SelfAttention`, GPT-NeoX' `RotaryAttention`; and a later token changes no earlier
