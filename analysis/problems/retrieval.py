@@ -1,10 +1,8 @@
-"""The problem of noisy retrieval: which key does a query stem from? Bayes is attention with 1 /
-s^2.
-"""
+"""The problem of noisy retrieval: which key does a query stem from? Bayes attends with 1 / s^2."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -59,14 +57,12 @@ class RetrievalProblem(Problem):
     """Find the key that a noisy query stems from; the noise level s of every query is visible.
 
     The query token is [q, log s] and its given scalar log s: every mechanism has the information,
-    as far as its score can use it. The row is the prediction; that of Bayes is softmax_i(q . k_i /
-    s^2).
+    as far as its score can use it. The row is the prediction; Bayes is softmax_i(q . k_i / s^2).
 
     keys: n in training and in the main evaluation. batch_size: fresh problems a step. held_out:
     test problems a seed and noise level. tested_keys: numbers of keys at which the trained models
     are evaluated as well. score: of the loss, -log P_hat of a sampled target, or the squared
-    distance from the exact posterior, which exact zeros do not make infinite. Raises ValueError for
-    settings out of range.
+    distance from the exact posterior, finite for exact zeros. Raises ValueError for bad settings.
     """
 
     dim: int = 8
@@ -91,11 +87,9 @@ class RetrievalProblem(Problem):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.task  # rejects levels that are not positive
-        wrong = [n for n in self.tested_keys if not 2 <= n <= LARGEST_KEYS]
-        if wrong:
+        if wrong := [n for n in self.tested_keys if not 2 <= n <= LARGEST_KEYS]:
             raise ValueError(
-                f"tested_keys must lie in [2, {LARGEST_KEYS}], got {wrong[0]}: choose values in "
-                "that range"
+                f"tested_keys must lie in [2, {LARGEST_KEYS}], got {wrong[0]}: choose such values"
             )
 
     @property
@@ -188,9 +182,9 @@ class RetrievalProblem(Problem):
         exact |= {"bayes_by_keys": np.array(others)} if by_keys else {}
         if self.score == "brier":
             return exact
-        names = ("keys", "query", "noise", "target")
-        pooled = [np.concatenate([getattr(one, name) for one in by_noise]) for name in names]
-        common = self.task.best_common_inverse_temperature(Retrievals(*pooled))
+        parts = [[getattr(one, f.name) for one in by_noise] for f in fields(Retrievals)]
+        pooled = Retrievals(*map(np.concatenate, parts))
+        common = self.task.best_common_inverse_temperature(pooled)
         rows = log_softmax(common * np.stack([_dots(one) for one in by_noise]), axis=2)
         return exact | {
             "bayes_error": score.std(1, ddof=1) / np.sqrt(self.held_out),
@@ -269,9 +263,9 @@ class RetrievalBlock(Block):
     def _pool(self) -> list[Batch]:
         """The training data of all steps, drawn once for all mechanisms."""
         generators = [member_generator(s, Stream.DATA) for s in self.seeds]
-        size, task = self.problem.batch_size, self.problem.task
-        steps = range(self.training.total_steps)
-        return [self._batch([task.sample(size, g) for g in generators]) for _ in steps]
+        draw = partial(self.problem.task.sample, self.problem.batch_size)
+        steps = self.training.total_steps
+        return [self._batch([draw(g) for g in generators]) for _ in range(steps)]
 
     @cached_property
     def _held_out(self) -> tuple[list[Batch], list[Batch]]:

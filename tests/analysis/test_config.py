@@ -26,14 +26,14 @@ WITHOUT = {
 
 
 def reads(tree: ast.AST, holder: str) -> Iterator[str]:
-    """Patterns of the attributes of `holder` that the code reads, by name or by a name that is put
-    together.
+    """Patterns of the attributes of `holder`, or of an attribute of that name, that the code reads,
+    by name or by a name that is put together.
     """
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == holder
+        own = node.value if isinstance(node, ast.Attribute) else None
+        if isinstance(node, ast.Attribute) and holder in (
+            getattr(own, "id", ""),
+            getattr(own, "attr", ""),
         ):
             yield re.escape(node.attr)
         elif (

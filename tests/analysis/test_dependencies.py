@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.experiments import EXPERIMENTS
+from analysis.experiments import EXPERIMENTS, PLACES
 from analysis.experiments.graph import GRAPH
 from analysis.store.config import SeededConfig, TrainingConfig
 from analysis.store.dependencies import (
@@ -279,11 +279,13 @@ def test_a_private_helper_behind_two_imports_counts(copied: Path) -> None:
 
 
 def test_the_format_and_the_joining_of_blocks_concern_all(copied: Path) -> None:
-    for file, old, new in (
-        ("analysis/store/results.py", "FORMAT = 2", "FORMAT = 3"),
-        ("analysis/experiments/base.py", 'join="exact"', 'join="inner"'),
-    ):
-        assert set(changed(copied, file, old, new).values()) == {(True, True)}
+    """Units are joined by their experiment."""
+    other = changed(copied, "analysis/store/results.py", "FORMAT = 2", "FORMAT = 3")
+    assert set(other.values()) == {(True, True)}
+    joined = changed(copied, "analysis/experiments/base.py", 'join="exact"', 'join="inner"')
+    units = {name for name in PLACES if EXPERIMENTS[name].units is not None}
+    assert joined == {name: (name not in units,) * 2 for name in joined}
+    assert len(units) < len(joined)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -127,7 +127,7 @@ def test_a_large_graph_is_drawn_in_part_and_says_so(monkeypatch):
     titles = [ax.get_title() for ax in figure.axes]
     assert "(a) the 100 nodes most led to, of 401" in titles
     labels = [ax.get_xlabel() for ax in figure.axes]
-    assert labels.count("next node (the largest of each 2 x 2)") == 3
+    assert labels.count("next node, by community (the largest of each 2 x 2)") == 3
 
 
 def test_blocks_keep_the_largest_entry():

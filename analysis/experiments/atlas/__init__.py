@@ -39,7 +39,4 @@ ATLAS = Experiment(
         },
         "large": {"mechanisms": tuple(MECHANISMS)},
     },
-    dimensions={
-        "problem": "a task with its settings, by its name",
-    },
 )

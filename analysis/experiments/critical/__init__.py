@@ -43,8 +43,4 @@ CRITICAL = Experiment(
         },
         "large": {"seeds": 256},
     },
-    dimensions={
-        "law": "of the scores of a row",
-        "model": "mechanism of the models that are trained on letters",
-    },
 )

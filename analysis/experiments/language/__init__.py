@@ -59,10 +59,4 @@ LANGUAGE = Experiment(
             "validation_tokens": 2**18,
         },
     },
-    dimensions={
-        "record": "place among the steps at which it is measured",
-        "comparison": "of models at equal steps, or at an equal loss",
-        "layer": "of the decoder, the first 0",
-        "length": "of the context, over that of training",
-    },
 )
