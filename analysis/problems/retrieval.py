@@ -78,7 +78,6 @@ class RetrievalProblem(Problem):
     score: LossScore = "log"
 
     name: ClassVar[str] = "retrieval"
-
     measures: ClassVar[Mapping[str, Measure]] = {
         "cross_entropy": Measure(("noise",), _CROSS_ENTROPY),
         "brier_gap": Measure(("noise",), _BRIER_GAP),
@@ -93,10 +92,8 @@ class RetrievalProblem(Problem):
         _ = self.task  # rejects levels that are not positive
         wrong = [n for n in self.tested_keys if not 2 <= n <= LARGEST_KEYS]
         if wrong:
-            raise ValueError(
-                f"tested_keys must lie in [2, {LARGEST_KEYS}], got {wrong[0]}: choose values in "
-                "that range"
-            )
+            rule = f"tested_keys must lie in [2, {LARGEST_KEYS}]"
+            raise ValueError(f"{rule}, got {wrong[0]}: choose values in that range")
 
     @property
     def task(self) -> NoisyRetrievalTask:
@@ -158,7 +155,7 @@ class RetrievalProblem(Problem):
         problems = [p for s in dataset["seed"].values for p in self.test_problems(int(s))[0]]
         shape = (dataset.sizes["seed"], len(self.noise_levels), self.held_out, self.keys)
         target = np.stack([self.task.posterior(p) for p in problems]).reshape(shape)
-        dots = np.stack([_dots(p) for p in problems]).reshape(shape)
+        dots = np.stack([np.einsum("skd,sd->sk", p.keys, p.query) for p in problems]).reshape(shape)
 
         def gap(c: float) -> np.ndarray:
             return ((softmax(c * dots, axis=-1) - target) ** 2).sum(-1).mean(-1)
@@ -191,7 +188,8 @@ class RetrievalProblem(Problem):
         names = ("keys", "query", "noise", "target")
         pooled = [np.concatenate([getattr(one, name) for one in by_noise]) for name in names]
         common = self.task.best_common_inverse_temperature(Retrievals(*pooled))
-        rows = log_softmax(common * np.stack([_dots(one) for one in by_noise]), axis=2)
+        dots = np.stack([np.einsum("skd,sd->sk", p.keys, p.query) for p in by_noise])
+        rows = log_softmax(common * dots, axis=2)
         return exact | {
             "bayes_error": score.std(1, ddof=1) / np.sqrt(self.held_out),
             "common": -(np.exp(log_p) * rows).sum(2).mean(1),
@@ -297,10 +295,5 @@ class RetrievalBlock(Block):
             stack_members([getattr(p, name) for p in parts], self.device).to(dtype)
             for name in ("keys", "query", "noise")
         )
-        feature = noise.log()
-        token = torch.cat([query, feature.unsqueeze(1)], 1)
-        return Inputs(Tokens(token, feature), Tokens(keys), count=float(keys.shape[1]))
-
-
-def _dots(problems: Retrievals) -> np.ndarray:
-    return np.einsum("skd,sd->sk", problems.keys, problems.query)
+        token = torch.cat([query, noise.log().unsqueeze(1)], 1)
+        return Inputs(Tokens(token, noise.log()), Tokens(keys), count=float(keys.shape[1]))
