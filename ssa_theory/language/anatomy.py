@@ -44,7 +44,7 @@ def attention_anatomy(
 
     effective_weight (layer, token): tau_q(x) tau_k(x) ||W_q W_k^T||, the paper's own norm; the key
     temperature, as that of the query, is the token's own. inverse_temperature (layer, token):
-    tau_q tau_k. spikiness (layer, token): 1 / (n sum_j s_j^2) of its row over n keys, in (0, 1],
+    tau_q tau_k. spikiness (layer, token): 1 / (n sum_j s_j^2) of its row s over n keys, divided by its sum, in (0, 1],
     smaller being spikier; from the second token of a window on, as the first has one key.
     weight_norm (layer): ||W_q W_k^T||.
     """
@@ -62,7 +62,7 @@ def attention_anatomy(
             tau = tau * layer.inverse_temperature("key", x, **extra)
             rows = layer.attention(x, **extra)
             count = torch.arange(1, rows.shape[-1] + 1, device=rows.device)
-            spread = 1 / (count * rows.square().sum(-1))
+            spread = rows.sum(-1).square() / (count * rows.square().sum(-1))
             effective = tau * norms[place].unsqueeze(-1).to(tau.dtype)
             for name, value in zip(found, (effective, tau, spread), strict=True):
                 found[name][place].append(value[..., 1:].mean(1).flatten())

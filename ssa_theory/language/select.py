@@ -164,7 +164,7 @@ def selected_anatomy(
         for own, norm in zip(worn, norms, strict=True):
             tau, rows = (torch.cat(values) for values in zip(*own.records or [], strict=True))
             count = torch.arange(1, rows.shape[-1] + 1, device=rows.device)
-            spread = 1 / (count * rows.square().sum(-1))
+            spread = rows.sum(-1).square() / (count * rows.square().sum(-1))
             each = (tau * norm.unsqueeze(-1).to(tau.dtype), tau, spread)
             for name, value in zip(found, each, strict=True):
                 found[name].append(value[..., 1:].mean(1).flatten())
