@@ -56,7 +56,7 @@ def train_all(
     sizes = {"seed": len(seeds)} | {dim: len(at) for dim, at in problem.members.items()}
     options = {"record": steps, "progress": progress}
     measured = train_layers(block, layers, training, problem.measures, sizes, chosen, **options)
-    labels = problem.coordinates(training) | problem.members | {"step": steps}
+    labels = problem.coordinates(training) | dict(problem.members) | {"step": steps}
     dims = dict.fromkeys(d for variable in measured.values() for d in variable[0] if d in labels)
     own = {"mechanism": [m.name for m in mechanisms], "seed": list(seeds)}
     coords = own | {d: labels[d] for d in dims}

@@ -22,7 +22,7 @@ LAWS: Mapping[str, theory.ScoreLaw] = {
     "crowded": theory.Crowded(1.0),
 }
 PAPERS, PEERS = "ssa-position", (VANILLA, "root", "ssmax", "log2", "power", "asentmax-position")
-TRAINED = ("vanilla", "ssa-query")
+TRAINED = (VANILLA, "ssa-query")
 
 
 class CriticalConfig(CooldownConfig):
