@@ -63,9 +63,9 @@ def settings_read(experiment: Experiment) -> set[str]:
     ahead: set[str] = set()
     for texts in sources(definitions(*experiment.data_code())).values():
         for statement in (statement for text in texts for statement in ast.parse(text).body):
-            if not isinstance(statement, ast.ClassDef):
+            if not isinstance(statement, ast.ClassDef) or statement.name not in classes:
                 ahead |= set(reads(statement, "config"))
-            elif statement.name in classes:
+            else:
                 for node in statement.body:
                     if isinstance(node, ast.FunctionDef) and not any(
                         "validator" in ast.dump(d) for d in node.decorator_list

@@ -9,7 +9,7 @@ from pydantic import Field
 from analysis.claims.bands import mean_band, ratio_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.experiments.settings import Cell, CellsConfig, CooldownSteps, train_cells
+from analysis.experiments.settings import TUNED, Cell, CellsConfig, CooldownSteps, train_cells
 from analysis.problems import DenoiseProblem, GraphProblem, Training
 from ssa_theory import Stream, member_generator
 from ssa_theory.mechanism import VANILLA, Mechanism, Misfit
@@ -149,6 +149,7 @@ _ABOUT = {
     "additive_relative_excess": "relative excess that the least risk of any sum of phi(x_i) has",
     "entropy_rate": "H* of the letters, the cross-entropy of the true bigrams (nats)",
     "added_parameters": "parameters beyond those of the part's vanilla attention, counted",
+    "learning_rate": TUNED,
     "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
 }
 
@@ -162,7 +163,9 @@ def train(config: AblationConfig, progress: Progress) -> xr.Dataset:
     joined = xr.concat([_excess(part) for part in letters], "mechanism", join="exact")
     rate = config.letters[0].problem.tasks([0])[0].entropy_rate
     names = [f"letters-{m.name}" for m in chosen(config.letters_mechanisms)]
-    risk = denoise[["excess", "risk", "diverged", "bayes_by_length", "added_parameters"]]
+    risk = denoise[
+        ["excess", "risk", "diverged", "bayes_by_length", "added_parameters", "learning_rate"]
+    ]
     parts = [
         joined.sel(mechanism=names).assign(entropy_rate=rate),
         risk.rename(bayes_by_length="held_out_bayes"),
@@ -205,7 +208,7 @@ def _excess(letters: xr.Dataset) -> xr.Dataset:
     """The excess cross-entropy of every mechanism, and its L1 error weighted as the loss is."""
     apart = abs(letters["learned_transition_matrix"] - letters["transition_matrix"])
     by_row = letters["stationary_distribution"] * apart.sum("next", skipna=False)
-    kept = letters[["diverged", "added_parameters"]].assign(
+    kept = letters[["diverged", "added_parameters", "learning_rate"]].assign(
         excess=letters["cross_entropy_gap"].isel(step=-1, drop=True),
         l1_error=by_row.sum("node", skipna=False).transpose("mechanism", "seed"),
     )

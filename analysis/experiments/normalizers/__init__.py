@@ -13,7 +13,7 @@ from analysis.experiments.mechanisms import chosen
 from analysis.experiments.normalizers.claims import judge
 from analysis.experiments.normalizers.config import SOFTMAX, TEMPERATURES, NormalizersConfig
 from analysis.experiments.normalizers.figure import draw
-from analysis.experiments.settings import programs
+from analysis.experiments.settings import TUNED, programs
 from analysis.problems.base import Fitted, fit
 from analysis.problems.kernel_regression import KernelRegressionBlock
 from analysis.problems.measures import row_l1, row_shape
@@ -38,6 +38,7 @@ _BY_TASK = {
     "dead_rows": "share of rows with at most one key left, whose weights have no gradient",
     "stuck_rows": "share of rows that are dead and misplaced (L1 distance above 1); NaN for length",
     "alpha": "learned alpha of entmax; NaN for the other normalisers",
+    "learning_rate": TUNED,
     "unmoved": "whether training changed no parameter at all, as none ever had a gradient",
     "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
 }
@@ -83,7 +84,8 @@ def train(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
         each = tuned(cell.problem, cell.mechanisms, cell.training, rates, device, advance)
         for layer, rate in zip(map(cell.problem.layer, cell.mechanisms), each, strict=True):
             fitted = fit(block, layer, cell.training.at(float(rate)), progress=advance)
-            models.append(_measure(block, layer, fitted))
+            of_all = {"learning_rate": np.full(config.seeds, float(rate))}
+            models.append(_measure(block, layer, fitted) | of_all)
         shape = (len(mechanisms), len(TEMPERATURES))
         stacked = {key: np.stack([model[key] for model in models]) for key in models[0]}
         measured[cell.name] = {key: v.reshape(*shape, *v.shape[1:]) for key, v in stacked.items()}

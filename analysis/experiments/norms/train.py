@@ -13,7 +13,7 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.chains import Chain, ChainsConfig, train_settings
 from analysis.experiments.mechanisms import ComparedMechanisms
-from analysis.experiments.settings import programs
+from analysis.experiments.settings import TUNED, programs
 from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import common_loss, interpolate
@@ -56,6 +56,7 @@ _GUARDS = {
 _WHERE = "at the last step (comparison steps), or where the model first reaches the common loss "
 _ABOUT = {
     **_GUARDS,
+    "learning_rate": TUNED,
     **{k: f"{v.about}; {_WHERE}(comparison loss)" for k, v in ANATOMY.items()},
     **{k: f"{about}; {_WHERE}(comparison loss)" for k, about in _MEAN.items()},
     "cross_entropy_gap": "cross-entropy above Bayes at the recorded steps (nats)",
@@ -136,6 +137,7 @@ def _train_setting(
     dataset = xr.Dataset(
         {
             **{name: (by_model, values[name]) for name in _GUARDS},
+            "learning_rate": ("mechanism", np.stack(each)),
             "cross_entropy_gap": ((*by_model, "record"), gap),
             "weight_norm_by_step": ((*by_model, "record"), norm),
             "weight_norm_by_progress": ((*by_model, "progress"), np.stack(by_progress, axis=-1)),
