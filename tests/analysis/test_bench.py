@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from analysis.bench.bench import bench, load_report
 from analysis.bench.ceilings import _adder
-from analysis.bench.child import FIXED, FRESH, KINDS, Child, Job, cores
+from analysis.bench.child import FIXED, FRESH, KINDS, Child, Job
 from analysis.bench.compare import contenders
 from analysis.bench.config import BenchConfig
 from analysis.bench.graph_workloads import DIM, NODES
@@ -44,6 +44,7 @@ from analysis.bench.tables import (
 from analysis.bench.workloads import WORKLOADS, workload
 from analysis.cli import main
 from analysis.experiments.base import silent
+from ssa_theory.device import cores
 from ssa_theory.lanes import Unsupported
 
 CPU = torch.device("cpu")

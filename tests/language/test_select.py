@@ -38,7 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 NOT_WORN = {"differential": "a second map of queries and keys", "ssa-degree": "the degree of every"}
 WORN = [name for name in MECHANISMS if name not in NOT_WORN]
-TOKENS_OF_KEYS = {"key-bias", "ssa-mlp-key-shift"}
+TOKENS_OF_KEYS = ("key-bias", "ssa-mlp-key-shift")
 OF_EVERY_KIND = (
     *("ssa", "ssa-key", "ssa-mlp", "ssa-free", "ssa-feature", "ssmax", "yarn", "qk-norm-ssa-query"),
     *("softcap", "entropy-adaptive", "sink", "entmax15", "gated", *TOKENS_OF_KEYS),
