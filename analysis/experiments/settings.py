@@ -39,13 +39,16 @@ CooldownSteps = Annotated[
 
 @dataclass(frozen=True)
 class Cell(Generic[AnyProblem]):
-    """A problem, how one trains on it, which mechanisms, and the steps to record (see `train_all`)."""
+    """A problem, how one trains on it, which mechanisms, the steps to record, and the problem on
+    which rates are tuned (see `train_all`).
+    """
 
     name: str
     problem: AnyProblem
     training: Training
     mechanisms: Sequence[Mechanism]
     record: Sequence[int] | None = None
+    tune_on: Problem | None = None
 
 
 class CellsConfig(TrainingConfig):
@@ -108,6 +111,7 @@ def train_cells(config: CellsConfig, progress: Progress) -> list[xr.Dataset]:
             cell.training,
             device,
             rates=config.learning_rates,
+            tune_on=cell.tune_on,
             record=cell.record,
             progress=advance,
         )

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.problems.base import Block, Fitted, Measure, Problem, Training, stack_members
+from analysis.problems.memory import Memory, by_seed
 from ssa_theory.losses import squared_distance
 from ssa_theory.mechanism import Form, Inputs, Layer, Parameters, Tokens
 from ssa_theory.seeds import Stream, member_generator
@@ -32,17 +33,16 @@ class SharedDraws:
     """The training inputs that were drawn last: they serve every noise."""
 
     def __init__(self) -> None:
-        self._law: tuple[BasisDenoisingTask, int, tuple[int, ...]] | None = None
-        self._drawn: list[BasisTokens] = []
+        self._memory = Memory()
 
     def of(self, task: BasisDenoisingTask, count: int, seeds: Sequence[int]) -> list[BasisTokens]:
         """So many inputs of each seed, of whatever noise."""
+
+        def drawn(seed: int) -> BasisTokens:
+            return task.sample(count, member_generator(seed, Stream.DATA))
+
         law = replace(task, noise=1.0), count, tuple(seeds)
-        if law != self._law:
-            self._drawn.clear()  # before there are more
-            self._drawn += [task.sample(count, member_generator(s, Stream.DATA)) for s in seeds]
-            self._law = law
-        return self._drawn
+        return self._memory.get("inputs", law, lambda: by_seed(seeds, drawn))
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,10 @@ class BasisDenoiseProblem(Problem):
         return super().coordinates(training) | {"peak": (_PEAKS[1:] + _PEAKS[:-1]) / 2}
 
     def _held_out(self, seeds: Sequence[int]) -> list[BasisTokens]:
-        return [
-            self.task.sample(self.held_out, member_generator(s, Stream.EVALUATION)) for s in seeds
-        ]
+        def drawn(seed: int) -> BasisTokens:
+            return self.task.sample(self.held_out, member_generator(seed, Stream.EVALUATION))
+
+        return by_seed(seeds, drawn)
 
 
 @dataclass(frozen=True)

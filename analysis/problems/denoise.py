@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from analysis.problems.base import Block, Fitted, Measure, Problem, Training, stack_members
-from analysis.problems.memory import Memory
+from analysis.problems.memory import Memory, by_seed
 from analysis.problems.value_gates import BOUNDS, GATE_MEASURES, value_gates
 from ssa_theory.losses import squared_error
 from ssa_theory.mechanism import Form, Inputs, Layer, Parameters, Tokens
@@ -57,6 +57,12 @@ class HeldOut:
     target: list[np.ndarray]
     answer: dict[int, list[np.ndarray]]
     baselines: dict[str, np.ndarray]
+
+    def at(self, places: Sequence[int]) -> "HeldOut":
+        """Of the seeds at these places."""
+        tokens, target = ([x[i] for i in places] for x in (self.tokens, self.target))
+        answer = {n: [means[i] for i in places] for n, means in self.answer.items()}
+        return HeldOut(tokens, target, answer, {k: v[places] for k, v in self.baselines.items()})
 
 
 @dataclass(frozen=True)
@@ -185,13 +191,13 @@ class DenoiseProblem(Problem):
         count = training.total_steps * self.batch_size
 
         def draw() -> tuple[Tensor, Tensor, Tensor]:
-            drawn = []
-            for seed in seeds:
+            def of(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 sample = task.sample(count, member_generator(seed, Stream.DATA))
                 tokens, target = (x.astype(training.dtype) for x in (sample.tokens, sample.target))
-                drawn.append((tokens, ~sample.relevant, target))
+                return tokens, ~sample.relevant, target
+
             tokens, filler, target = (
-                stack_members(list(x), device) for x in zip(*drawn, strict=True)
+                stack_members(list(x), device) for x in zip(*by_seed(seeds, of), strict=True)
             )
             return tokens, filler, target
 
@@ -200,6 +206,9 @@ class DenoiseProblem(Problem):
 
     def _held_out(self, seeds: Sequence[int]) -> HeldOut:
         """Every seed's held-out contexts, with their exact posteriors."""
+        once = list(dict.fromkeys(seeds))
+        if len(once) < len(seeds):
+            return self._held_out(once).at([once.index(seed) for seed in seeds])
 
         def draw() -> HeldOut:
             samples = [

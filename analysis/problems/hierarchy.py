@@ -15,6 +15,7 @@ from torch import Tensor
 from analysis.problems.base import Fitted, Measure, Problem, Training, restarted, stack_members
 from analysis.problems.heads import Head, RowHead
 from analysis.problems.measures import SMALLEST_TAU, singular_values
+from analysis.problems.memory import by_seed
 from analysis.problems.rows import (
     RowBlock,
     draw_embeddings,
@@ -162,15 +163,15 @@ class HierarchyProblem(Problem):
     ) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "seed prompt next"]]:
         """Queries, counts and Bayes prediction of each seed's prompts; by default the held-out."""
         count = self.held_out if count is None else count
-        drawn = [
-            self.task.sample_prompts(count, self.prompt_length, member_generator(s, stream))
-            for s in seeds
-        ]
-        return (
-            np.stack([p.query for p in drawn]),
-            np.stack([p.counts(self.task.nodes) for p in drawn]),
-            np.stack([self.task.bayes_predictive(p) for p in drawn]),
-        )
+
+        def of(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            generator = member_generator(seed, stream)
+            drawn = self.task.sample_prompts(count, self.prompt_length, generator)
+            law = self.task.bayes_predictive(drawn)
+            return drawn.query, drawn.counts(self.task.nodes), law
+
+        query, counts, law = map(np.stack, zip(*by_seed(seeds, of), strict=True))
+        return query, counts, law
 
     def _queries(
         self, seeds: Sequence[int], count: int, stream: Stream, device: torch.device

@@ -20,6 +20,7 @@ from analysis.problems.base import (
     stack_members,
 )
 from analysis.problems.measures import row_shape
+from analysis.problems.memory import by_seed
 from ssa_theory.mechanism import Form, Inputs, Layer, Parameters
 from ssa_theory.seeds import Stream, member_generator
 from tasks.kernel_regression import Contexts, KernelRegressionTask, best_inverse_temperature
@@ -235,16 +236,17 @@ class KernelRegressionBlock(Block):
     def pool(self) -> list[Batch]:
         """The training data in batches, in the precision of training."""
         longest = max(self.problem.train_lengths)
-        drawn = []
-        for seed in self.seeds:
+
+        def of(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             generator = member_generator(seed, Stream.DATA)
             one = self.problem.task.sample(self.problem.contexts, longest, generator, POOL_QUERIES)
             # Queries of one context stand `contexts` apart: a batch sees as many as it can.
             dots = np.einsum("snd,sqd->qsn", one.keys, one.query).reshape(-1, longest)
-            drawn.append((dots, np.tile(one.values, (POOL_QUERIES, 1)), one.target.T.ravel()))
+            return dots, np.tile(one.values, (POOL_QUERIES, 1)), one.target.T.ravel()
+
         given, values, target = (
             stack_members(arrays, self.device).to(self.training.torch_dtype)
-            for arrays in zip(*drawn, strict=True)
+            for arrays in zip(*by_seed(self.seeds, of), strict=True)
         )
         size = self.problem.batch_size
         return [
@@ -254,7 +256,7 @@ class KernelRegressionBlock(Block):
 
     @cached_property
     def _contexts(self) -> list[Contexts]:
-        return [self.problem.test_context(s) for s in self.seeds]
+        return by_seed(self.seeds, self.problem.test_context)
 
     @cached_property
     def _dots(self) -> Tensor:

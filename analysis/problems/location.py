@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from analysis.problems.base import Block, Fitted, Measure, Problem, Training, stack_members
+from analysis.problems.memory import by_seed
 from ssa_theory.mechanism import Form, Inputs, Layer, Parameters, Tokens
 from ssa_theory.seeds import Stream, member_generator
 from tasks.location import LocationSample, LocationTask
@@ -51,8 +52,8 @@ class LocationProblem(Problem):
 
     def block(self, seeds: Sequence[int], training: Training, device: torch.device) -> Block:
         count = training.total_steps * self.batch_size
-        drawn = [self.task.sample(count, member_generator(s, Stream.DATA)) for s in seeds]
-        tested = [self._tested(s) for s in seeds]
+        drawn = by_seed(seeds, lambda s: self.task.sample(count, member_generator(s, Stream.DATA)))
+        tested = by_seed(seeds, self._tested)
         return LocationBlock(
             seeds,
             device,

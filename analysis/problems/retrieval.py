@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor
 
 from analysis.problems.base import Block, Fitted, Measure, Problem, Training, stack_members
+from analysis.problems.memory import by_seed
 from analysis.problems.rows import LossScore, require_exponential
 from ssa_theory.losses import choice_loss, squared_distance
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Parameters, Tokens
@@ -74,7 +75,6 @@ class RetrievalProblem(Problem):
     score: LossScore = "log"
 
     name: ClassVar[str] = "retrieval"
-
     measures: ClassVar[Mapping[str, Measure]] = {
         "cross_entropy": Measure(("noise",), _CROSS_ENTROPY),
         "brier_gap": Measure(("noise",), _BRIER_GAP),
@@ -152,7 +152,7 @@ class RetrievalProblem(Problem):
         problems = [p for s in dataset["seed"].values for p in self.test_problems(int(s))[0]]
         shape = (dataset.sizes["seed"], len(self.noise_levels), self.held_out, self.keys)
         target = np.stack([self.task.posterior(p) for p in problems]).reshape(shape)
-        dots = np.stack([_dots(p) for p in problems]).reshape(shape)
+        dots = np.stack([np.einsum("skd,sd->sk", p.keys, p.query) for p in problems]).reshape(shape)
 
         def gap(c: float) -> np.ndarray:
             return ((softmax(c * dots, axis=-1) - target) ** 2).sum(-1).mean(-1)
@@ -185,7 +185,8 @@ class RetrievalProblem(Problem):
         parts = [[getattr(one, f.name) for one in by_noise] for f in fields(Retrievals)]
         pooled = Retrievals(*map(np.concatenate, parts))
         common = self.task.best_common_inverse_temperature(pooled)
-        rows = log_softmax(common * np.stack([_dots(one) for one in by_noise]), axis=2)
+        dots = np.stack([np.einsum("skd,sd->sk", p.keys, p.query) for p in by_noise])
+        rows = log_softmax(common * dots, axis=2)
         return exact | {
             "bayes_error": score.std(1, ddof=1) / np.sqrt(self.held_out),
             "common": -(np.exp(log_p) * rows).sum(2).mean(1),
@@ -262,15 +263,18 @@ class RetrievalBlock(Block):
     @cached_property
     def _pool(self) -> list[Batch]:
         """The training data of all steps, drawn once for all mechanisms."""
-        generators = [member_generator(s, Stream.DATA) for s in self.seeds]
-        draw = partial(self.problem.task.sample, self.problem.batch_size)
-        steps = self.training.total_steps
-        return [self._batch([draw(g) for g in generators]) for _ in range(steps)]
+        task, size = self.problem.task, self.problem.batch_size
+
+        def of(seed: int) -> list[Retrievals]:
+            generator = member_generator(seed, Stream.DATA)
+            return [task.sample(size, generator) for _ in range(self.training.total_steps)]
+
+        return [self._batch(parts) for parts in zip(*by_seed(self.seeds, of), strict=True)]
 
     @cached_property
     def _held_out(self) -> tuple[list[Batch], list[Batch]]:
         """By noise level and by number of keys, in float64, with the exact posteriors."""
-        drawn = [self.problem.test_problems(s) for s in self.seeds]
+        drawn = by_seed(self.seeds, self.problem.test_problems)
         by_noise, by_keys = (zip(*part, strict=True) for part in zip(*drawn, strict=True))
         return [self._tested(p) for p in by_noise], [self._tested(p) for p in by_keys]
 
@@ -294,7 +298,3 @@ class RetrievalBlock(Block):
         feature = noise.log()
         token = torch.cat([query, feature.unsqueeze(1)], 1)
         return Inputs(Tokens(token, feature), Tokens(keys), count=float(keys.shape[1]))
-
-
-def _dots(problems: Retrievals) -> np.ndarray:
-    return np.einsum("skd,sd->sk", problems.keys, problems.query)

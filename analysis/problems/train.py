@@ -40,6 +40,7 @@ def train_all(
     device: torch.device,
     *,
     rates: Sequence[float] = (),
+    tune_on: Problem | None = None,
     record: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
@@ -47,10 +48,11 @@ def train_all(
     labelled, and `learning_rate` (mechanism, *members).
 
     rates: those from which `best_rate` chooses for each mechanism, by default that of `training`.
+    tune_on: the problem on which it does, one without members of its own; by default this one.
     record: as in `fit`, by default `record_steps`.
     """
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
-    chosen = tuned(problem, mechanisms, training, rates, device, progress)
+    chosen = tuned(tune_on or problem, mechanisms, training, rates, device, progress)
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
     sizes = {"seed": len(seeds)} | {dim: len(at) for dim, at in problem.members.items()}

@@ -82,6 +82,14 @@ def test_attention_prediction_and_measures_are_the_formula(context, head, name):
     assert measured["parameters"][0] == sum(v[..., 0].size for v in own.values())
 
 
+def test_rates_are_tuned_on_the_tree_of_the_middle_size():
+    config = HIERARCHY.preset("paper")
+    for cell in config.cells:
+        own, tuned = cell.problem, cell.tune_on
+        assert (tuned.tree, tuned.head, tuned.context) == ("k2-D2", own.head, own.context)
+        assert config.share_of(tuned) == config.share_of(own)
+
+
 def test_prompts_are_a_fixed_pool_and_others_are_held_out():
     problem, training = problem_of("row", "prompt", prompt_length=40), Training(5, 0.1)
     block = problem.block([1, 2], training, CPU)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.problems import GraphProblem, RetrievalProblem, Training, train, train_all
+from analysis.problems import (
+    DenoiseProblem,
+    GraphProblem,
+    RetrievalProblem,
+    Training,
+    fit,
+    train,
+    train_all,
+)
 from analysis.problems.grid import Grid
 from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.kernel_regression import KernelRegressionProblem
@@ -103,6 +111,29 @@ def test_no_rate_is_tuned_beyond_the_training():
     assert length.for_tuning.test_lengths == (4, 8)
     assert replace(length, test_lengths=(64,)).for_tuning.test_lengths == (9,)
     assert RetrievalProblem(tested_keys=(128,)).for_tuning == RetrievalProblem()
+
+
+def test_rates_may_be_tuned_on_another_problem():
+    small, large = GraphProblem(dim=2), GraphProblem(dim=8)
+    training, model = Training(30, 0.1), known("vanilla")
+    wanted = [float(best_rate(p, p.layer(model), training, RATES, CPU)) for p in (small, large)]
+    assert wanted[0] != wanted[1]
+    found = train_all(large, [model], [0], training, CPU, rates=RATES, tune_on=small)
+    assert found["learning_rate"].item() == wanted[0]
+
+
+def test_the_data_of_a_seed_that_stands_twice_are_those_that_stand_once():
+    tested = (("denoise", DenoiseProblem(batch_size=4, held_out=16)), *PROBLEMS.items())
+    for name, problem in tested:
+        training, mechanism = Training(3, 0.1), known("vanilla")
+        blocks = [problem.block(seeds, training, CPU) for seeds in ((7, 7, 4), (7, 4))]
+        twice, once = (
+            block.evaluate(layer, fit(block, layer, training))[problem.objective]
+            for block in blocks
+            for layer in [problem.layer(mechanism)]
+        )
+        np.testing.assert_allclose(twice[..., [1, 2]], once, rtol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(twice[..., 0], twice[..., 1])
 
 
 def test_no_run_reports_a_tuning_seed():

@@ -1,6 +1,7 @@
 """The hierarchy experiment: its cells, training, and summary."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Annotated, cast
 
 import numpy as np
@@ -26,6 +27,8 @@ HEADS = {"row": RowHead(), "classifier": ClassifierHead()}
 MEASURE = {"row": "map_l1", "classifier": "tv"}
 """What the paper's claim on each head is about."""
 CONTEXTS: tuple[Context, ...] = ("vocabulary", "prompt")
+Tree = tuple[int, int, int]
+"""Branching, depth, and the number of nodes."""
 _SMALLEST_DIM = 2
 
 
@@ -72,7 +75,9 @@ class HierarchyConfig(CooldownConfig):
 
     @property
     def cells(self) -> list[Cell[HierarchyProblem]]:
-        """Every tree, dimension, head and context."""
+        """Every tree, dimension, head and context. Rates are tuned for each head, context and share
+        of N, on the tree of the middle size.
+        """
         prompts = HierarchyProblem(
             context="prompt",
             prompt_length=self.prompt_length,
@@ -87,16 +92,20 @@ class HierarchyConfig(CooldownConfig):
             if (nodes := sum(k**n for n in range(depth + 1))) <= self.most_nodes
         ]
         models, training = chosen(self.mechanisms), self.training
-        problems = {
-            f"{head}-{context}-k{k}-D{depth}-d{d}": replace(
-                prompts, branching=k, depth=depth, dim=d, head=own, context=context
-            )
-            for head, own in HEADS.items()
-            for context in CONTEXTS
-            for k, depth, nodes in trees
-            for d in sorted({self._dim(s, nodes) for s in self.dim_shares})
-        }
-        return [Cell(name, p, training, models, ()) for name, p in problems.items()]
+        middle = sorted(trees, key=lambda tree: tree[-1])[(len(trees) - 1) // 2] if trees else None
+
+        def problem(share: float, head: str, context: Context, tree: Tree) -> HierarchyProblem:
+            k, depth, nodes = tree
+            own, dim = HEADS[head], self._dim(share, nodes)
+            return replace(prompts, branching=k, depth=depth, dim=dim, head=own, context=context)
+
+        cells: dict[str, Cell[HierarchyProblem]] = {}
+        for head, context, tree in product(HEADS, CONTEXTS, trees):
+            for share in sorted(self.dim_shares):  # of equal dimensions the largest share remains
+                p, tuned = (problem(share, head, context, t) for t in (tree, middle or tree))
+                name = f"{head}-{context}-{p.tree}-d{p.dim}"
+                cells[name] = Cell(name, p, training, models, (), tuned)
+        return list(cells.values())
 
     def _dim(self, share: float, nodes: int) -> int:
         return max(_SMALLEST_DIM, round(share * nodes))
