@@ -137,7 +137,7 @@ def symbol_codes(
 
     >>> codes, names = symbol_codes("Abba!")
     >>> codes.tolist(), names
-    ([0, 1, 1, 0, 2], ['a', 'b', ' '])
+    ([1, 2, 2, 1, 0], [' ', 'a', 'b'])
     """
     alphabet = ALPHABETS[reading.alphabet]
     number: dict[str, int] = {}

@@ -104,5 +104,5 @@ def test_every_mechanism_that_fits_is_trained_and_measured(query):
     assert np.isfinite(found["mse"]).all()
     assert (found["excess"] >= 0).all()
     unfit = {"ssa-feature", "ssa-feature-key", "ssa-feature-exp", "ssa-degree", "ssa-free"}
-    only_last = {"gated", "gated-head"}
+    only_last = {"gated", "gated-head", "constant-scale"}
     assert refused == (unfit | only_last if query == "readout" else unfit)

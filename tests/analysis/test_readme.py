@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from analysis.cli import _COMMANDS, main
-from analysis.experiments import PLACES
+from analysis.experiments import EXPERIMENTS, PLACES
 from analysis.flags import flags_of, parse_run
 from analysis.flags import named as named_experiments
 from ssa_theory import Mechanism
@@ -56,6 +56,7 @@ def mine(tmp_path, monkeypatch) -> Path:
     (tmp_path / "votes.py").write_text(_VOTES)
     (tmp_path / "my_novel.txt").write_text("It was the best of times.")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(EXPERIMENTS, "data", dict(EXPERIMENTS.data))  # it is added there
     return tmp_path
 
 

@@ -61,7 +61,7 @@ MISFITS = {
     "denoise": _OF_LABELS
     | _OF_SCALARS
     | _OF_TRAINED
-    | {"gated": ("query tokens",), "gated-head": ("query tokens",)},
+    | dict.fromkeys(("gated", "gated-head", "constant-scale"), ("query tokens",)),
     "denoise-last": _OF_LABELS | _OF_SCALARS | _OF_TRAINED,
     "regression": _OF_VALUES
     | _OF_LABELS
@@ -80,6 +80,7 @@ MISFITS = {
         **dict.fromkeys(
             ("qk-norm", "qk-norm-ssa-query", "differential"), (f"queries and keys, {GIVEN}",)
         ),
+        "constant-scale": ("query tokens",),
         "gated": (VALUE, "query tokens"),
         "gated-head": (VALUE, "query tokens"),
     },

@@ -12,6 +12,7 @@ from ssa_theory.mechanism.schedules import (
     AdaptiveASEntmax,
     ASEntmax,
     Extended,
+    Fixed,
     Llama4,
     LogPower,
     Power,
@@ -74,7 +75,7 @@ def test_every_kind_is_here() -> None:
     assert ours(Link) == {type(link) for link in LINKS}
     by_hand = {type(s) for s, *_ in BY_HAND}
     assert by_hand == ours(Schedule) - {Extended} | ours(Extended) | {Selective}
-    assert ours(Temperature) == {Schedule, Selective, AdaptiveASEntmax}
+    assert ours(Temperature) == {Schedule, Selective, AdaptiveASEntmax, Fixed}
 
 
 @by_link

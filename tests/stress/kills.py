@@ -80,6 +80,8 @@ STAGES = (
 _SERIES = 5  # kills at most before a series may end undisturbed
 _PATIENCE = 300.0  # seconds after which a run hangs
 _ENDS = {".svg": b"</svg>", ".pdf": b"%%EOF", ".png": b"IEND\xaeB`\x82", ".html": b"</html>"}
+_LINES = ".csv"
+"""Ends with a line."""
 
 
 @dataclass
@@ -364,6 +366,8 @@ def _check(case: Case, folder: Path, seen: set[str]) -> None:
                 whole = expected is not None and load(path).drop_attrs().identical(expected)
             elif path.suffix == ".json":
                 whole = "claims" in json.loads(content)
+            elif path.suffix == _LINES:
+                whole = content.endswith(b"\n")
             else:
                 whole = path.suffix in _ENDS and content.rstrip().endswith(_ENDS[path.suffix])
         except FileNotFoundError:  # a block that a worker which outlives its run has just replaced
