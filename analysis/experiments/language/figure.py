@@ -42,6 +42,7 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
     curves = figure.add_subplot(grid[0, 2])
     draw_each(draw_band, curves, shown["tokens"].values, shown["loss_band"])
     curves.set(xlabel="training tokens", ylabel="validation loss (nats)", title="training")
+    curves.locator_params(axis="x", nbins=4)
     curves.legend(fontsize=7)
     places = figure.add_subplot(grid[1, 2])
     _draw_lengths(places, dataset)
