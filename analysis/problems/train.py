@@ -125,11 +125,14 @@ def tuned(
     """
     grid, each = tuple(rates) or (training.learning_rate,), []
     for mechanism in mechanisms:
+        layer = problem.layer(mechanism)
+        if len(grid) == 1:
+            each.append(best_rate(problem, layer, training, grid, device))
+            continue
         key = (problem.for_tuning, mechanism, training, grid, device)
         if key not in _CHOSEN:
-            layer = problem.layer(mechanism)
             _CHOSEN[key] = best_rate(problem, layer, training, grid, device, progress)
-        elif progress is not None and len(grid) > 1:
+        elif progress is not None:
             progress(training.total_steps)
         each.append(_CHOSEN[key])
     _tuning_block.cache_clear()
