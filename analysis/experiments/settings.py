@@ -27,8 +27,6 @@ LearningRates = Annotated[
 ]
 RATES = (0.02, 0.06, 0.2, 0.6)
 """The grid of every experiment that tunes."""
-TUNED = "learning rate of the mechanism, tuned on seeds that are not reported"
-"""What a result says of it."""
 Steps = Annotated[
     int, Field(ge=1, le=1_000_000, description="training steps at the full step size")
 ]

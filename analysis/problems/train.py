@@ -26,6 +26,8 @@ from ssa_theory.mechanism import Layer, Mechanism
 
 TUNING_SEEDS = range(2**63 - 8, 2**63)
 """The last that there are."""
+TUNED = "learning rate of the mechanism, tuned on seeds that are not reported"
+"""What a result says of it."""
 _BYTES = 1 << 30
 """That tuning holds at a time."""
 _SMALLEST = 1e-9
@@ -62,7 +64,7 @@ def train_all(
     dims = dict.fromkeys(d for variable in measured.values() for d in variable[0] if d in labels)
     own = {"mechanism": [m.name for m in mechanisms], "seed": list(seeds)}
     coords = own | {d: labels[d] for d in dims}
-    about = {"description": "learning rate of the mechanism, tuned on seeds that are not reported"}
+    about = {"description": TUNED}
     tuned_to = {"learning_rate": (("mechanism", *problem.members), np.stack(chosen), about)}
     return problem.describe(seeds).assign_coords(coords).assign(measured).assign(tuned_to)
 

@@ -49,18 +49,16 @@ def test_a_result_of_other_config_versions_or_source_is_not_reused(tmp_path, dat
     assert load_current(tmp_path / "result.nc", GraphConfig(seeds=2), SOURCE) is None
 
 
+def config_of_text(text):
+    """Of a short run on a text, which is written."""
+    text.write_text("It was the best of times, it was the worst of times.")
+    small = {"seeds": 2, "steps": 2, "control_steps": 0, "dim": 4, "learning_rates": (0.05,)}
+    return GraphConfig(**small, family="letters", text_file=text)
+
+
 def test_a_result_of_a_file_that_has_changed_is_not_reused(tmp_path):
     text, path = tmp_path / "novel.txt", tmp_path / "result.nc"
-    text.write_text("It was the best of times, it was the worst of times.")
-    config = GraphConfig(
-        seeds=2,
-        steps=2,
-        control_steps=0,
-        dim=4,
-        family="letters",
-        text_file=text,
-        learning_rates=(0.05,),
-    )
+    config = config_of_text(text)
     made_and_stored(GRAPH, config, path, lambda: GRAPH.train(config, silent))
     source = code_digest(*GRAPH.data_code())
     assert load_current(path, config, source) is not None
@@ -74,16 +72,7 @@ def test_a_result_of_a_file_that_has_changed_is_not_reused(tmp_path):
 
 def test_a_file_that_changes_during_the_training_is_not_that_of_the_result(tmp_path):
     text, path = tmp_path / "novel.txt", tmp_path / "result.nc"
-    text.write_text("It was the best of times, it was the worst of times.")
-    config = GraphConfig(
-        seeds=2,
-        steps=2,
-        control_steps=0,
-        dim=4,
-        family="letters",
-        text_file=text,
-        learning_rates=(0.05,),
-    )
+    config = config_of_text(text)
 
     def train():
         dataset = GRAPH.train(config, silent)

@@ -9,8 +9,9 @@ from pydantic import Field
 from analysis.claims.bands import mean_band, ratio_band
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.experiments.settings import TUNED, Cell, CellsConfig, CooldownSteps, train_cells
+from analysis.experiments.settings import Cell, CellsConfig, CooldownSteps, train_cells
 from analysis.problems import DenoiseProblem, GraphProblem, Training
+from analysis.problems.train import TUNED
 from ssa_theory import Stream, member_generator
 from ssa_theory.mechanism import VANILLA, Mechanism, Misfit
 from tasks.denoising import LONGEST_EXACT, DenoisingTask

@@ -13,14 +13,14 @@ from analysis.experiments.mechanisms import chosen
 from analysis.experiments.normalizers.claims import judge
 from analysis.experiments.normalizers.config import SOFTMAX, TEMPERATURES, NormalizersConfig
 from analysis.experiments.normalizers.figure import draw
-from analysis.experiments.settings import TUNED, programs
+from analysis.experiments.settings import programs
 from analysis.problems.base import Fitted, fit
 from analysis.problems.kernel_regression import KernelRegressionBlock
 from analysis.problems.measures import row_l1, row_shape
 from analysis.problems.retrieval import RetrievalBlock
 from analysis.problems.rows import RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.problems.train import tuned
+from analysis.problems.train import TUNED, tuned
 from ssa_theory.device import resolve_device
 from ssa_theory.losses import squared_distance
 from ssa_theory.mechanism import Layer

@@ -13,13 +13,13 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.chains import Chain, ChainsConfig, train_settings
 from analysis.experiments.mechanisms import ComparedMechanisms
-from analysis.experiments.settings import TUNED, programs
+from analysis.experiments.settings import programs
 from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import common_loss, interpolate
 from analysis.problems.rows import ROW_MEASURES
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.problems.train import tuned
+from analysis.problems.train import TUNED, tuned
 from ssa_theory.mechanism import VANILLA
 
 
