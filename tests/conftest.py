@@ -36,12 +36,48 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=gone)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Switch the runtime type checker on or off, before any fixture of the test trains.
+
+    It more than doubles the time of a training. Where experiments train, in tests/analysis, it is
+    off: one test runs all of them under it, see tests/typed.py.
+    """
+    trains = "analysis" in item.path.relative_to(Path(__file__).parents[1]).parts
+    jaxtyping.config.update("jaxtyping_disable", trains)
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Call as a user does, without the tests' runtime type checker, which would answer first."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@contextmanager
+def typed_at_the_first_step() -> Iterator[None]:
+    """Check the types of a training at its first step only: every other one calls the same."""
+    # Imported before the tests, the package would escape the runtime type checker.
+    from ssa_theory.steps import Plain
+
+    def advance(steps: Any, batches: Any, real: Any = Plain.advance) -> None:
+        off = jaxtyping.config.jaxtyping_disable
+        jaxtyping.config.update("jaxtyping_disable", off or steps.state.taken > 0)
+        try:
+            real(steps, batches)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", off)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Plain, "advance", advance)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _typed_at_the_first_step() -> Iterator[None]:
+    with typed_at_the_first_step():
+        yield
 
 
 @contextmanager

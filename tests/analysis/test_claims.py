@@ -87,14 +87,14 @@ def test_a_stored_claim_comes_back(claim, estimate):
     ],
     ids=str,
 )
-def test_a_damaged_record_is_one_sentence(damage, unchecked):
+def test_a_damaged_record_is_one_sentence(damage):
     assert from_dict(to_dict(TEST)) == TEST
     with pytest.raises(ValueError, match=r"a stored claim is damaged .*: run `ssa-theory plot`"):
         from_dict(to_dict(TEST) | damage)
 
 
 @pytest.mark.parametrize("record", [None, [], 3, "ab", {}, {"kind": "test"}], ids=str)
-def test_what_is_no_record_is_one_sentence(record, unchecked):
+def test_what_is_no_record_is_one_sentence(record):
     with pytest.raises(ValueError, match="a stored claim is damaged"):
         from_dict(record)
 

@@ -367,7 +367,7 @@ def stored(tmp_path_factory, undrawn) -> Path:
 
 @pytest.mark.parametrize(("mechanism", "sentence"), BAD, ids=[name for name, _ in BAD])
 def test_a_bad_mechanism_is_one_sentence_and_loses_nothing(
-    stored, monkeypatch, capsys, unchecked, mechanism, sentence
+    stored, monkeypatch, capsys, mechanism, sentence
 ):
     monkeypatch.chdir(stored)
     monkeypatch.setattr("analysis.problems.base.train", None)  # nothing trains

@@ -83,7 +83,7 @@ def test_a_graph_of_a_program_trains_and_its_models_come_back():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
-def test_an_error_names_the_argument(unchecked, problem, settings, sentence):
+def test_an_error_names_the_argument(problem, settings, sentence):
     given = {"mechanisms": ["vanilla"], "seeds": 1, "steps": 1} | settings
     with pytest.raises(ValueError, match=f"^{sentence}") as error:
         compare(GraphProblem(**problem), given.pop("mechanisms"), **given)

@@ -398,13 +398,15 @@ def test_the_readme_of_this_repository_can_be_generated():
 
 
 def test_the_whole_project_at_the_smoke_preset(tmp_path):
-    """As a user runs it: every experiment runs, draws and claims, and the report shows all. Smoke is
-    no setting of the registry, so its tests stand outside of the scopes.
+    """As a user runs it, under the runtime type checker: every experiment runs, draws and claims, and
+    the report shows all. Smoke is no setting of the registry, so its tests stand outside of the
+    scopes.
     """
 
     def command(*arguments):
         return subprocess.run(
-            [sys.executable, "-m", "analysis.cli", *arguments, "--out", str(tmp_path)],
+            [sys.executable, "-m", "tests.typed", *arguments, "--out", str(tmp_path)],
+            cwd=Path(__file__).parents[2],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
