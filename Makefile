@@ -7,8 +7,10 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 BIN := $(VENV)/bin
+# A process a core, a file of tests at a time, in the order that tests/conftest.py gives.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: figures atlas language test latest coverage notebooks readme clean
+.PHONY: figures atlas language test types tests latest coverage notebooks readme clean
 
 figures: $(VENV)/installed
 	$(BIN)/ssa-theory run all --preset paper --workers $(WORKERS) --out results
@@ -24,18 +26,23 @@ language: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory --jobs 2 types tests
+
+types: $(VENV)/installed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
-	$(BIN)/pytest -n auto --dist loadfile
+
+tests: $(VENV)/installed
+	$(BIN)/pytest $(PARALLEL)
 
 # The tests with the newest version of every dependency, in an environment of its own.
 latest:
 	$(PYTHON) -m venv $(VENV)-latest
 	$(VENV)-latest/bin/pip install --quiet --disable-pip-version-check --upgrade --editable '.[dev]'
-	$(VENV)-latest/bin/pytest -n auto --dist loadfile
+	$(VENV)-latest/bin/pytest $(PARALLEL)
 
 # Which lines of the mechanism and the tasks their tests run; fewer than 95 % is an error.
 coverage: $(VENV)/installed
-	$(BIN)/pytest -q -n auto --dist loadfile tests/tasks tests/ssa_theory tasks ssa_theory --cov=tasks --cov=ssa_theory --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(BIN)/pytest -q $(PARALLEL) tests/tasks tests/ssa_theory tasks ssa_theory --cov=tasks --cov=ssa_theory --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 # Executes the notebooks' percent sources and stores them with their output.
 notebooks: $(VENV)/installed

@@ -29,7 +29,12 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+_LONG = ("test_notebooks.py", "test_report.py", "test_stress.py", "test_bench.py", "test_cli.py")
+"""Files of few tests that take long: left for the end, one core would wait for another."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG)
     if not torch.cuda.is_available():
         gone = [item for item in items if item.get_closest_marker("cuda")]
         items[:] = [item for item in items if item not in gone]

@@ -4,11 +4,20 @@ checks apart.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from analysis.claims.claim import Check, Claim, Test, checks_of, tests_of, to_dict
 from analysis.claims.registry import Registry, Topic, of_name
-from analysis.claims.rule import JudgedCell, Verdict, cell_of, judge_cells, verdict, when
+from analysis.claims.rule import (
+    JudgedCell,
+    Verdict,
+    cell_of,
+    judge_cells,
+    on_edge,
+    verdict,
+    when,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,22 @@ class Entry:
     def verdict(self) -> Verdict:
         """By the rule."""
         return verdict(self.cells)
+
+    @cached_property
+    def on_edge(self) -> bool:
+        """Whether other seeds may give another verdict."""
+        return on_edge(self.topic, self.cells)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader has to know of the verdict."""
+        notes = {"on the edge": self.on_edge, "post hoc": self.post_hoc}
+        return [note for note, holds in notes.items() if holds]
+
+    @property
+    def told(self) -> str:
+        """The verdict with its notes."""
+        return f"{self.verdict} ({', '.join(self.notes)})" if self.notes else self.verdict
 
     @property
     def when(self) -> str:
@@ -96,7 +121,8 @@ def as_record(entries: Sequence[Entry], checks: Sequence[Check]) -> dict[str, An
     return {
         "topics": [
             entry.topic.model_dump(exclude={"without"})
-            | {"verdict": entry.verdict, "when": entry.when, "post_hoc": entry.post_hoc}
+            | {"verdict": entry.verdict, "on_edge": entry.on_edge, "when": entry.when}
+            | {"post_hoc": entry.post_hoc}
             | {"cells": [_cell_record(entry.topic, cell) for cell in entry.cells]}
             | {"outside": [to_dict(test) for test in entry.outside]}
             for entry in entries

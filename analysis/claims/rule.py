@@ -8,7 +8,7 @@ registry does not declare decides nothing.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from analysis.claims.claim import Outcome, Test
@@ -93,11 +93,14 @@ def judge_cells(topic: Topic, tests: Sequence[Test]) -> tuple[JudgedCell, ...]:
             continue
         key = (cell, test.measure)
         there[key] = test if key not in there else min(there[key], test, key=_favour)
-    judged = []
-    for cell in topic.cells:
-        own = {m: there.get((cell, m)) for m in topic.measures}
-        judged.append(JudgedCell(cell, own, {m: outcome(topic, t) for m, t in own.items()}))
-    return tuple(judged)
+    return tuple(
+        _judged(topic, cell, {m: there.get((cell, m)) for m in topic.measures})
+        for cell in topic.cells
+    )
+
+
+def _judged(topic: Topic, cell: Cell, tests: Mapping[str, Test | None]) -> JudgedCell:
+    return JudgedCell(cell, tests, {m: outcome(topic, t) for m, t in tests.items()})
 
 
 def _favour(test: Test) -> tuple[bool, float]:
@@ -123,6 +126,28 @@ def verdict(cells: Sequence[JudgedCell]) -> Verdict:
     if holds == len(statuses):
         return "supported"
     return "partly supported" if holds else "inconclusive"
+
+
+def on_edge(topic: Topic, cells: Sequence[JudgedCell]) -> bool:
+    """Whether the verdict becomes another one when a single test moves, either way, by half the
+    length of its interval, as far as other seeds may move it.
+    """
+    told = verdict(cells)
+    for place, cell in enumerate(cells):
+        for name, test in cell.tests.items():
+            for way in (-1, 1) if test is not None else ():
+                moved = _judged(topic, cell.cell, {**cell.tests, name: _moved(test, way)})
+                others = [*cells[:place], moved, *cells[place + 1 :]]
+                if moved.status != cell.status and verdict(others) != told:
+                    return True
+    return False
+
+
+def _moved(test: Test, way: int) -> Test:
+    effect = test.effect
+    by = way * (effect.high - effect.low) / 2
+    ends = {"value": effect.value + by, "low": effect.low + by, "high": effect.high + by}
+    return replace(test, effect=replace(effect, **ends))
 
 
 def when(topic: Topic, cells: Sequence[JudgedCell]) -> str:

@@ -37,8 +37,7 @@ def print_topics(found: Ledger) -> None:
     """One line a topic: verdict, sentence, and when."""
     rows = []
     for entry in found.entries:
-        verdict = f"{entry.verdict} (post hoc)" if entry.post_hoc else entry.verdict
-        rows.append((verdict, entry.topic.name, f"{entry.topic.sentence} It {entry.when}."))
+        rows.append((entry.told, entry.topic.name, f"{entry.topic.sentence} It {entry.when}."))
     print_rows(("verdict", "topic", "claim, and when"), rows)
     passed = sum(check.passed == "passed" for check in found.checks)
     print(f"the instrument: {passed} of {len(found.checks)} checks passed")
@@ -47,11 +46,25 @@ def print_topics(found: Ledger) -> None:
     print("every cell of a topic: ssa-theory claims TOPIC")
 
 
+def print_differences(entries: Sequence[Entry], there: Ledger) -> None:
+    """The topics of another verdict there, and how many cells of each are of another status."""
+    rows = []
+    for entry in entries:
+        other = there.entry(entry.topic.name)
+        if other.verdict != entry.verdict:
+            pairs = zip(entry.cells, other.cells, strict=True)
+            cells = sum(a.status != b.status for a, b in pairs)
+            rows.append((entry.topic.name, entry.told, other.told, f"{cells}/{len(entry.cells)}"))
+    if rows:
+        print_rows(("topic", "here", "there", "cells that differ"), rows)
+    print(f"{len(rows)} of {len(entries)} verdicts differ")
+
+
 def print_topic(entry: Entry) -> None:
     """A topic with all of its cells."""
     topic = entry.topic
     print(f"{topic.sentence} ({topic.source})")
-    print(f"{entry.verdict}: {entry.when}")
+    print(f"{entry.told}: {entry.when}")
     if effects := effects_of(entry):
         print(f"median over cells (least to most): {effects}")
     rows = []

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 from itertools import takewhile
+from pathlib import Path
 
-from analysis.claims.ledger import as_record, ledger
+from analysis.claims.ledger import Ledger, as_record, ledger
 from analysis.claims.registry import registry
-from analysis.claims.show import print_topic, print_topics
+from analysis.claims.show import print_differences, print_topic, print_topics
 from analysis.experiments import EXPERIMENTS
 from analysis.parse import OUT, parse
 from analysis.store.claims import load_evidence
@@ -20,20 +21,19 @@ def main(arguments: Sequence[str]) -> None:
     )
     names = list(takewhile(lambda word: not word.startswith("-"), arguments))
     whole = (bool, False, "print JSON: topics with their cells; of all topics, the checks too")
-    options = parse("claims", arguments[len(names) :], about, out=OUT, json=whole)
-    evidence, missing = [], []
-    for name in EXPERIMENTS:
-        try:
-            evidence.append(load_evidence(name, options.out))
-        except (ValueError, OSError) as error:
-            missing.append(f"{name}: {error}")
-    found = ledger(evidence, registry())
+    other = (
+        Path | None,
+        None,
+        "a second folder of results, such as of other seeds (run all --first-seed 100000 --out it): "
+        "print the topics whose verdicts differ",
+    )
+    options = parse("claims", arguments[len(names) :], about, out=OUT, against=other, json=whole)
+    found, missing = _stored(options.out, "--out")
     chosen = [found.entry(name) for name in names]
-    if not evidence:
-        raise ValueError(
-            f"there are no stored claims in {options.out}: run an experiment, or choose its folder "
-            "with --out"
-        )
+    if options.against is not None:
+        there, _ = _stored(options.against, "--against")
+        print_differences(chosen or found.entries, there)
+        return
     if options.json:
         every = as_record(chosen or found.entries, () if chosen else found.checks)
         print(json.dumps(every, indent=1))
@@ -46,3 +46,19 @@ def main(arguments: Sequence[str]) -> None:
             print(line)
         for path in sorted(options.out.glob("*@*/result.nc")):
             print(f"{path.parent.name}: left out, as a run of its own data or settings")
+
+
+def _stored(folder: Path, flag: str) -> tuple[Ledger, list[str]]:
+    """The ledger of a folder, and the experiments that it lacks, with the reason."""
+    evidence, missing = [], []
+    for name in EXPERIMENTS:
+        try:
+            evidence.append(load_evidence(name, folder))
+        except (ValueError, OSError) as error:
+            missing.append(f"{name}: {error}")
+    if not evidence:
+        raise ValueError(
+            f"there are no stored claims in {folder}: run an experiment, or choose its folder "
+            f"with {flag}"
+        )
+    return ledger(evidence, registry()), missing

@@ -58,7 +58,7 @@ def _results(found: Ledger) -> str:
     ]
     for entry in map(found.entry, TELLING):
         lines.append(
-            f"- **{entry.verdict}**: {entry.topic.sentence} It {entry.when}. Median over cells: "
+            f"- **{entry.told}**: {entry.topic.sentence} It {entry.when}. Median over cells: "
             f"{effects_of(entry)}."
         )
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from analysis.claims.claim import Claim
 from analysis.claims.ledger import Evidence, Ledger, ledger
 from analysis.claims.registry import parse, registry
 from analysis.claims.words import effect_of
+from analysis.cli import main
 from analysis.draw.figures import FORMATS, new_figure, save_figure
 from analysis.experiments import APART, EXPERIMENTS
 from analysis.experiments.base import Experiment
@@ -221,6 +222,20 @@ def test_results_of_other_settings_stand_outside_of_every_scope(tmp_path):
     assert "Other settings than those of the registry" in page
     assert "10 tests outside the scope" in page
     assert [c.passed for c in found.checks] == ["passed", "failed"]  # the instrument has no scope
+
+
+def test_two_folders_are_compared_by_their_verdicts(stored, tmp_path_factory, capsys):
+    """The other one lacks the length at which the topic fails."""
+    _, out = stored
+    claims = [c for c in written("graph") if "2048" not in getattr(c, "cell", {}).values()]
+    there = tmp_path_factory.mktemp("there")
+    execute(tiny("graph", claims), TinyConfig(seeds=2, device="cpu"), there)
+    assert main(["claims", "--out", str(out), "--against", str(there)]) == 0
+    (_, row, count) = capsys.readouterr().out.splitlines()
+    assert row.split() == ["extrapolation", "mixed", "incomplete", "2/8"]
+    assert count == f"1 of {len(registry().topics)} verdicts differ"
+    assert main(["claims", "--out", str(out), "--against", str(out / "none")]) == 2
+    assert "with --against" in capsys.readouterr().err
 
 
 def test_a_change_of_the_registry_redraws_claims_without_training(stored, monkeypatch):

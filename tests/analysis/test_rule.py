@@ -252,6 +252,34 @@ def test_a_result_of_another_registry_is_post_hoc():
     assert post_hoc({}, now)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "low", "edge"),
+    [
+        (["benefit"] * 6, 0.2, False),  # to .1 when moved, above the margin
+        (["benefit"] * 6, 0.1, True),  # to -.05
+        (["benefit"] * 6, None, False),  # exact: nothing moves it
+        (["harm"] * 3 + ["benefit"] * 3, 0.1, False),  # mixed, whatever one cell says
+        (["harm"] * 5 + ["benefit"], 0.1, True),  # the only cell that holds
+        (["unresolved"] * 6, 0.1, True),  # the only one that is resolved: partly, or inconclusive
+        (["missing"] * 6, 0.2, False),
+    ],
+)
+def test_a_verdict_that_one_test_may_change_is_on_the_edge(kinds, low, edge):
+    """The last cell's error has the interval low .. .4; any other is far from the margin."""
+    far = {"benefit": (0.4, 0.3, 0.5), "harm": (-0.4, -0.5, -0.3), "unresolved": (0.0, -0.2, 0.2)}
+    tests = []
+    for test in _ledger(kinds):
+        kind = kinds[TOPIC.cells.index(tuple(test.cell.values()))]
+        tests.append(replace(test, effect=Estimate(*far[kind], 64, "bootstrap-t")))
+    if tests:
+        ends = (0.3, 0.3, 0.3) if low is None else ((low + 0.4) / 2, low, 0.4)
+        method = EXACT if low is None else "bootstrap-t"
+        tests[-2:] = [replace(t, effect=Estimate(*ends, 64, method)) for t in tests[-2:]]
+    entry = ledger([Evidence(tuple(tests))], REGISTRY).entries[0]
+    assert entry.on_edge == edge
+    assert (entry.told == f"{entry.verdict} (on the edge)") == edge
+
+
 def test_every_word_of_a_topic_counts_in_its_hash():
     hashes = {_registry().topics["help"].hash}
     changes = (
