@@ -348,6 +348,8 @@ def test_ctrl_c_keeps_what_was_measured(inside, monkeypatch, capsys, tmp_path, d
             : max(0, done - len(HERE) - 4)
         ]
         assert parts["large"] is None
+    if done:  # once is enough
+        return
     Stopping.left = 100
     assert main(command) == 0
     assert not stored.exists()
