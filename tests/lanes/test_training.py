@@ -334,3 +334,24 @@ def test_a_further_training_goes_on_with_what_was_compiled(monkeypatch: pytest.M
             for c in (True, False)
         )
         torch.testing.assert_close(fast, slow, rtol=1e-12, atol=0)
+
+
+def test_one_function_trains_at_any_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To tune, rates differ; after that they may be the same."""
+    start = {"x": torch.linspace(1, 2, MEMBERS, dtype=torch.float64)}
+
+    def loss(p: Parameters, batch: None) -> Tensor:
+        return (p["x"] + 0.5) ** 2
+
+    apart, same = [1.0] * (MEMBERS - 1) + [0.1], [1.0] * MEMBERS
+    options: dict[str, Any] = {"steps": 5, "learning_rate": 0.1}
+    train(loss, start, compile=True, rates=apart, **options)
+
+    def none(*args: object) -> None:
+        raise AssertionError("written again")
+
+    monkeypatch.setattr("ssa_theory.lanes.kernel.Lowering", none)
+    fast, slow = (
+        train(loss, start, compile=c, rates=same, **options).parameters["x"] for c in (True, False)
+    )
+    torch.testing.assert_close(fast, slow, rtol=1e-12, atol=0)
