@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ssa_theory.lanes import Unsupported
-from ssa_theory.steps import Loss, Optimizer, Parameters, Plain, State, notice, steps_for
+from ssa_theory.steps import Loss, Optimizer, Parameters, Plain, State, notice, pays, steps_for
 
 COOLDOWN = 0.1  # the factor on the learning rate in the cooldown steps
 
@@ -45,6 +45,7 @@ def train(
     record: Sequence[int] = (),
     progress: Callable[[int], None] | None = None,
     rates: Sequence[float] | None = None,
+    runs: int = 1,
     dtype: torch.dtype | None = None,
 ) -> Trained:
     """Minimise every member's loss for `steps` steps, and then for `cooldown_steps` at a tenth of the
@@ -56,13 +57,14 @@ def train(
     a loss without data. measure(parameters) is stored at the steps in `record` (0 is the
     initialisation), none of the cooldown's. progress(n) is told of every n finished steps. compile: the loss, its
     gradient and the optimiser as one function, which takes about a second for each new loss and
-    shape, whatever its tensors, and pays for long trainings of many models; None: where it pays, by
-    an estimate that is the same on any machine. The numbers agree to rounding. Where that is
-    impossible training goes on without, with one RuntimeWarning.
+    shape, whatever its tensors and rates, and pays for long trainings of many models; None: where
+    it pays, by an estimate that is the same on any machine. The numbers agree to rounding. Where
+    that is impossible training goes on without, with one RuntimeWarning.
 
     rates: a factor on the learning rate for each member. Adam's step does not depend on the scale
     of the gradient, so a parameter written as s phi, phi trained at the rate r, moves as it would
-    at the rate s r (but for Adam's epsilon, 1e-8); plain gradient descent moves as at s^2 r. dtype:
+    at the rate s r (but for Adam's epsilon, 1e-8); plain gradient descent moves as at s^2 r. runs:
+    how many trainings with rates have this step, and share what it costs to compile. dtype:
     precision of training, by default the parameters'.
 
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate
@@ -88,37 +90,39 @@ def train(
         )
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f"unknown optimizer {optimizer!r}: choose adam or sgd")
-    working: Tensor | None = None
-    if rates is not None:
-        relative = torch.tensor(
-            rates, dtype=torch.float64, device=next(iter(parameters.values())).device
-        )
-        learning_rate = learning_rate * max(rates)
-        scale = relative / max(rates)
-        scale = scale.sqrt() if optimizer == "sgd" else scale
-        factor = working = scale.to(dtype or scale.dtype)
-        plain, plain_measure = loss, measure
-        parameters = {k: v / scale for k, v in parameters.items()}
 
-        def scaled_loss(scaled: Parameters, batch: Any) -> Tensor:
-            return plain({k: v * factor for k, v in scaled.items()}, batch)
+    def start(parameters: Parameters) -> State:
+        return State.of({k: v if dtype is None else v.to(dtype) for k, v in parameters.items()})
 
-        loss = scaled_loss
-        if plain_measure is not None:
-
-            def scaled_measure(scaled: Parameters) -> dict[str, Tensor]:
-                return plain_measure({k: v * factor for k, v in scaled.items()})
-
-            measure = scaled_measure
-
-    if dtype is not None:
-        parameters = {k: v.to(dtype) for k, v in parameters.items()}
-    state = State.of(parameters)
+    state, working = start(parameters), None
     recorded, wanted = [], {s for s in record if s <= steps}
     source = iter(repeat(None) if batches is None else batches)
     first = list(islice(source, min(1, total)))
     source = chain(first, source)
-    steps_of = steps_for(loss, state, optimizer, learning_rate, compile, first, total)
+    compiled = pays(loss, state, first, runs * total) if compile is None else compile
+    if rates is not None:
+        learning_rate = learning_rate * max(rates)
+        # Where it is compiled, equal rates have the step that others have: one serves all.
+        if compiled or min(rates) < max(rates):
+            relative = torch.tensor(rates, dtype=torch.float64, device=state.diverged.device)
+            scale = relative / max(rates)
+            scale = scale.sqrt() if optimizer == "sgd" else scale
+            factor = working = scale.to(dtype or scale.dtype)
+            plain, plain_measure = loss, measure
+            state = start({k: v / scale for k, v in parameters.items()})
+
+            def scaled_loss(scaled: Parameters, batch: Any) -> Tensor:
+                return plain({k: v * factor for k, v in scaled.items()}, batch)
+
+            loss = scaled_loss
+            if plain_measure is not None:
+
+                def scaled_measure(scaled: Parameters) -> dict[str, Tensor]:
+                    return plain_measure({k: v * factor for k, v in scaled.items()})
+
+                measure = scaled_measure
+
+    steps_of = steps_for(loss, state, optimizer, learning_rate, compiled)
     done = begun = 0
     while True:
         if measure is not None and done in wanted:

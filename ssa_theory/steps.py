@@ -27,11 +27,10 @@ from ssa_theory.lanes import (
     leaves,
     signature,
 )
-from ssa_theory.work import plain_seconds
+from ssa_theory.work import work
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 _CALL = 0.2  # seconds that a call should take, so that progress and Ctrl-C do not wait for long
-_PAYS = 1.0  # seconds of uncompiled training from which on compiling pays
 _MOST_KERNELS = 16  # of one training
 _HELD = 2**26  # bytes of batches that a call may hold
 
@@ -240,24 +239,21 @@ class Lanes(Steps):
         self._most = max(1, min(int(_CALL / took), 4 * self._most, _HELD // held))
 
 
-def steps_for(
-    loss: Loss,
-    state: State,
-    optimizer: Optimizer,
-    rate: float,
-    compile: bool | None,
-    first: Sequence[Any] = (),
-    steps: int = 0,
-) -> Steps:
-    """Compiled where that is asked for: by lanes on a processor, by torch on a GPU.
-
-    compile: None where it pays, for so many steps with batches like the first one.
+def pays(loss: Loss, state: State, first: Sequence[Any], steps: int) -> bool:
+    """Whether compiling so many steps, with batches like the first one, takes less time than they do
+    uncompiled. Never on a GPU.
     """
-    cpu = state.diverged.device.type == "cpu"
-    if compile is None and cpu and first:
-        compile = plain_seconds(loss, state.parameters, first[0], steps) > _PAYS
+    if state.diverged.device.type != "cpu" or not first:
+        return False
+    one = work(loss, state.parameters, first[0])
+    return one.plain_seconds(steps) > one.compile_seconds
+
+
+def steps_for(loss: Loss, state: State, optimizer: Optimizer, rate: float, compile: bool) -> Steps:
+    """Compiled where that is asked for: by lanes on a processor, by torch on a GPU."""
     if not compile:
         return Plain(loss, state, optimizer, rate)
+    cpu = state.diverged.device.type == "cpu"
     return (Lanes if cpu else Fused)(loss, state, optimizer, rate)
 
 

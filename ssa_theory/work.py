@@ -1,5 +1,6 @@
 """How much work an uncompiled step is, counted: by that it is decided whether compiling pays."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -7,9 +8,27 @@ from torch import Tensor
 from ssa_theory.lanes import Loss, Parameters, Watch, gradients
 
 _OPERATION, _NUMBER = 1.5e-5, 8e-10  # seconds that one takes uncompiled, roughly
+_COMPILER, _COMPILED = 0.4, 5e-3  # to compile a step, and for each of its operations, likewise
 
 
-class _Work(Watch):
+@dataclass(frozen=True)
+class Work:
+    """Of a loss and its gradient: how many operations, and the numbers that they make."""
+
+    operations: int
+    numbers: int
+
+    def plain_seconds(self, steps: int) -> float:
+        """About how long so many steps take operation by operation."""
+        return steps * (_OPERATION * self.operations + _NUMBER * self.numbers)
+
+    @property
+    def compile_seconds(self) -> float:
+        """About how long it takes to compile a step."""
+        return _COMPILER + _COMPILED * self.operations
+
+
+class _Counter(Watch):
     """Counts the operations that run within it, and the numbers that they make."""
 
     def __init__(self) -> None:
@@ -33,11 +52,11 @@ class _Work(Watch):
         return made
 
 
-def plain_seconds(loss: Loss, parameters: Parameters, batch: Any, steps: int) -> float:
-    """About how long so many steps take operation by operation, by counting one.
+def work(loss: Loss, parameters: Parameters, batch: Any) -> Work:
+    """Of one step, which is run once.
 
     The same for the same models on any machine, and so is what is chosen by it.
     """
-    with _Work() as work:
+    with _Counter() as counted:
         gradients(loss, parameters, batch)
-    return steps * (_OPERATION * work.operations + _NUMBER * work.numbers)
+    return Work(counted.operations, counted.numbers)

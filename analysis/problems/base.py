@@ -46,7 +46,8 @@ class Training:
 
     steps at the full learning rate, then cooldown_steps at a tenth of it: at a constant step size
     Adam leaves the models in the noise of their batches. dtype: precision of training; evaluation
-    is in float64. compile: a step as one function; None where it pays.
+    is in float64. compile: a step as one function; None where it pays. runs: how many trainings have
+    this step, and share what it costs to compile.
 
     >>> Training(200, 0.05, cooldown_steps=50).total_steps
     250
@@ -58,6 +59,7 @@ class Training:
     optimizer: Literal["adam", "sgd"] = "adam"
     dtype: Literal["float32", "float64"] = "float32"
     compile: bool | None = False
+    runs: int = 1
 
     @property
     def total_steps(self) -> int:
@@ -248,6 +250,7 @@ def fit(
         record=record,
         progress=progress,
         rates=rates,
+        runs=training.runs,
         dtype=training.torch_dtype,
     )
     parameters, diverged = trained.parameters, trained.diverged

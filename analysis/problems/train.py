@@ -5,6 +5,7 @@ The rate is tuned alike for all: one grid, on seeds that no run reports.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -54,6 +55,8 @@ def train_all(
     record: as in `fit`, by default `record_steps`.
     """
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
+    if len(rates) > 1 and tune_on is None:
+        training = replace(training, runs=2)  # to tune, and at the rate that was chosen
     chosen = tuned(tune_on or problem, mechanisms, training, rates, device, progress)
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
@@ -105,13 +108,9 @@ def train_layers(
     }
 
 
-def at_rates(training: Training, rates: np.ndarray) -> tuple[Training, list[float] | None]:
-    """The training of members with these learning rates, and the factor of each; None where they
-    are the same.
-    """
-    highest = training.at(float(rates.max()))
-    factors = None if (rates == rates[0]).all() else (rates / rates.max()).tolist()
-    return highest, factors
+def at_rates(training: Training, rates: np.ndarray) -> tuple[Training, list[float]]:
+    """The training of members with these learning rates, and the factor of each."""
+    return training.at(float(rates.max())), (rates / rates.max()).tolist()
 
 
 def tuned(

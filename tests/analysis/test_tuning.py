@@ -122,6 +122,28 @@ def test_rates_may_be_tuned_on_another_problem():
     assert found["learning_rate"].item() == wanted[0]
 
 
+def test_compiling_serves_tuning_and_training(monkeypatch):
+    """The estimate counts the steps of both, where both are of one problem."""
+    small, large = GraphProblem(dim=2), GraphProblem(dim=3)
+    counted = []
+
+    def never(loss, state, first, steps):
+        counted.append((steps, state.diverged.numel()))
+        return False
+
+    monkeypatch.setattr("ssa_theory.ensemble.pays", never)
+    training, tuning = Training(4, 0.1, 3, compile=None), 2 * len(TUNING_SEEDS)
+    for rates, other, expected in (
+        ((0.2,), None, [(7, 3)]),
+        ((0.21, 0.1), None, [(14, tuning), (14, 3)]),
+        ((0.22, 0.1), small, [(7, tuning), (7, 3)]),
+    ):
+        counted.clear()
+        own = training.at(max(rates))
+        train_all(large, [known("vanilla")], range(3), own, CPU, rates=rates, tune_on=other)
+        assert counted == expected
+
+
 def test_the_data_of_a_seed_that_stands_twice_are_those_that_stand_once():
     tested = (("denoise", DenoiseProblem(batch_size=4, held_out=16)), *PROBLEMS.items())
     for name, problem in tested:

@@ -21,7 +21,7 @@ from ssa_theory.lanes.program import Map, Program, Source, View
 from ssa_theory.losses import Queries, cross_entropy
 from ssa_theory.mechanism import Parameters
 from ssa_theory.steps import notice
-from ssa_theory.work import plain_seconds
+from ssa_theory.work import work
 from tests.lanes.cases import MEMBERS, case, kernel_steps, loss_of
 
 STEPS = 7
@@ -294,23 +294,21 @@ def test_compiled_where_it_pays_by_an_estimate_that_a_clock_has_no_part_in(
     loss, start = prompt_case()
     state = steps.State.of(start)
     batch = prompts()[0]
-    one = plain_seconds(loss, state.parameters, batch, 1)
-    assert one > 0
-    assert plain_seconds(loss, state.parameters, batch, 10) == pytest.approx(10 * one)
+    one = work(loss, state.parameters, batch)
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
-    enough = int(steps._PAYS / one) + 1
-    for count, kind in ((enough // 2, steps.Plain), (enough, steps.Lanes)):
-        made = steps.steps_for(loss, state, "adam", 0.1, None, [batch], count)
-        assert type(made) is kind
+    enough = int(one.compile_seconds / one.plain_seconds(1)) + 1
+    assert not steps.pays(loss, state, [batch], enough - 1)
+    assert steps.pays(loss, state, [batch], enough)
+    assert not steps.pays(loss, state, [], enough)
     twice = {k: v.repeat_interleave(2, -1) for k, v in start.items()}
     layer, _, inputs = case("ssa", "graph-position", 2 * MEMBERS)
-    large = plain_seconds(
+    large = work(
         lambda p, b: cross_entropy(layer.scores(p, inputs), b),
         steps.State.of(twice).parameters,
         prompts(2 * MEMBERS)[0],
-        1,
     )
-    assert one < large < 2 * one  # operations are as many, and numbers twice
+    assert large.operations == one.operations
+    assert one.numbers < large.numbers <= 2 * one.numbers
     assert type(steps.steps_for(loss, state, "adam", 0.1, False)) is steps.Plain
     assert type(steps.steps_for(loss, state, "adam", 0.1, True)) is steps.Lanes
 
@@ -336,3 +334,24 @@ def test_a_further_training_goes_on_with_what_was_compiled(monkeypatch: pytest.M
             for c in (True, False)
         )
         torch.testing.assert_close(fast, slow, rtol=1e-12, atol=0)
+
+
+def test_one_function_trains_at_any_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To tune, rates differ; after that they may be the same."""
+    start = {"x": torch.linspace(1, 2, MEMBERS, dtype=torch.float64)}
+
+    def loss(p: Parameters, batch: None) -> Tensor:
+        return (p["x"] + 0.5) ** 2
+
+    apart, same = [1.0] * (MEMBERS - 1) + [0.1], [1.0] * MEMBERS
+    options: dict[str, Any] = {"steps": 5, "learning_rate": 0.1}
+    train(loss, start, compile=True, rates=apart, **options)
+
+    def none(*args: object) -> None:
+        raise AssertionError("written again")
+
+    monkeypatch.setattr("ssa_theory.lanes.kernel.Lowering", none)
+    fast, slow = (
+        train(loss, start, compile=c, rates=same, **options).parameters["x"] for c in (True, False)
+    )
+    torch.testing.assert_close(fast, slow, rtol=1e-12, atol=0)

@@ -133,7 +133,7 @@ def best_schedule(task: Imbalance, family: Family, starts: int = 6) -> BestSched
     at its own m_n = (log kappa_n + logit alpha) / tau_n and monotone on both sides, so that the
     best margin lies between the least and the largest m_n: a grid of that interval, for each point
     of the grid of parameters, finds the basin. The `starts` best points are refined together in all
-    parameters by bounded least squares.
+    parameters by bounded least squares, and the best of these again, to the last digit.
 
     Raises ValueError for a schedule that is not finite on the grid.
     """
@@ -164,18 +164,20 @@ def best_schedule(task: Imbalance, family: Family, starts: int = 6) -> BestSched
     def loss(x: np.ndarray) -> float:
         return size * float(np.sum(errors(x) ** 2))
 
-    points = []
-    for values in product(*family.grid):
-        tau, _ = scaled(np.array(values))
-        margins = [_best_margin(tau[q], wanted[q], task.alpha) for q in (query_a, ~query_a)]
-        points.append(np.array([*values, *margins]))
-    points.sort(key=loss)
+    def refined(x: np.ndarray, tolerance: float) -> np.ndarray:
+        bounds, given = (lower, upper), (tolerance, tolerance, tolerance)
+        return least_squares(errors, x, "3-point", bounds, "dogbox", *given).x
+
+    grid = np.array(list(product(*family.grid)))
+    taus = np.array([scaled(theta)[0] for theta in grid])
+    margins, costs = zip(
+        *(_best_margins(taus[:, q], wanted[q], task.alpha) for q in (query_a, ~query_a)),
+        strict=True,
+    )
+    points = np.column_stack([grid, *margins])[np.argsort(sum(costs), kind="stable")]
     grid_loss, best = loss(points[0]), points[0]
-    for point in points[:starts]:
-        refined = least_squares(
-            errors, point, "3-point", (lower, upper), "dogbox", 1e-15, 1e-15, 1e-15
-        ).x
-        best = min(best, refined, key=loss)
+    rough = [refined(point, 1e-8) for point in points[:starts]]
+    best = min([best, *(refined(x, 1e-15) for x in sorted(rough, key=loss)[:1])], key=loss)
     free = _slope(errors, best, lower, upper)
     free[(best <= lower) & (free > 0) | (best >= upper) & (free < 0)] = 0
     theta = best[:-2]
@@ -191,19 +193,21 @@ def best_schedule(task: Imbalance, family: Family, starts: int = 6) -> BestSched
     )
 
 
-def _best_margin(tau: np.ndarray, wanted: np.ndarray, alpha: float) -> float:
-    """The best of a grid between the least and the largest m_n, denser where there are many."""
-    single = wanted[tau != 0] / tau[tau != 0]
-    if not len(single):
-        return 0.0
-    grid = np.concatenate(
-        [
-            np.linspace(single.min(), single.max(), 97),
-            np.quantile(single, np.linspace(0, 1, 33)),
-        ]
-    )
-    errors = expit(grid[:, None] * tau - wanted + logit(alpha)) - alpha
-    return float(grid[np.argmin((errors**2).sum(1))])
+def _best_margins(
+    tau: Float[np.ndarray, "point position"], wanted: Float[np.ndarray, " position"], alpha: float
+) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
+    """For each tau the best margin of a grid between the least and the largest m_n, denser where
+    there are many; and the sum of squares there. A tau of 0 has no m_n, and counts as one at 0.
+    """
+    if not len(wanted):
+        return np.zeros(len(tau)), np.zeros(len(tau))
+    single = np.divide(wanted, tau, out=np.zeros_like(tau), where=tau != 0)
+    even = np.linspace(single.min(1), single.max(1), 97)
+    grid = np.concatenate([even, np.quantile(single, np.linspace(0, 1, 33), axis=1)])
+    shifted = wanted - logit(alpha)
+    cost = np.array([((expit(m[:, None] * tau - shifted) - alpha) ** 2).sum(1) for m in grid])
+    place, each = cost.argmin(0), np.arange(len(tau))
+    return grid[place, each], cost[place, each]
 
 
 def _slope(
