@@ -108,15 +108,15 @@ def test_norms_bound_scores_and_counted_rows_are_as_spiky_as_all_keys(small: xr.
 def counted(monkeypatch: pytest.MonkeyPatch, cut_after: int = 10**9) -> list[str]:
     """The cells that are trained from now on; after so many, the process is cut off."""
     module = import_module("analysis.experiments.atlas.train")
-    trained, unit = [], module._unit
+    trained, sized = [], module.block_size
 
-    def one(config: AtlasConfig) -> xr.Dataset:
+    def one(config: AtlasConfig, bytes_per_seed: int) -> int:
         if len(trained) == cut_after:
             raise KeyboardInterrupt
         trained.append(f"{config.problems[0]} {mechanism(config.mechanisms[0]).name}")
-        return unit(config)
+        return sized(config, bytes_per_seed)
 
-    monkeypatch.setattr(module, "_unit", one)
+    monkeypatch.setattr(module, "block_size", one)
     return trained
 
 

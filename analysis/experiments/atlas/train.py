@@ -5,27 +5,28 @@ from itertools import product
 from typing import Annotated
 
 import numpy as np
-import torch
 import xarray as xr
 from pydantic import AfterValidator, Field
 
 from analysis.claims.bands import mean_band, ratio_band
 from analysis.experiments.atlas.problems import WORLDS
-from analysis.experiments.atlas.world import World, ends
-from analysis.experiments.base import Progress, join_blocks
+from analysis.experiments.atlas.world import ENDS, World, ends
+from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import SELECTIVE, chosen
 from analysis.experiments.settings import CooldownSteps, Steps, TunedConfig
-from analysis.problems.base import DIVERGED, Training, Variable
+from analysis.problems.base import DIVERGED, Variable
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.train import TUNED, best_rate, train_layers
 from ssa_theory.device import resolve_device
-from ssa_theory.mechanism import VANILLA, Layer, Misfit, mechanism
+from ssa_theory.mechanism import VANILLA, Misfit, mechanism
 
 STANDARD = (
     *(VANILLA, "scaled", "key-bias", SELECTIVE, "ssmax", "asentmax", "qk-norm", "entmax15"),
     *("softpick", "sink", "gated", "gated-head", "differential"),
 )
 """The mechanisms of the preset `paper`."""
+_BY_SEED = {**World.measures, **DIVERGED}
+"""The numbers of a trained model."""
 _BY_CELL = {
     "learning_rate": TUNED,
     "added_parameters": "parameters beyond those of a vanilla layer, one model",
@@ -71,43 +72,13 @@ def units(config: AtlasConfig) -> list[AtlasConfig]:
     ]
 
 
-def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
-    """The results of `units` as one."""
-    many = len(config.mechanisms)
-    # Texts that were read from files would be cut to the length of the first.
-    parts = [part.assign(reason=part["reason"].astype(object)) for part in parts]
-    by_problem = [
-        xr.concat(
-            parts[i * many : (i + 1) * many],
-            "mechanism",
-            data_vars="minimal",
-            coords="minimal",
-            compat="equals",
-            join="exact",
-        )
-        for i in range(len(config.problems))
-    ]
-    whole = xr.concat(by_problem, "problem", join="exact", combine_attrs="override")
-    columns = [column for name in config.problems for column in WORLDS[name].columns]
-    names = [m.name for m in chosen(config.mechanisms)]
-    return whole.assign_coords(problem=columns, mechanism=names).drop_attrs(deep=False)
-
-
 def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
-    """Every cell at its best rate. A problem that a mechanism cannot wear has a reason in place of
-    numbers; so has a cell that diverges.
+    """A unit: one mechanism on one problem, at its best rate. Where it cannot be worn, or diverges,
+    there is a reason in place of numbers.
+
+    All numbers are one variable (quantity, problem, seed), as a run has hundreds of units, and
+    each variable of a file takes as long to write as many steps of training.
     """
-    parts = units(config)
-    advance = progress(f"training {config.seeds} seeds of {len(parts)} cells", len(parts))
-    done = []
-    for part in parts:
-        done.append(_unit(part))
-        advance(1)
-    return join_units(config, done)
-
-
-def _unit(config: AtlasConfig) -> xr.Dataset:
-    """One mechanism on one problem."""
     world, device = WORLDS[config.problems[0]], resolve_device(config.device)
     training = config.training_of(config.steps, config.cooldown_steps)
     worn, reason, rate, added = mechanism(config.mechanisms[0]), "", np.nan, 0
@@ -122,44 +93,51 @@ def _unit(config: AtlasConfig) -> xr.Dataset:
     blocks = []
     for start in range(0, len(seeds), size):
         some = seeds[start : start + size]
-        measured = _measured(world, layer, some, training, rate, device)
-        scale = ends(world, tuple(some), training, device)
-        blocks.append(xr.Dataset(measured | scale, coords={"seed": list(some)}))
-    dataset = join_blocks(blocks)
-    if layer is not None and dataset["diverged"].all():
+        measured = np.full((len(_BY_SEED), len(world.columns), len(some)), np.nan)
+        if layer is not None:
+            block, members = world.block(some, training, device), {"seed": len(some)}
+            rates, known = [np.array(rate)], world.measures
+            found = train_layers(block, [layer], training, known, members, rates)
+            for place, name in enumerate(_BY_SEED):
+                measured[place] = found[name][1][0].T
+        blocks.append(np.concatenate([measured, ends(world, tuple(some), training, device)]))
+    numbers = np.concatenate(blocks, -1)
+    lost = numbers[len(World.measures)]
+    if layer is not None and lost.all():
         reason = f"mechanism {worn.name} diverges at every rate of {config.learning_rates}"
         rate = np.nan
-    columns = list(world.columns)
-    dataset = dataset.assign_coords(problem=columns, mechanism=[worn.name])
-    dataset["diverged"] = dataset["diverged"].expand_dims(problem=columns)
-    for (name, about), value in zip(_BY_CELL.items(), (rate, added, reason), strict=True):
-        kind = object if name == "reason" else None  # a text of any length
-        cell = np.full((len(columns), 1), value, kind)
-        dataset[name] = ("problem", "mechanism"), cell, {"description": about}
-    return dataset.transpose("problem", "mechanism", "seed")
+    about = dict(zip(_BY_CELL, (rate, added, reason), strict=True))
+    dims = ("quantity", "problem", "seed")
+    about["description"] = f"{', '.join((*_BY_SEED, *ENDS))} of a mechanism on a problem"
+    return xr.Dataset({"numbers": (dims, numbers, about)}, coords={"seed": list(seeds)})
 
 
-def _measured(
-    world: World,
-    layer: Layer | None,
-    seeds: range,
-    training: Training,
-    rate: float,
-    device: torch.device,
-) -> dict[str, Variable]:
-    """The measures of a world, of the layer trained at a rate; NaN without one."""
-    members = {"seed": len(seeds)}
-    if layer is not None:
-        block, rates = world.block(seeds, training, device), [np.array(rate)]
-        return train_layers(block, [layer], training, world.measures, members, rates)
-    dims, shape = ("mechanism", *members, "problem"), (1, len(seeds), len(world.columns))
-    missing = {
-        name: (dims, np.full(shape, np.nan), {"description": measure.about})
-        for name, measure in world.measures.items()
+def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The results of `units` as one, (problem, mechanism, seed)."""
+    many, found = len(config.mechanisms), [part["numbers"] for part in parts]
+    worlds = [WORLDS[name] for name in config.problems]
+    columns = [len(world.columns) for world in worlds]
+    rows = [np.stack(found[i : i + many], axis=2) for i in range(0, len(found), many)]
+    numbers, dims = np.concatenate(rows, axis=1), ("problem", "mechanism", "seed")
+    variables: dict[str, Variable] = {
+        name: (dims, values, {"description": measure.about})
+        for (name, measure), values in zip(_BY_SEED.items(), numbers, strict=False)
     }
-    ((name, measure),) = DIVERGED.items()
-    whether = (dims[:2], np.full(shape[:2], False), {"description": measure.about})
-    return {**missing, name: whether}
+    for name in DIVERGED:
+        of, values, about = variables[name]
+        variables[name] = of, values == 1, about
+    # The ends are the same for all mechanisms.
+    for (name, about), values in zip(ENDS.items(), numbers[len(_BY_SEED) :, :, 0], strict=True):
+        variables[name] = dims[::2], values, {"description": about}
+    for name, about in _BY_CELL.items():
+        cells = np.array([one.attrs[name] for one in found]).reshape(len(worlds), many)
+        variables[name] = dims[:2], cells.repeat(columns, axis=0), {"description": about}
+    coords = {
+        "problem": [column for world in worlds for column in world.columns],
+        "mechanism": [m.name for m in chosen(config.mechanisms)],
+        "seed": list(config.seed_range),
+    }
+    return xr.Dataset(variables, coords)
 
 
 def summarise(config: AtlasConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from analysis.problems.base import Block, Fitted, Measure, Problem, Training, Variable
+from analysis.problems.base import Block, Fitted, Measure, Problem, Training
 from analysis.problems.measures import singular_values, spikiness
 from analysis.problems.train import block_of
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Parameters
@@ -19,7 +20,7 @@ from ssa_theory.mechanism.parts import Generators, own
 
 Ends = tuple[np.ndarray, np.ndarray]
 """By seed, the risks of Bayes and of the naive predictor."""
-_ENDS = {
+ENDS = {
     "bayes": "risk of the exact Bayes predictor on the same data",
     "naive": "risk of the naive predictor on the same data",
 }
@@ -80,14 +81,10 @@ class World(Problem):
 @lru_cache(maxsize=1)
 def ends(
     world: World, seeds: tuple[int, ...], training: Training, device: torch.device
-) -> dict[str, Variable]:
-    """Bayes and naive risks of a world's columns (problem, seed), once for all mechanisms."""
+) -> Float[np.ndarray, "2 problem seed"]:
+    """The ends of the scale of every column, `ENDS`, once for all mechanisms."""
     block = block_of(world.problem, seeds, training, device)
-    both = zip(*(column.ends(block) for column in world.columns.values()), strict=True)
-    return {
-        name: (("problem", "seed"), np.stack(values), {"description": about})
-        for (name, about), values in zip(_ENDS.items(), both, strict=True)
-    }
+    return np.stack([column.ends(block) for column in world.columns.values()], axis=1)
 
 
 @dataclass(frozen=True)
