@@ -23,6 +23,7 @@ from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from analysis.problems.train import train_all
 from analysis.run.runner import execute
+from analysis.store.results import load
 from ssa_theory.mechanism import MECHANISMS, Misfit, mechanism
 from tests.analysis.evidence import checks, found, missing, said
 
@@ -38,6 +39,7 @@ class Exploding(ScoreMap):
         return Bilinear()(parameters, query, keys) * torch.inf
 
 MINE = Mechanism("exploding", score=Exploding())
+FINE = Mechanism("fine", shift=None)
 """
 
 
@@ -167,6 +169,26 @@ def test_a_mechanism_of_ones_own_joins_the_standard_ones(mine: str, tmp_path: Pa
             AtlasConfig(**change)
 
 
+@pytest.mark.usefixtures("quick_figures")
+def test_the_command_says_who_diverges_and_the_figure_why_a_cell_is_grey(
+    mine: str, tmp_path: Path, capsys
+) -> None:
+    flags = ["--preset", "smoke", "--learning-rates", "0.1", "--steps", "2", "--seeds", "2"]
+    fine = mine.replace("MINE", "FINE")
+    some = ["--problems", "graph", "--mechanisms", "vanilla", "ssa", "gated", mine, fine]
+    assert main(["run", "atlas", *flags, *some, "--out", str(tmp_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "substitute excess fine, graph" in printed
+    assert "failed 1 [1, 1]" in printed
+    assert "on every problem that it can wear; not so exploding" in printed
+    (path,) = tmp_path.glob("*/result.nc")
+    dataset = load(path)
+    figure = ATLAS.plot(dataset)
+    marks = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(text for text in marks if text.isalpha()) == ["a", "b"]
+    assert "a: needs a value map; b: diverges at every rate of (0.1,)" in figure.get_supxlabel()
+
+
 @pytest.mark.parametrize("name", WORLDS)
 def test_the_ends_of_every_scale_are_in_order(name: str) -> None:
     world = WORLDS[name]
@@ -250,7 +272,7 @@ def result(
             "effective_norm": 0 * risk + 1,
             "diverged": risk.isnull() & False,
             "added_parameters": 0 * risk.mean("seed"),
-            "reason": risk.mean("seed").astype(str),
+            "reason": xr.where(fits, "", "needs another problem"),
         }
     )
     change(dataset)
@@ -277,7 +299,7 @@ def test_every_declared_cell_is_judged_by_what_was_trained() -> None:
     assert own["sink", "graph"] == own["sink", "location"] == "benefit"
     assert {cell[0] for cell in own} == set(RIVALS)
     assert {c.passed for c in checks(claims).values()} == {"passed"}
-    assert len(checks(claims)) == 5
+    assert len(checks(claims)) == 6
 
 
 @pytest.mark.parametrize(
@@ -310,7 +332,7 @@ def test_the_figure_shows_every_cell_and_who_leads() -> None:
     whole = result(sizes, 5)
     figure = ATLAS.plot(whole)
     figure.draw_without_rendering()
-    shown = [text.get_text() for text in figure.axes[0].texts]
+    shown = [text.get_text() for text in figure.axes[0].texts if text.get_text() != "a"]
     mean = whole["excess"].mean("seed").values
     wanted = [f"{v:.3f}" if v < 0.0995 else f"{v:.2f}" for v in mean[np.isfinite(mean)]]
     assert sorted(shown) == sorted(wanted)
