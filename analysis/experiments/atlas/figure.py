@@ -149,7 +149,7 @@ def _draw_best(ax: Axes, result: xr.Dataset) -> None:
     ax.axvline(1, color="#888888", linewidth=0.8)
     ax.set_xscale("log")
     label_log(ax.xaxis)
-    ax.set_xlabel("ratio of errors above Bayes")
+    ax.set_xlabel("ratio of errors above Bayes, geometric means")
     ax.set_title("best over second (filled), SSA over best (open)")
 
 
