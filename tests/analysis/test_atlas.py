@@ -91,8 +91,16 @@ def test_norms_bound_scores_and_counted_rows_are_as_spiky_as_all_keys(small: xr.
     assert (largest < bound * (1 + 1e-9)).sel(mechanism=["vanilla", "qk-norm"]).all()
     assert_allclose(bound.sel(mechanism="vanilla"), norm.sel(mechanism="vanilla"))
     assert (bound != norm).sel(mechanism="qk-norm").all()
-    # 1 / (n sum p^2) of the softmax over every key of a sequence, written out.
-    problem, model = ImbalanceProblem(), mechanism("vanilla")
+    # 1 / (n sum p^2) of the rows of a graph, and of the softmax over every key of a sequence.
+    model, how = mechanism("vanilla"), Training(12, 0.3, 4)
+    assert graph["learning_rate"].sel(mechanism="vanilla") == how.learning_rate
+    nodes = WORLDS["graph"].problem
+    learned, worn = nodes.block([0, 1, 2], how, CPU), nodes.layer(model)
+    inputs = [of for column in WORLDS["graph"].columns.values() for of in column.inputs(learned)]
+    rows = worn.prediction(fit(learned, worn, how).parameters, inputs[0]).numpy()
+    wanted = (1 / (rows.shape[1] * (rows**2).sum(1))).mean(0)
+    assert_allclose(graph["spikiness"].sel(mechanism="vanilla"), wanted)
+    problem = ImbalanceProblem()
     block, layer = problem.block([0], Training(5, 0.1), CPU), problem.layer(model)
     final = fit(block, layer, Training(5, 0.1)).parameters
     margin = block.evaluate(layer, fit(block, layer, Training(5, 0.1)))["margin"][:, 0].numpy()
