@@ -77,7 +77,7 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
     there is a reason in place of numbers.
 
     All numbers are one variable (quantity, problem, seed), as a run has hundreds of units, and
-    each variable of a file takes as long to write as many steps of training.
+    each variable of a file takes as long to write as several steps of training.
     """
     world, device = WORLDS[config.problems[0]], resolve_device(config.device)
     training = config.training_of(config.steps, config.cooldown_steps)
