@@ -120,7 +120,7 @@ def label_log(*axes: Axis) -> None:
     """
     for axis in axes:
         low, high = axis.get_view_interval()
-        if high > 1e7 * low:
+        if high > 1e5 * low:
             axis.set_minor_locator(NullLocator())
             continue
         some = (1, 2, 5) if high < 100 * low else (1,)

@@ -49,21 +49,13 @@ class Cell(Generic[AnyProblem]):
     tune_on: Problem | None = None
 
 
-class CellsConfig(TrainingConfig):
-    """Of an experiment that trains mechanisms on problems."""
+class TunedConfig(TrainingConfig):
+    """Of an experiment that trains every mechanism at its best rate."""
 
     learning_rates: LearningRates = RATES
 
-    @property
-    @abc.abstractmethod
-    def cells(self) -> Sequence[Cell[Problem]]:
-        """What is trained, in order."""
-
     def check(self) -> None:
         self.require_ascending("learning_rates", 0, 1e38)
-        for cell in self.cells:
-            for mechanism in cell.mechanisms:
-                cell.problem.layer(mechanism)
 
     def training_of(self, steps: int, cooldown_steps: int = 0) -> Training:
         """How one trains for so many steps, at the largest of the rates."""
@@ -75,6 +67,21 @@ class CellsConfig(TrainingConfig):
         """The optimiser as a figure names it."""
         rates = [f"{rate:g}" for rate in self.learning_rates]
         return f"adam {rates[0]}" if len(rates) == 1 else f"adam at the best of {', '.join(rates)}"
+
+
+class CellsConfig(TunedConfig):
+    """Of one that trains mechanisms on problems, each of which they can wear."""
+
+    @property
+    @abc.abstractmethod
+    def cells(self) -> Sequence[Cell[Problem]]:
+        """What is trained, in order."""
+
+    def check(self) -> None:
+        super().check()
+        for cell in self.cells:
+            for mechanism in cell.mechanisms:
+                cell.problem.layer(mechanism)
 
 
 class CooldownConfig(CellsConfig):

@@ -30,7 +30,7 @@ TUNING_SEEDS = range(2**63 - 8, 2**63)
 TUNED = "learning rate of the mechanism, tuned on seeds that are not reported"
 """What a result says of it."""
 _BYTES = 1 << 30
-"""That tuning holds at a time."""
+"""Of a block on which rates are tuned."""
 _SMALLEST = 1e-9
 """Of an objective: below it lies rounding."""
 
@@ -136,7 +136,7 @@ def tuned(
         elif progress is not None:
             progress(training.total_steps)
         each.append(_CHOSEN[key])
-    _tuning_block.cache_clear()
+    block_of.cache_clear()
     return each
 
 
@@ -168,7 +168,7 @@ def best_rate(
     values = []
     for start in range(0, len(members), at_once):
         factors, seeds = zip(*members[start : start + at_once], strict=True)
-        block = _tuning_block(problem, seeds, highest, device)
+        block = block_of(problem, seeds, highest, device)
         relative = np.repeat(np.array(factors) / highest.learning_rate, math.prod(shape)).tolist()
         # Progress is told of a program once, however many there are.
         fitted = fit(block, layer, highest, rates=relative, progress=None if start else progress)
@@ -179,11 +179,13 @@ def best_rate(
     return np.asarray(np.array(rates)[best])
 
 
-@lru_cache(maxsize=1)
-def _tuning_block(
+@lru_cache(maxsize=2)
+def block_of(
     problem: Problem, seeds: tuple[int, ...], training: Training, device: torch.device
 ) -> Block:
-    """The data on which the mechanisms of a problem are tuned, one after the other."""
+    """The data of a problem, drawn once for mechanisms that come one after the other: of the seeds
+    that tune, and of those that are reported.
+    """
     return problem.block(seeds, training, device)
 
 

@@ -66,7 +66,8 @@ def run_blocks(
         if done is None
     ]
     longest = len(seeded_config(parts[0]).seed_range)
-    advance = progress(f"{len(parts)} blocks of up to {longest} seeds", len(parts))
+    what = "blocks of up to" if experiment.units is None else "units of"
+    advance = progress(f"{len(parts)} {what} {longest} seeds", len(parts))
     advance(len(parts) - len(to_do))
     for _ in run_jobs(_run_block, to_do, workers, scheduler, progress):
         advance(1)

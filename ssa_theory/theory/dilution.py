@@ -16,12 +16,18 @@ hold the mass sigmoid(tau g + log m - log Z), so log Z decides everything:
 The last is Derrida's random-energy model (1981). `expected_row` integrates the exact finite-n
 expectations for (c), and for (b) with uniform distractors. Lengths and inverse temperatures may be
 arrays that broadcast; everything is float64.
+
+The tau from which on the largest of any scores wins, predicted by counting its gaps before there is
+a softmax, is that of `ssa_theory.theory.critical`; its functions are handed on here.
 """
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import entr, expit, logit
 
+from ssa_theory.theory.critical import critical_scaling as critical_scaling
+from ssa_theory.theory.critical import measured_critical as measured_critical
+from ssa_theory.theory.critical import predicted_critical as predicted_critical
 from ssa_theory.theory.expected import ExpectedRow as ExpectedRow
 from ssa_theory.theory.expected import Values, check_spread, checked_tau
 from ssa_theory.theory.expected import expected_row as expected_row

@@ -23,6 +23,7 @@ from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from analysis.problems.train import train_all
 from analysis.run.runner import execute
+from analysis.store.results import load
 from ssa_theory.mechanism import MECHANISMS, Misfit, mechanism
 from tests.analysis.evidence import checks, found, missing, said
 
@@ -38,6 +39,7 @@ class Exploding(ScoreMap):
         return Bilinear()(parameters, query, keys) * torch.inf
 
 MINE = Mechanism("exploding", score=Exploding())
+FINE = Mechanism("fine", shift=None)
 """
 
 
@@ -89,8 +91,16 @@ def test_norms_bound_scores_and_counted_rows_are_as_spiky_as_all_keys(small: xr.
     assert (largest < bound * (1 + 1e-9)).sel(mechanism=["vanilla", "qk-norm"]).all()
     assert_allclose(bound.sel(mechanism="vanilla"), norm.sel(mechanism="vanilla"))
     assert (bound != norm).sel(mechanism="qk-norm").all()
-    # 1 / (n sum p^2) of the softmax over every key of a sequence, written out.
-    problem, model = ImbalanceProblem(), mechanism("vanilla")
+    # 1 / (n sum p^2) of the rows of a graph, and of the softmax over every key of a sequence.
+    model, how = mechanism("vanilla"), Training(12, 0.3, 4)
+    assert graph["learning_rate"].sel(mechanism="vanilla") == how.learning_rate
+    nodes = WORLDS["graph"].problem
+    learned, worn = nodes.block([0, 1, 2], how, CPU), nodes.layer(model)
+    inputs = [of for column in WORLDS["graph"].columns.values() for of in column.inputs(learned)]
+    rows = worn.prediction(fit(learned, worn, how).parameters, inputs[0]).numpy()
+    wanted = (1 / (rows.shape[1] * (rows**2).sum(1))).mean(0)
+    assert_allclose(graph["spikiness"].sel(mechanism="vanilla"), wanted)
+    problem = ImbalanceProblem()
     block, layer = problem.block([0], Training(5, 0.1), CPU), problem.layer(model)
     final = fit(block, layer, Training(5, 0.1)).parameters
     margin = block.evaluate(layer, fit(block, layer, Training(5, 0.1)))["margin"][:, 0].numpy()
@@ -108,15 +118,15 @@ def test_norms_bound_scores_and_counted_rows_are_as_spiky_as_all_keys(small: xr.
 def counted(monkeypatch: pytest.MonkeyPatch, cut_after: int = 10**9) -> list[str]:
     """The cells that are trained from now on; after so many, the process is cut off."""
     module = import_module("analysis.experiments.atlas.train")
-    trained, unit = [], module._unit
+    trained, sized = [], module.block_size
 
-    def one(config: AtlasConfig) -> xr.Dataset:
+    def one(config: AtlasConfig, bytes_per_seed: int) -> int:
         if len(trained) == cut_after:
             raise KeyboardInterrupt
         trained.append(f"{config.problems[0]} {mechanism(config.mechanisms[0]).name}")
-        return unit(config)
+        return sized(config, bytes_per_seed)
 
-    monkeypatch.setattr(module, "_unit", one)
+    monkeypatch.setattr(module, "block_size", one)
     return trained
 
 
@@ -165,6 +175,26 @@ def test_a_mechanism_of_ones_own_joins_the_standard_ones(mine: str, tmp_path: Pa
     ):
         with pytest.raises(ValueError, match=message):
             AtlasConfig(**change)
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_the_command_says_who_diverges_and_the_figure_why_a_cell_is_grey(
+    mine: str, tmp_path: Path, capsys
+) -> None:
+    flags = ["--preset", "smoke", "--learning-rates", "0.1", "--steps", "2", "--seeds", "2"]
+    fine = mine.replace("MINE", "FINE")
+    some = ["--problems", "graph", "--mechanisms", "vanilla", "ssa", "gated", mine, fine]
+    assert main(["run", "atlas", *flags, *some, "--out", str(tmp_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "substitute excess fine, graph" in printed
+    assert "failed 1 [1, 1]" in printed
+    assert "on every problem that it can wear; not so exploding" in printed
+    (path,) = tmp_path.glob("*/result.nc")
+    dataset = load(path)
+    figure = ATLAS.plot(dataset)
+    marks = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(text for text in marks if text.isalpha()) == ["a", "b"]
+    assert "a: needs a value map; b: diverges at every rate of (0.1,)" in figure.get_supxlabel()
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -250,7 +280,7 @@ def result(
             "effective_norm": 0 * risk + 1,
             "diverged": risk.isnull() & False,
             "added_parameters": 0 * risk.mean("seed"),
-            "reason": risk.mean("seed").astype(str),
+            "reason": xr.where(fits, "", "needs another problem"),
         }
     )
     change(dataset)
@@ -277,7 +307,7 @@ def test_every_declared_cell_is_judged_by_what_was_trained() -> None:
     assert own["sink", "graph"] == own["sink", "location"] == "benefit"
     assert {cell[0] for cell in own} == set(RIVALS)
     assert {c.passed for c in checks(claims).values()} == {"passed"}
-    assert len(checks(claims)) == 5
+    assert len(checks(claims)) == 6
 
 
 @pytest.mark.parametrize(
@@ -310,7 +340,7 @@ def test_the_figure_shows_every_cell_and_who_leads() -> None:
     whole = result(sizes, 5)
     figure = ATLAS.plot(whole)
     figure.draw_without_rendering()
-    shown = [text.get_text() for text in figure.axes[0].texts]
+    shown = [text.get_text() for text in figure.axes[0].texts if text.get_text() != "a"]
     mean = whole["excess"].mean("seed").values
     wanted = [f"{v:.3f}" if v < 0.0995 else f"{v:.2f}" for v in mean[np.isfinite(mean)]]
     assert sorted(shown) == sorted(wanted)

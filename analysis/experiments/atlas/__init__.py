@@ -14,12 +14,13 @@ ATLAS = Experiment(
     caption=(
         "(a) Error above Bayes, 0 exact Bayes and 1 the naive predictor, means over seeds, of every "
         "mechanism at its own best step size, after equally many steps; bold: the best of a "
-        "problem; mechanisms and problems in an order in which neighbours are alike; grey: the "
-        "problem cannot be worn. (b) Its mean over all problems, of which those that a mechanism "
+        "problem; mechanisms and problems in an order in which neighbours are alike; grey: no "
+        "number, the letter says why. (b) Its mean over all problems, of which those that a mechanism "
         "cannot wear count as vanilla's, against the parameters that it adds (median over "
         "problems); on the line no other is both smaller and better. (c) By problem the best two "
-        "mechanisms: the error of the first over that of the second (filled), and SSA's over that "
-        "of the first (open). 95 % intervals over seeds, ratios paired."
+        "mechanisms by their means: the error of the first over that of the second (filled), and "
+        "SSA's over that of the first (open), as ratios of geometric means, paired by seed; above 1 "
+        "where few seeds make up the mean. 95 % intervals over seeds."
     ),
     config=AtlasConfig,
     train=train,

@@ -9,7 +9,7 @@ from analysis.claims.statistics import mean
 from analysis.experiments.atlas.problems import TRIGGER
 from analysis.experiments.atlas.train import AtlasConfig
 from analysis.experiments.mechanisms import SELECTIVE, chosen
-from ssa_theory.mechanism import VANILLA, Mechanism
+from ssa_theory.mechanism import MECHANISMS, VANILLA, Mechanism
 from ssa_theory.mechanism.normalizers import Softmax
 from ssa_theory.mechanism.score_maps import Bilinear, QKNorm
 from ssa_theory.mechanism.scores import Linear
@@ -24,9 +24,12 @@ ROUNDING = 1e-9
 
 
 def judge(config: AtlasConfig, dataset: xr.Dataset) -> list[Claim]:
-    """Every line that the trained mechanisms allow, paired by seed."""
+    """Every line that the trained mechanisms allow, paired by seed. A mechanism of the user's own is
+    a rival, too.
+    """
     above = dataset["risk"] - dataset["bayes"]
     lines = Lines("atlas", dataset.sizes["seed"])
+    new = [m.name for m in chosen(config.mechanisms) if m.name not in MECHANISMS]
     # The best other is chosen on every second seed and judged on the rest, which chose nothing.
     chosen_on, judged_on = slice(0, None, 2), slice(1, None, 2)
     halved = Lines("atlas", len(dataset["seed"][judged_on]))
@@ -35,7 +38,7 @@ def judge(config: AtlasConfig, dataset: xr.Dataset) -> list[Claim]:
         if SELECTIVE not in errors:
             continue
         own = errors.pop(SELECTIVE)
-        for rival in (r for r in RIVALS if r in errors):
+        for rival in (r for r in (*RIVALS, *new) if r in errors):
             pair, cell = (
                 {rival: errors[rival], SELECTIVE: own},
                 {"rival": rival, "problem": problem},
@@ -47,6 +50,7 @@ def judge(config: AtlasConfig, dataset: xr.Dataset) -> list[Claim]:
             pair = {SELECTIVE: own[judged_on], best: errors[best][judged_on]}
             halved.compare("best", {"problem": problem}, "excess", pair)
     _check_bayes(lines, dataset)
+    _check_training(lines, dataset)
     _check_controls(lines, config, dataset)
     return [*halved.claims, *lines.claims]
 
@@ -72,6 +76,20 @@ def _check_bayes(lines: Lines, dataset: xr.Dataset) -> None:
         ">",
         FARTHEST,
         _errors_away(dataset["excess"]),
+    )
+
+
+def _check_training(lines: Lines, dataset: xr.Dataset) -> None:
+    lost = dataset["diverged"].all("seed")
+    names = [name for name in lost["mechanism"].values.tolist() if lost.sel(mechanism=name).any()]
+    lines.check(
+        "trained",
+        "every mechanism trains on every problem that it can wear"
+        + (f"; not so {', '.join(names)}" if names else ""),
+        "number of cells that diverge at every rate",
+        "<",
+        1,
+        int(lost.sum()),
     )
 
 

@@ -1,5 +1,9 @@
 """The atlas as a heat map, its error against added parameters, and the best of each problem."""
 
+from collections import Counter
+from collections.abc import Mapping
+from string import ascii_lowercase
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,8 @@ from analysis.experiments.mechanisms import SELECTIVE
 
 _WORST = 1.2
 """Where the colours end; what is worse looks alike."""
+_COLUMNS = 16
+"""Letters an inch of the lines below the panels."""
 _LEGEND = 20
 """Mechanisms that a legend has room for; of more only the front is named."""
 
@@ -22,23 +28,39 @@ _LEGEND = 20
 def draw(config: AtlasConfig, result: xr.Dataset) -> Figure:
     """The heat map on the left, on the right the front above the best of each problem."""
     mechanisms, problems = result.sizes["mechanism"], result.sizes["problem"]
-    height = max(7.0, 2 + 0.24 * mechanisms)
-    figure = new_figure(6.5 + 0.55 * problems, height)
+    width, height = 6.5 + 0.55 * problems, max(7.0, 2 + 0.24 * mechanisms)
+    figure, marks = new_figure(width, height), _marks(result)
     parts = figure.subplot_mosaic(
         [["map", "front"], ["map", "best"]], width_ratios=[1 + problems / 10, 1]
     )
-    _draw_map(parts["map"], result)
+    _draw_map(parts["map"], result, marks)
     _draw_front(parts["front"], result)
     _draw_best(parts["best"], result)
-    figure.supxlabel(
-        f"{config.seeds} seeds, {config.steps} + {config.cooldown_steps} steps of Adam at the best "
-        f"of {len(config.learning_rates)} rates{left_out(result)}",
-        fontsize=8,
-    )
+    how = f"{config.seeds} seeds, {config.steps} + {config.cooldown_steps} steps, {config.adam}"
+    why = wrap("; ".join(f"{mark}: {why}" for why, mark in marks.items()), int(_COLUMNS * width))
+    figure.supxlabel("\n".join((how + left_out(result), *why)), fontsize=8)
     return figure
 
 
-def _draw_map(ax: Axes, result: xr.Dataset) -> None:
+def _reasons(result: xr.Dataset) -> list[list[str]]:
+    """Why each cell has no number, by mechanism and problem, without the mechanism's name."""
+    reason = result["reason"].transpose("mechanism", "problem")
+    return [
+        [str(why).removeprefix(f"mechanism {name} ") for why in row]
+        for name, row in zip(reason["mechanism"].values, reason.values, strict=True)
+    ]
+
+
+def _marks(result: xr.Dataset) -> dict[str, str]:
+    """By reason the letter that stands in its cells, the commonest reason first."""
+    counts = Counter(why for row in _reasons(result) for why in row if why)
+    return {
+        why: f"{ascii_lowercase[place % 26]}{place // 26 or ''}"
+        for place, (why, _) in enumerate(counts.most_common())
+    }
+
+
+def _draw_map(ax: Axes, result: xr.Dataset, marks: Mapping[str, str]) -> None:
     mean = result["excess_band"].sel(estimate="value").transpose("mechanism", "problem")
     order, across = similar(mean.values), similar(mean.values.T)
     table = mean.values[order][:, across]
@@ -47,8 +69,11 @@ def _draw_map(ax: Axes, result: xr.Dataset) -> None:
     problems, names = mean["problem"].values[across], mean["mechanism"].values[order]
     ax.set_xticks(range(len(problems)), problems, rotation=45, ha="right")
     ax.set_yticks(range(len(names)), [drawable(str(n)) for n in names], parse_math=False)
+    reasons = _reasons(result)
     for (i, j), value in np.ndenumerate(table):
-        if np.isfinite(value):
+        if why := reasons[order[i]][across[j]]:
+            ax.text(j, i, marks[why], ha="center", va="center", size=6, color="#777777")
+        elif np.isfinite(value):
             color = "white" if value > 0.5 * _WORST else "black"
             weight = "bold" if names[i] == result["best"].sel(problem=problems[j]) else "normal"
             look = {"size": 6, "color": color, "weight": weight}
@@ -124,7 +149,7 @@ def _draw_best(ax: Axes, result: xr.Dataset) -> None:
     ax.axvline(1, color="#888888", linewidth=0.8)
     ax.set_xscale("log")
     label_log(ax.xaxis)
-    ax.set_xlabel("ratio of errors above Bayes")
+    ax.set_xlabel("ratio of errors above Bayes, geometric means")
     ax.set_title("best over second (filled), SSA over best (open)")
 
 

@@ -1,7 +1,6 @@
 """The problems of the atlas, each with the two ends of its scale: exact Bayes, and naive."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.experiments.atlas.world import Column, Ends, World
 from analysis.problems.base import Problem
 from analysis.problems.basis_denoise import BasisDenoiseProblem
 from analysis.problems.denoise import DenoiseProblem
@@ -24,34 +24,9 @@ from analysis.problems.trigger import TriggerProblem
 from ssa_theory.mechanism import Inputs, Layer, Parameters, Tokens
 from ssa_theory.theory.optimum import constant_row
 
-Ends = tuple[np.ndarray, np.ndarray]
-"""By seed, the risks of Bayes and of the naive predictor."""
 TRIGGER = TriggerProblem()
 _BEYOND = 8
 """How far length goes beyond training."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the atlas, of the trained models of a problem.
-
-    risk: of every model (member,), from what its block's `evaluate` returns. ends: those of a
-    block's seeds. inputs: what a layer sees of a block's held-out data. spikiness: of every model,
-    where the inputs' rows are not those over all keys.
-    """
-
-    risk: Callable[[Mapping[str, Tensor]], Tensor]
-    ends: Callable[[Any], Ends]
-    inputs: Callable[[Any], Sequence[Inputs]]
-    spikiness: Callable[[Any, Layer, Parameters], Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class World:
-    """A problem and the columns that its trained models fill, by name."""
-
-    problem: Problem
-    columns: Mapping[str, Column]
 
 
 def _mean(name: str, values: Mapping[str, Tensor], places: slice = slice(None)) -> Tensor:
