@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +20,10 @@ class LanguageTraining:
     """How a language model is trained.
 
     steps, batch: windows of `context` + 1 symbols, `batch` of them a step. rate: the largest step
-    size of AdamW (betas .9, .95), one for all models or one for each, reached after the share `warmup` of the steps, then down to a
-    tenth along a cosine. decay: weight decay of matrices; vectors and scalars, hence temperatures'
-    own parameters, have none. clip: the largest norm of a gradient.
+    size of AdamW (betas .9, .95), one for all models or one for each, reached after the share
+    `warmup` of the steps, then down to a tenth along a cosine. decay: weight decay of matrices;
+    vectors and scalars, hence temperatures' own parameters, have none. clip: the largest norm of a
+    gradient.
 
     Raises ValueError for sizes < 1 and rates that are not positive.
     """
