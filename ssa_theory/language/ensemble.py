@@ -17,12 +17,13 @@ class Ensemble:
     """Models of one form. Their parameters become views of `weights` (model, parameter), so that
     whoever reads a model sees what was trained.
 
-    logits: of a model and tokens, model by model; by default all are one program, which for small
-    models takes about half of the time.
+    logits: of a model and tokens, model by model; by default several models are one program
+    (`torch.func`), unless a part of theirs has no rule for it, as those of the library entmax.
     """
 
     def __init__(self, models: Sequence[nn.Module], logits: Logits | None = None) -> None:
-        self.models, self.logits = models, logits
+        self.models = models
+        self.logits = _own if logits is None and len(models) == 1 else logits
         learned = [dict(own.named_parameters()) for own in models]
         self.shapes = {name: p.shape for name, p in learned[0].items()}
         flat = [torch.cat([p.detach().flatten() for p in own.values()]) for own in learned]
@@ -55,16 +56,23 @@ class Ensemble:
         for model in self.models:
             model.train()
         self.gradients.zero_()
-        if self.logits is not None:
-            each = zip(self.models, tokens, strict=True)
-            losses = torch.stack([_mean_loss(self.logits(m, t[:, :-1]), t) for m, t in each])
-            losses.sum().backward()
-            return losses.detach()
+        if self.logits is None:
+            try:
+                return self._together(tokens)
+            except RuntimeError:  # no rule for vmap; any other error comes again
+                self.logits = _own
+        each = zip(self.models, tokens, strict=True)
+        losses = torch.stack([_mean_loss(self.logits(m, t[:, :-1]), t) for m, t in each])
+        losses.sum().backward()
+        return losses.detach()
+
+    def _together(self, tokens: Tensor) -> Tensor:
+        """The same as one program."""
         weights = self.weights.detach().requires_grad_()
 
         def loss(flat: Tensor, seen: Tensor) -> Tensor:
-            given = functional_call(self.models[0], self._named(flat), (seen[:, :-1],))
-            return _mean_loss(given, seen)
+            found = functional_call(self.models[0], self._named(flat), (seen[:, :-1],))
+            return _mean_loss(found, seen)
 
         with sdpa_kernel(SDPBackend.MATH):  # the others have no rule for vmap
             losses = vmap(loss)(weights, tokens)
@@ -72,6 +80,10 @@ class Ensemble:
         assert weights.grad is not None
         self.gradients.copy_(weights.grad)
         return losses.detach()
+
+
+def _own(model: nn.Module, tokens: Tensor) -> Tensor:
+    return model(tokens)
 
 
 class AdamW:
@@ -85,7 +97,7 @@ class AdamW:
         self.first, self.second = (torch.zeros_like(ensemble.weights) for _ in range(2))
 
     def step(
-        self, tokens: Int[Tensor, "model batch length"], rates: Float[Tensor, "model 1"]
+        self, tokens: Int[Tensor, "model batch length"], rates: Float[Tensor, "#model 1"]
     ) -> bool:
         """One step; whether a model is left whose loss was finite."""
         losses = self.ensemble.losses(tokens)

@@ -77,8 +77,7 @@ def fit_language(
 
     seeds: of every model's windows: equal seeds see equal data, whatever is trained. change: what
     becomes of the windows drawn. logits: see `Ensemble`. A model whose loss is not finite is
-    trained no further. Raises ValueError for a text that is shorter
-    than one window.
+    trained no further. Raises ValueError for a text that is shorter than one window.
     """
     if len(text) <= training.context:
         raise ValueError(

@@ -52,6 +52,7 @@ LANGUAGE = Experiment(
             "passkeys": 8,
         },
         "large": {
+            "seeds": 8,
             "dim": 512,
             "layers": 12,
             "heads": 8,

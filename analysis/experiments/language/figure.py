@@ -1,5 +1,8 @@
 """The figure of the language experiment."""
 
+from textwrap import fill
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -39,7 +42,8 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
             bins = log_bins(shown[name].values) if log else np.linspace(0, 1, 41)
             draw_distributions(ax, at[name], at[f"mean_{name}_band"], bins, log)
             ax.set(xlabel=label, ylabel="share of tokens", title=f"at equal {comparison}")
-            ax.legend(fontsize=7, title="means", loc="upper right")
+            ax.set_ylim(0, 1.8 * ax.get_ylim()[1])
+            ax.legend(fontsize=7, title="means", loc="upper right", bbox_to_anchor=(1, 0.7))
     curves = figure.add_subplot(grid[0, 2])
     draw_each(draw_band, curves, shown["tokens"].values, shown["loss_band"])
     curves.set(xlabel="training tokens", ylabel="validation loss (nats)", title="training")
@@ -80,10 +84,10 @@ def _draw_groups(ax: Axes, bands: xr.DataArray, dim: str) -> None:
     for k, name in enumerate(names):
         shift = 0.7 * (k / max(1, len(names) - 1) - 0.5)
         draw_points(ax, place + shift, bands.sel(mechanism=name), name)
-    ax.set_xticks(place, levels, fontsize=7)
+    ax.set_xticks(place, [fill(level, 12) for level in levels], fontsize=7)
 
 
-def _draw_rows(ax: Axes, bands: xr.DataArray, shift: float = 0.0, **own: object) -> None:
+def _draw_rows(ax: Axes, bands: xr.DataArray, shift: float = 0.0, **own: Any) -> None:
     """Every mechanism's estimate, one below the other."""
     value, low, high = interval(bands)
     for row, name in enumerate(bands["mechanism"].values.tolist()):
@@ -105,7 +109,7 @@ def _draw_table(ax: Axes, dataset: xr.Dataset) -> None:
         for i, name in enumerate(dataset["mechanism"].values.tolist())
     ]
     ax.set_yticks(range(len(said)), said, fontsize=7)
-    ax.set(title="perplexity over vanilla's", xlabel="ratio; name, added parameters, step size")
+    ax.set(title="perplexity over vanilla's", xlabel="ratio")
 
 
 def _draw_latency(ax: Axes, dataset: xr.Dataset) -> None:
@@ -114,4 +118,4 @@ def _draw_latency(ax: Axes, dataset: xr.Dataset) -> None:
         own = {} if face is None else {"markerfacecolor": face}
         _draw_rows(ax, dataset["latency_band"].sel(task=task), shift, **own)
     ax.set_yticks([])
-    ax.set(title="seconds over vanilla's", xlabel="ratio: training (full), generation (hollow)")
+    ax.set(title="seconds over vanilla's", xlabel="training: full, generation: hollow")

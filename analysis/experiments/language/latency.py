@@ -35,7 +35,7 @@ def latency_ratios(
 def _training(source: Source, model: nn.Module) -> Callable[[], None]:
     """A step."""
     config, text = source.config, source.text.training
-    ensemble = Ensemble([model], source.logits or _plain)
+    ensemble = Ensemble([model], source.logits)
     optimizer = AdamW(ensemble, 0.0, 1.0)
     shown = windows(text, np.zeros(config.batch, np.int64), config.context + 1)
     tokens = torch.from_numpy(shown).to(ensemble.weights.device).unsqueeze(0)
@@ -49,7 +49,7 @@ def _training(source: Source, model: nn.Module) -> Callable[[], None]:
 
 def _generation(source: Source, model: nn.Module) -> Callable[[], None]:
     """Of a few symbols, up to a whole context."""
-    device, logits = next(model.parameters()).device, source.logits or _plain
+    device = next(model.parameters()).device
     prompt = source.text.training[None, : source.config.context - _GENERATED]
 
     @torch.no_grad()
@@ -57,14 +57,11 @@ def _generation(source: Source, model: nn.Module) -> Callable[[], None]:
         model.eval()
         tokens = torch.from_numpy(prompt).to(device)
         for _ in range(_GENERATED):
-            tokens = torch.cat([tokens, logits(model, tokens)[:, -1:].argmax(-1)], 1)
+            following = source.found(model, tokens)[:, -1:].argmax(-1)
+            tokens = torch.cat([tokens, following], 1)
         tokens.tolist()  # waits for the device
 
     return generate
-
-
-def _plain(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    return model(tokens)
 
 
 def _took(act: Callable[[], None]) -> float:

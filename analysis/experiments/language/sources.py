@@ -66,6 +66,10 @@ class Source(abc.ABC):
         half = len(self.text.validation) // 2
         return self.text.validation[:half], self.text.validation[half:]
 
+    def found(self, model: nn.Module, tokens: Tensor) -> Tensor:
+        """The logits of the next token, at every place."""
+        return model(tokens) if self.logits is None else self.logits(model, tokens)
+
     @property
     def passkey(self) -> Passkey:
         """Written in the symbols that the training text uses least, the last of them."""

@@ -150,7 +150,7 @@ def _passkey(source: Source, model: nn.Module) -> Float[np.ndarray, "length kind
         for part in np.array_split(keys, -(-len(keys) // 16)):
             seen = torch.from_numpy(part).to(device)
             inputs, wanted = seen[:, :-1], seen[:, -DIGITS:]
-            found = model(inputs) if source.logits is None else source.logits(model, inputs)
+            found = source.found(model, inputs)
             alive = found.isfinite().all(-1)[:, -DIGITS:]
             own_right = (found[:, -DIGITS:].argmax(-1) == wanted).double()
             right.append(own_right.where(alive, torch.nan).cpu().numpy())
