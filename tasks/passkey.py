@@ -36,7 +36,7 @@ class Passkey:
         >>> key = Passkey(0, tuple(range(1, 11)))
         >>> shown = key.hidden(np.full((1, 14), 11), np.random.default_rng(0))[0]
         >>> shown.tolist()
-        [11, 0, 7, 6, 3, 4, 1, 11, 0, 7, 6, 3, 4, 1]
+        [0, 9, 7, 6, 3, 4, 11, 11, 0, 9, 7, 6, 3, 4]
         """
         count, length = filler.shape
         if length < SHORTEST:
