@@ -12,7 +12,7 @@ import xarray as xr
 from analysis.claims.registry import registry
 from analysis.cli import main
 from analysis.experiments.base import silent
-from analysis.experiments.language import LANGUAGE, LanguageConfig, tuning
+from analysis.experiments.language import LANGUAGE, LanguageConfig, train, tuning
 from analysis.experiments.language.claims import tokens_to
 from analysis.experiments.language.latency import median_band
 from analysis.experiments.language.sources import source_of
@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "tuning_seeds": 1,
     "validation_tokens": 200,
     "measured_tokens": 30,
-    "passkeys": 3,
+    "passkeys": 1,
     "passkey_share": 0.5,
     "records": 3,
     "device": "cpu",
@@ -52,9 +52,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small() -> xr.Dataset:
-    """Of all that topics are about."""
+    """Of all that topics are about; nothing is timed."""
     names = [n for n in LanguageConfig().mechanisms if n not in ("sink", "gated", "qk-norm")]
-    return LANGUAGE.run(LanguageConfig(seeds=1, first_seed=1, mechanisms=tuple(names), **TINY))
+    config = LanguageConfig(seeds=1, first_seed=1, mechanisms=tuple(names), **TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "latency_ratios", lambda source, worn, seeds, device: np.ones((1, 2)))
+        return LANGUAGE.run(config)
 
 
 def test_every_declared_cell_has_its_test(small: xr.Dataset) -> None:
@@ -75,6 +78,8 @@ def test_a_seed_is_the_same_in_any_company(small: xr.Dataset) -> None:
         own = small[name].sel(mechanism=list(names), seed=1)
         np.testing.assert_allclose(own, two[name].sel(seed=1), rtol=1e-5, err_msg=name)
         assert (own != two[name].sel(seed=0)).any()
+    assert (two["latency"] > 0).all()
+    assert two["latency"].dims == ("mechanism", "seed", "task")
     assert [part.seeds for part in LANGUAGE.blocks(LanguageConfig(seeds=12, dim=32))] == [8, 4]
 
 
