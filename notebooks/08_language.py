@@ -17,7 +17,7 @@
 # constant scale on its scores, or SSA's learned temperatures. This notebook trains the three,
 # draws figure 2 of the SSA paper ([arXiv 2411.12892](https://arxiv.org/abs/2411.12892)) in miniature,
 # and colours a text by the learned temperatures. One seed shows what is measured, not what is true:
-# for that, `ssa-theory run language` trains eight seeds of eighteen mechanisms, each tuned.
+# for that, `ssa-theory run language` trains sixteen seeds of nineteen mechanisms, each tuned.
 
 # %%
 import html
@@ -67,7 +67,7 @@ training = LanguageTraining(steps=100, context=form.context, batch=8, rate=0.015
 models = {}
 for name in ("vanilla", "constant-scale", "ssa"):
     model = Decoder(form, name, seed=0, log_frequency=read.log_frequency)
-    fit_language(model, read.training, training, seed=0)
+    fit_language([model], read.training, training, seeds=[0])
     loss = validation_loss(model, read.validation, form.context, 4096).mean()
     print(
         f"{name:14s} {model.parameter_count():,} parameters, {model.added_parameters():3d} of them new;"

@@ -19,6 +19,7 @@ from tasks.imbalance import (
 from tasks.kernel_regression import KernelRegressionTask
 from tasks.location import LocationTask
 from tasks.markov import MarkovGraphTask
+from tasks.passkey import Passkey
 from tasks.prompts import Prompts
 from tasks.retrieval import NoisyRetrievalTask
 from tasks.small_graphs import GraphFacts, adjacency_matrix, connected_graphs, neighbour_law
@@ -43,6 +44,7 @@ __all__ = [
     "LocationTask",
     "MarkovGraphTask",
     "NoisyRetrievalTask",
+    "Passkey",
     "PowerImbalance",
     "Prompts",
     "TextReading",

@@ -4,9 +4,9 @@ made of.
 
 from ssa_theory.language.anatomy import attention_anatomy, query_key_norm
 from ssa_theory.language.decoder import Decoder, DecoderForm
+from ssa_theory.language.ensemble import cross_entropy
 from ssa_theory.language.training import (
     LanguageTraining,
-    cross_entropy,
     fit_language,
     validation_loss,
     windows,

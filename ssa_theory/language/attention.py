@@ -42,15 +42,15 @@ def rotated(
             "an even width, or learned positions"
         )
     cos, sin = _angles(length, width, vector.device, vector.dtype)
-    first, second = vector.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    return vector * cos + vector.roll(width // 2, -1) * sin
 
 
 @lru_cache(maxsize=8)
 def _angles(
     length: int, width: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (length, width / 2) of every place's angles."""
+    """Cosine and sine (length, width) of every place's angles, the sine minus in the first half."""
     rate = BASE ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
     angle = torch.arange(length, device=device, dtype=torch.float32).unsqueeze(-1) * rate
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)

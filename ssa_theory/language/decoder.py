@@ -16,7 +16,8 @@ from ssa_theory.module import SelfAttention
 from ssa_theory.seeds import Stream, member_generator
 from ssa_theory.token_batch import form_of_heads
 
-INITIAL_DEVIATION = 0.02
+INITIAL_DEVIATION = 0.55
+"""Times 1 / sqrt(d): GPT-2's .02 at its width 768."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,9 @@ class Decoder(nn.Module):
     """A causal language model: embeddings, blocks, a norm, and a linear read-out of its own.
 
     All weights are drawn from the seed, those beside the mechanism's parts first: models of one seed
-    start from the same weights whatever they wear. Matrices are Gaussian of deviation .02, but for
-    those that end a branch, which have .02 / sqrt(2 layers) (GPT-2's).
+    start from the same weights whatever they wear. Matrices are Gaussian of deviation
+    .55 / sqrt(d), which is GPT-2's .02 at its width of 768, but for those that end a branch, which
+    have it over sqrt(2 layers), as GPT-2's.
 
     log_frequency: of every symbol, for mechanisms that read a scalar of every token. Raises
     ValueError where such a mechanism has none.
@@ -187,12 +189,13 @@ class Decoder(nn.Module):
     def _draw(self, seed: int) -> None:
         """Of the matrices beside the mechanism's parts."""
         generator = member_generator(seed, Stream.PARAMETER)
-        last = INITIAL_DEVIATION / math.sqrt(2 * self.form.layers)
+        deviation = INITIAL_DEVIATION / math.sqrt(self.form.dim)
+        last = deviation / math.sqrt(2 * self.form.layers)
         for name, weight in self.named_parameters():
             if weight.ndim != 2 or ".parts." in name:
                 continue
             ends = name.endswith((".output.weight", "mlp.2.weight", "mlp.down.weight"))
-            drawn = generator.standard_normal(weight.shape) * (last if ends else INITIAL_DEVIATION)
+            drawn = generator.standard_normal(weight.shape) * (last if ends else deviation)
             with torch.no_grad():
                 weight.copy_(torch.from_numpy(drawn))
         for module in self.modules():

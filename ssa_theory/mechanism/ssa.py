@@ -56,6 +56,15 @@ SSA = (
         look=Look("#66a61e", "h", "-."),
     ),
     Mechanism(
+        "ssa-query-key-value",
+        _paper("queries, keys and values"),
+        _PAPER,
+        query=shared,
+        key=shared,
+        value=shared,
+        look=Look("#5e3c99", "h", DASH_DOTS),
+    ),
+    Mechanism(
         "ssa-token",
         "queries and values times 1 + tanh f, f = w . gelu(W x)",
         _PAPER,

@@ -13,14 +13,17 @@ from ssa_theory.language import (
     DecoderForm,
     LanguageTraining,
     attention_anatomy,
+    cross_entropy,
     fit_language,
     query_key_norm,
     validation_loss,
+    windows,
 )
 from ssa_theory.language.attention import rotated
 from ssa_theory.language.select import select, selected_anatomy
 from ssa_theory.language.worn import Worn
 from ssa_theory.mechanism import MECHANISMS, Misfit
+from ssa_theory.seeds import Stream, member_generator
 from tasks import TextReading, corpus
 
 FORM = DecoderForm(vocabulary=11, dim=8, layers=2, heads=2, context=6)
@@ -213,28 +216,55 @@ def test_validation_counts_every_token_once() -> None:
 def test_training_finds_the_frequencies_and_depends_on_the_seed_alone() -> None:
     text = np.repeat([0, 1, 1, 2, 2, 2, 2, 2], 40)[np.random.default_rng(1).permutation(320)]
     training = LanguageTraining(steps=80, context=15, batch=8, rate=0.1, decay=1.0)
-    models, losses = [Unigram() for _ in range(3)], []
-    for model, seed in zip(models, (4, 4, 5), strict=True):
-        found = fit_language(
-            model,
-            text,
-            training,
-            seed,
-            record=[0, 80],
-            measure=lambda m=model: {"loss": np.asarray(validation_loss(m, text, 15, 300).mean())},
-        )
-        losses.append(found["loss"])
+    models = [Unigram() for _ in range(3)]
+    losses = fit_language(
+        models,
+        text,
+        training,
+        (4, 4, 5),
+        record=[0, 80],
+        measure=lambda m: {"loss": np.asarray(validation_loss(m, text, 15, 300).mean())},
+    )["loss"]
     share = torch.softmax(models[0].logits, 0).detach()[:3]
     torch.testing.assert_close(share, torch.tensor([0.125, 0.25, 0.625]), rtol=0.1, atol=0.01)
     assert losses[0][0] == pytest.approx(np.log(11), rel=1e-6)
     assert np.array_equal(losses[0], losses[1])
     assert losses[0][1] != losses[2][1]
-    rates = [training.rate_at(step) for step in range(81)]
+    rates = [training.rate_at(step).item() for step in range(81)]
     assert max(rates) == rates[7] == rates[8] == 0.1
     assert rates[0] == pytest.approx(0.1 / 8)
     assert rates[80] == pytest.approx(0.01)
     with pytest.raises(ValueError, match="has no window of 15 and one more"):
-        fit_language(models[0], text[:15], training, 0)
+        fit_language(models, text[:15], training, (4, 4, 5))
+
+
+@pytest.mark.parametrize("name", ["ssa", "entmax15"])
+def test_models_of_one_program_are_trained_as_each_alone_by_torch(name: str) -> None:
+    """Each at its own rate, on the windows of its own seed, by torch's AdamW on the module; those of
+    entmax are trained one after the other.
+    """
+    training = LanguageTraining(4, 6, batch=3, rate=(0.01, 0.3), decay=0.5)
+    together = [Decoder(FORM, name, seed) for seed in (3, 4)]
+    fit_language(together, TEXT, training, (3, 4))
+    for model, seed, rate in zip(together, (3, 4), (0.01, 0.3), strict=True):
+        alone = Decoder(FORM, name, seed)
+        groups: list[list[nn.Parameter]] = [[], []]
+        for key, p in alone.named_parameters():
+            groups[p.ndim - (".parts." in key) > 1].append(p)
+        given = [{"params": g, "weight_decay": d} for g, d in zip(groups, (0, 0.5), strict=True)]
+        optimizer = torch.optim.AdamW(given, betas=(0.9, 0.95))
+        generator = member_generator(seed, Stream.DATA)
+        for share in (1, 0.55 + 0.45, 0.55 + 0.45 * np.cos(np.pi / 3), 0.55 - 0.45 / 2):
+            starts = generator.integers(len(TEXT) - 6, size=3)
+            seen = torch.from_numpy(windows(TEXT, starts, 7))
+            optimizer.zero_grad()
+            cross_entropy(alone(seen[:, :-1]), seen[:, 1:]).mean().backward()
+            nn.utils.clip_grad_norm_(alone.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share
+            optimizer.step()
+        for key, value in alone.state_dict().items():
+            torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-3, atol=1e-4)
 
 
 def test_a_loss_that_is_not_finite_ends_as_nan() -> None:
@@ -242,7 +272,7 @@ def test_a_loss_that_is_not_finite_ends_as_nan() -> None:
     with torch.no_grad():
         model.embedding.weight.fill_(torch.inf)
     training = LanguageTraining(steps=3, context=6, batch=2)
-    fit_language(model, TEXT, training, 0)
+    fit_language([model], TEXT, training, [0])
     assert np.isnan(validation_loss(model, TEXT, 6, 60)).all()
     found = attention_anatomy(model, TEXT[:60].reshape(10, 6))
     assert all(np.isnan(v).all() for v in found.values())

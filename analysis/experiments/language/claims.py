@@ -53,6 +53,10 @@ def judge(config: LanguageConfig, dataset: xr.Dataset) -> list[Claim]:
             cell = {"mechanism": pair[0], "length": length, "against": pair[1]}
             at = dataset["perplexity_by_length"].sel(length=length)
             lines.compare("language-length", cell, "perplexity", of(at, pair))
+    for pair, length in product(pairs("language-passkey"), dataset["multiple"].values.tolist()):
+        cell = {"mechanism": pair[0], "context": length, "against": pair[1]}
+        at = dataset["passkey_error"].sel(multiple=length)
+        lines.compare("language-passkey", cell, "passkey-error", of(at, pair))
     return lines.claims
 
 

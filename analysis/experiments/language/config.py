@@ -10,24 +10,30 @@ from pydantic import Field
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.store.config import SeededConfig
 from analysis.store.files import file_digest
-from ssa_theory.language import DecoderForm, LanguageTraining
+from ssa_theory.language import DecoderForm
 from ssa_theory.mechanism import VANILLA
 from tasks import Corpus, TextReading, corpus, default_text, read_text
+from tasks.passkey import SHORTEST
 from tasks.texts import AlphabetName
 
 LONGEST = 4
 """Contexts up to so many times that of training are read."""
-_SSA = ("ssa-query", "ssa-value", "ssa-key", "ssa-query-key", "ssa-token", "ssa-position")
+_SSA = (
+    *("ssa-query", "ssa-value", "ssa-key", "ssa-query-key", "ssa-query-key-value"),
+    *("ssa-token", "ssa-position"),
+)
 Size = Annotated[int, Field(ge=1, le=65_536)]
 
 
+_NUMBERS = 2**16
+"""Of activations that one program has at a time: with more, more models gain nothing."""
 _OF_DECODERS = ("dim", "layers", "heads", "positions", "block")
 
 
 class LanguageConfig(SeededConfig):
     """Train small language models whose attention wears each mechanism."""
 
-    seeds: int = Field(8, ge=1, le=100_000, description="number of seeds: initialisation and data")
+    seeds: int = Field(16, ge=1, le=100_000, description="number of seeds: initialisation and data")
     mechanisms: ComparedMechanisms = Field(
         (
             *(VANILLA, "constant-scale", "scaled", "ssa", *_SSA, "ssa-mlp", "ssa-feature"),
@@ -52,11 +58,11 @@ class LanguageConfig(SeededConfig):
     dim: Size = Field(32, description="width of the model")
     layers: Size = Field(2, description="number of layers")
     heads: Size = Field(2, description="heads of a layer")
-    context: int = Field(64, ge=4, le=65_536, description="symbols of a training window")
+    context: int = Field(64, ge=SHORTEST, le=65_536, description="symbols of a training window")
     positions: Literal["rotary", "learned"] = Field("rotary", description="how places are told")
     block: Literal["neox", "llama"] = Field("neox", description="the shape of a layer")
-    steps: int = Field(300, ge=1, le=10_000_000, description="training steps")
-    batch: Size = Field(8, description="windows of a step")
+    steps: int = Field(200, ge=1, le=10_000_000, description="training steps")
+    batch: Size = Field(4, description="windows of a step")
     rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.006, 0.015, 0.04, 0.1),
         description="step sizes of AdamW to choose from, by mechanism",
@@ -65,9 +71,13 @@ class LanguageConfig(SeededConfig):
         (1.0, 1.5, 2.5, 4.0),
         description="constant scales to choose from, and to start a learned one at",
     )
+    passkey_share: float = Field(
+        0.25, ge=0, le=1, description="share of a step's windows that hide a passkey"
+    )
+    passkeys: Size = Field(32, description="passkeys of each length to measure")
     tuning_seeds: int = Field(2, ge=1, le=1000, description="seeds of the choice, never reported")
     validation_tokens: int = Field(
-        16_384,
+        8192,
         ge=1,
         le=2**31,
         description="symbols of the text's last part to validate on, at most; an eighth on the way",
@@ -75,7 +85,7 @@ class LanguageConfig(SeededConfig):
     measured_tokens: int = Field(
         1000, ge=1, le=100_000, description="symbols whose attention is measured"
     )
-    records: int = Field(12, ge=3, le=1000, description="steps at which models are measured")
+    records: int = Field(8, ge=3, le=1000, description="steps at which models are measured")
 
     def check(self) -> None:
         self.require_distinct("rates", "scales")
@@ -134,9 +144,10 @@ class LanguageConfig(SeededConfig):
         sizes = (self.dim, self.layers, self.heads, self.context)
         return DecoderForm(vocabulary, *sizes, self.positions, self.block)
 
-    def training(self, rate: float) -> LanguageTraining:
-        """How a model is trained."""
-        return LanguageTraining(self.steps, self.context, self.batch, rate)
+    @property
+    def together(self) -> int:
+        """How many models are trained as one program: as many as still gain by it."""
+        return 1 if self.model else max(1, _NUMBERS // (self.batch * self.context * self.dim))
 
     @property
     def recorded(self) -> list[int]:

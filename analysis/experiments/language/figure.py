@@ -1,5 +1,8 @@
 """The figure of the language experiment."""
 
+from textwrap import fill
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -19,6 +22,7 @@ from analysis.experiments.language.config import LanguageConfig
 from analysis.experiments.language.train import COMPARISONS
 from analysis.experiments.mechanisms import SELECTIVE
 from ssa_theory.mechanism import VANILLA
+from tasks.passkey import CHANCE
 
 _SHOWN = (VANILLA, "constant-scale", "scaled", SELECTIVE)
 """Those of distributions and curves; all are in the table of perplexities."""
@@ -29,8 +33,8 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     names = [n for n in _SHOWN if n in dataset["mechanism"].values]
     shown = dataset.sel(mechanism=names)
-    figure = new_figure(15.0, 9.0)
-    grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 1, 1.2))
+    figure = new_figure(16.0, 11.0)
+    grid = figure.add_gridspec(3, 5, width_ratios=(1, 1, 1, 1.1, 0.7))
     for i, comparison in enumerate(COMPARISONS):
         at = shown.sel(comparison=comparison)
         for j, (name, label) in enumerate(_PAPER.items()):
@@ -38,15 +42,33 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
             bins = log_bins(shown[name].values) if log else np.linspace(0, 1, 41)
             draw_distributions(ax, at[name], at[f"mean_{name}_band"], bins, log)
             ax.set(xlabel=label, ylabel="share of tokens", title=f"at equal {comparison}")
-            ax.legend(fontsize=7, title="means", loc="upper right")
+            ax.set_ylim(0, 1.8 * ax.get_ylim()[1])
+            ax.legend(fontsize=7, title="means", loc="upper right", bbox_to_anchor=(1, 0.7))
     curves = figure.add_subplot(grid[0, 2])
     draw_each(draw_band, curves, shown["tokens"].values, shown["loss_band"])
     curves.set(xlabel="training tokens", ylabel="validation loss (nats)", title="training")
     curves.locator_params(axis="x", nbins=4)
     curves.legend(fontsize=7)
-    places = figure.add_subplot(grid[1, 2])
-    _draw_lengths(places, dataset)
-    _draw_table(figure.add_subplot(grid[:, 3]), dataset)
+    places = figure.add_subplot(grid[2, :2])
+    if "perplexity_by_length_ratio" in dataset:
+        others = dataset.sel(mechanism=[n for n in dataset["mechanism"].values if n != VANILLA])
+        _draw_groups(places, others["perplexity_by_length_ratio"], "length")
+        places.axhline(1, color="#999999", linewidth=1)
+        places.set(title="beyond the training context", xlabel="places in a context")
+        places.set_ylabel("perplexity over vanilla's")
+    else:
+        places.set_axis_off()
+    keys = figure.add_subplot(grid[2, 2])
+    _draw_groups(keys, dataset["passkey_error_band"], "multiple")
+    keys.axhline(1 - CHANCE, color="#999999", linewidth=1, linestyle=":")
+    keys.set(title="passkey", xlabel="contexts", ylabel="share of wrong digits")
+    looks = figure.add_subplot(grid[1, 2])
+    looks.set_axis_off()
+    lines, said = keys.get_legend_handles_labels()
+    looks.legend(lines, said, fontsize=7, ncols=2, loc="center", title="in the row below")
+    table, latency = (figure.add_subplot(grid[:, place]) for place in (3, 4))
+    _draw_table(table, dataset)
+    _draw_latency(latency, dataset)
     figure.suptitle(
         f"language models: {config.layers} layers, d = {config.dim}, context {config.context}, "
         f"{config.steps} steps of {config.batch * config.context} tokens; means and 95 % intervals "
@@ -55,38 +77,45 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def _draw_lengths(ax: Axes, dataset: xr.Dataset) -> None:
-    """Perplexity over vanilla's by place in a context."""
-    if "perplexity_by_length_ratio" not in dataset:
-        ax.set_axis_off()
-        return
-    lengths = dataset["length"].values.tolist()
-    bands, place = dataset["perplexity_by_length_ratio"], np.arange(len(lengths), dtype=float)
-    names = [n for n in dataset["mechanism"].values.tolist() if n != VANILLA]
+def _draw_groups(ax: Axes, bands: xr.DataArray, dim: str) -> None:
+    """Every mechanism's estimate at each level, side by side."""
+    levels, names = bands[dim].values.tolist(), bands["mechanism"].values.tolist()
+    place = np.arange(len(levels), dtype=float)
     for k, name in enumerate(names):
-        shift = 0.6 * (k / max(1, len(names) - 1) - 0.5)
+        shift = 0.7 * (k / max(1, len(names) - 1) - 0.5)
         draw_points(ax, place + shift, bands.sel(mechanism=name), name)
-    ax.axhline(1, color="#999999", linewidth=1)
-    ax.set_xticks(place, lengths, fontsize=8)
-    ax.set(title="beyond the training context", xlabel="places in a context")
-    ax.set_ylabel("perplexity over vanilla's")
+    ax.set_xticks(place, [fill(level, 12) for level in levels], fontsize=7)
+
+
+def _draw_rows(ax: Axes, bands: xr.DataArray, shift: float = 0.0, **own: Any) -> None:
+    """Every mechanism's estimate, one below the other."""
+    value, low, high = interval(bands)
+    for row, name in enumerate(bands["mechanism"].values.tolist()):
+        look = {k: v for k, v in style(name).items() if k != "linestyle"} | own
+        at = row + shift
+        ax.plot([low[row], high[row]], [at, at], color=look["color"], linewidth=1.5)
+        ax.plot(value[row], at, linestyle="none", markersize=5, **look)
+    ax.axvline(1, color="#999999", linewidth=1)
+    ax.set_ylim(len(bands["mechanism"]) - 0.5, -0.5)
 
 
 def _draw_table(ax: Axes, dataset: xr.Dataset) -> None:
     """Perplexity over vanilla's of every mechanism, with what it adds and how it was tuned."""
-    names = dataset["mechanism"].values.tolist()
-    value, low, high = interval(dataset["perplexity_ratio"])
-    for place, name in enumerate(names):
-        look = {k: v for k, v in style(name).items() if k != "linestyle"}
-        ax.plot([low[place], high[place]], [place, place], color=look["color"], linewidth=1.5)
-        ax.plot(value[place], place, linestyle="none", markersize=5, **look)
-    scale = dataset["scale"].values
+    _draw_rows(ax, dataset["perplexity_ratio"])
+    scale, added = dataset["scale"].values, dataset["added_parameters"].values
     said = [
-        f"{name}, +{int(dataset['added_parameters'].values[i])}, {dataset['rate'].values[i]:g}"
+        f"{name}\n+{int(added[i])}, {dataset['rate'].values[i]:g}"
         + (f", c {scale[i]:g}" if np.isfinite(scale[i]) else "")
-        for i, name in enumerate(names)
+        for i, name in enumerate(dataset["mechanism"].values.tolist())
     ]
-    ax.set_yticks(range(len(names)), said, fontsize=7)
-    ax.invert_yaxis()
-    ax.axvline(1, color="#999999", linewidth=1)
-    ax.set(title="perplexity over vanilla's", xlabel="ratio; name, added parameters, step size")
+    ax.set_yticks(range(len(said)), said, fontsize=7)
+    ax.set(title="perplexity over vanilla's", xlabel="ratio")
+
+
+def _draw_latency(ax: Axes, dataset: xr.Dataset) -> None:
+    """Seconds of a training step and of generation over vanilla's."""
+    for task, shift, face in (("train", -0.15, None), ("generate", 0.15, "white")):
+        own = {} if face is None else {"markerfacecolor": face}
+        _draw_rows(ax, dataset["latency_band"].sel(task=task), shift, **own)
+    ax.set_yticks([])
+    ax.set(title="seconds over vanilla's", xlabel="training: full, generation: hollow")

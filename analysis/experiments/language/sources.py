@@ -3,6 +3,7 @@
 import abc
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from analysis.experiments.language.config import LanguageConfig
-from ssa_theory.language import Decoder, attention_anatomy
+from ssa_theory.language import Decoder, LanguageTraining, attention_anatomy, fit_language
+from ssa_theory.language.ensemble import Logits
 from ssa_theory.mechanism import Mechanism
 from ssa_theory.mechanism.schedules import Fixed
 from ssa_theory.mechanism.scores import Constant
 from ssa_theory.mechanism.temperature import Exp, Selective
-from tasks import Corpus, default_text, read_text
+from tasks import Corpus, Passkey, default_text, read_text
+from tasks.passkey import SYMBOLS
 
 _LEARNED = Selective(Constant(), Exp(), position=False)
 _ALPHA = -4.0
@@ -27,10 +30,13 @@ _VALIDATION = 0.1
 
 
 class Source(abc.ABC):
-    """text: in numbers. longest: the longest context that is read."""
+    """text: in numbers. longest: the longest context that is read. logits: of a model and tokens,
+    where models are no one program: see `Ensemble`.
+    """
 
     text: Corpus
     longest: int
+    logits: Logits | None = None
 
     def __init__(self, config: LanguageConfig) -> None:
         self.config = config
@@ -60,13 +66,36 @@ class Source(abc.ABC):
         half = len(self.text.validation) // 2
         return self.text.validation[:half], self.text.validation[half:]
 
+    def found(self, model: nn.Module, tokens: Tensor) -> Tensor:
+        """The logits of the next token, at every place."""
+        return model(tokens) if self.logits is None else self.logits(model, tokens)
+
+    @property
+    def passkey(self) -> Passkey:
+        """Written in the symbols that the training text uses least, the last of them."""
+        place = np.arange(len(self.text.symbols))
+        least = np.lexsort((-place, self.text.log_frequency))[:SYMBOLS].tolist()
+        return Passkey(least[0], tuple(least[1:]))
+
+    def fit(
+        self, models: Sequence[nn.Module], rates: Sequence[float], seeds: Sequence[int], **how: Any
+    ) -> dict[str, np.ndarray]:
+        """Train models on the text, a share of its windows with a passkey; how: of `fit_language`."""
+        config, passkey = self.config, self.passkey
+        count = round(config.passkey_share * config.batch)
+
+        def mixed(drawn: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+            hidden = passkey.hidden(drawn[:count], generator)
+            return np.concatenate([hidden, drawn[count:]])
+
+        sizes = (config.steps, config.context, config.batch)
+        training = LanguageTraining(*sizes, tuple(rates))
+        how |= {"change": mixed, "logits": self.logits}
+        return fit_language(models, self.text.training, training, seeds, **how)
+
     @abc.abstractmethod
     def started(self, mechanism: Mechanism, seed: int) -> nn.Module:
         """A model at its start."""
-
-    @abc.abstractmethod
-    def logits(self, model: nn.Module, tokens: Tensor) -> Tensor:
-        """Of the next token, at every place."""
 
     @abc.abstractmethod
     def anatomy(self, model: Any, seen: np.ndarray) -> dict[str, np.ndarray]:
@@ -82,14 +111,13 @@ class Scratch(Source):
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__(config)
-        self.text, self.longest = config.corpus(), config.longest
+        read, own = config.corpus(), ("(key)", *(f"(key {i})" for i in range(SYMBOLS - 1)))
+        self.text = replace(read, symbols=(*read.symbols, *own))
+        self.longest = config.longest
 
     def started(self, mechanism: Mechanism, seed: int) -> Decoder:
         form = self.config.form(len(self.text.symbols))
         return Decoder(form, mechanism, seed, self.text.log_frequency)
-
-    def logits(self, model: nn.Module, tokens: Tensor) -> Tensor:
-        return model(tokens)
 
     def anatomy(self, model: Decoder, seen: np.ndarray) -> dict[str, np.ndarray]:
         return attention_anatomy(model, seen)
@@ -130,7 +158,7 @@ class Pretrained(Source):
             )
         return model
 
-    def logits(self, model: nn.Module, tokens: Tensor) -> Tensor:
+    def logits(self, model: nn.Module, tokens: Tensor) -> Tensor:  # type: ignore[override]
         return model(tokens, use_cache=False).logits
 
     def anatomy(self, model: Any, seen: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,8 +9,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import product, starmap
+from itertools import chain, product
 
 import numpy as np
 import torch
@@ -45,33 +44,38 @@ def chosen_for(
     """The rate and scale of the least loss, of all pairs. Of one there is no choice, and nothing is
     trained.
     """
-    config, text = source.config, source.text
+    config = source.config
     pairs = list(product(config.rates, source.scales_of(mechanism)))
     if len(pairs) == 1:
         return Choice(*pairs[0])
     path = cache_folder() / f"language-{_digest(source, mechanism, device)}.json"
     trained = 0
 
-    def score(rate: float, scale: float | None) -> Choice:
+    def scored(scale: float | None) -> list[Choice]:
+        """Every rate."""
         nonlocal trained
-        losses = []
-        for seed in range(FIRST_SEED, FIRST_SEED + config.tuning_seeds):
-            model = source.model(mechanism, scale, seed).to(device)
-            logits = partial(source.logits, model)
-            training = config.training(rate)
-            fit_language(model, text.training, training, seed, logits=logits, progress=progress)
+        seeds = range(FIRST_SEED, FIRST_SEED + config.tuning_seeds)
+        losses: dict[float, list[float]] = {rate: [] for rate in config.rates}
+        each = list(product(config.rates, seeds))
+        for first in range(0, len(each), config.together):
+            rates, own_seeds = zip(*each[first : first + config.together], strict=True)
+            models = [source.model(mechanism, scale, seed).to(device) for seed in own_seeds]
+            source.fit(models, rates, own_seeds, progress=progress)
             own, tokens = source.halves[1], config.validation_tokens
-            loss = validation_loss(model, own, config.context, tokens, logits=logits)
-            losses.append(float(loss.mean()))
-            trained += config.steps
-        mean = float(np.mean(losses))
-        return Choice(rate, scale, mean if math.isfinite(mean) else math.inf)
+            for rate, model in zip(rates, models, strict=True):
+                loss = validation_loss(
+                    model, own, config.context, tokens, logits=source.logits
+                ).mean()
+                losses[rate].append(float(loss) if math.isfinite(loss) else math.inf)
+            trained += len(models) * config.steps
+        return [Choice(rate, scale, float(np.mean(own))) for rate, own in losses.items()]
 
     with FileLock(path.with_suffix(".lock")):
         try:
             choice = Choice(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
-            choice = min(starmap(score, pairs), key=lambda choice: choice.loss)
+            every = chain.from_iterable(map(scored, source.scales_of(mechanism)))
+            choice = min(every, key=lambda choice: choice.loss)
             write_whole(path, lambda to: to.write_text(json.dumps(vars(choice)), encoding="utf-8"))
     progress(tuning_steps(source, mechanism) - trained)
     return choice

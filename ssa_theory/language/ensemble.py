@@ -1,0 +1,126 @@
+"""Several models of one form as one program: their weights in one tensor, their training step."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Logits = Callable[[nn.Module, Tensor], Tensor]
+BETAS, EPSILON = (0.9, 0.95), 1e-8
+
+
+class Ensemble:
+    """Models of one form. Their parameters become views of `weights` (model, parameter), so that
+    whoever reads a model sees what was trained.
+
+    logits: of a model and tokens, model by model; by default several models are one program
+    (`torch.func`), unless a part of theirs has no rule for it, as those of the library entmax.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], logits: Logits | None = None) -> None:
+        self.models = models
+        self.logits = _own if logits is None and len(models) == 1 else logits
+        learned = [dict(own.named_parameters()) for own in models]
+        self.shapes = {name: p.shape for name, p in learned[0].items()}
+        flat = [torch.cat([p.detach().flatten() for p in own.values()]) for own in learned]
+        self.weights = torch.stack(flat)
+        self.gradients = torch.zeros_like(self.weights)
+        for i, own in enumerate(learned):
+            kept, gradient = (self._named(of[i]) for of in (self.weights, self.gradients))
+            for name, p in own.items():
+                p.data, p.grad = kept[name], gradient[name]
+
+    def _named(self, flat: Float[Tensor, " parameter"]) -> dict[str, Tensor]:
+        """The parameters of one model, as views."""
+        parts = flat.split([shape.numel() for shape in self.shapes.values()])
+        return {k: v.view(shape) for (k, shape), v in zip(self.shapes.items(), parts, strict=True)}
+
+    def decayed(self) -> Float[Tensor, " parameter"]:
+        """One for weights that decay, the matrices; zero for vectors and scalars. Of the parts of a
+        mechanism the last axis is that of the heads.
+        """
+        each = [
+            torch.full((shape.numel(),), float(len(shape) - ("parts." in name) > 1))
+            for name, shape in self.shapes.items()
+        ]
+        return torch.cat(each).to(self.weights)
+
+    def losses(self, tokens: Int[Tensor, "model batch length"]) -> Float[Tensor, " model"]:
+        """The mean cross-entropy of every model on windows of its own; leaves its gradient in
+        `gradients`.
+        """
+        for model in self.models:
+            model.train()
+        self.gradients.zero_()
+        if self.logits is None:
+            try:
+                return self._together(tokens)
+            except RuntimeError:  # no rule for vmap; any other error comes again
+                self.logits = _own
+        each = zip(self.models, tokens, strict=True)
+        losses = torch.stack([_mean_loss(self.logits(m, t[:, :-1]), t) for m, t in each])
+        losses.sum().backward()
+        return losses.detach()
+
+    def _together(self, tokens: Tensor) -> Tensor:
+        """The same as one program."""
+        weights = self.weights.detach().requires_grad_()
+
+        def loss(flat: Tensor, seen: Tensor) -> Tensor:
+            found = functional_call(self.models[0], self._named(flat), (seen[:, :-1],))
+            return _mean_loss(found, seen)
+
+        with sdpa_kernel(SDPBackend.MATH):  # the others have no rule for vmap
+            losses = vmap(loss)(weights, tokens)
+        losses.sum().backward()
+        assert weights.grad is not None
+        self.gradients.copy_(weights.grad)
+        return losses.detach()
+
+
+def _own(model: nn.Module, tokens: Tensor) -> Tensor:
+    return model(tokens)
+
+
+class AdamW:
+    """AdamW (arXiv 1711.05101) of every model, its gradient cut to the norm `clip`. A model whose
+    loss is not finite becomes NaN.
+    """
+
+    def __init__(self, ensemble: Ensemble, decay: float, clip: float) -> None:
+        self.ensemble, self.clip, self.steps = ensemble, clip, 0
+        self.decay = decay * ensemble.decayed()
+        self.first, self.second = (torch.zeros_like(ensemble.weights) for _ in range(2))
+
+    def step(
+        self, tokens: Int[Tensor, "model batch length"], rates: Float[Tensor, "#model 1"]
+    ) -> bool:
+        """One step; whether a model is left whose loss was finite."""
+        losses = self.ensemble.losses(tokens)
+        weights, gradient = self.ensemble.weights, self.ensemble.gradients
+        self.steps += 1
+        norm = gradient.norm(dim=1, keepdim=True)
+        gradient *= (self.clip / (norm + 1e-6)).clamp(max=1)
+        self.first.lerp_(gradient, 1 - BETAS[0])
+        self.second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        first, second = (1 - beta**self.steps for beta in BETAS)
+        spread = (self.second / second).sqrt_().add_(EPSILON)
+        weights.mul_(1 - rates * self.decay).sub_(rates / first * self.first / spread)
+        weights[~losses.isfinite()] = torch.nan
+        return bool(losses.isfinite().any())
+
+
+def cross_entropy(
+    logits: Float[Tensor, "batch length symbol"], following: Int[Tensor, "batch length"]
+) -> Float[Tensor, "batch length"]:
+    """Of every token, in nats."""
+    each = F.cross_entropy(logits.flatten(0, 1).float(), following.flatten(), reduction="none")
+    return each.unflatten(0, following.shape)
+
+
+def _mean_loss(logits: Tensor, tokens: Tensor) -> Tensor:
+    return cross_entropy(logits, tokens[:, 1:]).mean()
