@@ -98,8 +98,8 @@ class AdamW:
 
     def step(
         self, tokens: Int[Tensor, "model batch length"], rates: Float[Tensor, "#model 1"]
-    ) -> bool:
-        """One step; whether a model is left whose loss was finite."""
+    ) -> Float[Tensor, " model"]:
+        """One step; the losses before it."""
         losses = self.ensemble.losses(tokens)
         weights, gradient = self.ensemble.weights, self.ensemble.gradients
         self.steps += 1
@@ -111,7 +111,7 @@ class AdamW:
         spread = (self.second / second).sqrt_().add_(EPSILON)
         weights.mul_(1 - rates * self.decay).sub_(rates / first * self.first / spread)
         weights[~losses.isfinite()] = torch.nan
-        return bool(losses.isfinite().any())
+        return losses
 
 
 def cross_entropy(

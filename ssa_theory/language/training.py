@@ -76,8 +76,8 @@ def fit_language(
     the steps of `record` (`steps` is the end), each (model, record, ...).
 
     seeds: of every model's windows: equal seeds see equal data, whatever is trained. change: what
-    becomes of the windows drawn. logits: see `Ensemble`. A model whose loss is not finite is
-    trained no further. Raises ValueError for a text that is shorter than one window.
+    becomes of the windows drawn. logits: see `Ensemble`. A model whose loss is not finite becomes
+    NaN. Raises ValueError for a text that is shorter than one window.
     """
     if len(text) <= training.context:
         raise ValueError(
@@ -85,7 +85,7 @@ def fit_language(
             "a longer text, or lower context"
         )
     ensemble = Ensemble(models, logits)
-    device, alive = ensemble.weights.device, True
+    device = ensemble.weights.device
     optimizer = AdamW(ensemble, training.decay, training.clip)
     generators = [member_generator(seed, Stream.DATA) for seed in seeds]
     history: list[list[dict[str, np.ndarray]]] = []
@@ -95,9 +95,8 @@ def fit_language(
         if step == training.steps:
             break
         tokens = np.stack([_drawn(text, training, change, own) for own in generators])
-        if alive:
-            rates = torch.as_tensor(training.rate_at(step), dtype=torch.float32, device=device)
-            alive = optimizer.step(torch.from_numpy(tokens).to(device), rates.unsqueeze(-1))
+        rates = torch.as_tensor(training.rate_at(step), dtype=torch.float32, device=device)
+        optimizer.step(torch.from_numpy(tokens).to(device), rates.unsqueeze(-1))
         if progress is not None:
             progress(len(models))
     names = history[0][0] if history else ()

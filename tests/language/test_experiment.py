@@ -71,6 +71,18 @@ def test_every_declared_cell_has_its_test(small: xr.Dataset) -> None:
     assert test.effect.value == pytest.approx(-float(ratio.mean()))
 
 
+@pytest.mark.parametrize(("wrong", "passed"), [(0.6, "passed"), (0.89, "failed")])
+def test_passkeys_that_nobody_finds_are_told(small: xr.Dataset, wrong: float, passed: str) -> None:
+    seeds = xr.concat(
+        [small.assign_coords(seed=[s]) for s in range(6)], "seed", data_vars="minimal"
+    )
+    error = xr.full_like(seeds["passkey_error"], 0.9)
+    error[-1] = wrong
+    error[0] = np.nan
+    claims = LANGUAGE.claims(seeds.assign(passkey_error=error))
+    assert [c.passed for c in claims if c.id == "language-passkey-found"] == [passed]
+
+
 def test_a_seed_is_the_same_in_any_company(small: xr.Dataset) -> None:
     names = ("vanilla", "constant-scale", "ssa")
     two = LANGUAGE.train(LanguageConfig(seeds=2, mechanisms=names, **TINY), silent)

@@ -8,10 +8,12 @@ import xarray as xr
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.registry import registry
+from analysis.claims.statistics import mean
 from analysis.experiments.language.config import LanguageConfig
 from analysis.experiments.language.train import COMPARISONS, LENGTHS
 from analysis.experiments.mechanisms import SELECTIVE
 from analysis.problems.curves import common_loss, interpolate
+from tasks.passkey import CHANCE
 
 _NORMS = {
     "mean_weight_norm": ("language-norm", {"weight": "||W||"}, "query-key-norm"),
@@ -57,6 +59,16 @@ def judge(config: LanguageConfig, dataset: xr.Dataset) -> list[Claim]:
         cell = {"mechanism": pair[0], "context": length, "against": pair[1]}
         at = dataset["passkey_error"].sel(multiple=length)
         lines.compare("language-passkey", cell, "passkey-error", of(at, pair))
+    over_chance = dataset["passkey_error"].isel(multiple=0) / (1 - CHANCE)
+    best = over_chance[int(np.argmin(over_chance.mean("seed").fillna(np.inf).values))]
+    lines.check(
+        "passkey-found",
+        "Some mechanism finds passkeys at the training length: else they tell none apart.",
+        "wrong digits over chance of the mechanism with the fewest",
+        "<",
+        0.95,
+        mean(best.values),
+    )
     return lines.claims
 
 

@@ -42,7 +42,7 @@ def _training(source: Source, model: nn.Module) -> Callable[[], None]:
     rates = torch.full((1, 1), 1e-4, device=tokens.device)
 
     def train() -> None:
-        optimizer.step(tokens, rates)  # asks whether the loss is finite, hence waits for the device
+        optimizer.step(tokens, rates).tolist()  # waits for the device
 
     return train
 
