@@ -4,6 +4,7 @@
 sparse. All measures run on the device of their input and reduce one axis, the last by default.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -94,3 +95,17 @@ def row_l1(
     rows.
     """
     return (p - q).abs().sum(1).mean(0)
+
+
+ROW_GROUPS = ("sharp", "middle", "blunt")
+
+
+def row_groups(row_entropy: Float[np.ndarray, " node"]) -> np.ndarray:
+    """Of each row its group: sharp for the quarter of least entropy, blunt for the quarter of most,
+    middle between. A quarter has at least one row.
+    """
+    quarter = max(1, len(row_entropy) // 4)
+    order = np.argsort(row_entropy, kind="stable")
+    groups = np.full(len(row_entropy), "middle")
+    groups[order[:quarter]], groups[order[-quarter:]] = "sharp", "blunt"
+    return groups

@@ -22,6 +22,7 @@ _COMMON: Mapping[str, str] = MappingProxyType(
         "position": "n, the place in the sequence, counted from 1",
         "quantile": "share of what is summarised that lies below",
         "reporting": "whether the seed is reported; the others only tune",
+        "row_group": "rows by the entropy of their target: the least quarter, the middle, the most",
         "seed": "names task, initialisation and data of a model",
         "setting": "of the task, by its name",
         "step": "training step at which it is recorded, the initialisation 0",

@@ -148,6 +148,37 @@ def test_several_mechanisms_and_the_position_term():
     ).all()  # 1 + sigmoid(alpha) log 8 + tanh f
 
 
+def test_errors_and_uniform_rows_by_group():
+    """Against loops; the second of two graphs has its rows in another order."""
+    config = GraphConfig(
+        seeds=2, steps=30, control_steps=0, family="erdos-renyi", learning_rates=(0.06,), dim=3
+    )
+    result = GRAPH.run(config)
+    assert set(result["row_group"].values) == {"sharp", "middle", "blunt"}
+    truth, learned = (
+        result[name].transpose(..., "seed", "node", "next").values
+        for name in ("transition_matrix", "learned_transition_matrix")
+    )
+    nodes, entropy = truth.shape[1], result["row_entropy"].values
+    for m, name in enumerate(result["mechanism"].values):
+        for seed in range(2):
+            order = sorted(range(nodes), key=lambda i: entropy[seed, i])
+            error = [float(np.abs(learned[m, seed, i] - truth[seed, i]).sum()) for i in order]
+            groups = (
+                error[: nodes // 4],
+                error[nodes // 4 : -(nodes // 4)],
+                error[-(nodes // 4) :],
+            )
+            own = result["l1_by_row_group"].sel(mechanism=name, seed=seed)
+            for group, errors in zip(("sharp", "middle", "blunt"), groups, strict=True):
+                assert float(own.sel(row_group=group)) == pytest.approx(np.mean(errors)), group
+            rows = learned[m, seed]
+            spread = np.exp(-np.where(rows > 0, rows * np.log(rows), 0).sum(1))
+            share = np.mean(spread > 0.9 * nodes)
+            assert float(result["uniform_rows"].sel(mechanism=name, seed=seed)) == share
+    assert 0 < float(result["uniform_rows"].mean()) < 1
+
+
 def test_the_family_paper_draws_a_connected_graph_of_the_list_for_each_seed():
     """Every node leads to itself and its neighbours alike; the seed's own stream picks the graph."""
     seeds, graphs = range(40), connected_graphs(5)

@@ -19,12 +19,12 @@ from analysis.experiments.norms import NORMS
 from analysis.experiments.norms.train import (
     COMPARISONS,
     NormsConfig,
-    row_groups,
     seeds_per_block,
 )
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.curves import common_loss, interpolate
+from analysis.problems.measures import row_groups
 from analysis.run.runner import execute
 from ssa_theory.mechanism import mechanism
 from tests.analysis.evidence import checks, found, missing, outcomes, said

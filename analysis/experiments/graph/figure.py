@@ -36,8 +36,8 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     mechanisms = [str(m) for m in dataset["mechanism"].values]
     seed = dataset.sel(seed=dataset["shown_seed"])
-    figure = new_figure(14.0, 7.0)
-    axes = figure.subplots(2, 4)
+    figure = new_figure(17.5, 7.0)
+    axes = figure.subplots(2, 5)
     names = Names(dataset["node"].values)
     figure.suptitle(_caption(dataset, config, names.notice), parse_math=False)
     _draw_graph(axes[0, 0], seed, names)
@@ -50,7 +50,7 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
         matrices.append((title, one["learned_transition_matrix"]))
     images, truth = [], seed["transition_matrix"].values
     order = by_community(truth) if len(truth) > _NAMED_NODES else np.arange(len(truth))
-    for ax, (title, matrix) in zip(axes[0, 1:], matrices, strict=False):
+    for ax, (title, matrix) in zip(axes[0, 1:4], matrices, strict=False):
         norm = PowerNorm(0.5, 0, 1)
         shown, block = largest_of_blocks(matrix.values[np.ix_(order, order)])
         edges = (-0.5, len(matrix) - 0.5, len(matrix) - 0.5, -0.5)
@@ -58,11 +58,12 @@ def draw(config: GraphConfig, dataset: xr.Dataset) -> Figure:
         images.append(image)
         ax.set_title(title)
         _label_nodes(ax, names, block)
-    figure.colorbar(
-        images[-1], ax=axes[0, 1:].tolist(), label="transition probability", shrink=0.85
-    )
-    for ax in axes[0, 1 + len(matrices) :]:
+    shown = axes[0, 1:4].tolist()
+    figure.colorbar(images[-1], ax=shown, label="transition probability", shrink=0.85)
+    for ax in shown[len(matrices) :]:
         ax.set_visible(False)
+    _draw_row_groups(axes[0, 4], dataset)
+    _draw_uniform_rows(axes[1, 4], dataset)
 
     _draw_curves(axes[1, 0], dataset, "cross_entropy_gap_band", "step")
     axes[1, 0].set(title=f"d = {config.dim}: learning", ylabel="cross-entropy gap to Bayes (nats)")
@@ -216,6 +217,31 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset, names: Names) -> None:
         if uniform and len(levels) <= 10:
             ax.set_xticks(levels)
     ax.legend(loc="upper left")
+
+
+def _draw_row_groups(ax: Axes, dataset: xr.Dataset) -> None:
+    """Which rows err: the mechanisms side by side in each group."""
+    bands = dataset["l1_by_row_group_band"]
+    names, groups = bands["mechanism"].values.tolist(), bands["row_group"].values.tolist()
+    for place, name in zip(np.linspace(-0.3, 0.3, len(names)), names, strict=True):
+        draw_points(ax, np.arange(len(groups)) + place, bands.sel(mechanism=name), name)
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set(xlabel="rows by target entropy", ylabel="mean row L1 error", title="error by row")
+    # An interval of few seeds may be wider than the errors that there are.
+    highest = float(bands.sel(estimate="value").max())
+    if np.isfinite(highest) and highest > 0:
+        ax.set_ylim(0, 1.5 * highest)
+
+
+def _draw_uniform_rows(ax: Axes, dataset: xr.Dataset) -> None:
+    bands = dataset["uniform_rows_band"]
+    names = bands["mechanism"].values.tolist()
+    for place, name in enumerate(names):
+        draw_points(ax, np.array([place]), bands.sel(mechanism=[name]), name)
+    ax.axhline(float(dataset["uniform_targets"].mean()), color="#333333", lw=1, label="P*")
+    ax.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set(ylabel="share of rows with exp(H) > .9 K", title="rows left uniform (line: of P*)")
+    ax.set_ylim(bottom=0)
 
 
 def _draw_norms(ax: Axes, dataset: xr.Dataset, config: GraphConfig) -> None:

@@ -13,7 +13,7 @@ from analysis.experiments.graph.sources import SourceConfig
 from analysis.experiments.mechanisms import SELECTIVE, Mechanisms, chosen
 from analysis.experiments.settings import RATES, LearningRates, programs
 from analysis.problems import GraphProblem, Training, train_all
-from analysis.problems.measures import SMALLEST_TAU
+from analysis.problems.measures import ROW_GROUPS, SMALLEST_TAU, row_groups
 from analysis.problems.sizes import block_size, check_result_fits, told_cost
 from analysis.problems.train import tuning_models
 from ssa_theory.device import resolve_device
@@ -173,12 +173,43 @@ def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> x
     ).assign_coords(neighbours=levels)
     ends = mean_band(by_level).clip(max=_HOTTEST)
     dataset["temperature_by_neighbours"] = np.exp(ends)
+    dataset = dataset.merge(_by_row(dataset))
+    for name in ("l1_by_row_group", "uniform_rows"):
+        dataset[f"{name}_band"] = mean_band(dataset[name].where(~dataset["diverged"]))
     name = drawn(dataset)
     error = dataset["l1_error"].sel(mechanism=name).fillna(np.inf)
     about = {"description": f"the seed of the median L1 error of {name}, which the figure draws"}
     shown = dataset["seed"].values[error.argsort()[len(error) // 2]]
     dataset["shown_seed"] = ((), shown, about)
     return dataset
+
+
+_UNIFORM = 0.9
+_BY_ROW = {
+    "l1_by_row_group": "mean L1 error of the quarter of rows whose target is sharpest, of those "
+    "between, and of the quarter whose target is bluntest",
+    "uniform_rows": f"share of rows left uniform: spread, exp(H), over more than {_UNIFORM:.0%} of "
+    "all nodes",
+    "uniform_targets": f"share of rows of P* that spread over more than {_UNIFORM:.0%} of all nodes",
+}
+
+
+def _by_row(dataset: xr.Dataset) -> xr.Dataset:
+    """Which rows err, and which were never told apart."""
+    truth, entropy = dataset["transition_matrix"], dataset["row_entropy"]
+    error = np.abs(dataset["learned_transition_matrix"] - truth).sum("next", skipna=False)
+    group = xr.zeros_like(entropy, dtype=object)
+    group.values = np.stack([row_groups(one) for one in entropy.values])
+    each = [error.where(group == name).mean("node") for name in ROW_GROUPS]
+    spread = _UNIFORM * dataset.sizes["node"]
+    values = {
+        "l1_by_row_group": xr.concat(each, xr.Variable("row_group", list(ROW_GROUPS))),
+        "uniform_rows": (dataset["effective_support"] > spread).mean("node"),
+        "uniform_targets": (np.exp(entropy) > spread).mean("node"),
+    }
+    return xr.Dataset(
+        {name: v.assign_attrs(description=_BY_ROW[name]) for name, v in values.items()}
+    )
 
 
 def diverged(dataset: xr.Dataset, name: str) -> xr.DataArray:

@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
 from pydantic import Field
 
 from analysis.claims.bands import mean_band
@@ -17,6 +16,7 @@ from analysis.experiments.settings import programs
 from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import common_loss, interpolate
+from analysis.problems.measures import row_groups
 from analysis.problems.rows import ROW_MEASURES
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.train import TUNED, tuned
@@ -167,14 +167,3 @@ def _train_setting(
         rows = dataset["effective_support"].isel(node=group == name)
         dataset[f"{name}_support"] = rows.mean("node", skipna=False)
     return dataset
-
-
-def row_groups(row_entropy: Float[np.ndarray, " node"]) -> np.ndarray:
-    """sharp for the quarter of rows of least entropy, blunt for the quarter of most, middle
-    between. Needs 4 rows.
-    """
-    quarter = len(row_entropy) // 4
-    order = np.argsort(row_entropy, kind="stable")
-    groups = np.full(len(row_entropy), "middle")
-    groups[order[:quarter]], groups[order[-quarter:]] = "sharp", "blunt"
-    return groups
