@@ -101,6 +101,17 @@ def draw_each(
         draw(axes, x, bands.sel(mechanism=name), name, **extra)
 
 
+def draw_side_by_side(axes: Axes, bands: xr.DataArray, dim: str) -> None:
+    """`draw_points` of every mechanism at each label of a dimension, next to each other; `bands`
+    (mechanism, dim, estimate).
+    """
+    labels, names = bands[dim].values.tolist(), bands["mechanism"].values.tolist()
+    place = np.arange(len(labels))
+    for shift, name in zip(np.linspace(-0.3, 0.3, len(names)), names, strict=True):
+        draw_points(axes, place + shift, bands.sel(mechanism=name).transpose(dim, ...), name)
+    axes.set_xticks(place, labels)
+
+
 def letter(axes: Axes, place: int) -> None:
     """(a), (b), ... before a panel's title."""
     axes.title.set_text(f"({chr(ord('a') + place)}) {axes.get_title()}")

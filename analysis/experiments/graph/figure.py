@@ -17,6 +17,7 @@ from analysis.draw.figures import (
     draw_band,
     draw_each,
     draw_points,
+    draw_side_by_side,
     left_out,
     new_figure,
     style,
@@ -222,10 +223,7 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset, names: Names) -> None:
 def _draw_row_groups(ax: Axes, dataset: xr.Dataset) -> None:
     """Which rows err: the mechanisms side by side in each group."""
     bands = dataset["l1_by_row_group_band"]
-    names, groups = bands["mechanism"].values.tolist(), bands["row_group"].values.tolist()
-    for place, name in zip(np.linspace(-0.3, 0.3, len(names)), names, strict=True):
-        draw_points(ax, np.arange(len(groups)) + place, bands.sel(mechanism=name), name)
-    ax.set_xticks(range(len(groups)), groups)
+    draw_side_by_side(ax, bands, "row_group")
     ax.set(xlabel="rows by target entropy", ylabel="mean row L1 error", title="error by row")
     # An interval of few seeds may be wider than the errors that there are.
     highest = float(bands.sel(estimate="value").max())

@@ -12,7 +12,7 @@ from analysis.draw.distributions import draw_distributions, log_bins
 from analysis.draw.figures import (
     draw_band,
     draw_each,
-    draw_points,
+    draw_side_by_side,
     interval,
     left_out,
     new_figure,
@@ -78,13 +78,9 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
 
 
 def _draw_groups(ax: Axes, bands: xr.DataArray, dim: str) -> None:
-    """Every mechanism's estimate at each level, side by side."""
-    levels, names = bands[dim].values.tolist(), bands["mechanism"].values.tolist()
-    place = np.arange(len(levels), dtype=float)
-    for k, name in enumerate(names):
-        shift = 0.7 * (k / max(1, len(names) - 1) - 0.5)
-        draw_points(ax, place + shift, bands.sel(mechanism=name), name)
-    ax.set_xticks(place, [fill(level, 12) for level in levels], fontsize=7)
+    draw_side_by_side(ax, bands, dim)
+    levels = bands[dim].values.tolist()
+    ax.set_xticks(range(len(levels)), [fill(level, 12) for level in levels], fontsize=7)
 
 
 def _draw_rows(ax: Axes, bands: xr.DataArray, shift: float = 0.0, **own: Any) -> None:

@@ -13,12 +13,11 @@ NORMS = Experiment(
     "the same for every token. Above, as figure 2 of the paper: distributions over the tokens of "
     "all models of the effective weight tau_i ||W|| and of the spikiness 1 / (K sum s^2) of their "
     "rows, smaller being spikier (the paper's means, of a language model: 0.39 for vanilla "
-    "attention, 0.26 for SSA). Below: distributions of the spectral norm of W over models, and of "
-    "the token norm ||W^T e_i|| and the effective logit scale tau_i ||W^T e_i|| over tokens; "
-    "effective support exp(entropy) of each learned row against that of its target, means with "
-    "95 % intervals; and the norm of W by the share of the slowest model's progress. Dashed lines "
-    "are means, marks above them have their 95 % intervals over seeds, outer bins hold the "
-    "extremes. A softmax row is spiky, never sparse.",
+    "attention, 0.26 for SSA); dashed lines are means, marks above them have their 95 % intervals "
+    "over seeds, outer bins hold the extremes. Below, means with 95 % intervals: the spectral norm "
+    "of W, the token norm ||W^T e_i|| and the effective logit scale tau_i ||W^T e_i||; effective "
+    "support exp(entropy) of each learned row against that of its target; and the norm of W by the "
+    "share of the slowest model's progress. A softmax row is spiky, never sparse.",
     config=train.NormsConfig,
     train=train.train,
     seeds_per_block=train.seeds_per_block,

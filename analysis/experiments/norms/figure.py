@@ -9,26 +9,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from analysis.draw.distributions import draw_distributions, log_bins
-from analysis.draw.figures import draw_each, draw_points, label_log, left_out, new_figure
+from analysis.draw.figures import (
+    draw_each,
+    draw_points,
+    draw_side_by_side,
+    label_log,
+    left_out,
+    new_figure,
+)
 from analysis.experiments.norms.train import COMPARISONS, NormsConfig
 
 _PAPER = {"effective_weight": "effective weight τ ||W||₂", "spikiness": "spikiness 1 / (K Σ s²)"}
-_COLUMNS = {
-    "weight_norm": ("norm of W", "spectral norm ||W||₂", "weight_norm_band"),
-    "token_norm": ("norm of tokens", "token norm ||Wᵀe||", "mean_token_norm_band"),
-    "logit_scale": (
-        "norm with temperature",
-        "effective logit scale τ ||Wᵀe||",
-        "mean_logit_scale_band",
-    ),
+_SIZES = {
+    "||W||₂": "weight_norm_band",
+    "||Wᵀe||": "mean_token_norm_band",
+    "τ ||Wᵀe||": "mean_logit_scale_band",
 }
+"""How large weights are: of W, of what it makes of a token, and that with the token's temperature."""
 
 
 def draw(config: NormsConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     rows = len(config.cells)
-    figure = new_figure(14.0, 1.2 + 6.4 * rows)
-    grid = figure.add_gridspec(2, height_ratios=(2.3, 4.1))
+    figure = new_figure(15.0, 1.2 + 5.2 * rows)
+    grid = figure.add_gridspec(2)
     letters = iter(ascii_lowercase)
     _draw_as_the_paper(figure.add_subfigure(grid[0]), config, dataset, letters)
     _draw_ours(figure.add_subfigure(grid[1]), config, dataset, letters)
@@ -79,34 +83,39 @@ def _draw_as_the_paper(
 def _draw_ours(
     figure: SubFigure, config: NormsConfig, dataset: xr.Dataset, letters: Iterator[str]
 ) -> None:
-    """Norms of W and of tokens, the support of rows against that of their targets, and the norm of
-    W on the way: two rows a setting.
+    """How large the weights are, the support of rows against that of their targets, and the norm of
+    W on the way: a row a setting.
     """
     figure.suptitle(
         "beside it: what the effective weight is made of, and how spiky the targets are"
     )
-    settings = config.cells
-    grid = figure.add_gridspec(2 * len(settings), len(_COLUMNS) + 2)
-    for i, setting in enumerate(settings):
+    axes = figure.subplots(len(config.cells), 2 + len(COMPARISONS), squeeze=False)
+    for setting, row in zip(config.cells, axes, strict=True):
         whole = dataset.sel(setting=setting.name)
-        for j, comparison in enumerate(COMPARISONS):
-            row = [figure.add_subplot(grid[2 * i + j, k]) for k in range(len(_COLUMNS) + 1)]
-            at = whole.sel(comparison=comparison)
-            for ax, (name, (title, label, band)) in zip(row, _COLUMNS.items(), strict=False):
-                bins = log_bins(whole[name].values)  # the same for each comparison
-                draw_distributions(ax, at[name], at[band], bins)
-                ax.set_title(f"({next(letters)}) {title}", loc="left")
-                ax.set(xlabel=label if j else "", ylabel="share of tokens")
-            _draw_support(row[-1], at)
-            row[-1].set_title(f"({next(letters)}) effective support", loc="left")
-            row[-1].set_xlabel("of the target row (tokens)" if j else "")
-            when = _when(comparison, setting.training.steps)
-            row[0].set_ylabel(f"{setting.name}, {when}\nshare of models")
-        ax = figure.add_subplot(grid[2 * i : 2 * i + 2, -1])
-        _draw_progress(ax, whole)
-        ax.set_title(f"({next(letters)}) norm by progress", loc="left")
-    handles = figure.axes[len(_COLUMNS)].get_legend_handles_labels()
+        titles = [f"{setting.name}: norms"]
+        _draw_sizes(row[0], whole)
+        for ax, comparison in zip(row[1:], COMPARISONS, strict=False):
+            _draw_support(ax, whole.sel(comparison=comparison))
+            ax.set_xlabel("of the target row (tokens)")
+            titles.append(f"effective support {_when(comparison, setting.training.steps)}")
+        _draw_progress(row[-1], whole)
+        for ax, title in zip(row, [*titles, "norm by progress"], strict=True):
+            ax.set_title(f"({next(letters)}) {title}", loc="left")
+    handles = axes[0, 1].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=5)
+
+
+def _draw_sizes(ax: Axes, at: xr.Dataset) -> None:
+    """Means over tokens and seeds of `_SIZES`, at equal steps and beside it at equal loss."""
+    each = {
+        f"{label}\n{comparison}": at[band].sel(comparison=comparison, drop=True)
+        for label, band in _SIZES.items()
+        for comparison in COMPARISONS
+    }
+    draw_side_by_side(ax, xr.concat(list(each.values()), xr.Variable("size", list(each))), "size")
+    ax.tick_params(axis="x", labelsize=7)
+    ax.set(yscale="log", xlabel="at equal", ylabel="mean over tokens")
+    label_log(ax.yaxis)
 
 
 def _draw_support(ax: Axes, at: xr.Dataset) -> None:
