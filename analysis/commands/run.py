@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.claims.claim import Claim
 from analysis.claims.show import print_claims
-from analysis.experiments import EXPERIMENTS
+from analysis.experiments import EXPERIMENTS, LONGEST
 from analysis.experiments.base import Experiment
 from analysis.flags import flags_of, named, parse_run
 from analysis.progress import Progress, progress_display
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> None:
     if len(to_train) == 1:
         alone, local, to_train = (common.workers, common.scheduler), [*stored, *to_train], []
     if common.workers > 1:
-        # Those that take longest come last: begun last, one of them would leave a core idle.
-        to_train.reverse()
+        rank = {name: place for place, name in enumerate(LONGEST)}
+        to_train.sort(key=lambda job: rank.get(job[0].name, len(rank)))
     with progress_display() as progress:
         for part, workers, scheduler in (
             (local, 1, None),

@@ -32,6 +32,11 @@ PLACES = {
 APART = frozenset({"language"})
 """Those that `run all` leaves out, as they take as long as all others together: run them by name."""
 
+LONGEST = ("hierarchy", "paper-graph", "atlas", "ablation", "basis-denoise", "length")
+"""Those that take longest at the preset `paper`: of several processes one that begins them last would
+leave the others idle.
+"""
+
 
 class Experiments(UserDict[str, Any]):
     """By name, the `Experiment`, or its place as in `PLACES`, which is imported when the experiment
@@ -47,4 +52,4 @@ class Experiments(UserDict[str, Any]):
 
 EXPERIMENTS = Experiments(PLACES)
 
-__all__ = ["APART", "EXPERIMENTS", "PLACES"]
+__all__ = ["APART", "EXPERIMENTS", "LONGEST", "PLACES"]
