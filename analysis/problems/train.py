@@ -29,6 +29,10 @@ TUNING_SEEDS = range(2**63 - 8, 2**63)
 """The last that there are."""
 TUNED = "learning rate of the mechanism, tuned on seeds that are not reported"
 """What a result says of it."""
+_TRIED = (
+    "the problem's objective after tuning at each rate, geometric mean over the tuning seeds, which "
+    "are not reported; infinite where one diverged"
+)
 _BYTES = 1 << 30
 """Of a block on which rates are tuned."""
 _SMALLEST = 1e-9
@@ -48,7 +52,8 @@ def train_all(
     progress: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
     """Every mechanism on every seed of a problem: its measures (mechanism, seed, *members, ...),
-    labelled, and `learning_rate` (mechanism, *members).
+    labelled, `learning_rate` (mechanism, *members), and where that was tuned `tuning_error`
+    (mechanism, tried_rate, *members).
 
     rates: those from which `best_rate` chooses for each mechanism, by default that of `training`.
     tune_on: the problem on which it does, one without members of its own; by default this one.
@@ -57,7 +62,9 @@ def train_all(
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
     if len(rates) > 1 and tune_on is None:
         training = replace(training, runs=2)  # to tune, and at the rate that was chosen
-    chosen = tuned(tune_on or problem, mechanisms, training, rates, device, progress)
+    grid = tuple(rates) or (training.learning_rate,)
+    scores = _scores(tune_on or problem, mechanisms, training, grid, device, progress)
+    chosen = [_best(grid, one) for one in scores]
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
     sizes = {"seed": len(seeds)} | {dim: len(at) for dim, at in problem.members.items()}
@@ -68,7 +75,13 @@ def train_all(
     own = {"mechanism": [m.name for m in mechanisms], "seed": list(seeds)}
     coords = own | {d: labels[d] for d in dims}
     about = {"description": TUNED}
-    tuned_to = {"learning_rate": (("mechanism", *problem.members), np.stack(chosen), about)}
+    tuned_to: dict[str, Variable] = {
+        "learning_rate": (("mechanism", *problem.members), np.stack(chosen), about)
+    }
+    if len(grid) > 1:
+        coords["tried_rate"] = list(grid)
+        tried = ("mechanism", "tried_rate", *problem.members)
+        tuned_to["tuning_error"] = (tried, np.exp(np.stack(scores)), {"description": _TRIED})
     return problem.describe(seeds).assign_coords(coords).assign(measured).assign(tuned_to)
 
 
@@ -124,23 +137,37 @@ def tuned(
     """The learning rate of each mechanism, by the problem's members: `best_rate`, or that of
     `training` where there are no rates. A process tunes once, whatever the blocks that it trains.
     """
-    grid, each = tuple(rates) or (training.learning_rate,), []
+    grid = tuple(rates) or (training.learning_rate,)
+    scores = _scores(problem, mechanisms, training, grid, device, progress)
+    return [_best(grid, one) for one in scores]
+
+
+def _scores(
+    problem: Problem,
+    mechanisms: Sequence[Mechanism],
+    training: Training,
+    grid: tuple[float, ...],
+    device: torch.device,
+    progress: Callable[[int], None] | None,
+) -> list[np.ndarray]:
+    """`tuning_scores` of each mechanism, once in a process."""
+    each = []
     for mechanism in mechanisms:
         layer = problem.layer(mechanism)
         if len(grid) == 1:
-            each.append(best_rate(problem, layer, training, grid, device))
+            each.append(tuning_scores(problem, layer, training, grid, device))
             continue
         key = (problem.for_tuning, mechanism, training, grid, device)
-        if key not in _CHOSEN:
-            _CHOSEN[key] = best_rate(problem, layer, training, grid, device, progress)
+        if key not in _SCORED:
+            _SCORED[key] = tuning_scores(problem, layer, training, grid, device, progress)
         elif progress is not None:
             progress(training.total_steps)
-        each.append(_CHOSEN[key])
+        each.append(_SCORED[key])
     block_of.cache_clear()
     return each
 
 
-_CHOSEN: dict[tuple[object, ...], np.ndarray] = {}
+_SCORED: dict[tuple[object, ...], np.ndarray] = {}
 
 
 def best_rate(
@@ -151,16 +178,33 @@ def best_rate(
     device: torch.device,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """The rate of the least mean over `TUNING_SEEDS` of the log of the problem's objective, for each
-    of the problem's members (*members).
+    """The rate of the least of `tuning_scores`, for each of the problem's members (*members). A rate
+    at which any seed diverged is not chosen while another is left.
+    """
+    return _best(rates, tuning_scores(problem, layer, training, rates, device, progress))
+
+
+def _best(rates: Sequence[float], scores: np.ndarray) -> np.ndarray:
+    return np.asarray(np.array(rates, np.float64)[np.argmin(scores, axis=0)])
+
+
+def tuning_scores(
+    problem: Problem,
+    layer: Layer,
+    training: Training,
+    rates: Sequence[float],
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """The mean over `TUNING_SEEDS` of the log of the problem's objective at each rate (rate,
+    *members); infinite where any seed diverged.
 
     Every rate and seed is a member, trained as `training` says but for its rate; all at a time, as
-    far as memory allows. A rate at which any seed diverged is not chosen while another is left. Of
-    one rate there is no choice, and nothing is trained.
+    far as memory allows. Of one rate there is no choice: nothing is trained, and its score is 0.
     """
     shape = tuple(len(labels) for labels in problem.members.values())
     if len(rates) == 1:
-        return np.full(shape, float(rates[0]))
+        return np.zeros((1, *shape))
     problem = problem.for_tuning
     highest = training.at(max(rates))
     members = [(rate, seed) for rate in rates for seed in TUNING_SEEDS]
@@ -175,8 +219,7 @@ def best_rate(
         values.append(fitted.by_member(block.evaluate(layer.evaluated, fitted))[problem.objective])
     each = np.concatenate(values).reshape(len(rates), len(TUNING_SEEDS), *shape, -1).mean(-1)
     score = np.log(np.maximum(each, _SMALLEST)).mean(1)
-    best = np.argmin(np.where(np.isfinite(score), score, np.inf), axis=0)
-    return np.asarray(np.array(rates)[best])
+    return np.where(np.isfinite(score), score, np.inf)
 
 
 @lru_cache(maxsize=2)

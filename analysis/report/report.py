@@ -22,6 +22,7 @@ from analysis.claims.words import effect_of, effects_of
 from analysis.experiments.base import PRESETS, Experiment
 from analysis.report.forest import forest
 from analysis.report.paper import paper_table
+from analysis.report.sensitivity import Sensitivity, sensitivity
 from analysis.store.claims import load_evidence, not_run, result_path
 from analysis.store.files import write_whole
 from analysis.store.guards import warnings_of
@@ -38,6 +39,7 @@ class Section:
     and settings they were made. figure: the SVG element. config: every setting. provenance: the
     result's other attributes. warnings: what the guards found. command: what makes it again.
     source: path and line of the code that runs it, and of that which states its claims.
+    sensitivity: of its errors to the step size, where that was tuned.
     """
 
     experiment: Experiment
@@ -49,6 +51,7 @@ class Section:
     warnings: tuple[str, ...] = ()
     command: str = ""
     source: tuple[str, str] = ("", "")
+    sensitivity: Sensitivity | None = None
 
     @property
     def topics(self) -> list[str]:
@@ -175,6 +178,7 @@ def _section(experiment: Experiment, out: Path, name: str) -> Section:
         tuple(warnings_of(dataset)),
         f"{command} {_flags(experiment, config)}",
         (_place(experiment.train), _place(experiment.judge)),
+        sensitivity(dataset),
     )
 
 

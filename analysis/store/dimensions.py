@@ -25,6 +25,7 @@ _COMMON: Mapping[str, str] = MappingProxyType(
         "row_group": "rows by the entropy of their target: the least quarter, the middle, the most",
         "seed": "names task, initialisation and data of a model",
         "setting": "of the task, by its name",
+        "tried_rate": "step size of the optimiser, of those from which each mechanism's is chosen",
         "step": "training step at which it is recorded, the initialisation 0",
     }
 )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from scipy.optimize import brentq
 from scipy.special import softmax
 
+from analysis.claims.claim import Check
 from analysis.draw.figures import FILES
 from analysis.experiments.base import silent
 from analysis.experiments.normalizers import NORMALIZERS, measure_rows
@@ -382,10 +383,16 @@ def test_checks_are_of_zeros_and_of_dilution() -> None:
     softmax_grows = found["normalizers-dilution-entmax"].parts["softmax"].value
     assert softmax_grows == pytest.approx(1)
     data = synthetic()
-    data["zero_fraction"][1, 2, 0, :4] = 0.0
-    data["zero_fraction"][2, 0, 1, 3] = 0.1
-    count = evidence.checks(NORMALIZERS.claims(data))["normalizers-zeros"]
-    assert (count.estimate.value, count.passed) == (5, "failed")
+    share = count_of_zeros(data).parts["sparsemax"].value
+    assert share == pytest.approx(float(data["zero_fraction"].sel(normalizer="sparsemax").mean()))
+    data["zero_fraction"].loc[{"normalizer": "softmax", "seed": data["seed"][3]}] = 0.1
+    count = count_of_zeros(data)
+    softmax = data["zero_fraction"].sel(normalizer="softmax", seed=data["seed"][3])
+    assert (count.estimate.value, count.passed) == (softmax.size, "failed")
+
+
+def count_of_zeros(data: xr.Dataset) -> Check:
+    return evidence.checks(NORMALIZERS.claims(data))["normalizers-zeros"]
 
 
 def test_lost_models_count_and_no_more_is_claimed_than_is_stored() -> None:

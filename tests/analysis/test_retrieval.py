@@ -13,7 +13,7 @@ from analysis.problems import RetrievalProblem, compare
 from ssa_theory.mechanism import mechanism
 from ssa_theory.seeds import Stream, member_generator
 from tasks.retrieval import NoisyRetrievalTask
-from tests.analysis.evidence import checks, found, missing, said
+from tests.analysis.evidence import found, missing, said
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_gains_are_ratios_of_what_is_above_bayes():
 
 def test_every_declared_cell_is_produced():
     claims = RETRIEVAL.judge(PAPER, known(PAPER, dict.fromkeys(PAPER.mechanisms, 1.0)))
-    assert missing(claims, "retrieval", "retrieval-gain") == []
+    assert missing(claims, "retrieval", "retrieval-gain", "retrieval-temperature") == []
     few = known(PAPER, {"ssa-feature": 1.1})
     assert set(found(RETRIEVAL.judge(PAPER, few), "retrieval-gain")) == {
         ("1 + tanh", "best constant")
@@ -227,19 +227,19 @@ def test_diverged_seeds_count_as_lost(lost, outcome):
         assert (test.lost, said(test)) == (lost / 64, outcome)
 
 
-def test_the_check_of_temperatures(result):
-    check = checks(RETRIEVAL.claims(result))["retrieval-temperature-ssa-feature"]
+def test_the_learned_temperatures_are_compared_with_bayes(result):
+    test = found(RETRIEVAL.claims(result), "retrieval-temperature")[("1 + tanh",)]
     slope = np.polyfit(
         np.log(1 / result["noise"] ** 2),
         np.log(result["inverse_temperature"].sel(mechanism="ssa-feature").T),
         1,
     )[0]
-    assert check.estimate.value == pytest.approx(np.abs(slope - 1).mean())
+    assert test.effect.value == pytest.approx(-np.abs(slope - 1).mean())
     data = known(PAPER, FACTORS)
-    name = "retrieval-temperature-ssa-feature-exp"
-    assert checks(RETRIEVAL.judge(PAPER, data))[name].passed == "passed"
-    data["inverse_temperature"] = np.sqrt(data["inverse_temperature"])
-    assert checks(RETRIEVAL.judge(PAPER, data))[name].passed == "failed"
+    for power, outcome in ((1, "benefit"), (0.96, "benefit"), (0.9, "harm"), (0.5, "harm")):
+        other = data.assign(inverse_temperature=data["inverse_temperature"] ** power)
+        tests = found(RETRIEVAL.judge(PAPER, other), "retrieval-temperature")
+        assert said(tests[("exp",)]) == outcome
 
 
 def test_figure_shows_bayes_mechanisms_and_the_identity(result):

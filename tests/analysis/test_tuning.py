@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from analysis.problems import (
     DenoiseProblem,
@@ -19,6 +20,7 @@ from analysis.problems.grid import Grid
 from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from analysis.problems.train import TUNING_SEEDS, best_rate, tuned
+from analysis.report.sensitivity import sensitivity
 from ssa_theory.mechanism import known
 
 CPU = torch.device("cpu")
@@ -162,3 +164,32 @@ def test_no_run_reports_a_tuning_seed():
     """They are the last that a config takes."""
     assert TUNING_SEEDS.stop == 2**63
     assert len(TUNING_SEEDS) == 8
+
+
+def test_what_tuning_found_is_stored_and_told_by_step_size():
+    """Against trainings one by one: the report's ratios are over vanilla's at its best."""
+    problem, training = PROBLEMS["graph"], Training(40, 0.1, dtype="float64")
+    models = [known("vanilla"), known("ssa-free")]
+    result = train_all(problem, models, range(2), training, CPU, rates=RATES)
+    errors = []
+    for model in models:
+        for rate in RATES:
+            one = train_all(problem, [model], list(TUNING_SEEDS), training.at(rate), CPU)
+            gap = one["cross_entropy_gap"].isel(step=-1).values
+            errors.append(np.exp(np.log(gap).mean()))
+    wanted = np.reshape(errors, (2, 3))
+    np.testing.assert_allclose(result["tuning_error"], wanted, rtol=1e-5)
+    found = sensitivity(result)
+    assert found.columns == ("0.01", "0.1", "0.5", "best")
+    over = np.c_[wanted, wanted.min(1)] / wanted[0].min()
+    np.testing.assert_allclose(list(found.rows.values()), over, rtol=1e-5)
+    assert list(found.rows) == ["vanilla", "ssa-free"]
+    at = result["learning_rate"].values
+    np.testing.assert_array_equal(at, np.array(RATES)[wanted.argmin(1)])
+    twice = xr.concat([result, result.assign(tuning_error=4 * result["tuning_error"])], "setting")
+    twice["tuning_error"][1, 1] *= (
+        4  # the second setting's second mechanism: a factor 2 in the mean
+    )
+    np.testing.assert_allclose(sensitivity(twice).rows["ssa-free"], 2 * over[1], rtol=1e-5)
+    assert sensitivity(result.drop_vars("tuning_error")) is None
+    assert sensitivity(result.sel(mechanism=["ssa-free"])) is None
