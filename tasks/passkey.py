@@ -22,6 +22,11 @@ class Passkey:
 
     A window is a piece of text in which a mark and five uniform digits stand at a uniform place; it
     ends with the mark and the same digits, which are to be predicted.
+
+    >>> key = Passkey(0, tuple(range(1, 11)))
+    >>> shown = key.hidden(np.full((1, 14), 11), np.random.default_rng(0))[0]
+    >>> shown.tolist()
+    [0, 9, 7, 6, 3, 4, 11, 11, 0, 9, 7, 6, 3, 4]
     """
 
     mark: int
@@ -32,11 +37,6 @@ class Passkey:
     ) -> Int[np.ndarray, "window length"]:
         """Pieces of text with a key each, their last symbols lost to it. Raises ValueError for
         windows shorter than `SHORTEST`.
-
-        >>> key = Passkey(0, tuple(range(1, 11)))
-        >>> shown = key.hidden(np.full((1, 14), 11), np.random.default_rng(0))[0]
-        >>> shown.tolist()
-        [0, 9, 7, 6, 3, 4, 11, 11, 0, 9, 7, 6, 3, 4]
         """
         count, length = filler.shape
         if length < SHORTEST:

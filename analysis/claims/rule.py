@@ -135,8 +135,8 @@ def on_edge(topic: Topic, cells: Sequence[JudgedCell]) -> bool:
     told = verdict(cells)
     for place, cell in enumerate(cells):
         for name, test in cell.tests.items():
-            for way in (-1, 1) if test is not None else ():
-                moved = _judged(topic, cell.cell, {**cell.tests, name: _moved(test, way)})
+            for other in [] if test is None else [_moved(test, way) for way in (-1, 1)]:
+                moved = _judged(topic, cell.cell, {**cell.tests, name: other})
                 others = [*cells[:place], moved, *cells[place + 1 :]]
                 if moved.status != cell.status and verdict(others) != told:
                     return True

@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from analysis.claims.ledger import Ledger, as_record, ledger
-from analysis.claims.registry import registry
+from analysis.claims.registry import of_name, registry
 from analysis.claims.show import print_differences, print_topic, print_topics
 from analysis.experiments import EXPERIMENTS
 from analysis.parse import OUT, parse
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str]) -> None:
         "print the topics whose verdicts differ",
     )
     options = parse("claims", arguments[len(names) :], about, out=OUT, against=other, json=whole)
+    for name in names:
+        of_name("topic", name, registry().topics)
     found, missing = _stored(options.out, "--out")
     chosen = [found.entry(name) for name in names]
     if options.against is not None:

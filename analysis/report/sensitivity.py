@@ -25,14 +25,11 @@ def sensitivity(dataset: xr.Dataset) -> Sensitivity | None:
     """That of a result; None where nothing was tuned, or vanilla is not among its mechanisms."""
     if "tuning_error" not in dataset or VANILLA not in dataset["mechanism"]:
         return None
-    error = np.log(dataset["tuning_error"].transpose("mechanism", "tried_rate", ...))
-    best = error.min("tried_rate")
-    peer = best.sel(mechanism=VANILLA, drop=True)
-    columns = [error.sel(tried_rate=rate, drop=True) for rate in error["tried_rate"]] + [best]
-    ratios = [
-        np.exp((one - peer).mean([d for d in one.dims if d != "mechanism"])) for one in columns
-    ]
-    names = error["mechanism"].values.tolist()
-    rates = tuple(f"{rate:g}" for rate in error["tried_rate"].values)
-    rows = {name: tuple(float(r[i]) for r in ratios) for i, name in enumerate(names)}
-    return Sensitivity((*rates, "best"), rows)
+    tried = dataset["tuning_error"].transpose("mechanism", "tried_rate", ...)
+    names = tried["mechanism"].values.tolist()
+    error = np.log(tried.values).reshape(len(names), tried.sizes["tried_rate"], -1)
+    best = error.min(1, keepdims=True)
+    above = np.concatenate([error, best], 1) - best[names.index(VANILLA)]
+    ratios = np.exp(above.mean(2))
+    columns = (*(f"{rate:g}" for rate in tried["tried_rate"].values), "best")
+    return Sensitivity(columns, {n: tuple(r.tolist()) for n, r in zip(names, ratios, strict=True)})

@@ -363,7 +363,7 @@ def test_an_exact_zero_would_refute_that_softmax_is_never_sparse():
 
 def test_the_figure_shows_means_distributions_and_the_diagonal(result):
     figure = NORMS.plot(result)
-    assert len(figure.axes) == 2 * 4 + 2 * (2 * 4 + 1)
+    assert len(figure.axes) == 2 * 4 + 2 * 4
     paper, ours = figure.axes[:8], figure.axes[8:]
     shown = [
         (ax, name, setting, comparison)
@@ -373,7 +373,7 @@ def test_the_figure_shows_means_distributions_and_the_diagonal(result):
             strict=True,
         )
     ]
-    for ax, name, setting, comparison in [*shown, (ours[0], "weight_norm", "graded", "steps")]:
+    for ax, name, setting, comparison in shown:
         stored = result[name].sel(setting=setting, comparison=comparison)
         stored = stored.mean([d for d in ("seed", "node") if d in stored.dims])
         means = [x.get_xdata()[0] for x in ax.get_lines() if x.get_linestyle() == "--"]
@@ -387,10 +387,16 @@ def test_the_figure_shows_means_distributions_and_the_diagonal(result):
             assert stairs.get_data().values.sum() == pytest.approx(1)
     titles = [ax.get_legend().get_title().get_text() for ax in paper]
     titles += [ax.get_title(loc="left") for ax in ours]
-    assert [title[:3] for title in titles] == [f"({x})" for x in ascii_lowercase]
-    support = ours[3]
+    assert [title[:3] for title in titles] == [f"({x})" for x in ascii_lowercase[:16]]
+    sizes, support = ours[4], ours[1]
+    drawn = {round(float(y), 9) for line in sizes.get_lines() for y in line.get_ydata()}
+    letters = result[["weight_norm", "mean_token_norm", "mean_logit_scale"]].sel(setting="letters")
+    means = letters.mean("seed").to_array().values
+    assert means.size == 3 * 2 * result.sizes["mechanism"]
+    assert set(np.round(means.ravel(), 9)) <= drawn
     assert "learned = target" in support.get_legend_handles_labels()[1]
-    assert ours[0].get_ylabel().startswith("graded, after 60 steps")
+    assert "graded: norms" in ours[0].get_title(loc="left")
+    assert "support after 60 steps" in support.get_title(loc="left")
     assert support.get_xscale() == support.get_yscale() == "log"
 
 

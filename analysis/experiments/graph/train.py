@@ -197,7 +197,7 @@ _BY_ROW = {
 def _by_row(dataset: xr.Dataset) -> xr.Dataset:
     """Which rows err, and which were never told apart."""
     truth, entropy = dataset["transition_matrix"], dataset["row_entropy"]
-    error = np.abs(dataset["learned_transition_matrix"] - truth).sum("next", skipna=False)
+    error = abs(dataset["learned_transition_matrix"] - truth).sum("next", skipna=False)
     group = xr.zeros_like(entropy, dtype=object)
     group.values = np.stack([row_groups(one) for one in entropy.values])
     each = [error.where(group == name).mean("node") for name in ROW_GROUPS]
@@ -205,7 +205,7 @@ def _by_row(dataset: xr.Dataset) -> xr.Dataset:
     values = {
         "l1_by_row_group": xr.concat(each, xr.Variable("row_group", list(ROW_GROUPS))),
         "uniform_rows": (dataset["effective_support"] > spread).mean("node"),
-        "uniform_targets": (np.exp(entropy) > spread).mean("node"),
+        "uniform_targets": (entropy > np.log(spread)).mean("node"),
     }
     return xr.Dataset(
         {name: v.assign_attrs(description=_BY_ROW[name]) for name, v in values.items()}
