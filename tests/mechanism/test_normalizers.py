@@ -48,7 +48,8 @@ def test_every_kind_is_here() -> None:
     while classes:
         kinds = classes.pop().__subclasses__()
         classes += kinds
-        found |= set(kinds)
+        # Other tests load mechanisms from files, with normalisers of their own.
+        found |= {kind for kind in kinds if kind.__module__.startswith("ssa_theory.")}
     assert found - {Sparse, Rectified} == {type(n) for n in ALL}
 
 
