@@ -23,13 +23,18 @@ def amount(effect: float, measure: Measure) -> str:
     if measure.single:
         return f"{value:.3g}"
     if abs(value) > np.log(_FAR):
-        return f"over {_FAR:.0e} times" if value > 0 else f"under 1/{_FAR:.0e}"
+        return f"over {_FAR:,.0f} times" if value > 0 else f"under 1/{_FAR:,.0f}"
     ratio = float(np.exp(value))
     if abs(ratio - 1) < 0.005:
         return "the same"
     if ratio > 1:
-        return f"{ratio:.2g} times" if ratio > _FACTOR else f"{100 * (ratio - 1):.0f} % more"
-    return f"1/{1 / ratio:.2g}" if ratio < 1 / _FACTOR else f"{100 * (1 - ratio):.0f} % less"
+        return f"{_two(ratio)} times" if ratio > _FACTOR else f"{100 * (ratio - 1):.0f} % more"
+    return f"1/{_two(1 / ratio)}" if ratio < 1 / _FACTOR else f"{100 * (1 - ratio):.0f} % less"
+
+
+def _two(value: float) -> str:
+    """With two digits that count: 4.6, 46, 460, 4,600."""
+    return f"{float(f'{value:.1e}'):,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def effect_of(test: Test) -> str:
