@@ -129,8 +129,8 @@ def verdict(cells: Sequence[JudgedCell]) -> Verdict:
 
 
 def on_edge(topic: Topic, cells: Sequence[JudgedCell]) -> bool:
-    """Whether the verdict becomes another one when a single test moves, either way, by half the
-    length of its interval, as far as other seeds may move it.
+    """Whether the verdict becomes another one when a single test moves, either way, by sqrt(2) halves
+    of its interval: as far as two estimates of other seeds each may lie apart.
     """
     told = verdict(cells)
     for place, cell in enumerate(cells):
@@ -145,7 +145,7 @@ def on_edge(topic: Topic, cells: Sequence[JudgedCell]) -> bool:
 
 def _moved(test: Test, way: int) -> Test:
     effect = test.effect
-    by = way * (effect.high - effect.low) / 2
+    by = way * (effect.high - effect.low) / math.sqrt(2)
     ends = {"value": effect.value + by, "low": effect.low + by, "high": effect.high + by}
     return replace(test, effect=replace(effect, **ends))
 

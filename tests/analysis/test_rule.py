@@ -255,8 +255,8 @@ def test_a_result_of_another_registry_is_post_hoc():
 @pytest.mark.parametrize(
     ("kinds", "low", "edge"),
     [
-        (["benefit"] * 6, 0.2, False),  # to .1 when moved, above the margin
-        (["benefit"] * 6, 0.1, True),  # to -.05
+        (["benefit"] * 6, 0.2, False),  # to .06 when moved, above the margin
+        (["benefit"] * 6, 0.19, True),  # to .04
         (["benefit"] * 6, None, False),  # exact: nothing moves it
         (["harm"] * 3 + ["benefit"] * 3, 0.1, False),  # mixed, whatever one cell says
         (["harm"] * 5 + ["benefit"], 0.1, True),  # the only cell that holds
