@@ -114,4 +114,4 @@ def _draw_latency(ax: Axes, dataset: xr.Dataset) -> None:
         own = {} if face is None else {"markerfacecolor": face}
         _draw_rows(ax, dataset["latency_band"].sel(task=task), shift, **own)
     ax.set_yticks([])
-    ax.set(title="seconds over vanilla's", xlabel="training: full, generation: hollow")
+    ax.set(title="seconds over vanilla's", xlabel="training: full,\ngeneration: hollow")
