@@ -5,7 +5,7 @@ import io
 import json
 import platform
 import subprocess
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -131,8 +131,7 @@ def load(path: Path) -> xr.Dataset:
         size = len(content) - len(_seal(b""))
         if size < 0 or content[size:] != _seal(content[:size]):
             raise ValueError("it is not what was stored, or an older version stored it")
-        with xr.open_dataset(io.BytesIO(content[:size]), engine="h5netcdf") as dataset:
-            dataset.load()
+        dataset = _decoded(bytes(content[:size])).copy()
     except Exception as error:  # h5py and xarray raise many kinds for a damaged file
         raise ValueError(
             f"the stored result {path} is damaged or truncated"
@@ -147,6 +146,12 @@ def load(path: Path) -> xr.Dataset:
             "run the experiment again with --fresh, or use the version that wrote it"
         )
     return dataset
+
+
+@lru_cache(maxsize=2)  # one command asks several times for what it has just stored or found
+def _decoded(content: bytes) -> xr.Dataset:
+    with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as dataset:
+        return dataset.load()
 
 
 def load_current(path: Path, config: ExperimentConfig, source: str) -> xr.Dataset | None:

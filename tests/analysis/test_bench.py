@@ -507,7 +507,9 @@ def test_missing_and_damaged_reports_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("contender", [EAGER, TORCH_COMPILE])
-def test_process_measures_and_ends(contender):
+def test_process_measures_and_ends(contender, monkeypatch):
+    # Torch believes what the processor says of its instructions; it tries each else, for 14 s.
+    monkeypatch.setenv("TORCHINDUCTOR_VEC_ISA_OK", "1")
     child = Child(
         Job(
             "contender",

@@ -19,7 +19,7 @@ from analysis.experiments.graph import GraphConfig
 from analysis.store.results import load, save
 from tests.analysis.evidence import store
 
-TINY = ["--preset", "smoke", "--seeds", "2", "--steps", "4"]
+TINY = ["--preset", "smoke", "--seeds", "2", "--steps", "4", "--learning-rates", "0.06"]
 
 
 def run(*arguments: object) -> int:

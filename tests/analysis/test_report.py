@@ -418,23 +418,23 @@ def test_the_whole_project_at_the_smoke_preset(tmp_path):
     scopes.
     """
 
-    def command(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "tests.typed", *arguments, "--out", str(tmp_path)],
-            cwd=Path(__file__).parents[2],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    ran = command("run", "all", "--preset", "smoke", "--device", "cpu")
-    assert ran.returncode == 0, ran.stderr
-    apart = command("run", *APART, "--preset", "smoke", "--device", "cpu")
-    assert apart.returncode == 0, apart.stderr
-    printed = command("claims")
-    assert printed.returncode == 0, printed.stderr
-    assert "not run" not in printed.stdout
+    commands = [
+        ["run", "all", "--preset", "smoke", "--device", "cpu"],
+        ["run", *APART, "--preset", "smoke", "--device", "cpu"],
+        ["claims"],
+    ]
+    words = [w for c in commands for w in ("--then", *c, "--out", str(tmp_path))]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.typed", *words],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.rsplit("\nreport: ", 1)[1]  # by the last command
+    assert "not run" not in printed
     found, sections = read_stored(EXPERIMENTS, tmp_path)
     assert not found.unknown
     assert not [entry.topic.name for entry in found.entries if not (entry.tests or entry.outside)]

@@ -30,7 +30,7 @@ def test_killed_runs_go_on_and_lose_nothing():
 
 
 def test_random_settings_and_damaged_results_end_well_or_in_one_sentence():
-    text = command("fuzz.py", "--configs", "40", "--results", "3", "--trained", "0.05")
-    assert "0 failures in 43 cases" in text
+    text = command("fuzz.py", "--configs", "20", "--results", "2", "--trained", "0.05")
+    assert "0 failures in 22 cases" in text
     for outcome in ("refused", "refused by the flag parser", "accepted, cut off before training"):
         assert int(re.search(rf"(\d+) {outcome}[,;]", text)[1]) > 1
