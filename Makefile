@@ -24,8 +24,8 @@ language: $(VENV)/installed
 	$(BIN)/ssa-theory run language --preset paper --workers $(WORKERS) --out results
 
 test: $(VENV)/installed
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/ruff check --no-cache .
 	$(MAKE) --no-print-directory --jobs 2 types tests
 
 types: $(VENV)/installed
