@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import netCDF4
 import numpy as np
 import pandas as pd
 import pytest
@@ -464,7 +465,13 @@ def test_the_whole_project_at_the_smoke_preset(tmp_path):
 
 
 def other_readers_agree(path: Path, result: xr.Dataset) -> None:
-    """The file as the HDF5 library alone sees it."""
+    """The file as Unidata's reader of netCDF sees it, and as the HDF5 library alone does."""
+    with netCDF4.Dataset(path) as file:
+        assert set(file.variables) == set(result.variables)
+        for name, variable in result.variables.items():
+            values = np.ma.getdata(file[name][...])
+            assert file[name].dimensions == variable.dims
+            np.testing.assert_array_equal(values, variable.values.astype(values.dtype), name)
     with h5py.File(path) as file:
         assert set(file) >= set(result.variables)
         for name, variable in result.variables.items():
