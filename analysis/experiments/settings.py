@@ -12,7 +12,8 @@ from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems.base import Problem, Training
 from analysis.problems.sizes import block_size
-from analysis.problems.train import train_all, tuning_models
+from analysis.problems.train import train_all
+from analysis.problems.tuning import tuning_models
 from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import Mechanism

@@ -15,7 +15,7 @@ from analysis.experiments.settings import RATES, LearningRates, programs
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.measures import ROW_GROUPS, SMALLEST_TAU, row_groups
 from analysis.problems.sizes import block_size, check_result_fits, told_cost
-from analysis.problems.train import tuning_models
+from analysis.problems.tuning import tuning_models
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 from tasks.markov import RowWeights
