@@ -63,7 +63,7 @@ def train_layers(
     training: Training,
     measures: Mapping[str, Measure],
     members: Mapping[str, int],
-    rates: Iterable[np.ndarray] | None = None,
+    rates: Iterable[np.ndarray | float] | None = None,
     **options: Any,
 ) -> dict[str, Variable]:
     """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them.

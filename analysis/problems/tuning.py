@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Float
 
 from analysis.problems.base import Block, Problem, Training, Variable, fit
@@ -157,6 +159,17 @@ def _objectives(
         measured = block.evaluate(layer.evaluated, then)
         found.append(final.by_member({"": measured[problem.objective]})[""])
     return np.stack(found)
+
+
+def tuning_error(error: xr.DataArray, smallest: float = _SMALLEST) -> xr.DataArray:
+    """That of an experiment which reports every rate, and tunes on seeds of its own.
+
+    error: of these seeds, along `seed`, `learning_rate` and `tried_step`. smallest: what is below
+    counts as it.
+    """
+    score = cast(xr.DataArray, np.log(error.clip(min=smallest))).mean("seed", skipna=False)
+    found = cast(xr.DataArray, np.exp(score.fillna(np.inf)))  # numpy does not say it stays one
+    return found.rename(learning_rate="tried_rate").assign_attrs(description=TRIED)
 
 
 @lru_cache(maxsize=2)

@@ -108,7 +108,8 @@ def test_variables_and_dimensions(result):
         "steps_to_level": (*by_run, "level"),
         "reached": (*by_run, "level"),
         "diverged": by_run,
-        "final_gap": by_run,
+        "gap_by_share": (*by_run, "tried_step"),
+        "tuning_error": ("setting", "mechanism", "tried_rate", "tried_step"),
         "gap_curve": (*by_run, "point"),
         "initial_gap": ("setting", "seed"),
         "budget": ("setting",),
@@ -150,12 +151,13 @@ def _runs(steps: np.ndarray, final: np.ndarray | None = None, level: float = 0.5
     """A result before its comparison: steps (mechanism, rate, seed) to the only level, budget 100."""
     dims = ("setting", "mechanism", "learning_rate", "seed")
     one = steps[None]
+    last = np.full(one.shape, 0.5) if final is None else final[None]
     return xr.Dataset(
         {
             "steps_to_level": ((*dims, "level"), one[..., None]),
             "reached": ((*dims, "level"), (one < 100)[..., None]),
             "diverged": (dims, np.zeros(one.shape, dtype=bool)),
-            "final_gap": (dims, np.full(one.shape, 0.5) if final is None else final[None]),
+            "gap_by_share": ((*dims, "tried_step"), last[..., None]),
             "initial_gap": (("setting", "seed"), np.ones((1, steps.shape[-1]))),
             "vanilla_optimum_gap": (("setting", "seed"), np.zeros((1, steps.shape[-1]))),
             "gap_curve": ((*dims, "point"), np.ones((*one.shape, 1))),
