@@ -129,6 +129,10 @@ class Block(abc.ABC):
         """What is measured at the recorded steps, of parameters in float64."""
         return {}
 
+    def loss_of(self, recorded: Mapping[str, Tensor]) -> Tensor | None:
+        """The exact loss among what `recorded` returned; None where it is not."""
+        return None
+
     @abc.abstractmethod
     def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
         """What is measured after training, (..., member)."""

@@ -18,6 +18,7 @@ from analysis.problems.base import (
     fit,
     record_steps,
 )
+from analysis.problems.settled import SETTLED, settled
 from analysis.problems.tuning import tune
 from ssa_theory.mechanism import Layer, Mechanism
 
@@ -66,7 +67,8 @@ def train_layers(
     rates: Iterable[np.ndarray | float] | None = None,
     **options: Any,
 ) -> dict[str, Variable]:
-    """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them.
+    """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them, and
+    `settled` where it is known.
 
     members: the sizes of the dimensions that the block's members have, the last running fastest.
     rates: for each layer its learning rate by member, or by the last dimensions, in place of that
@@ -77,10 +79,14 @@ def train_layers(
     for layer, rate in zip(layers, each, strict=True):
         by_member = np.broadcast_to(rate, tuple(members.values())).ravel()
         fitted = fit(block, layer, *at_rates(training, by_member), **options)
-        values = (
-            fitted.history | block.evaluate(layer.evaluated, fitted) | {"diverged": fitted.diverged}
+        rows.append(
+            fitted.by_member(
+                fitted.history
+                | block.evaluate(layer.evaluated, fitted)
+                | settled(block, layer, fitted, training, options.get("record", ()))
+                | {"diverged": fitted.diverged}
+            )
         )
-        rows.append(fitted.by_member(values))
     shape = (len(rows), *members.values())
     return {
         name: (
@@ -88,7 +94,7 @@ def train_layers(
             np.stack([row[name] for row in rows]).reshape(*shape, *rows[0][name].shape[1:]),
             {"description": measure.about},
         )
-        for name, measure in {**measures, **DIVERGED}.items()
+        for name, measure in {**measures, **SETTLED, **DIVERGED}.items()
         if name in rows[0]
     }
 

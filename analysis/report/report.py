@@ -5,7 +5,7 @@ page.
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Section:
     result's other attributes. warnings: what the guards found. command: what makes it again.
     source: path and line of the code that runs it, and of that which states its claims.
     strips: how its comparisons depend on step size and steps, where these were tuned. settled: the
-    shares of models whose loss had settled, by regime and mechanism.
+    shares of models whose loss had settled, by mechanism.
     """
 
     experiment: Experiment
@@ -53,7 +53,7 @@ class Section:
     command: str = ""
     source: tuple[str, str] = ("", "")
     strips: tuple[Strip, ...] = ()
-    settled: Sequence[tuple[str, dict[str, float]]] = ()
+    settled: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def topics(self) -> list[str]:
@@ -136,7 +136,7 @@ def _strips_of(
     """By experiment the strips of what a topic's tests compare: of a pair the first, of which there
     is one.
     """
-    known = {s.experiment.name: {strip.mechanism: strip for strip in s.strips} for s in sections}
+    known = {s.experiment.name: {strip.name: strip for strip in s.strips} for s in sections}
     found = {}
     for test in entry.tests:
         own = known[where[test.id]]

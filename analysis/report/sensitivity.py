@@ -1,7 +1,7 @@
 """How an experiment's comparisons depend on the step size and the steps, from what tuning found."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,8 @@ MARGIN = 0.05
 """The least effect that counts, as a share: that of the topics."""
 BEST = "each its best"
 """The column of a strip in which both have the best of their step sizes, problem by problem."""
-_SETTLED = ("settled", "control_settled")
+_REGIMES = {"": "", "control_": ", control"}
+"""How the variables of a regime begin, and what is said of it after a mechanism's name."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class Setting:
 class Strip:
     """The settings of one mechanism.
 
-    columns: the step sizes, at which both train, and `BEST`. rows: by the share of the steps.
+    name: the mechanism's, with that of the regime where there are several. columns: the step sizes, at which both train, and `BEST`. rows: by the share of the steps.
     """
 
-    mechanism: str
+    name: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[Setting, ...]]
 
@@ -62,9 +63,9 @@ class Strip:
         }
         ratios = [one.ratio for one in equal if 0 < one.ratio < np.inf]
         if not ratios:
-            return f"{self.mechanism} and vanilla have no ratio at equal step size and steps."
+            return f"{self.name} and vanilla have no ratio at equal step size and steps."
         return (
-            f"{self.mechanism}'s error over vanilla's at equal step size and steps lies between "
+            f"{self.name}: the error over vanilla's at equal step size and steps lies between "
             f"{min(ratios):.3g} and {max(ratios):.3g}: a benefit at {counts['benefit']} of "
             f"{len(equal)} settings, equivalent at {counts['equivalent']}, a harm at "
             f"{counts['harm']}."
@@ -73,24 +74,31 @@ class Strip:
 
 def strips(dataset: xr.Dataset) -> tuple[Strip, ...]:
     """Those of a result, by mechanism: geometric means over all problems on which both have an error.
-    None where nothing was tuned, or vanilla is not among its mechanisms.
+    None of them where nothing was tuned, or vanilla is not among its mechanisms.
     """
-    if "tuning_error" not in dataset or VANILLA not in dataset["mechanism"]:
-        return ()
-    tried = dataset["tuning_error"].transpose("mechanism", "tried_step", "tried_rate", ...)
+    found = [
+        _strips(dataset[f"{prefix}tuning_error"], regime)
+        for prefix, regime in _REGIMES.items()
+        if f"{prefix}tuning_error" in dataset and VANILLA in dataset["mechanism"]
+    ]
+    return tuple(chain(*found))
+
+
+def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
+    tried = error.transpose("mechanism", "tried_step", "tried_rate", ...)
     names = [str(name) for name in tried["mechanism"].values]
-    error = tried.values.reshape(*tried.shape[:3], -1)
-    error = np.concatenate([error, error.min(2, keepdims=True)], 2)
-    peer = error[names.index(VANILLA)]
+    each = tried.values.reshape(*tried.shape[:3], -1)
+    each = np.concatenate([each, each.min(2, keepdims=True)], 2)
+    peer = each[names.index(VANILLA)]
     columns = (*(f"{rate:g}" for rate in tried["tried_rate"].values), BEST)
     steps = [f"{100 * share:.3g} % of the steps" for share in tried["tried_step"].values]
     found = []
-    for name, own in zip(names, error, strict=True):
+    for name, own in zip(names, each, strict=True):
         ratios = _over(own, peer).tolist()
         rows = {s: tuple(map(Setting, r)) for s, r in zip(steps, ratios, strict=True)}
         if name != VANILLA:
-            found.append(Strip(name, columns, rows))
-    return tuple(found)
+            found.append(Strip(f"{name}{regime}", columns, rows))
+    return found
 
 
 def _over(own: np.ndarray, peer: np.ndarray) -> np.ndarray:
@@ -103,10 +111,11 @@ def _over(own: np.ndarray, peer: np.ndarray) -> np.ndarray:
     return np.exp(mean)
 
 
-def settled_shares(dataset: xr.Dataset) -> Sequence[tuple[str, dict[str, float]]]:
-    """By variable the share of each mechanism's models whose loss had settled, where it is known."""
-    return [
-        (name, {str(m): float(dataset[name].sel(mechanism=m).mean()) for m in dataset["mechanism"].values})
-        for name in _SETTLED
-        if name in dataset
-    ]
+def settled_shares(dataset: xr.Dataset) -> dict[str, float]:
+    """The share of each mechanism's models whose loss had settled, where it is known."""
+    return {
+        f"{name}{regime}": float(dataset[f"{prefix}settled"].sel(mechanism=name).mean())
+        for prefix, regime in _REGIMES.items()
+        if f"{prefix}settled" in dataset
+        for name in dataset["mechanism"].values
+    }

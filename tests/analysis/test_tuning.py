@@ -204,7 +204,7 @@ def test_a_strip_compares_with_vanilla_at_the_same_step_size_and_steps():
     vanilla = np.array([[[1.0, 1.0], [8.0, 2.0]], [[2.0, 2.0], [4.0, 4.0]]])
     ratio = np.array([[[0.5, 0.5], [1.0, 4.0]], [[1.04, 0.96], [0.97, 0.9]]])
     (strip,) = strips(_tried(np.stack([ratio * vanilla, vanilla])))
-    assert strip.mechanism == "ssa"
+    assert strip.name == "ssa"
     assert strip.columns == ("0.02", "0.6", "each its best")
     assert list(strip.rows) == ["25 % of the steps", "100 % of the steps"]
     early, last = ([one.ratio for one in row] for row in strip.rows.values())
@@ -214,7 +214,7 @@ def test_a_strip_compares_with_vanilla_at_the_same_step_size_and_steps():
     outcomes = [[one.outcome for one in row] for row in strip.rows.values()]
     assert outcomes == [["benefit", "equivalent", "benefit"], ["harm", "benefit", "harm"]]
     assert strip.sentence == (
-        "ssa's error over vanilla's at equal step size and steps lies between 0.5 and 2: a benefit "
+        "ssa: the error over vanilla's at equal step size and steps lies between 0.5 and 2: a benefit "
         "at 2 of 4 settings, equivalent at 1, a harm at 1."
     )
 

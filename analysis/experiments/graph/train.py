@@ -139,8 +139,9 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     dataset = trained(problem, config.steps)
     if config.control_steps:
         control = trained(replace(problem, dim=problem.size), config.control_steps)
-        control = control[list(_CONTROL)].rename(step="control_step")
-        dataset = dataset.merge(control.rename({name: f"control_{name}" for name in _CONTROL}))
+        kept = [name for name in _CONTROL if name in control]
+        control = control[kept].rename(step="control_step")
+        dataset = dataset.merge(control.rename({name: f"control_{name}" for name in kept}))
     return dataset
 
 
@@ -150,9 +151,11 @@ _CONTROL = (
     "l1_error",
     "weight_norm",
     "diverged",
+    "settled",
     "learning_rate",
+    "tuning_error",
 )
-"""What is kept of the control regime."""
+"""What is kept of the control regime, where it is there."""
 
 
 def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
