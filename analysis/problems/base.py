@@ -90,10 +90,6 @@ class Fitted:
     diverged: Tensor
     unmoved: Tensor
 
-    def recorded(self, place: int) -> Parameters:
-        """The parameters at a recorded step, where `measure` was `dict`; zero of what diverged."""
-        return {k: torch.where(self.diverged, 0.0, v[place].double()) for k, v in self.history.items()}
-
     def by_member(self, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Numbers (..., member) as arrays (member, ...); NaN where a member diverged.
 

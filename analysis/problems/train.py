@@ -102,4 +102,3 @@ def train_layers(
 def at_rates(training: Training, rates: np.ndarray) -> tuple[Training, list[float]]:
     """The training of members with these learning rates, and the factor of each."""
     return training.at(float(rates.max())), (rates / rates.max()).tolist()
-

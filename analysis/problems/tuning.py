@@ -47,9 +47,9 @@ class Tuned:
     scores: Float[np.ndarray, "mechanism rate step *members"]
 
     @property
-    def rate(self) -> Float[np.ndarray, "mechanism *members"]:
-        """That of the least score after all steps. One at which a seed diverged is not chosen while
-        another is left.
+    def rate(self) -> np.ndarray:
+        """That of the least score after all steps (mechanism, *members). One at which a seed diverged
+        is not chosen while another is left.
         """
         return np.array(self.rates, np.float64)[np.argmin(self.scores[:, :, -1], axis=1)]
 
@@ -153,10 +153,11 @@ def _objectives(
     before = [math.ceil(share * training.steps) for share in TRIED_STEPS[:-1]]
     kept = sorted(set(before))
     final = fit(block, layer, training, relative, record=kept, measure=dict, progress=progress)
+    whole = {k: torch.where(final.diverged, 0.0, v.double()) for k, v in final.history.items()}
+    parts = [{k: v[kept.index(step)] for k, v in whole.items()} for step in before]
     found = []
-    for place in (*map(kept.index, before), None):
-        then = final if place is None else replace(final, parameters=final.recorded(place))
-        measured = block.evaluate(layer.evaluated, then)
+    for parameters in (*parts, final.parameters):
+        measured = block.evaluate(layer.evaluated, replace(final, parameters=parameters))
         found.append(final.by_member({"": measured[problem.objective]})[""])
     return np.stack(found)
 

@@ -46,7 +46,8 @@ class Setting:
 class Strip:
     """The settings of one mechanism.
 
-    name: the mechanism's, with that of the regime where there are several. columns: the step sizes, at which both train, and `BEST`. rows: by the share of the steps.
+    name: the mechanism's, with that of the regime where there are several. columns: the step sizes,
+    at which both train, and `BEST`. rows: by the share of the steps.
     """
 
     name: str

@@ -131,6 +131,19 @@ def test_variables_and_dimensions(result):
     )
 
 
+def test_what_tuning_found_is_stored_of_the_seeds_that_tune(result):
+    """By hand, of the first seed alone; the last share is the end of the curve."""
+    own = result.isel(seed=slice(1)).transpose("setting", "mechanism", "learning_rate", ...)
+    wanted = np.maximum(own["gap_by_share"].values[..., 0, :], 1e-9)
+    np.testing.assert_allclose(result["tuning_error"], wanted, rtol=1e-12)
+    assert result["tried_step"].values.tolist() == [0.25, 0.5, 1.0]
+    curve, last = result["gap_curve"], result["gap_by_share"].isel(tried_step=-1)
+    for setting, budget in (("graded", 60), ("letters", 20)):
+        at = {"setting": setting}
+        where = result["curve_step"].sel(at).values.tolist().index(budget)
+        np.testing.assert_array_equal(curve.sel(at).isel(point=where), last.sel(at))
+
+
 def test_stored_steps_agree_with_the_stored_curve(result):
     graded = result.sel(setting="control")
     curve, at = graded["gap_curve"], graded["curve_step"]
