@@ -19,7 +19,7 @@ from analysis.problems.base import (
     record_steps,
 )
 from analysis.problems.settled import SETTLED, settled
-from analysis.problems.tuning import tune
+from analysis.problems.tuning import tune, tuning_models
 from ssa_theory.mechanism import Layer, Mechanism
 
 
@@ -31,6 +31,7 @@ def train_all(
     device: torch.device,
     *,
     rates: Sequence[float] = (),
+    starts: Sequence[float] = (),
     tune_on: Problem | None = None,
     record: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -38,19 +39,21 @@ def train_all(
     """Every mechanism on every seed of a problem: its measures (mechanism, seed, *members, ...),
     labelled, and what tuning found (`Tuned.variables`).
 
-    rates: those from which `tune` chooses for each mechanism, by default that of `training`.
+    rates, starts: those from which `tune` chooses for each mechanism, by default the rate of
+    `training` and 1.
     tune_on: the problem on which it does, one without members of its own; by default this one.
     record: as in `fit`, by default `record_steps`.
     """
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
-    if len(rates) > 1 and tune_on is None:
+    if tuning_models(rates or (1.0,), starts or (1.0,)) and tune_on is None:
         training = replace(training, runs=2)  # to tune, and at the rate that was chosen
-    found = tune(tune_on or problem, mechanisms, training, rates, device, progress)
+    found = tune(tune_on or problem, mechanisms, training, rates, device, progress, starts)
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
     sizes = {"seed": len(seeds)} | {dim: len(at) for dim, at in problem.members.items()}
     options = {"record": steps, "progress": progress}
-    measured = train_layers(block, layers, training, problem.measures, sizes, found.rate, **options)
+    at = found.rate, found.start
+    measured = train_layers(block, layers, training, problem.measures, sizes, *at, **options)
     labels = problem.coordinates(training) | dict(problem.members) | {"step": steps}
     dims = dict.fromkeys(d for variable in measured.values() for d in variable[0] if d in labels)
     own = {"mechanism": [m.name for m in mechanisms], "seed": list(seeds)}
@@ -65,20 +68,24 @@ def train_layers(
     measures: Mapping[str, Measure],
     members: Mapping[str, int],
     rates: Iterable[np.ndarray | float] | None = None,
+    starts: Iterable[np.ndarray | float] | None = None,
     **options: Any,
 ) -> dict[str, Variable]:
     """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them, and
     `settled` where it is known.
 
     members: the sizes of the dimensions that the block's members have, the last running fastest.
-    rates: for each layer its learning rate by member, or by the last dimensions, in place of that
-    of `training`. options: of `fit`: record, progress.
+    rates, starts: for each layer its learning rate by member, or by the last dimensions, in place of
+    that of `training`, and the factor on its initial query-key weights, in place of 1. options: of
+    `fit`: record, progress.
     """
     layers, rows = list(layers), []
-    each = [training.learning_rate] * len(layers) if rates is None else rates
-    for layer, rate in zip(layers, each, strict=True):
-        by_member = np.broadcast_to(rate, tuple(members.values())).ravel()
-        fitted = fit(block, layer, *at_rates(training, by_member), **options)
+    own = [training.learning_rate] * len(layers) if rates is None else rates
+    first = [1.0] * len(layers) if starts is None else starts
+    for layer, *at in zip(layers, own, first, strict=True):
+        rate, start = (np.broadcast_to(of, tuple(members.values())).ravel() for of in at)
+        how = *at_rates(training, rate), start.tolist()
+        fitted = fit(block, layer, *how, **options)
         rows.append(
             fitted.by_member(
                 fitted.history

@@ -1,11 +1,12 @@
-"""The learning rate of each mechanism on a problem, tuned alike for all: one grid, on seeds that no
-run reports.
+"""The learning rate of each mechanism on a problem, and the size of its initial query-key weights,
+tuned alike for all: one grid, on seeds that no run reports.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import cast
 
 import numpy as np
@@ -22,8 +23,9 @@ TRIED_STEPS = (0.25, 0.5, 1.0)
 """Shares of the steps at the full rate after which a tuning is scored; rates are chosen at the last."""
 TUNED = "learning rate of the mechanism, tuned on seeds that are not reported"
 """What a result says of it."""
+STARTED = "factor on the mechanism's initial query-key weights, tuned together with its rate"
 TRIED = (
-    "the problem's objective in tuning at each rate, after each share of the steps: geometric mean "
+    "the problem's objective in tuning at each rate (and start), after each share of the steps: geometric mean "
     "over the tuning seeds, which are not reported; infinite where one diverged"
 )
 """What it says of `tuning_error`."""
@@ -37,37 +39,55 @@ _SMALLEST = 1e-9
 class Tuned:
     """What tuning found for the mechanisms of a comparison, in order.
 
-    rates: that were tried. members: the dimensions of the problem's members. scores: mean over
-    `TUNING_SEEDS` of the log of the problem's objective, infinite where any seed diverged; of a
-    single rate there is no choice, nothing is trained, and they are 0.
+    rates, starts: that were tried, all pairs. members: the dimensions of the problem's members.
+    scores: mean over `TUNING_SEEDS` of the log of the problem's objective, infinite where any seed
+    diverged; of a single pair there is no choice, nothing is trained, and they are 0.
     """
 
     rates: tuple[float, ...]
+    starts: tuple[float, ...]
     members: tuple[str, ...]
-    scores: Float[np.ndarray, "mechanism rate step *members"]
+    scores: Float[np.ndarray, "mechanism rate start step *members"]
 
     @property
     def rate(self) -> np.ndarray:
         """That of the least score after all steps (mechanism, *members). One at which a seed diverged
         is not chosen while another is left.
         """
-        return np.array(self.rates, np.float64)[np.argmin(self.scores[:, :, -1], axis=1)]
+        return np.array(self.rates, np.float64)[self._best[0]]
+
+    @property
+    def start(self) -> np.ndarray:
+        """The start that goes with it (mechanism, *members)."""
+        return np.array(self.starts, np.float64)[self._best[1]]
+
+    @property
+    def _best(self) -> tuple[np.ndarray, ...]:
+        last = self.scores[:, :, :, -1]
+        pair = last.reshape(len(last), -1, *last.shape[3:]).argmin(1)
+        return np.unravel_index(pair, last.shape[1:3])
 
     @property
     def variables(self) -> dict[str, Variable]:
-        """`learning_rate` (mechanism, *members), and where there was a choice `tuning_error`
-        (mechanism, tried_rate, tried_step, *members) with its labels.
+        """`learning_rate` (mechanism, *members); where there was a choice `tuning_error` (mechanism,
+        tried_rate, tried_step, *members) with its labels; where starts were tried `start`, and
+        `tried_start` after `tried_rate`.
         """
-        chosen = ("mechanism", *self.members), self.rate, {"description": TUNED}
-        if len(self.rates) == 1:
-            return {"learning_rate": chosen}
-        dims = ("mechanism", "tried_rate", "tried_step", *self.members)
-        return {
-            "learning_rate": chosen,
-            "tuning_error": (dims, np.exp(self.scores), {"description": TRIED}),
-            "tried_rate": (("tried_rate",), np.array(self.rates), {}),
-            "tried_step": (("tried_step",), np.array(TRIED_STEPS), {}),
+        by_model, errors = ("mechanism", *self.members), np.exp(self.scores)
+        found: dict[str, Variable] = {
+            "learning_rate": (by_model, self.rate, {"description": TUNED})
         }
+        if len(self.rates) * len(self.starts) == 1:
+            return found
+        tried = {"tried_rate": self.rates, "tried_start": self.starts, "tried_step": TRIED_STEPS}
+        if len(self.starts) == 1:
+            del tried["tried_start"]
+            errors = errors[:, :, 0]
+        else:
+            found["start"] = by_model, self.start, {"description": STARTED}
+        dims = ("mechanism", *tried, *self.members)
+        found["tuning_error"] = dims, errors, {"description": TRIED}
+        return found | {name: ((name,), np.array(at), {}) for name, at in tried.items()}
 
 
 def tune(
@@ -77,17 +97,20 @@ def tune(
     rates: Sequence[float],
     device: torch.device,
     progress: Callable[[int], None] | None = None,
+    starts: Sequence[float] = (),
 ) -> Tuned:
-    """Score each mechanism at each rate, or at that of `training` where there are none. A process
-    tunes once, whatever the blocks that it trains.
+    """Score each mechanism at each rate, or at that of `training` where there are none, with each
+    start, or with 1. A process tunes once, whatever the blocks that it trains.
     """
-    grid = tuple(rates) or (training.learning_rate,)
+    grid = tuple(rates) or (training.learning_rate,), tuple(starts) or (1.0,)
     scores = [_once(problem, m, training, grid, device, progress) for m in mechanisms]
     if len(scores) > 1:  # of single ones the next is often on the same data
         block_of.cache_clear()
-    return Tuned(grid, tuple(problem.members), np.stack(scores))
+    return Tuned(*grid, tuple(problem.members), np.stack(scores))
 
 
+_Grid = tuple[tuple[float, ...], tuple[float, ...]]
+"""Rates and starts, of which all pairs are tried."""
 _SCORED: dict[tuple[object, ...], np.ndarray] = {}
 
 
@@ -95,14 +118,14 @@ def _once(
     problem: Problem,
     mechanism: Mechanism,
     training: Training,
-    grid: tuple[float, ...],
+    grid: _Grid,
     device: torch.device,
     progress: Callable[[int], None] | None,
 ) -> np.ndarray:
-    """The scores of one mechanism (rate, step, *members), computed once in a process."""
+    """The scores of one mechanism (rate, start, step, *members), computed once in a process."""
     layer = problem.layer(mechanism)
-    if len(grid) == 1:
-        return np.zeros((1, len(TRIED_STEPS), *map(len, problem.members.values())))
+    if tuning_models(*grid) == 0:
+        return np.zeros((1, 1, len(TRIED_STEPS), *map(len, problem.members.values())))
     key = (problem.for_tuning, mechanism, training, grid, device)
     if key not in _SCORED:
         _SCORED[key] = _scores(problem.for_tuning, layer, training, grid, device, progress)
@@ -115,29 +138,29 @@ def _scores(
     problem: Problem,
     layer: Layer,
     training: Training,
-    rates: tuple[float, ...],
+    grid: _Grid,
     device: torch.device,
     progress: Callable[[int], None] | None,
 ) -> np.ndarray:
-    """Every rate and seed is a member, trained as `training` says but for its rate; all at a time,
-    as far as memory allows. What is scored before the end has had no cooldown.
+    """Every rate, start and seed is a member, trained as `training` says but for these; all at a
+    time, as far as memory allows. What is scored before the end has had no cooldown.
     """
     shape = tuple(map(len, problem.members.values()))
-    highest = training.at(max(rates))
-    members = [(rate, seed) for rate in rates for seed in TUNING_SEEDS]
+    highest = training.at(max(grid[0]))
+    members = list(product(*grid, TUNING_SEEDS))
     at_once = max(1, _BYTES // problem.bytes_per_seed(highest))
     values = []
     for start in range(0, len(members), at_once):
-        factors, seeds = zip(*members[start : start + at_once], strict=True)
+        *factors, seeds = zip(*members[start : start + at_once], strict=True)
         block = block_of(problem, seeds, highest, device)
-        relative = np.repeat(np.array(factors) / highest.learning_rate, math.prod(shape)).tolist()
+        rates, starts = (np.repeat(np.array(f), math.prod(shape)) for f in factors)
+        relative = (rates / highest.learning_rate).tolist(), starts.tolist()
         # Progress is told of a program once, however many there are.
         told = None if start else progress
         values.append(_objectives(problem, block, layer, highest, relative, told))
-    each = np.concatenate(values, 1).reshape(
-        len(TRIED_STEPS), len(rates), len(TUNING_SEEDS), *shape, -1
-    )
-    score = np.log(np.maximum(each.mean(-1), _SMALLEST)).mean(2).swapaxes(0, 1)
+    by_step = np.concatenate(values, 1)
+    each = by_step.reshape(len(by_step), *map(len, grid), len(TUNING_SEEDS), *shape, -1)
+    score = np.moveaxis(np.log(np.maximum(each.mean(-1), _SMALLEST)).mean(3), 0, 2)
     return np.where(np.isfinite(score), score, np.inf)
 
 
@@ -146,13 +169,13 @@ def _objectives(
     block: Block,
     layer: Layer,
     training: Training,
-    relative: list[float],
+    relative: tuple[list[float], list[float]],
     progress: Callable[[int], None] | None,
 ) -> np.ndarray:
     """The problem's objective (step, member, ...) after each of `TRIED_STEPS` of one training."""
     before = [math.ceil(share * training.steps) for share in TRIED_STEPS[:-1]]
     kept = sorted(set(before))
-    final = fit(block, layer, training, relative, record=kept, measure=dict, progress=progress)
+    final = fit(block, layer, training, *relative, record=kept, measure=dict, progress=progress)
     whole = {k: torch.where(final.diverged, 0.0, v.double()) for k, v in final.history.items()}
     parts = [{k: v[kept.index(step)] for k, v in whole.items()} for step in before]
     found = []
@@ -183,6 +206,7 @@ def block_of(
     return problem.block(seeds, training, device)
 
 
-def tuning_models(rates: Sequence[float]) -> int:
-    """How many models of a mechanism are trained to tune its rate."""
-    return len(rates) * len(TUNING_SEEDS) if len(rates) > 1 else 0
+def tuning_models(*grid: Sequence[float]) -> int:
+    """How many models of a mechanism are trained to tune its rate, and what else has a grid."""
+    choices = math.prod(map(len, grid))
+    return choices * len(TUNING_SEEDS) if choices > 1 else 0

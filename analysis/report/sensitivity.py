@@ -86,6 +86,8 @@ def strips(dataset: xr.Dataset) -> tuple[Strip, ...]:
 
 
 def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
+    if "tried_start" in error.dims:
+        error = error.min("tried_start")  # of each by itself
     tried = error.transpose("mechanism", "tried_step", "tried_rate", ...)
     names = [str(name) for name in tried["mechanism"].values]
     each = tried.values.reshape(*tried.shape[:3], -1)

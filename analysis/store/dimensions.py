@@ -26,6 +26,7 @@ _COMMON: Mapping[str, str] = MappingProxyType(
         "seed": "names task, initialisation and data of a model",
         "setting": "of the task, by its name",
         "tried_rate": "step size of the optimiser, of those from which each mechanism's is chosen",
+        "tried_start": "factor on the initial query-key weights, of those that are tried likewise",
         "tried_step": "share of the training steps after which a tuning is scored",
         "step": "training step at which it is recorded, the initialisation 0",
     }

@@ -244,7 +244,7 @@ def test_what_tuning_found_is_stored_by_task_and_model() -> None:
         own = tune(cell.problem, cell.mechanisms, cell.training, config.learning_rates, device)
         at = found.sel(task=cell.name)
         np.testing.assert_array_equal(at["learning_rate"], own.rate)
-        np.testing.assert_allclose(at["tuning_error"], np.exp(own.scores), rtol=1e-12)
+        np.testing.assert_allclose(at["tuning_error"], own.variables["tuning_error"][1], rtol=1e-12)
     names = ["vanilla with a temperature", "rela", "rela with a temperature"]
     assert [strip.name for strip in strips(found)] == names
 

@@ -91,7 +91,7 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
     else:
         added = worn.added_parameters(layer.form)
         found = tune(world.problem, [worn], training, config.learning_rates, device)
-        rate, tried = found.rate.item(), np.exp(found.scores[0])
+        rate, tried = found.rate.item(), np.exp(found.scores[0, :, 0])
     seeds, size = config.seed_range, block_size(config, world.bytes_per_seed(training))
     blocks = []
     for start in range(0, len(seeds), size):
