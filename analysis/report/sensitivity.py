@@ -75,12 +75,15 @@ class Strip:
 
 def strips(dataset: xr.Dataset) -> tuple[Strip, ...]:
     """Those of a result, by mechanism: geometric means over all problems on which both have an error.
-    None of them where nothing was tuned, or vanilla is not among its mechanisms.
+    None of them where nothing was tuned, or vanilla is not among its mechanisms. Where each has a
+    `peer`, that stands for vanilla.
     """
+    if VANILLA not in dataset["mechanism"] and "peer" not in dataset:
+        return ()
     found = [
         _strips(dataset[f"{prefix}tuning_error"], regime)
         for prefix, regime in _REGIMES.items()
-        if f"{prefix}tuning_error" in dataset and VANILLA in dataset["mechanism"]
+        if f"{prefix}tuning_error" in dataset
     ]
     return tuple(chain(*found))
 
@@ -92,14 +95,16 @@ def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
     names = [str(name) for name in tried["mechanism"].values]
     each = tried.values.reshape(*tried.shape[:3], -1)
     each = np.concatenate([each, each.min(2, keepdims=True)], 2)
-    peer = each[names.index(VANILLA)]
+    peers = [VANILLA] * len(names)
+    if "peer" in tried.coords:
+        peers = [str(name) for name in tried["peer"].values]
     columns = (*(f"{rate:g}" for rate in tried["tried_rate"].values), BEST)
     steps = [f"{100 * share:.3g} % of the steps" for share in tried["tried_step"].values]
     found = []
-    for name, own in zip(names, each, strict=True):
-        ratios = _over(own, peer).tolist()
+    for name, peer, own in zip(names, peers, each, strict=True):
+        ratios = _over(own, each[names.index(peer)]).tolist()
         rows = {s: tuple(map(Setting, r)) for s, r in zip(steps, ratios, strict=True)}
-        if name != VANILLA:
+        if name != peer:
             found.append(Strip(f"{name}{regime}", columns, rows))
     return found
 

@@ -19,6 +19,7 @@ _COMMON: Mapping[str, str] = MappingProxyType(
         "next": "next token: a node of the graph",
         "node": "current token: a node of the graph",
         "noise": "standard deviation of the noise",
+        "peer": "the mechanism that it is compared with, where that is not vanilla by its name",
         "position": "n, the place in the sequence, counted from 1",
         "quantile": "share of what is summarised that lies below",
         "reporting": "whether the seed is reported; the others only tune",

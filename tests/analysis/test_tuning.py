@@ -219,6 +219,17 @@ def test_a_strip_compares_with_vanilla_at_the_same_step_size_and_steps():
     )
 
 
+def test_each_mechanism_is_compared_with_its_own_peer():
+    names = ["a-vanilla", "a-ssa", "b-vanilla", "b-ssa"]
+    error = np.array([1.0, 2.0, 3.0, 12.0]).reshape(4, 1, 1, 1) * np.ones((4, 2, 2, 1))
+    result = xr.Dataset(
+        {"tuning_error": (("mechanism", "tried_rate", "tried_step", "problem"), error)},
+        {"mechanism": names, "tried_rate": [0.02, 0.6], "tried_step": [0.25, 1.0]},
+    ).assign_coords(peer=("mechanism", [names[0], names[0], names[2], names[2]]))
+    found = {strip.name: strip.rows["100 % of the steps"][0].ratio for strip in strips(result)}
+    assert found == pytest.approx({"a-ssa": 2.0, "b-ssa": 4.0})
+
+
 def test_a_strip_says_who_diverged():
     error = np.ones((3, 2, 2, 2))
     error[0, 0, 0, 1] = error[1, 1, 0, 0] = np.inf
