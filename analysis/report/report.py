@@ -133,15 +133,16 @@ def _judged(entry: Entry) -> list[tuple[Test, Outcome]]:
 def _strips_of(
     entry: Entry, sections: list[Section], where: Mapping[str, str]
 ) -> list[tuple[str, Strip]]:
-    """By experiment the strips of what a topic's tests compare: of a pair the first, of which there
-    is one.
+    """By experiment the strips of what a topic's tests compare, in every regime: of a pair the first
+    that has any.
     """
-    known = {s.experiment.name: {strip.name: strip for strip in s.strips} for s in sections}
+    known = {s.experiment.name: s.strips for s in sections}
     found = {}
     for test in entry.tests:
-        own = known[where[test.id]]
-        for name in [name for name in test.parts if name in own][:1]:
-            found[where[test.id], name] = own[name]
+        experiment = where[test.id]
+        having = {strip.mechanism for strip in known[experiment]}
+        first = next((name for name in test.parts if name in having), None)
+        found |= {(experiment, s.name): s for s in known[experiment] if s.mechanism == first}
     return [(experiment, strip) for (experiment, _), strip in found.items()]
 
 

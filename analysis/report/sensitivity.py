@@ -46,13 +46,19 @@ class Setting:
 class Strip:
     """The settings of one mechanism.
 
-    name: the mechanism's, with that of the regime where there are several. columns: the step sizes,
-    at which both train, and `BEST`. rows: by the share of the steps.
+    regime: what is said of it after the mechanism's name. columns: the step sizes, at which both
+    train, and `BEST`. rows: by the share of the steps.
     """
 
-    name: str
+    mechanism: str
+    regime: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[Setting, ...]]
+
+    @property
+    def name(self) -> str:
+        """Of mechanism and regime."""
+        return f"{self.mechanism}{self.regime}"
 
     @property
     def sentence(self) -> str:
@@ -78,14 +84,11 @@ def strips(dataset: xr.Dataset) -> tuple[Strip, ...]:
     None of them where nothing was tuned, or vanilla is not among its mechanisms. Where each has a
     `peer`, that stands for vanilla.
     """
-    if VANILLA not in dataset["mechanism"] and "peer" not in dataset:
+    names = {f"{prefix}tuning_error": regime for prefix, regime in _REGIMES.items()}
+    tuned = {name: regime for name, regime in names.items() if name in dataset}
+    if not tuned or (VANILLA not in dataset["mechanism"] and "peer" not in dataset):
         return ()
-    found = [
-        _strips(dataset[f"{prefix}tuning_error"], regime)
-        for prefix, regime in _REGIMES.items()
-        if f"{prefix}tuning_error" in dataset
-    ]
-    return tuple(chain(*found))
+    return tuple(chain(*(_strips(dataset[name], regime) for name, regime in tuned.items())))
 
 
 def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
@@ -105,7 +108,7 @@ def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
         ratios = _over(own, each[names.index(peer)]).tolist()
         rows = {s: tuple(map(Setting, r)) for s, r in zip(steps, ratios, strict=True)}
         if name != peer:
-            found.append(Strip(f"{name}{regime}", columns, rows))
+            found.append(Strip(name, regime, columns, rows))
     return found
 
 

@@ -191,6 +191,7 @@ def test_strips_and_settled_shares_stand_in_the_experiment_and_strips_in_its_top
         "tried_rate": [0.1],
         "tried_step": [0.25, 1.0],
         "tuning_error": (("mechanism", "tried_rate", "tried_step"), error),
+        "control_tuning_error": (("mechanism", "tried_rate", "tried_step"), error[::-1]),
         "settled": (("mechanism", "seed"), [[True, False], [True, True], [False, False]]),
     }
     experiments = {"graph": tiny("graph", written("graph"), more=more)}
@@ -199,9 +200,13 @@ def test_strips_and_settled_shares_stand_in_the_experiment_and_strips_in_its_top
     topics, own = page.split('<section id="graph">')
     told = {
         name: f"{name}: the error over vanilla's at equal step size and steps lies between {ends}"
-        for name, ends in {"ssa": "0.5 and 0.5", "scaled": "1 and 1.1"}.items()
+        for name, ends in {
+            "ssa": "0.5 and 0.5",
+            "ssa, control": "0.455 and 0.5",
+            "scaled": "1 and 1.1",
+        }.items()
     }
-    assert [read(topics).count(one) for one in told.values()] == [1, 0]
+    assert [read(topics).count(one) for one in told.values()] == [1, 1, 0]
     assert all(one in read(own) for one in told.values())
     rows = [read(row) for row in re.findall("<tr>.*?</tr>", own, re.DOTALL)]
     assert "scaled 25 % of the steps 1 equivalent 1 equivalent" in rows
