@@ -12,7 +12,8 @@ from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems.base import Problem, Training
 from analysis.problems.sizes import block_size
-from analysis.problems.train import train_all, tuning_models
+from analysis.problems.train import train_all
+from analysis.problems.tuning import tuning_models
 from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import Mechanism
@@ -23,6 +24,13 @@ LearningRates = Annotated[
     Field(
         description="step sizes, ascending: each mechanism is trained at the best of them, tuned on "
         "seeds that are not reported; a single one is not tuned"
+    ),
+]
+Starts = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...],
+    Field(
+        description="factors on the initial query-key weights, ascending: each mechanism starts from "
+        "the best of them, tuned together with its step size"
     ),
 ]
 RATES = (0.02, 0.06, 0.2, 0.6)
@@ -124,9 +132,9 @@ def train_cells(config: CellsConfig, progress: Progress) -> list[xr.Dataset]:
     ]
 
 
-def programs(rates: Sequence[float]) -> int:
-    """How many times a mechanism is trained: to tune its rate, where there is a choice, and at it."""
-    return 1 + (tuning_models(rates) > 0)
+def programs(*grid: Sequence[float]) -> int:
+    """How many times a mechanism is trained: to tune it, where there is a choice, and as it is then."""
+    return 1 + (tuning_models(*grid) > 0)
 
 
 def train_cell(config: CellsConfig, progress: Progress) -> xr.Dataset:

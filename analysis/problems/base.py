@@ -125,6 +125,10 @@ class Block(abc.ABC):
         """What is measured at the recorded steps, of parameters in float64."""
         return {}
 
+    def loss_of(self, recorded: Mapping[str, Tensor]) -> Tensor | None:
+        """The exact loss among what `recorded` returned; None where it is not."""
+        return None
+
     @abc.abstractmethod
     def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
         """What is measured after training, (..., member)."""
@@ -209,6 +213,7 @@ def fit(
     layer: Layer,
     training: Training,
     rates: Sequence[float] | None = None,
+    starts: Sequence[float] | None = None,
     *,
     record: Sequence[int] = (),
     measure: Callable[[Parameters], dict[str, Tensor]] | None = None,
@@ -216,7 +221,8 @@ def fit(
 ) -> Fitted:
     """Train one model a member of the block.
 
-    rates: a factor on the learning rate for each member. record: steps, within the first stage, at
+    rates, starts: for each member a factor on the learning rate, and on the initial query-key
+    weights, where the layer has them. record: steps, within the first stage, at
     which the block's `recorded`, or `measure` of parameters in training's precision, is stored.
 
     >>> from analysis.problems import GraphProblem
@@ -228,6 +234,8 @@ def fit(
     """
     generators = [member_generator(s, Stream.PARAMETER) for s in block.seeds]
     drawn = block.initial_parameters(layer, generators)
+    if starts is not None and "weight" in drawn:
+        drawn["weight"] = drawn["weight"] * torch.tensor(starts, dtype=torch.float64)
     initial = {k: v.to(block.device) for k, v in drawn.items()}
     start = {k: v.to(training.torch_dtype) for k, v in initial.items()}
 

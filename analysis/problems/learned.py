@@ -1,7 +1,7 @@
 """What the models of a comparison have learned: their parameters, and the tokens they read."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,9 @@ class _KeptBlock(Block):
 
     def recorded(self, layer: Layer, parameters: Parameters) -> dict[str, Tensor]:
         return self.own.recorded(layer, parameters)
+
+    def loss_of(self, recorded: Mapping[str, Tensor]) -> Tensor | None:
+        return self.own.loss_of(recorded)
 
     def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
         for name, values in fitted.by_member(fitted.parameters).items():

@@ -4,7 +4,7 @@ P_hat = the row of softmax(tau_i e_i W e_j), or of another normaliser, as a dist
 another head makes of the layer
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -140,6 +140,10 @@ class RowBlock(Block):
         loss = self.head.loss(layer, parameters, self.inputs, self.evaluation)
         gap = loss - self._bayes  # type: ignore[attr-defined]
         return {"cross_entropy_gap": gap, "l1_by_step": row_l1(logits.softmax(1), self.target)}
+
+    def loss_of(self, recorded: Mapping[str, Tensor]) -> Tensor | None:
+        gap = recorded.get("cross_entropy_gap")
+        return None if gap is None else gap + self._bayes  # type: ignore[attr-defined]
 
     @property
     def tokens(self) -> Tokens:

@@ -22,7 +22,7 @@ from analysis.claims.words import effect_of, effects_of
 from analysis.experiments.base import PRESETS, Experiment
 from analysis.report.forest import forest
 from analysis.report.paper import paper_table
-from analysis.report.sensitivity import Sensitivity, sensitivity
+from analysis.report.sensitivity import Strip, settled_shares, strips
 from analysis.store.claims import load_evidence, not_run, result_path
 from analysis.store.files import write_whole
 from analysis.store.guards import warnings_of
@@ -39,7 +39,8 @@ class Section:
     and settings they were made. figure: the SVG element. config: every setting. provenance: the
     result's other attributes. warnings: what the guards found. command: what makes it again.
     source: path and line of the code that runs it, and of that which states its claims.
-    sensitivity: of its errors to the step size, where that was tuned.
+    strips: how its comparisons depend on step size and steps, where these were tuned. settled: the
+    shares of models whose loss had settled, by mechanism.
     """
 
     experiment: Experiment
@@ -51,7 +52,8 @@ class Section:
     warnings: tuple[str, ...] = ()
     command: str = ""
     source: tuple[str, str] = ("", "")
-    sensitivity: Sensitivity | None = None
+    strips: tuple[Strip, ...] = ()
+    settled: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def topics(self) -> list[str]:
@@ -108,6 +110,7 @@ def render(found: Ledger, sections: list[Section], speed: dict[str, Any] | None 
         ledger=found,
         counts={v: sum(e.verdict == v for e in found.entries) for v in VERDICTS},
         forests={e.topic.name: forest(e.topic, _judged(e)) for e in found.entries},
+        strips={e.topic.name: _strips_of(e, sections, where) for e in found.entries},
         sections=sections,
         where=where,
         topics={entry.topic.name for entry in found.entries},
@@ -125,6 +128,22 @@ def _judged(entry: Entry) -> list[tuple[Test, Outcome]]:
         for name, test in cell.tests.items()
         if test is not None
     ]
+
+
+def _strips_of(
+    entry: Entry, sections: list[Section], where: Mapping[str, str]
+) -> list[tuple[str, Strip]]:
+    """By experiment the strips of what a topic's tests compare, in every regime: of a pair the first
+    that has any.
+    """
+    known = {s.experiment.name: s.strips for s in sections}
+    found = {}
+    for test in entry.tests:
+        experiment = where[test.id]
+        having = {strip.mechanism for strip in known[experiment]}
+        first = next((name for name in test.parts if name in having), None)
+        found |= {(experiment, s.name): s for s in known[experiment] if s.mechanism == first}
+    return [(experiment, strip) for (experiment, _), strip in found.items()]
 
 
 def _section(experiment: Experiment, out: Path, name: str) -> Section:
@@ -178,7 +197,8 @@ def _section(experiment: Experiment, out: Path, name: str) -> Section:
         tuple(warnings_of(dataset)),
         f"{command} {_flags(experiment, config)}",
         (_place(experiment.train), _place(experiment.judge)),
-        sensitivity(dataset),
+        strips(dataset),
+        settled_shares(dataset),
     )
 
 

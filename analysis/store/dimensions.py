@@ -19,6 +19,7 @@ _COMMON: Mapping[str, str] = MappingProxyType(
         "next": "next token: a node of the graph",
         "node": "current token: a node of the graph",
         "noise": "standard deviation of the noise",
+        "peer": "the mechanism that it is compared with, where that is not vanilla by its name",
         "position": "n, the place in the sequence, counted from 1",
         "quantile": "share of what is summarised that lies below",
         "reporting": "whether the seed is reported; the others only tune",
@@ -26,6 +27,8 @@ _COMMON: Mapping[str, str] = MappingProxyType(
         "seed": "names task, initialisation and data of a model",
         "setting": "of the task, by its name",
         "tried_rate": "step size of the optimiser, of those from which each mechanism's is chosen",
+        "tried_start": "factor on the initial query-key weights, of those that are tried likewise",
+        "tried_step": "share of the training steps after which a tuning is scored",
         "step": "training step at which it is recorded, the initialisation 0",
     }
 )

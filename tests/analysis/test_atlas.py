@@ -65,6 +65,7 @@ def test_a_cell_is_a_comparison_at_the_tuned_rate(small: xr.Dataset) -> None:
     own = train_all(TRIGGER, models, [0, 1, 2], how, CPU, rates=(0.001, 0.3))
     cell = small.sel(problem="trigger", mechanism="gated")
     assert cell["learning_rate"] == own["learning_rate"].item() == 0.3
+    assert_allclose(cell["tuning_error"], own["tuning_error"][0], rtol=1e-12)
     assert_allclose(cell["risk"], own["risk"][0], rtol=1e-12)
     assert_allclose(cell["excess"], own["risk"][0] / own["held_out_zero"], rtol=1e-12)
     assert cell["added_parameters"] == 2 * 5

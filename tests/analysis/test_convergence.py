@@ -108,7 +108,8 @@ def test_variables_and_dimensions(result):
         "steps_to_level": (*by_run, "level"),
         "reached": (*by_run, "level"),
         "diverged": by_run,
-        "final_gap": by_run,
+        "gap_by_share": (*by_run, "tried_step"),
+        "tuning_error": ("setting", "mechanism", "tried_rate", "tried_step"),
         "gap_curve": (*by_run, "point"),
         "initial_gap": ("setting", "seed"),
         "budget": ("setting",),
@@ -128,6 +129,19 @@ def test_variables_and_dimensions(result):
     np.testing.assert_allclose(
         result["initial_gap"].sel(setting="graded"), np.log(8) - entropy, rtol=0.05
     )
+
+
+def test_what_tuning_found_is_stored_of_the_seeds_that_tune(result):
+    """By hand, of the first seed alone; the last share is the end of the curve."""
+    own = result.isel(seed=slice(1)).transpose("setting", "mechanism", "learning_rate", ...)
+    wanted = np.maximum(own["gap_by_share"].values[..., 0, :], 1e-9)
+    np.testing.assert_allclose(result["tuning_error"], wanted, rtol=1e-12)
+    assert result["tried_step"].values.tolist() == [0.25, 0.5, 1.0]
+    curve, last = result["gap_curve"], result["gap_by_share"].isel(tried_step=-1)
+    for setting, budget in (("graded", 60), ("letters", 20)):
+        at = {"setting": setting}
+        where = result["curve_step"].sel(at).values.tolist().index(budget)
+        np.testing.assert_array_equal(curve.sel(at).isel(point=where), last.sel(at))
 
 
 def test_stored_steps_agree_with_the_stored_curve(result):
@@ -150,12 +164,13 @@ def _runs(steps: np.ndarray, final: np.ndarray | None = None, level: float = 0.5
     """A result before its comparison: steps (mechanism, rate, seed) to the only level, budget 100."""
     dims = ("setting", "mechanism", "learning_rate", "seed")
     one = steps[None]
+    last = np.full(one.shape, 0.5) if final is None else final[None]
     return xr.Dataset(
         {
             "steps_to_level": ((*dims, "level"), one[..., None]),
             "reached": ((*dims, "level"), (one < 100)[..., None]),
             "diverged": (dims, np.zeros(one.shape, dtype=bool)),
-            "final_gap": (dims, np.full(one.shape, 0.5) if final is None else final[None]),
+            "gap_by_share": ((*dims, "tried_step"), last[..., None]),
             "initial_gap": (("setting", "seed"), np.ones((1, steps.shape[-1]))),
             "vanilla_optimum_gap": (("setting", "seed"), np.zeros((1, steps.shape[-1]))),
             "gap_curve": ((*dims, "point"), np.ones((*one.shape, 1))),

@@ -271,7 +271,7 @@ def test_a_model_below_the_optimum_fails_the_check():
 def test_every_declared_cell_is_tested_at_the_settings_of_the_presets():
     claims = []
     for name in ("graph", "letters", "les-miserables"):
-        small = {"seeds": 3, "steps": 2, "learning_rates": (0.05,)}
+        small = {"seeds": 3, "steps": 2, "learning_rates": (0.05,), "starts": (1.0,)}
         config = EXPERIMENTS[name].preset("paper")
         control = {"control_steps": min(1, config.control_steps)}
         result = EXPERIMENTS[name].run(config.model_copy(update=small | control), silent)

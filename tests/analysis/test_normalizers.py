@@ -16,6 +16,8 @@ from analysis.draw.figures import FILES
 from analysis.experiments.base import silent
 from analysis.experiments.normalizers import NORMALIZERS, measure_rows
 from analysis.experiments.normalizers.config import NormalizersConfig
+from analysis.problems.tuning import tune
+from analysis.report.sensitivity import strips
 from analysis.run.runner import execute
 from analysis.store.claims import load_evidence
 from ssa_theory.mechanism import mechanism
@@ -231,6 +233,20 @@ def test_a_seed_does_not_depend_on_its_company(result: xr.Dataset) -> None:
         np.testing.assert_allclose(
             alone[name].squeeze("seed"), together[name], rtol=2e-3, atol=1e-6, err_msg=name
         )
+
+
+def test_what_tuning_found_is_stored_by_task_and_model() -> None:
+    few = {"mechanisms": ("vanilla", "rela"), "seeds": 1, "learning_rates": (0.001, 0.3)}
+    config = NormalizersConfig(**SMOKE | few)
+    found = NORMALIZERS.train(config, silent)
+    for cell in config.cells:
+        device = torch.device(config.device)
+        own = tune(cell.problem, cell.mechanisms, cell.training, config.learning_rates, device)
+        at = found.sel(task=cell.name)
+        np.testing.assert_array_equal(at["learning_rate"], own.rate)
+        np.testing.assert_allclose(at["tuning_error"], own.variables["tuning_error"][1], rtol=1e-12)
+    names = ["vanilla with a temperature", "rela", "rela with a temperature"]
+    assert [strip.name for strip in strips(found)] == names
 
 
 def test_one_key_alone_never_has_a_gradient() -> None:

@@ -25,6 +25,7 @@ from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.curves import common_loss, interpolate
 from analysis.problems.measures import row_groups
+from analysis.problems.tuning import tune
 from analysis.run.runner import execute
 from ssa_theory.mechanism import mechanism
 from tests.analysis.evidence import checks, found, missing, outcomes, said
@@ -262,6 +263,17 @@ def test_the_numbers_of_a_seed_do_not_depend_on_its_company(result):
             alone[name].sel(seed=2), result[name].sel(seed=2), rtol=2e-3, err_msg=name
         )
         np.testing.assert_allclose(parts[name], result[name], rtol=2e-3, err_msg=name)
+
+
+def test_what_tuning_found_is_stored_by_setting():
+    rates = (0.01, 0.3)
+    config = NormsConfig(seeds=1, steps=5, letters_steps=5, learning_rates=rates, device="cpu")
+    found = NORMS.train(config, silent)
+    assert set(found["tuning_error"].dims) == {"setting", "mechanism", "tried_rate", "tried_step"}
+    for cell in config.cells:
+        own = tune(cell.problem, cell.mechanisms, cell.training, rates, torch.device("cpu"))
+        tried = found["tuning_error"].sel(setting=cell.name)
+        np.testing.assert_allclose(tried, own.variables["tuning_error"][1], rtol=1e-12)
 
 
 def test_diverged_models_are_marked_and_leave_no_number():

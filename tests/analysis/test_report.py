@@ -69,8 +69,8 @@ class TinyConfig(SeededConfig):
     steps: int = Field(3, ge=1, description="steps")
 
 
-def tiny(name, claims=(), values=(1.0, 2.0)):
-    """An experiment that needs no training."""
+def tiny(name, claims=(), values=(1.0, 2.0), more=None):
+    """An experiment that needs no training. more: variables of its result."""
 
     def draw(config, dataset):
         figure = new_figure(3.0, 2.0)
@@ -78,7 +78,8 @@ def tiny(name, claims=(), values=(1.0, 2.0)):
         return figure
 
     def run(config, progress):
-        return xr.Dataset({"x": ("seed", list(values)), "diverged": ("seed", [False, True])})
+        own = {"x": ("seed", list(values)), "diverged": ("seed", [False, True])}
+        return xr.Dataset(own).assign(more or {})
 
     return Experiment(
         name,
@@ -181,6 +182,37 @@ def test_the_command_of_a_section_makes_the_same_config():
     flags = _flags(graph, json.loads(wanted.model_dump_json())).split()
     assert flags[:2] == ["--preset", "smoke"] or flags[:2] == ["--preset", "paper"]
     assert parse_run(graph, flags).config == wanted
+
+
+def test_strips_and_settled_shares_stand_in_the_experiment_and_strips_in_its_topics(tmp_path):
+    """In the topic that of the first of its pair alone, read as text."""
+    error = np.array([[[1.0, 2.0]], [[0.5, 1.0]], [[1.0, 2.2]]])
+    more = {
+        "mechanism": ["vanilla", "ssa", "scaled"],
+        "tried_rate": [0.1],
+        "tried_step": [0.25, 1.0],
+        "tuning_error": (("mechanism", "tried_rate", "tried_step"), error),
+        "control_tuning_error": (("mechanism", "tried_rate", "tried_step"), error[::-1]),
+        "settled": (("mechanism", "seed"), [[True, False], [True, True], [False, False]]),
+    }
+    experiments = {"graph": tiny("graph", written("graph"), more=more)}
+    execute(experiments["graph"], TinyConfig(seeds=2, device="cpu"), tmp_path)
+    page = write_report(experiments, tmp_path).read_text()
+    topics, own = page.split('<section id="graph">')
+    told = {
+        name: f"{name}: the error over vanilla's at equal step size and steps lies between {ends}"
+        for name, ends in {
+            "ssa": "0.5 and 0.5",
+            "ssa, control": "0.455 and 0.5",
+            "scaled": "1 and 1.1",
+        }.items()
+    }
+    assert [read(topics).count(one) for one in told.values()] == [1, 1, 0]
+    assert all(one in read(own) for one in told.values())
+    rows = [read(row) for row in re.findall("<tr>.*?</tr>", own, re.DOTALL)]
+    assert "scaled 25 % of the steps 1 equivalent 1 equivalent" in rows
+    assert "scaled 100 % of the steps 1.1 harm 1.1 harm" in rows
+    assert "last third of the training: vanilla 50 %; ssa 100 %; scaled 0 %." in read(own)
 
 
 @pytest.mark.parametrize("name", ["result.nc", "claims.json", "figure.svg"])

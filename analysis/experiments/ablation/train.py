@@ -11,7 +11,7 @@ from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import Cell, CellsConfig, CooldownSteps, train_cells
 from analysis.problems import DenoiseProblem, GraphProblem, Training
-from analysis.problems.train import TUNED
+from analysis.problems.tuning import TUNED
 from ssa_theory import Stream, member_generator
 from ssa_theory.mechanism import VANILLA, Mechanism, Misfit
 from tasks.denoising import LONGEST_EXACT, DenoisingTask
@@ -164,9 +164,7 @@ def train(config: AblationConfig, progress: Progress) -> xr.Dataset:
     joined = xr.concat([_excess(part) for part in letters], "mechanism", join="exact")
     rate = config.letters[0].problem.tasks([0])[0].entropy_rate
     names = [f"letters-{m.name}" for m in chosen(config.letters_mechanisms)]
-    risk = denoise[
-        ["excess", "risk", "diverged", "bayes_by_length", "added_parameters", "learning_rate"]
-    ]
+    risk = denoise[["excess", "risk", "bayes_by_length", *_kept(denoise)]]
     parts = [
         joined.sel(mechanism=names).assign(entropy_rate=rate),
         risk.rename(bayes_by_length="held_out_bayes"),
@@ -177,7 +175,7 @@ def train(config: AblationConfig, progress: Progress) -> xr.Dataset:
 def summarise(config: AblationConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
     """Add the exact baselines, and what the figure shows: ratios and means with 95 % intervals."""
     _add_baselines(config, dataset)
-    peer = [f"{part}-{VANILLA}" for part in dataset["part"].values]
+    peer = dataset["peer"].values
     for name, own in (("relative_excess", "excess"), ("relative_l1", "l1_error")):
         vanilla = dataset[own].copy(data=dataset[own].sel(mechanism=peer))
         dataset[name] = ratio_band(dataset[own], vanilla, _ABOUT[name])
@@ -205,11 +203,17 @@ def _add_baselines(config: AblationConfig, dataset: xr.Dataset) -> None:
     dataset["additive_relative_excess"] = bound / np.exp(vanilla)
 
 
+def _kept(part: xr.Dataset) -> list[str]:
+    """What is kept of both parts."""
+    tuned = ["tuning_error"] if "tuning_error" in part else []
+    return ["diverged", "added_parameters", "learning_rate", *tuned]
+
+
 def _excess(letters: xr.Dataset) -> xr.Dataset:
     """The excess cross-entropy of every mechanism, and its L1 error weighted as the loss is."""
     apart = abs(letters["learned_transition_matrix"] - letters["transition_matrix"])
     by_row = letters["stationary_distribution"] * apart.sum("next", skipna=False)
-    kept = letters[["diverged", "added_parameters", "learning_rate"]].assign(
+    kept = letters[_kept(letters)].assign(
         excess=letters["cross_entropy_gap"].isel(step=-1, drop=True),
         l1_error=by_row.sum("node", skipna=False).transpose("mechanism", "seed"),
     )
@@ -220,7 +224,11 @@ def _labelled(cell: Cell[GraphProblem] | Cell[DenoiseProblem], part: xr.Dataset)
     """With mechanisms named by part and name, and the parameters that they add."""
     added = [m.added_parameters(cell.problem.form) for m in cell.mechanisms]
     names = [f"{cell.name}-{m.name}" for m in cell.mechanisms]
-    labelled = part.assign_coords(mechanism=names, part=("mechanism", [cell.name] * len(names)))
+    labelled = part.assign_coords(
+        mechanism=names,
+        part=("mechanism", [cell.name] * len(names)),
+        peer=("mechanism", [f"{cell.name}-{VANILLA}"] * len(names)),
+    )
     return labelled.assign(added_parameters=("mechanism", added))
 
 

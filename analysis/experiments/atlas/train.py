@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import xarray as xr
@@ -16,7 +16,8 @@ from analysis.experiments.mechanisms import SELECTIVE, chosen
 from analysis.experiments.settings import CooldownSteps, Steps, TunedConfig
 from analysis.problems.base import DIVERGED, Variable
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.problems.train import TUNED, best_rate, train_layers
+from analysis.problems.train import train_layers
+from analysis.problems.tuning import TRIED, TRIED_STEPS, TUNED, tune
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA, Misfit, mechanism
 
@@ -82,13 +83,15 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
     world, device = WORLDS[config.problems[0]], resolve_device(config.device)
     training = config.training_of(config.steps, config.cooldown_steps)
     worn, reason, rate, added = mechanism(config.mechanisms[0]), "", np.nan, 0
+    tried = np.full((len(config.learning_rates), len(TRIED_STEPS)), np.nan)
     try:
         layer = world.layer(worn)
     except Misfit as error:
         layer, reason = None, str(error)
     else:
         added = worn.added_parameters(layer.form)
-        rate = best_rate(world.problem, layer, training, config.learning_rates, device).item()
+        found = tune(world.problem, [worn], training, config.learning_rates, device)
+        rate, tried = found.rate.item(), np.exp(found.scores[0, :, 0])
     seeds, size = config.seed_range, block_size(config, world.bytes_per_seed(training))
     blocks = []
     for start in range(0, len(seeds), size):
@@ -97,16 +100,17 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
         if layer is not None:
             block, members = world.block(some, training, device), {"seed": len(some)}
             rates, known = [np.array(rate)], world.measures
-            found = train_layers(block, [layer], training, known, members, rates)
+            trained = train_layers(block, [layer], training, known, members, rates)
             for place, name in enumerate(_BY_SEED):
-                measured[place] = found[name][1][0].T
+                measured[place] = trained[name][1][0].T
         blocks.append(np.concatenate([measured, ends(world, tuple(some), training, device)]))
     numbers = np.concatenate(blocks, -1)
     lost = numbers[len(World.measures)]
     if layer is not None and lost.all():
         reason = f"mechanism {worn.name} diverges at every rate of {config.learning_rates}"
         rate = np.nan
-    about = dict(zip(_BY_CELL, (rate, added, reason), strict=True))
+    about: dict[str, Any] = dict(zip(_BY_CELL, (rate, added, reason), strict=True))
+    about["tuning_error"] = tried.ravel().tolist()
     dims = ("quantity", "problem", "seed")
     about["description"] = f"{', '.join((*_BY_SEED, *ENDS))} of a mechanism on a problem"
     return xr.Dataset({"numbers": (dims, numbers, about)}, coords={"seed": list(seeds)})
@@ -132,6 +136,14 @@ def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     for name, about in _BY_CELL.items():
         cells = np.array([one.attrs[name] for one in found]).reshape(len(worlds), many)
         variables[name] = dims[:2], cells.repeat(columns, axis=0), {"description": about}
+    rates = config.learning_rates
+    if len(rates) > 1:
+        tried = np.array([one.attrs["tuning_error"] for one in found])
+        tried = tried.reshape(len(worlds), many, len(rates), len(TRIED_STEPS))
+        dims, about = (*dims[:2], "tried_rate", "tried_step"), {"description": TRIED}
+        variables["tuning_error"] = dims, tried.repeat(columns, axis=0), about
+        variables["tried_rate"] = ("tried_rate",), np.array(rates), {}
+        variables["tried_step"] = ("tried_step",), np.array(TRIED_STEPS), {}
     coords = {
         "problem": [column for world in worlds for column in world.columns],
         "mechanism": [m.name for m in chosen(config.mechanisms)],

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analysis.problems.base import Block, Fitted, Measure, Problem, Training
 from analysis.problems.measures import singular_values, spikiness
-from analysis.problems.train import block_of
+from analysis.problems.tuning import block_of
 from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Parameters
 from ssa_theory.mechanism.parts import Generators, own
 

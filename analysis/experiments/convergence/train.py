@@ -1,5 +1,6 @@
 """Train every mechanism at every learning rate; count steps; choose the rates that are compared."""
 
+import math
 from collections.abc import Callable
 from itertools import product
 
@@ -17,6 +18,7 @@ from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import first_passage
 from analysis.problems.rows import ROW_BASELINES
 from analysis.problems.sizes import block_size, check_result_fits
+from analysis.problems.tuning import TRIED_STEPS, tuning_error
 from ssa_theory.mechanism import VANILLA, Mechanism
 
 CHOICES = ("own", "same")
@@ -32,7 +34,7 @@ _ABOUT = {
     "diverged": DIVERGED["diverged"].about,
     "initial_gap": "cross-entropy above Bayes (nats) of vanilla at initialisation, level 1",
     "vanilla_optimum_gap": ROW_BASELINES["vanilla_optimum_gap"] + "; level 0",
-    "final_gap": "cross-entropy above Bayes (nats) after the last step",
+    "gap_by_share": "cross-entropy above Bayes (nats) after a share of the steps",
     "gap_curve": "cross-entropy above Bayes (nats) at curve_step",
     "curve_step": "the steps of gap_curve",
     "budget": "training steps of every run of the setting",
@@ -80,6 +82,7 @@ def _train_setting(
 ) -> xr.Dataset:
     """One setting's part of the result."""
     models, budget = chain.mechanisms, chain.training.steps
+    shares = [math.ceil(share * budget) for share in TRIED_STEPS]
     curve = _curve_steps(budget)
     runs = [gap_by_step(config, chain, m, device, advance) for m in models]
     gap, diverged = (np.stack(each, axis=-3) for each in zip(*runs, strict=True))
@@ -97,7 +100,7 @@ def _train_setting(
             "diverged": (run, diverged),
             "initial_gap": ("seed", initial),
             "vanilla_optimum_gap": ("seed", optimum),
-            "final_gap": (run, gap[-1]),
+            "gap_by_share": ((*run, "tried_step"), np.moveaxis(gap[shares], 0, -1)),
             "gap_curve": ((*run, "point"), np.moveaxis(gap[curve], 0, -1)),
             "curve_step": ("point", curve.astype(float)),
             "budget": float(budget),
@@ -108,6 +111,7 @@ def _train_setting(
             "seed": list(config.seed_range),
             "level": list(config.levels),
             "point": np.arange(len(curve)),
+            "tried_step": list(TRIED_STEPS),
         },
     )
 
@@ -145,7 +149,9 @@ def gap_by_step(
 def summarise(config: ConvergenceConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
     """Choose learning rates on the tuning seeds; add what is compared, and shown, on the others."""
     taken = dataset["steps_to_level"]
-    final = dataset["final_gap"] / dataset["initial_gap"]
+    gap = dataset["gap_by_share"]
+    dataset["tuning_error"] = tuning_error(gap.isel(seed=slice(config.tuning_seeds)))
+    final = gap.isel(tried_step=-1, drop=True) / dataset["initial_gap"]
     tuned = taken + _TIE * final.fillna(1.0).clip(max=1.0)
     best = tuned.isel(seed=slice(config.tuning_seeds)).mean("seed").idxmin("learning_rate")
     reporting = ("seed", np.arange(config.seeds) >= config.tuning_seeds)

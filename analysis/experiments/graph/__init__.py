@@ -27,14 +27,16 @@ _RUN = {
     "draw": draw,
     "judge": judge,
 }
+STARTS = (0.3, 1.0, 3.0)
+"""Of the initial query-key weights: what a constant scale of the logits would change."""
 GRAPH = Experiment(
     name="graph",
     question="Does SSA learn the transition matrix of a small graph better, and which temperature "
     "does each node get?",
     presets={
         "smoke": {"seeds": 4, "steps": 60, "control_steps": 120, "learning_rates": (0.06,)},
-        "paper": {"seeds": 128},
-        "large": {"seeds": 4096},
+        "paper": {"seeds": 128, "starts": STARTS},
+        "large": {"seeds": 4096, "starts": STARTS},
     },
     **_RUN,
 )
@@ -45,8 +47,8 @@ LETTERS = Experiment(
     "does it sharpen?",
     presets={
         "smoke": _LETTERS | {"seeds": 4, "steps": 60, "learning_rates": (0.06,)},
-        "paper": _LETTERS | {"seeds": 64},
-        "large": _LETTERS | {"seeds": 1024},
+        "paper": _LETTERS | {"seeds": 64, "starts": STARTS},
+        "large": _LETTERS | {"seeds": 1024, "starts": STARTS},
     },
     **_RUN,
 )
@@ -57,8 +59,8 @@ LES_MISERABLES = Experiment(
     "transitions better?",
     presets={
         "smoke": _LES_MISERABLES | {"seeds": 4, "steps": 20, "learning_rates": (0.06,)},
-        "paper": _LES_MISERABLES | {"seeds": 64},
-        "large": _LES_MISERABLES | {"seeds": 1024},
+        "paper": _LES_MISERABLES | {"seeds": 64, "starts": STARTS},
+        "large": _LES_MISERABLES | {"seeds": 1024, "starts": STARTS},
     },
     **_RUN,
 )

@@ -11,11 +11,11 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.graph.sources import SourceConfig
 from analysis.experiments.mechanisms import SELECTIVE, Mechanisms, chosen
-from analysis.experiments.settings import RATES, LearningRates, programs
+from analysis.experiments.settings import RATES, LearningRates, Starts, programs
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.measures import ROW_GROUPS, SMALLEST_TAU, row_groups
 from analysis.problems.sizes import block_size, check_result_fits, told_cost
-from analysis.problems.train import tuning_models
+from analysis.problems.tuning import tuning_models
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
 from tasks.markov import RowWeights
@@ -65,6 +65,7 @@ class GraphConfig(SourceConfig):
     )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="optimiser")
     learning_rates: LearningRates = RATES
+    starts: Starts = (1.0,)
     steps: int = Field(200, ge=1, le=10_000_000, description="training steps")
     control_steps: int = Field(
         2000,
@@ -77,6 +78,7 @@ class GraphConfig(SourceConfig):
     def check(self) -> None:
         super().check()
         self.require_ascending("learning_rates", 0, 1_000_000)
+        self.require_ascending("starts", 0, 1000)
         self.require_applicable(
             {
                 "prompt_length": (self.context == "prompt", "context prompt"),
@@ -100,7 +102,9 @@ class GraphConfig(SourceConfig):
         if self.nodes is None and not told:  # a default graph is small
             return told
         seeds_per_block(self)
-        models = (self.seeds + tuning_models(self.learning_rates)) * len(self.mechanisms)
+        models = (self.seeds + tuning_models(self.learning_rates, self.starts)) * len(
+            self.mechanisms
+        )
         seconds = _SECONDS * problem.size**2 * models * (self.steps + self.control_steps)
         return told + told_cost(seconds, _stored(self))
 
@@ -127,20 +131,29 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     device, problem = resolve_device(config.device), config.problem
     mechanisms = chosen(config.mechanisms)
     total = (config.steps + config.control_steps) * len(mechanisms)
-    total *= programs(config.learning_rates)
+    total *= programs(config.learning_rates, config.starts)
     about = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms"
     advance = progress(about, total)
 
     def trained(regime: GraphProblem, steps: int) -> xr.Dataset:
         training = config.training(steps)
-        rates, seeds = config.learning_rates, config.seed_range
-        return train_all(regime, mechanisms, seeds, training, device, rates=rates, progress=advance)
+        return train_all(
+            regime,
+            mechanisms,
+            config.seed_range,
+            training,
+            device,
+            rates=config.learning_rates,
+            starts=config.starts,
+            progress=advance,
+        )
 
     dataset = trained(problem, config.steps)
     if config.control_steps:
         control = trained(replace(problem, dim=problem.size), config.control_steps)
-        control = control[list(_CONTROL)].rename(step="control_step")
-        dataset = dataset.merge(control.rename({name: f"control_{name}" for name in _CONTROL}))
+        kept = [name for name in _CONTROL if name in control]
+        control = control[kept].rename(step="control_step")
+        dataset = dataset.merge(control.rename({name: f"control_{name}" for name in kept}))
     return dataset
 
 
@@ -150,9 +163,12 @@ _CONTROL = (
     "l1_error",
     "weight_norm",
     "diverged",
+    "settled",
     "learning_rate",
+    "start",
+    "tuning_error",
 )
-"""What is kept of the control regime."""
+"""What is kept of the control regime, where it is there."""
 
 
 def summarise(config: GraphConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:

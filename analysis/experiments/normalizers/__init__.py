@@ -20,7 +20,7 @@ from analysis.problems.measures import row_l1, row_shape
 from analysis.problems.retrieval import RetrievalBlock
 from analysis.problems.rows import RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.problems.train import TUNED, tuned
+from analysis.problems.tuning import tune
 from ssa_theory.device import resolve_device
 from ssa_theory.losses import squared_distance
 from ssa_theory.mechanism import Layer
@@ -38,7 +38,6 @@ _BY_TASK = {
     "dead_rows": "share of rows with at most one key left, whose weights have no gradient",
     "stuck_rows": "share of rows that are dead and misplaced (L1 distance above 1); NaN for length",
     "alpha": "learned alpha of entmax; NaN for the other normalisers",
-    "learning_rate": TUNED,
     "unmoved": "whether training changed no parameter at all, as none ever had a gradient",
     "diverged": "whether the loss was ever not finite; the model's other numbers are NaN",
 }
@@ -77,21 +76,23 @@ def train(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
     what = f"training {config.seeds} seeds x {len(mechanisms)} normalisers, twice"
     advance = progress(what, steps)
     measured: dict[str, Values] = {}
+    tuned = []
     for cell in config.cells:
         block = cell.problem.block(config.seed_range, cell.training, device)
-        models = []
-        rates = config.learning_rates
-        each = tuned(cell.problem, cell.mechanisms, cell.training, rates, device, advance)
-        for layer, rate in zip(map(cell.problem.layer, cell.mechanisms), each, strict=True):
+        models, rates = [], config.learning_rates
+        found = tune(cell.problem, cell.mechanisms, cell.training, rates, device, advance)
+        tuned.append(xr.Dataset(found.variables))
+        for layer, rate in zip(map(cell.problem.layer, cell.mechanisms), found.rate, strict=True):
             fitted = fit(block, layer, cell.training.at(float(rate)), progress=advance)
-            of_all = {"learning_rate": np.full(config.seeds, float(rate))}
-            models.append(_measure(block, layer, fitted) | of_all)
+            models.append(_measure(block, layer, fitted))
         shape = (len(mechanisms), len(TEMPERATURES))
         stacked = {key: np.stack([model[key] for model in models]) for key in models[0]}
         measured[cell.name] = {key: v.reshape(*shape, *v.shape[1:]) for key, v in stacked.items()}
     measured["length"]["score"] = measured["length"]["mse_by_length"][..., -1]
-    dataset = xr.Dataset(
-        coords={
+    both = [(m.name, f"{m.name} with a temperature") for m in mechanisms]
+    dataset = xr.concat(tuned, "task").assign_coords(
+        {
+            "mechanism": [name for names in both for name in names],
             "task": [cell.name for cell in config.cells],
             "normalizer": [SOFTMAX if m.is_vanilla else m.name for m in mechanisms],
             "temperature": list(TEMPERATURES),

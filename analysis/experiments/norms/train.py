@@ -19,7 +19,7 @@ from analysis.problems.curves import common_loss, interpolate
 from analysis.problems.measures import row_groups
 from analysis.problems.rows import ROW_MEASURES
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.problems.train import TUNED, tuned
+from analysis.problems.tuning import tune
 from ssa_theory.mechanism import VANILLA
 
 
@@ -56,7 +56,6 @@ _GUARDS = {
 _WHERE = "at the last step (comparison steps), or where the model first reaches the common loss "
 _ABOUT = {
     **_GUARDS,
-    "learning_rate": TUNED,
     **{k: f"{v.about}; {_WHERE}(comparison loss)" for k, v in ANATOMY.items()},
     **{k: f"{about}; {_WHERE}(comparison loss)" for k, about in _MEAN.items()},
     "cross_entropy_gap": "cross-entropy above Bayes at the recorded steps (nats)",
@@ -121,8 +120,8 @@ def _train_setting(
     problem, training, models = chain.problem, chain.training, chain.mechanisms
     step, rows = _recorded(training.steps), []
     block, task = problem.block(config.seed_range, training, device), problem.tasks([0])[0]
-    each = tuned(problem, models, training, config.learning_rates, device, advance)
-    for layer, rate in zip(map(problem.layer, models), each, strict=True):
+    found = tune(problem, models, training, config.learning_rates, device, advance)
+    for layer, rate in zip(map(problem.layer, models), found.rate, strict=True):
         own, measure = training.at(float(rate)), partial(anatomy, block, layer)
         fitted = fit(block, layer, own, record=step.tolist(), measure=measure, progress=advance)
         final = block.evaluate(layer.evaluated, fitted) | {"diverged": fitted.diverged}
@@ -137,7 +136,7 @@ def _train_setting(
     dataset = xr.Dataset(
         {
             **{name: (by_model, values[name]) for name in _GUARDS},
-            "learning_rate": ("mechanism", np.stack(each)),
+            **found.variables,
             "cross_entropy_gap": ((*by_model, "record"), gap),
             "weight_norm_by_step": ((*by_model, "record"), norm),
             "weight_norm_by_progress": ((*by_model, "progress"), np.stack(by_progress, axis=-1)),

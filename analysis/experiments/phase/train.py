@@ -2,7 +2,7 @@
 tuned on seeds of their own.
 """
 
-from typing import cast, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from analysis.problems.base import stack_members
 from analysis.problems.rows import ROW_MEASURES, RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.train import train_layers
+from analysis.problems.tuning import tuning_error
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA, Tokens
 from ssa_theory.seeds import Stream, member_generator
@@ -182,9 +183,10 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
     reporting = ("seed", np.arange(config.seeds) >= config.tuning_seeds)
     dataset = dataset.assign_coords(reporting=reporting)
     gap = dataset["cross_entropy_gap"].isel(seed=slice(config.tuning_seeds))
-    log_gap = cast(xr.DataArray, np.log(gap.clip(min=SMALLEST)))  # numpy does not say it stays one
-    score = log_gap.mean("seed", skipna=False)
-    best = score.fillna(np.inf).idxmin("learning_rate", skipna=False)
+    tried = tuning_error(gap.rename(step="tried_step"), SMALLEST)
+    dataset["tuning_error"] = tried.assign_coords(tried_step=tried["tried_step"] / config.steps[-1])
+    score = tried.rename(tried_rate="learning_rate", tried_step="step")
+    best = score.idxmin("learning_rate", skipna=False)
     dataset["best_learning_rate"] = best.assign_attrs(
         description="the learning rate that is compared, chosen on the tuning seeds"
     )
