@@ -642,9 +642,9 @@ def test_lemma_2_on_explicit_scores() -> None:
 
 
 def test_every_statement_has_its_status_in_time() -> None:
-    start = time.monotonic()
+    start = time.process_time()
     records = statements()
-    assert time.monotonic() - start < 20  # two or so on an idle machine
+    assert time.process_time() - start < 20  # two or so on an idle machine
     assert {record.name: record.status for record in records} == {
         "lemma-1": "holds",
         "prop-1-lower-bound": "holds",
