@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
     MLP of a part is one for all heads, with a read-out for each. With a score map that has a map of
     the keys, such as QK norm, W_k is that map, and scores are not divided by sqrt(d_k). Without
     parts the layer is `torch.nn.functional.scaled_dot_product_attention` between its projections;
-    with temperatures alone it still is, of projections that they scale. All other mechanisms form
+    with temperatures or a gate it still is, of projections that they scale. All other mechanisms form
     the rows one by one. With a contrast they form two maps. A mechanism that is evaluated with
     another normaliser has it in `eval` mode.
 
@@ -84,7 +84,7 @@ class SelfAttention(nn.Module):
             shift=None,
             bias=None,
             normalizer=Softmax(),
-            gate=None,
+            gate=self.mechanism.gate,
             contrast=None,
             evaluation=None,
         )
@@ -115,7 +115,7 @@ class SelfAttention(nn.Module):
         if self.fused:
             query, key = self._scaled("query", batch), self._scaled("key", batch)
             if batch.visible.blind is None:
-                y = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+                y = self._attended(query, key, value)
             else:
                 y = F.scaled_dot_product_attention(
                     query, key, value, attn_mask=batch.visible.attended
@@ -180,10 +180,11 @@ class SelfAttention(nn.Module):
         return nn.ParameterDict({k: nn.Parameter(v) for k, v in drawn.items()})
 
     def _own(self, name: str) -> Parameters:
-        """Of one part, by their short names."""
+        """Of one part, by their short names; in memory head by head, as the projections are."""
         if name not in self.parts:
             return {}
-        return dict(cast(nn.ParameterDict, self.parts[name]).items())
+        named = cast(nn.ParameterDict, self.parts[name]).items()
+        return {k: v.movedim(-1, 0).contiguous().movedim(0, -1) for k, v in named}
 
     def _batch(
         self,
@@ -233,6 +234,10 @@ class SelfAttention(nn.Module):
         Parts read them before.
         """
         return vector
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Softmax attention without padding, all (batch, head, length, width)."""
+        return F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
 
     def _scaled(self, role: Role, batch: TokenBatch) -> Float[Tensor, "batch head length width"]:
         """The projected tokens times their tau."""

@@ -1,6 +1,7 @@
 """A text as a language model reads it: numbered symbols, a part to train on and one to validate on."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,7 +25,7 @@ class Corpus:
     symbols: tuple[str, ...]
     told: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def log_frequency(self) -> Float[np.ndarray, " symbol"]:
         """log((c + 1) / sum (c + 1)), c how often a symbol occurs in the training part."""
         count = np.bincount(self.training, minlength=len(self.symbols)) + 1.0

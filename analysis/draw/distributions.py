@@ -20,6 +20,13 @@ def log_bins(values: np.ndarray) -> np.ndarray:
     return np.geomspace(max(0.9 * low, 1e-4 * high), 1.1 * high, _BINS + 1)
 
 
+def interval_height(place: int) -> float:
+    """Where above the distributions the interval of a mechanism is, as a share of the panel; place:
+    the mechanism's, from 0.
+    """
+    return 0.97 - 0.08 * place
+
+
 def draw_distributions(
     ax: Axes, values: xr.DataArray, band: xr.DataArray, bins: np.ndarray, log: bool = True
 ) -> None:
@@ -47,7 +54,7 @@ def draw_distributions(
             label=f"{name} {float(mean):.3g}",
         )
         ax.axvline(float(mean), color=color, linestyle="--", linewidth=1)
-        height = 0.97 - 0.08 * place
+        height = interval_height(place)
         ax.plot([low, high], [height, height], color=color, linewidth=1.5, **above)
         ax.plot(mean, height, look["marker"], color=color, markersize=4, **above)
     ax.set(xlim=(bins[0], bins[-1]), ylim=(0, 1.4 * tallest or 1))

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from ssa_theory.mechanism import Role
 from ssa_theory.module import SelfAttention
+from ssa_theory.token_batch import at_least_float32
 
 BASE = 10_000.0
 """Of the wavelengths: arXiv 2104.09864."""
+FEW = 128
+"""Up to so many keys plain products are as fast as torch's own attention."""
 
 
 class RotaryAttention(SelfAttention):
@@ -27,11 +30,21 @@ class RotaryAttention(SelfAttention):
     ) -> Float[Tensor, "batch head length width"]:
         return vector if role == "value" else rotated(vector)
 
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """With few keys as plain products, which have a rule for vmap."""
+        length, width = query.shape[-2:]
+        if length > FEW or not self.causal:
+            return super()._attended(query, key, value)
+        later = _later(length, query.device, query.dtype)
+        scores = (query * width**-0.5) @ key.transpose(-1, -2) + later
+        return scores.softmax(-1) @ value
+
 
 def rotated(
     vector: Float[Tensor, "*batch length width"],
 ) -> Float[Tensor, "*batch length width"]:
-    """Vectors at the places 0, 1, ..., each turned by its place's angles.
+    """Vectors at the places 0, 1, ..., each turned by its place's angles, the coordinates of a pair
+    one after the other: scores do not depend on the order.
 
     Raises ValueError for an odd width.
     """
@@ -41,16 +54,21 @@ def rotated(
             f"rotary positions turn pairs of coordinates, got heads of width {width}: choose "
             "an even width, or learned positions"
         )
-    cos, sin = _angles(length, width, vector.device, vector.dtype)
-    return vector * cos + vector.roll(width // 2, -1) * sin
+    precise = vector.to(at_least_float32(vector.dtype))  # no complex numbers are shorter
+    pairs = precise.unflatten(-1, (2, width // 2)).transpose(-1, -2).contiguous()
+    turned = torch.view_as_complex(pairs) * _turns(length, width, vector.device, precise.dtype)
+    return torch.view_as_real(turned).flatten(-2).to(vector.dtype)
 
 
 @lru_cache(maxsize=8)
-def _angles(
-    length: int, width: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (length, width) of every place's angles, the sine minus in the first half."""
+def _turns(length: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """e^(i angle) of every place's angles (length, width / 2)."""
     rate = BASE ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
     angle = torch.arange(length, device=device, dtype=torch.float32).unsqueeze(-1) * rate
-    cos, sin = angle.cos(), angle.sin()
-    return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
+    return torch.polar(torch.ones_like(angle), angle).to(dtype.to_complex())
+
+
+@lru_cache(maxsize=8)
+def _later(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """-inf where a key (column) comes after its query (row), else 0."""
+    return torch.full((length, length), -torch.inf, device=device, dtype=dtype).triu(1)

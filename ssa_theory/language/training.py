@@ -69,6 +69,7 @@ def fit_language(
     record: Sequence[int] = (),
     measure: Callable[[nn.Module], dict[str, np.ndarray]] | None = None,
     change: Change | None = None,
+    weight: Float[np.ndarray, "batch context"] | None = None,
     logits: Logits | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -76,7 +77,7 @@ def fit_language(
     the steps of `record` (`steps` is the end), each (model, record, ...).
 
     seeds: of every model's windows: equal seeds see equal data, whatever is trained. change: what
-    becomes of the windows drawn. logits: see `Ensemble`. A model whose loss is not finite becomes
+    becomes of the windows drawn. weight, logits: see `Ensemble`. A model whose loss is not finite becomes
     NaN. Raises ValueError for a text that is shorter than one window.
     """
     if len(text) <= training.context:
@@ -84,7 +85,7 @@ def fit_language(
             f"a text of {len(text)} symbols has no window of {training.context} and one more: give "
             "a longer text, or lower context"
         )
-    ensemble = Ensemble(models, logits)
+    ensemble = Ensemble(models, logits, None if weight is None else torch.as_tensor(weight))
     device = ensemble.weights.device
     optimizer = AdamW(ensemble, training.decay, training.clip)
     generators = [member_generator(seed, Stream.DATA) for seed in seeds]

@@ -12,6 +12,7 @@ from ssa_theory.language import (
     Decoder,
     DecoderForm,
     LanguageTraining,
+    attention,
     attention_anatomy,
     cross_entropy,
     fit_language,
@@ -156,13 +157,22 @@ def test_rotary_scores_are_of_complex_numbers_and_depend_on_the_distance() -> No
     pairs = torch.complex(x[..., :3], x[..., 3:])
     angle = torch.arange(5.0).unsqueeze(-1) * 1e4 ** (-torch.arange(3.0) / 3)
     turned = pairs * torch.polar(torch.ones_like(angle), angle)
-    wanted = torch.cat([turned.real, turned.imag], -1)
+    wanted = torch.view_as_real(turned).flatten(-2)
     torch.testing.assert_close(rotated(x), wanted, rtol=1e-6, atol=1e-6)
     same = rotated(x[:, :1].expand(-1, 5, -1))
     scores = same @ same.transpose(1, 2)
     torch.testing.assert_close(scores[:, 1:, 1:], scores[:, :-1, :-1], rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="heads of width 3: choose an even width"):
         rotated(torch.zeros(2, 3))
+
+
+def test_few_keys_are_attended_to_as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Decoder(FORM, "ssa", 1)
+    for p in model.parameters():
+        p.data += 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+    few = model(tokens())
+    monkeypatch.setattr(attention, "FEW", 8)
+    torch.testing.assert_close(model(tokens()), few, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +275,23 @@ def test_models_of_one_program_are_trained_as_each_alone_by_torch(name: str) -> 
             optimizer.step()
         for key, value in alone.state_dict().items():
             torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_symbols_of_no_weight_are_not_learned(count: int) -> None:
+    """One model, and several as one program."""
+
+    def ending(drawn: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        drawn[:, -1] = 10
+        return drawn
+
+    weight = np.zeros((3, 6))
+    weight[:, -1] = 5
+    models = [Unigram() for _ in range(count)]
+    training = LanguageTraining(40, 6, batch=3, rate=0.3)
+    fit_language(models, TEXT, training, range(count), change=ending, weight=weight)
+    for model in models:
+        assert torch.softmax(model.logits, 0)[10] > 0.99
 
 
 def test_a_loss_that_is_not_finite_ends_as_nan() -> None:

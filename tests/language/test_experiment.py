@@ -1,5 +1,7 @@
 """The language experiment: its numbers, its choices, its claims, and what it refuses."""
 
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 import transformers
 import xarray as xr
 
+import ssa_theory.language
 from analysis.claims.registry import registry
 from analysis.cli import main
 from analysis.experiments.base import silent
@@ -171,16 +174,22 @@ def test_a_passkey_is_counted_by_digit_and_whole() -> None:
     assert first == pytest.approx(0.8 * digits, abs=0.03)
 
 
-def test_half_of_the_windows_hide_a_passkey(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_windows_hide_a_passkey_whose_digits_count_as_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     source = source_of(LanguageConfig(seeds=1, **TINY))
     seen: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
 
     def losses(ensemble: Ensemble, tokens: torch.Tensor) -> torch.Tensor:
         seen.append(tokens.numpy())
+        weights.append(ensemble.share.numpy())
         return torch.zeros(len(tokens))
 
     monkeypatch.setattr(Ensemble, "losses", losses)
     source.fit([source.model(mechanism("vanilla"), None, 0)], [0.1], [0])
+    key, plain = np.array([1] * 7 + [12 / 5] * 5), np.ones(12)
+    np.testing.assert_allclose(weights[0], np.stack([key, plain]) * 24 / 31, rtol=1e-6)
     windows = np.concatenate(seen).reshape(-1, 2, 13)
     assert ((windows == source.passkey.mark).sum(-1) == [2, 0]).all()
 
@@ -274,3 +283,31 @@ def test_bad_input_is_one_sentence_before_training(
 ) -> None:
     assert main(["run", "language", *flags, "--out", str(tmp_path)]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("missing_package", ["transformers", "safetensors"])
+def test_without_the_extra_one_sentence_says_what_to_install(
+    missing_package: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    unchecked: None,
+) -> None:
+    """And small models are trained as ever."""
+    for name in [n for n in sys.modules if n.split(".")[0] == missing_package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing_package, None)
+    monkeypatch.delitem(sys.modules, "ssa_theory.language.select", raising=False)
+    monkeypatch.delattr(ssa_theory.language, "select", raising=False)
+    what = "pip install 'ssa-theory[language]'"
+    with pytest.raises(ImportError, match="needs the extra language") as error:
+        importlib.import_module("ssa_theory.language.select")
+    assert str(error.value).endswith(what)
+    for model in (str(tmp_path), "some/name-of-the-hub"):
+        command = ["run", "language", "--model", model, "--out", str(tmp_path / "out")]
+        assert main(command) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "a pretrained model needs the extra language (" in said
+        assert said.endswith(what)
+    result = LANGUAGE.train(LanguageConfig(seeds=1, mechanisms=("vanilla", "ssa"), **TINY), silent)
+    assert result["perplexity"].notnull().all()

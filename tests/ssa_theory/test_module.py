@@ -131,7 +131,7 @@ def test_all_mechanisms_have_a_module() -> None:
     assert {name for name, worn in ALL.items() if layer(4, 1, worn).fused} == {
         name
         for name, worn in ALL.items()
-        if replace(worn, query=None, key=None, value=None).is_vanilla
+        if replace(worn, query=None, key=None, value=None, gate=None).is_vanilla
     }
 
 

@@ -15,12 +15,12 @@ LANGUAGE = Experiment(
     "scaled: with one learned scale, the same for every token, its start chosen likewise. "
     "As figure 2 of the paper: distributions over 1,000 tokens, each layer and every model, of the "
     "effective weight tau ||W_q W_k^T|| and of the spikiness 1 / (n sum s^2), smaller being "
-    "spikier, after equal steps and at equal loss; validation loss by training tokens, as its figure "
-    "4; perplexity over vanilla's by place in a context, up to four times that of training; the "
-    "share of the digits of a passkey in text that are wrong, a passkey being in a share of what is "
-    "trained on (dotted: chance); perplexity over vanilla's of every mechanism, with the parameters "
-    "that it adds, its step size and its scale; and how long a training step and generation take, "
-    "over vanilla's (median over seeds).",
+    "spikier, after equal steps and at equal loss (numerals: each layer's mean); validation loss by "
+    "training tokens, as its figure 4; perplexity over vanilla's by place in a context, up to four "
+    "times that of training; the share of the digits of a passkey in text that are wrong, a passkey "
+    "being in a share of what is trained on (dotted: chance); perplexity over vanilla's of every "
+    "mechanism, with the parameters that it adds, its step size and its scale; and how long a "
+    "training step and generation take, over vanilla's (median over seeds).",
     config=LanguageConfig,
     train=train.train,
     seeds_per_block=train.seeds_per_block,

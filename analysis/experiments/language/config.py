@@ -72,7 +72,10 @@ class LanguageConfig(SeededConfig):
         description="constant scales to choose from, and to start a learned one at",
     )
     passkey_share: float = Field(
-        0.25, ge=0, le=1, description="share of a step's windows that hide a passkey"
+        0.75,
+        ge=0,
+        le=1,
+        description="share of a step's windows that hide a passkey, its digits counting as a window",
     )
     passkeys: Size = Field(32, description="passkeys of each length to measure")
     tuning_seeds: int = Field(2, ge=1, le=1000, description="seeds of the choice, never reported")

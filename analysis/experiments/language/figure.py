@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.draw.distributions import draw_distributions, log_bins
+from analysis.draw.distributions import draw_distributions, interval_height, log_bins
 from analysis.draw.figures import (
     draw_band,
     draw_each,
@@ -33,7 +33,7 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
     """Draw a stored result; nothing is trained or estimated here."""
     names = [n for n in _SHOWN if n in dataset["mechanism"].values]
     shown = dataset.sel(mechanism=names)
-    figure = new_figure(16.0, 11.0)
+    figure = new_figure(16.0, 12.0)
     grid = figure.add_gridspec(3, 5, width_ratios=(1, 1, 1, 1.1, 0.7))
     for i, comparison in enumerate(COMPARISONS):
         at = shown.sel(comparison=comparison)
@@ -43,7 +43,15 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
             draw_distributions(ax, at[name], at[f"mean_{name}_band"], bins, log)
             ax.set(xlabel=label, ylabel="share of tokens", title=f"at equal {comparison}")
             ax.set_ylim(0, 1.8 * ax.get_ylim()[1])
-            ax.legend(fontsize=7, title="means", loc="upper right", bbox_to_anchor=(1, 0.7))
+            _draw_layers(ax, at[name])
+            ax.legend(
+                fontsize=7,
+                ncols=2,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.17),
+                title="means (above, numerals: of each layer)",
+                title_fontsize=7,
+            )
     curves = figure.add_subplot(grid[0, 2])
     draw_each(draw_band, curves, shown["tokens"].values, shown["loss_band"])
     curves.set(xlabel="training tokens", ylabel="validation loss (nats)", title="training")
@@ -75,6 +83,25 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
         f"over {config.seeds} seeds" + left_out(dataset)
     )
     return figure
+
+
+def _draw_layers(ax: Axes, values: xr.DataArray) -> None:
+    """The number of every layer, from 1, at its mean, over the interval of the mechanism's mean."""
+    means = values.astype(np.float64).mean(("seed", "token"))
+    low, high = ax.get_xlim()
+    for place, name in enumerate(means["mechanism"].values.tolist()):
+        for layer, mean in enumerate(means.sel(mechanism=name).values.tolist(), 1):
+            if low <= mean <= high:
+                ax.annotate(
+                    f"{layer}",
+                    (mean, interval_height(place)),
+                    (0, -8),
+                    xycoords=ax.get_xaxis_transform(),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=6,
+                    color=style(name)["color"],
+                )
 
 
 def _draw_groups(ax: Axes, bands: xr.DataArray, dim: str) -> None:

@@ -21,7 +21,7 @@ from ssa_theory.mechanism.schedules import Fixed
 from ssa_theory.mechanism.scores import Constant
 from ssa_theory.mechanism.temperature import Exp, Selective
 from tasks import Corpus, Passkey, default_text, read_text
-from tasks.passkey import SYMBOLS
+from tasks.passkey import DIGITS, SYMBOLS
 
 _LEARNED = Selective(Constant(), Exp(), position=False)
 _ALPHA = -4.0
@@ -80,7 +80,9 @@ class Source(abc.ABC):
     def fit(
         self, models: Sequence[nn.Module], rates: Sequence[float], seeds: Sequence[int], **how: Any
     ) -> dict[str, np.ndarray]:
-        """Train models on the text, a share of its windows with a passkey; how: of `fit_language`."""
+        """Train models on the text, a share of its windows with a passkey, whose digits count together
+        as much as a window; how: of `fit_language`.
+        """
         config, passkey = self.config, self.passkey
         count = round(config.passkey_share * config.batch)
 
@@ -88,9 +90,11 @@ class Source(abc.ABC):
             hidden = passkey.hidden(drawn[:count], generator)
             return np.concatenate([hidden, drawn[count:]])
 
+        weight = np.ones((config.batch, config.context))
+        weight[:count, -DIGITS:] = config.context / DIGITS
         sizes = (config.steps, config.context, config.batch)
         training = LanguageTraining(*sizes, tuple(rates))
-        how |= {"change": mixed, "logits": self.logits}
+        how |= {"change": mixed, "weight": weight, "logits": self.logits}
         return fit_language(models, self.text.training, training, seeds, **how)
 
     @abc.abstractmethod

@@ -150,10 +150,9 @@ def _passkey(source: Source, model: nn.Module) -> Float[np.ndarray, "length kind
         for part in np.array_split(keys, -(-len(keys) // 16)):
             seen = torch.from_numpy(part).to(device)
             inputs, wanted = seen[:, :-1], seen[:, -DIGITS:]
-            found = source.found(model, inputs)
-            alive = found.isfinite().all(-1)[:, -DIGITS:]
-            own_right = (found[:, -DIGITS:].argmax(-1) == wanted).double()
-            right.append(own_right.where(alive, torch.nan).cpu().numpy())
+            found = source.found(model, inputs)[:, -DIGITS:]
+            own_right = (found.argmax(-1) == wanted).double()
+            right.append(own_right.where(found.isfinite().all(-1), torch.nan).cpu().numpy())
         each = np.concatenate(right)
         shares.append([1 - each.mean(), 1 - each.prod(-1).mean()])
     return np.array(shares)
