@@ -30,11 +30,14 @@ Starts = Annotated[
     tuple[Annotated[float, Field(gt=0)], ...],
     Field(
         description="factors on the initial query-key weights, ascending: each mechanism starts from "
-        "the best of them, tuned together with its step size"
+        "the best of them, tuned together with its step size; by default from 0.3, 1 and 3 where step "
+        "sizes are tuned, else from 1"
     ),
 ]
 RATES = (0.02, 0.06, 0.2, 0.6)
 """The grid of every experiment that tunes."""
+STARTS = (0.3, 1.0, 3.0)
+"""Of those that tune where training starts, too: what a constant scale of the logits would change."""
 Steps = Annotated[
     int, Field(ge=1, le=1_000_000, description="training steps at the full step size")
 ]

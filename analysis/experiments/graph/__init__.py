@@ -27,16 +27,14 @@ _RUN = {
     "draw": draw,
     "judge": judge,
 }
-STARTS = (0.3, 1.0, 3.0)
-"""Of the initial query-key weights: what a constant scale of the logits would change."""
 GRAPH = Experiment(
     name="graph",
     question="Does SSA learn the transition matrix of a small graph better, and which temperature "
     "does each node get?",
     presets={
         "smoke": {"seeds": 4, "steps": 60, "control_steps": 120, "learning_rates": (0.06,)},
-        "paper": {"seeds": 128, "starts": STARTS},
-        "large": {"seeds": 4096, "starts": STARTS},
+        "paper": {"seeds": 128},
+        "large": {"seeds": 4096},
     },
     **_RUN,
 )
@@ -47,8 +45,8 @@ LETTERS = Experiment(
     "does it sharpen?",
     presets={
         "smoke": _LETTERS | {"seeds": 4, "steps": 60, "learning_rates": (0.06,)},
-        "paper": _LETTERS | {"seeds": 64, "starts": STARTS},
-        "large": _LETTERS | {"seeds": 1024, "starts": STARTS},
+        "paper": _LETTERS | {"seeds": 64},
+        "large": _LETTERS | {"seeds": 1024},
     },
     **_RUN,
 )
@@ -59,8 +57,8 @@ LES_MISERABLES = Experiment(
     "transitions better?",
     presets={
         "smoke": _LES_MISERABLES | {"seeds": 4, "steps": 20, "learning_rates": (0.06,)},
-        "paper": _LES_MISERABLES | {"seeds": 64, "starts": STARTS},
-        "large": _LES_MISERABLES | {"seeds": 1024, "starts": STARTS},
+        "paper": _LES_MISERABLES | {"seeds": 64},
+        "large": _LES_MISERABLES | {"seeds": 1024},
     },
     **_RUN,
 )

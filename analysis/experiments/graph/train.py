@@ -11,7 +11,7 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.graph.sources import SourceConfig
 from analysis.experiments.mechanisms import SELECTIVE, Mechanisms, chosen
-from analysis.experiments.settings import RATES, LearningRates, Starts, programs
+from analysis.experiments.settings import RATES, STARTS, LearningRates, Starts, programs
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.measures import ROW_GROUPS, SMALLEST_TAU, row_groups
 from analysis.problems.sizes import block_size, check_result_fits, told_cost
@@ -65,7 +65,7 @@ class GraphConfig(SourceConfig):
     )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="optimiser")
     learning_rates: LearningRates = RATES
-    starts: Starts = (1.0,)
+    starts: Starts = ()
     steps: int = Field(200, ge=1, le=10_000_000, description="training steps")
     control_steps: int = Field(
         2000,
@@ -78,7 +78,8 @@ class GraphConfig(SourceConfig):
     def check(self) -> None:
         super().check()
         self.require_ascending("learning_rates", 0, 1_000_000)
-        self.require_ascending("starts", 0, 1000)
+        if self.starts:
+            self.require_ascending("starts", 0, 1000)
         self.require_applicable(
             {
                 "prompt_length": (self.context == "prompt", "context prompt"),
@@ -102,11 +103,16 @@ class GraphConfig(SourceConfig):
         if self.nodes is None and not told:  # a default graph is small
             return told
         seeds_per_block(self)
-        models = (self.seeds + tuning_models(self.learning_rates, self.starts)) * len(
+        models = (self.seeds + tuning_models(self.learning_rates, self.tried_starts)) * len(
             self.mechanisms
         )
         seconds = _SECONDS * problem.size**2 * models * (self.steps + self.control_steps)
         return told + told_cost(seconds, _stored(self))
+
+    @property
+    def tried_starts(self) -> tuple[float, ...]:
+        """`starts`, or their default."""
+        return self.starts or (STARTS if len(self.learning_rates) > 1 else (1.0,))
 
     def training(self, steps: int) -> Training:
         """Of so many steps."""
@@ -131,7 +137,7 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     device, problem = resolve_device(config.device), config.problem
     mechanisms = chosen(config.mechanisms)
     total = (config.steps + config.control_steps) * len(mechanisms)
-    total *= programs(config.learning_rates, config.starts)
+    total *= programs(config.learning_rates, config.tried_starts)
     about = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms"
     advance = progress(about, total)
 
@@ -144,7 +150,7 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
             training,
             device,
             rates=config.learning_rates,
-            starts=config.starts,
+            starts=config.tried_starts,
             progress=advance,
         )
 
