@@ -101,9 +101,12 @@ def _draw_baselines(ax: Axes, dataset: xr.Dataset, measure: str) -> None:
 
 def _caption(dataset: xr.Dataset, config: GraphConfig, notice: str) -> str:
     source = Path(config.text_file or config.graph_file or config.family).name
+    tried = f"{len(config.learning_rates)} rates"
+    if (starts := len(config.tried_starts)) > 1:
+        tried += f" and {starts} initial sizes of W"
     text = (
         f"{source}: {dataset.sizes['node']} nodes, {config.context} context, {config.loss} loss, "
-        f"{config.optimizer} at each mechanism's best of {len(config.learning_rates)} rates, "
+        f"{config.optimizer} at each mechanism's best of {tried}, "
         f"{config.steps} steps; means and 95 % intervals over {config.seeds} seeds"
     )
     return drawable(text) + left_out(dataset) + (f"\n{notice}" if notice else "")
