@@ -23,6 +23,10 @@ from analysis.claims.statistics import LEVEL
 Named = TypeVar("Named")
 Cell = tuple[str, ...]
 """One level of each factor of a topic, in the order of the topic's factors."""
+MARGIN = 0.05
+"""The least effect that counts, as a share, where a topic does not declare another."""
+DELTA = float(-np.log1p(-MARGIN))
+"""It on the scale of log ratios."""
 
 
 class _Record(BaseModel):
@@ -67,7 +71,7 @@ class Topic(_Record):
     factors: dict[str, tuple[str, ...]]
     measures: tuple[str, ...]
     without: tuple[dict[str, tuple[str, ...]], ...] = ()
-    margin: float = Field(0.05, gt=0, lt=1)
+    margin: float = Field(MARGIN, gt=0, lt=1)
     reaches: bool = False
     instance: str = ""
     headline: bool = False

@@ -15,6 +15,7 @@ from analysis.claims.claim import Outcome, Test
 from analysis.claims.registry import Cell, Topic
 from analysis.claims.statistics import EXACT, FEWEST
 
+Side = Literal["benefit", "harm", "equivalent", "unresolved"]
 Status = Literal["holds", "fails", "open", "missing"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 Verdict = Literal[
@@ -43,11 +44,16 @@ def outcome(topic: Topic, test: Test | None) -> Outcome:
         return (
             "benefit" if effect.low > -delta else "harm" if effect.high < -delta else "unresolved"
         )
-    if effect.low > delta:
+    return side(effect.low, effect.high, delta)
+
+
+def side(low: float, high: float, delta: float) -> Side:
+    """On which side of a margin an interval lies; `unresolved` where it crosses one, or is NaN."""
+    if low > delta:
         return "benefit"
-    if effect.high < -delta:
+    if high < -delta:
         return "harm"
-    return "equivalent" if -delta < effect.low and effect.high < delta else "unresolved"
+    return "equivalent" if -delta < low and high < delta else "unresolved"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import cast
 
 import numpy as np
 import torch
@@ -25,8 +24,8 @@ TUNED = "learning rate of the mechanism, tuned on seeds that are not reported"
 """What a result says of it."""
 STARTED = "factor on the mechanism's initial query-key weights, tuned together with its rate"
 TRIED = (
-    "the problem's objective in tuning at each rate (and start), after each share of the steps: geometric mean "
-    "over the tuning seeds, which are not reported; infinite where one diverged"
+    "the problem's objective in tuning at each rate (and start), after each share of the steps, of each "
+    "tuning seed, which are not reported; infinite where it diverged"
 )
 """What it says of `tuning_error`."""
 _BYTES = 1 << 30
@@ -40,19 +39,19 @@ class Tuned:
     """What tuning found for the mechanisms of a comparison, in order.
 
     rates, starts: that were tried, all pairs. members: the dimensions of the problem's members.
-    scores: mean over `TUNING_SEEDS` of the log of the problem's objective, infinite where any seed
-    diverged; of a single pair there is no choice, nothing is trained, and they are 0.
+    scores: the log of the problem's objective, infinite where the model diverged; of a single pair
+    there is no choice, nothing is trained, and they are 0.
     """
 
     rates: tuple[float, ...]
     starts: tuple[float, ...]
     members: tuple[str, ...]
-    scores: Float[np.ndarray, "mechanism rate start step *members"]
+    scores: Float[np.ndarray, "mechanism rate start step *members seed"]
 
     @property
     def rate(self) -> np.ndarray:
-        """That of the least score after all steps (mechanism, *members). One at which a seed diverged
-        is not chosen while another is left.
+        """That of the least mean score after all steps (mechanism, *members). One at which a seed
+        diverged is not chosen while another is left.
         """
         return np.array(self.rates, np.float64)[self._best[0]]
 
@@ -63,15 +62,15 @@ class Tuned:
 
     @property
     def _best(self) -> tuple[np.ndarray, ...]:
-        last = self.scores[:, :, :, -1]
+        last = self.scores[:, :, :, -1].mean(-1)
         pair = last.reshape(len(last), -1, *last.shape[3:]).argmin(1)
         return np.unravel_index(pair, last.shape[1:3])
 
     @property
     def variables(self) -> dict[str, Variable]:
         """`learning_rate` (mechanism, *members); where there was a choice `tuning_error` (mechanism,
-        tried_rate, tried_step, *members) with its labels; where starts were tried `start`, and
-        `tried_start` after `tried_rate`.
+        tried_rate, tried_step, *members, tuning_seed) with its labels; where starts were tried
+        `start`, and `tried_start` after `tried_rate`.
         """
         by_model, errors = ("mechanism", *self.members), np.exp(self.scores)
         found: dict[str, Variable] = {
@@ -85,9 +84,10 @@ class Tuned:
             errors = errors[:, :, 0]
         else:
             found["start"] = by_model, self.start, {"description": STARTED}
-        dims = ("mechanism", *tried, *self.members)
+        dims = ("mechanism", *tried, *self.members, "tuning_seed")
         found["tuning_error"] = dims, errors, {"description": TRIED}
-        return found | {name: ((name,), np.array(at), {}) for name, at in tried.items()}
+        labels = {**tried, "tuning_seed": TUNING_SEEDS}
+        return found | {name: ((name,), np.array(at), {}) for name, at in labels.items()}
 
 
 def tune(
@@ -122,10 +122,11 @@ def _once(
     device: torch.device,
     progress: Callable[[int], None] | None,
 ) -> np.ndarray:
-    """The scores of one mechanism (rate, start, step, *members), computed once in a process."""
+    """The scores of one mechanism (rate, start, step, *members, seed), computed once in a process."""
     layer = problem.layer(mechanism)
     if tuning_models(*grid) == 0:
-        return np.zeros((1, 1, len(TRIED_STEPS), *map(len, problem.members.values())))
+        each = *map(len, problem.members.values()), len(TUNING_SEEDS)
+        return np.zeros((1, 1, len(TRIED_STEPS), *each))
     key = (problem.for_tuning, mechanism, training, grid, device)
     if key not in _SCORED:
         _SCORED[key] = _scores(problem.for_tuning, layer, training, grid, device, progress)
@@ -160,7 +161,8 @@ def _scores(
         values.append(_objectives(problem, block, layer, highest, relative, told))
     by_step = np.concatenate(values, 1)
     each = by_step.reshape(len(by_step), *map(len, grid), len(TUNING_SEEDS), *shape, -1)
-    score = np.moveaxis(np.log(np.maximum(each.mean(-1), _SMALLEST)).mean(3), 0, 2)
+    score = np.log(np.maximum(each.mean(-1), _SMALLEST))  # (step, rate, start, seed, *members)
+    score = np.moveaxis(np.moveaxis(score, 3, -1), 0, 2)
     return np.where(np.isfinite(score), score, np.inf)
 
 
@@ -191,9 +193,9 @@ def tuning_error(error: xr.DataArray, smallest: float = _SMALLEST) -> xr.DataArr
     error: of these seeds, along `seed`, `learning_rate` and `tried_step`. smallest: what is below
     counts as it.
     """
-    score = cast(xr.DataArray, np.log(error.clip(min=smallest))).mean("seed", skipna=False)
-    found = cast(xr.DataArray, np.exp(score.fillna(np.inf)))  # numpy does not say it stays one
-    return found.rename(learning_rate="tried_rate").assign_attrs(description=TRIED)
+    found = error.clip(min=smallest).fillna(np.inf)
+    found = found.rename(learning_rate="tried_rate", seed="tuning_seed")
+    return found.assign_attrs(description=TRIED)
 
 
 @lru_cache(maxsize=2)

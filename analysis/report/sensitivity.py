@@ -2,44 +2,56 @@
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import xarray as xr
 
+from analysis.claims.registry import DELTA
+from analysis.claims.rule import Side, side
+from analysis.claims.statistics import FEWEST, ratio
 from ssa_theory.mechanism import VANILLA
 
-MARGIN = 0.05
-"""The least effect that counts, as a share: that of the topics."""
 BEST = "each its best"
 """The column of a strip in which both have the best of their step sizes, problem by problem."""
 _REGIMES = {"": "", "control_": ", control"}
 """How the variables of a regime begin, and what is said of it after a mechanism's name."""
+_COUNTED: dict[Side, str] = {
+    "benefit": "a benefit",
+    "harm": "a harm",
+    "equivalent": "equivalent",
+    "unresolved": "unresolved",
+}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The error of a mechanism over vanilla's: infinite where only its own training diverged, 0 where
-    only vanilla's did, NaN where there is nothing to compare.
+    """The error of a mechanism over vanilla's with its 95 % interval: infinite where only its own
+    training diverged, 0 where only vanilla's did, NaN where there is nothing to compare.
     """
 
     ratio: float
+    low: float = np.nan
+    high: float = np.nan
 
     @property
-    def outcome(self) -> Literal["benefit", "equivalent", "harm", "no ratio"]:
-        """On which side of the margin the ratio lies."""
+    def outcome(self) -> Side | Literal["no ratio"]:
+        """What it says, by the rule and the margin of the topics."""
         if np.isnan(self.ratio):
             return "no ratio"
-        if abs(np.log(max(self.ratio, 1e-300))) <= -np.log1p(-MARGIN):
-            return "equivalent"
-        return "benefit" if self.ratio < 1 else "harm"
+        if self.ratio in (0.0, np.inf):
+            return "harm" if self.ratio else "benefit"
+        return side(-np.log(self.high), -np.log(self.low), DELTA)
 
     @property
     def text(self) -> str:
-        """The ratio, or who diverged."""
-        diverged = {0.0: "vanilla diverged", np.inf: "diverged"}
-        known = "" if np.isnan(self.ratio) else f"{self.ratio:.3g}"
-        return diverged.get(self.ratio, known)
+        """The ratio with its interval, or who diverged."""
+        if np.isnan(self.ratio):
+            return ""
+        if self.ratio in (0.0, np.inf):
+            return "diverged" if self.ratio else "vanilla diverged"
+        within = "" if np.isnan(self.low) else f" ({self.low:.3g} to {self.high:.3g})"
+        return f"{self.ratio:.3g}{within}"
 
 
 @dataclass(frozen=True)
@@ -64,25 +76,23 @@ class Strip:
     def sentence(self) -> str:
         """What it shows, of the settings at equal step size and steps."""
         equal = [one for row in self.rows.values() for one in row[:-1]]
-        counts = {
-            name: sum(one.outcome == name for one in equal)
-            for name in ("benefit", "equivalent", "harm")
-        }
         ratios = [one.ratio for one in equal if 0 < one.ratio < np.inf]
         if not ratios:
             return f"{self.name} and vanilla have no ratio at equal step size and steps."
+        counts = [
+            f"{what} at {sum(one.outcome == name for one in equal)}"
+            for name, what in _COUNTED.items()
+        ]
         return (
             f"{self.name}: the error over vanilla's at equal step size and steps lies between "
-            f"{min(ratios):.3g} and {max(ratios):.3g}: a benefit at {counts['benefit']} of "
-            f"{len(equal)} settings, equivalent at {counts['equivalent']}, a harm at "
-            f"{counts['harm']}."
+            f"{min(ratios):.3g} and {max(ratios):.3g}; of {len(equal)} settings {', '.join(counts)}."
         )
 
 
 def strips(dataset: xr.Dataset) -> tuple[Strip, ...]:
-    """Those of a result, by mechanism: geometric means over all problems on which both have an error.
-    None of them where nothing was tuned, or vanilla is not among its mechanisms. Where each has a
-    `peer`, that stands for vanilla.
+    """Those of a result, by mechanism: geometric means over all problems on which both have an error,
+    and over the seeds that tuned, with intervals over these. None of them where nothing was tuned, or
+    vanilla is not among its mechanisms. Where each has a `peer`, that stands for vanilla.
     """
     names = {f"{prefix}tuning_error": regime for prefix, regime in _REGIMES.items()}
     tuned = {name: regime for name, regime in names.items() if name in dataset}
@@ -93,11 +103,12 @@ def strips(dataset: xr.Dataset) -> tuple[Strip, ...]:
 
 def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
     if "tried_start" in error.dims:
-        error = error.min("tried_start")  # of each by itself
-    tried = error.transpose("mechanism", "tried_step", "tried_rate", ...)
+        error = _best(error, "tried_start")
+    tried = error.transpose("mechanism", "tried_step", "tried_rate", ..., "tuning_seed")
+    best = _best(tried, "tried_rate").expand_dims(tried_rate=[np.nan], axis=2)
+    each = xr.concat([tried, best], "tried_rate").values
+    each = each.reshape(*each.shape[:3], -1, each.shape[-1])
     names = [str(name) for name in tried["mechanism"].values]
-    each = tried.values.reshape(*tried.shape[:3], -1)
-    each = np.concatenate([each, each.min(2, keepdims=True)], 2)
     peers = [VANILLA] * len(names)
     if "peer" in tried.coords:
         peers = [str(name) for name in tried["peer"].values]
@@ -105,21 +116,35 @@ def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
     steps = [f"{100 * share:.3g} % of the steps" for share in tried["tried_step"].values]
     found = []
     for name, peer, own in zip(names, peers, each, strict=True):
-        ratios = _over(own, each[names.index(peer)]).tolist()
-        rows = {s: tuple(map(Setting, r)) for s, r in zip(steps, ratios, strict=True)}
         if name != peer:
+            of_peer = each[names.index(peer)]
+            settings = [
+                tuple(_over(*pair) for pair in zip(*rows, strict=True))
+                for rows in zip(own, of_peer, strict=True)
+            ]
+            rows = dict(zip(steps, settings, strict=True))
             found.append(Strip(name, regime, columns, rows))
     return found
 
 
-def _over(own: np.ndarray, peer: np.ndarray) -> np.ndarray:
-    """The geometric mean over problems (step, rate, problem) of the ratio of errors."""
-    with np.errstate(invalid="ignore"):  # infinite over infinite
-        log = np.log(own) - np.log(peer)
-        known = ~np.isnan(log)
-        total = np.where(known, log, 0).sum(-1)
-    mean = np.where(known.any(-1), total, np.nan) / known.sum(-1).clip(min=1)
-    return np.exp(mean)
+def _best(error: xr.DataArray, dim: str) -> xr.DataArray:
+    """That at the least geometric mean over the seeds, of each mechanism and problem by itself."""
+    score = cast(xr.DataArray, np.log(error)).mean("tuning_seed", skipna=False).fillna(np.inf)
+    return error.isel({dim: score.argmin(dim)}).drop_vars(dim, errors="ignore")
+
+
+def _over(own: np.ndarray, peer: np.ndarray) -> Setting:
+    """The ratio of errors (problem, seed): of each seed the geometric mean over the problems."""
+    lost_own, lost_peer = (np.isinf(one).any(-1) for one in (own, peer))
+    known = ~np.isnan(own + peer).any(-1) & ~(lost_own & lost_peer)
+    if not known.any() or (lost_own[known].any() and lost_peer[known].any()):
+        return Setting(np.nan)
+    if lost_own[known].any() or lost_peer[known].any():
+        return Setting(np.inf if lost_own[known].any() else 0.0)
+    found = ratio(*(np.exp(np.log(one[known]).mean(0)) for one in (own, peer)))
+    if found.seeds < FEWEST:
+        return Setting(found.value)
+    return Setting(found.value, found.low, found.high)
 
 
 def settled_shares(dataset: xr.Dataset) -> dict[str, float]:

@@ -29,6 +29,7 @@ _COMMON: Mapping[str, str] = MappingProxyType(
         "tried_rate": "step size of the optimiser, of those from which each mechanism's is chosen",
         "tried_start": "factor on the initial query-key weights, of those that are tried likewise",
         "tried_step": "share of the training steps after which a tuning is scored",
+        "tuning_seed": "seed by which rates are tuned, and which no run reports",
         "step": "training step at which it is recorded, the initialisation 0",
     }
 )

@@ -186,13 +186,14 @@ def test_the_command_of_a_section_makes_the_same_config():
 
 def test_strips_and_settled_shares_stand_in_the_experiment_and_strips_in_its_topics(tmp_path):
     """In the topic that of the first of its pair alone, read as text."""
-    error = np.array([[[1.0, 2.0]], [[0.5, 1.0]], [[1.0, 2.2]]])
+    error = np.array([[[1.0, 2.0]], [[0.5, 1.0]], [[1.0, 2.2]]])[..., None] * np.ones(6)
+    tried = ("mechanism", "tried_rate", "tried_step", "tuning_seed")
     more = {
         "mechanism": ["vanilla", "ssa", "scaled"],
         "tried_rate": [0.1],
         "tried_step": [0.25, 1.0],
-        "tuning_error": (("mechanism", "tried_rate", "tried_step"), error),
-        "control_tuning_error": (("mechanism", "tried_rate", "tried_step"), error[::-1]),
+        "tuning_error": (tried, error),
+        "control_tuning_error": (tried, error[::-1]),
         "settled": (("mechanism", "seed"), [[True, False], [True, True], [False, False]]),
     }
     experiments = {"graph": tiny("graph", written("graph"), more=more)}
@@ -210,8 +211,8 @@ def test_strips_and_settled_shares_stand_in_the_experiment_and_strips_in_its_top
     assert [read(topics).count(one) for one in told.values()] == [1, 1, 0]
     assert all(one in read(own) for one in told.values())
     rows = [read(row) for row in re.findall("<tr>.*?</tr>", own, re.DOTALL)]
-    assert "scaled 25 % of the steps 1 equivalent 1 equivalent" in rows
-    assert "scaled 100 % of the steps 1.1 harm 1.1 harm" in rows
+    assert "scaled 25 % of the steps" + 2 * " 1 (1 to 1) equivalent" in rows
+    assert "scaled 100 % of the steps" + 2 * " 1.1 (1.1 to 1.1) harm" in rows
     assert "last third of the training: vanilla 50 %; ssa 100 %; scaled 0 %." in read(own)
 
 

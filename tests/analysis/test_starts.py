@@ -54,18 +54,20 @@ def test_the_start_is_tuned_together_with_the_rate():
     seeds = range(2)
     result = train_all(PROBLEM, models, seeds, training, CPU, rates=RATES, starts=STARTS)
     error = result["tuning_error"]
-    assert error.dims == ("mechanism", "tried_rate", "tried_start", "tried_step")
+    assert error.dims == ("mechanism", "tried_rate", "tried_start", "tried_step", "tuning_seed")
     assert result["tried_start"].values.tolist() == list(STARTS)
     for model in models:
-        layer, wanted = PROBLEM.layer(model), np.empty((len(RATES), len(STARTS)))
-        for place in np.ndindex(wanted.shape):
+        layer = PROBLEM.layer(model)
+        wanted = np.empty((len(RATES), len(STARTS), len(TUNING_SEEDS)))
+        for place in np.ndindex(wanted.shape[:2]):
             own = training.at(RATES[place[0]])
             block = PROBLEM.block(TUNING_SEEDS, own, CPU)
             fitted = fit(block, layer, own, starts=[STARTS[place[1]]] * len(TUNING_SEEDS))
-            wanted[place] = block.evaluate(layer, fitted)["final_gap"].log().mean().exp().item()
+            wanted[place] = block.evaluate(layer, fitted)["final_gap"].numpy()
         at = result.sel(mechanism=model.name)
         np.testing.assert_allclose(at["tuning_error"].isel(tried_step=-1), wanted, rtol=5e-3)
-        rate, start = np.unravel_index(wanted.argmin(), wanted.shape)
+        score = np.log(wanted).mean(-1)
+        rate, start = np.unravel_index(score.argmin(), score.shape)
         assert (at["learning_rate"], at["start"]) == (RATES[rate], STARTS[start])
         block, own = PROBLEM.block(seeds, training, CPU), training.at(RATES[rate])
         alone = block.evaluate(layer, fit(block, layer, own, starts=[STARTS[start]] * 2))
@@ -94,8 +96,8 @@ def test_one_start_is_not_tuned_and_not_stored():
 
 
 def test_a_strip_compares_the_best_starts():
-    dims = ("mechanism", "tried_rate", "tried_start", "tried_step")
-    error = np.array([[[[4.0], [2.0]]], [[[1.0], [3.0]]]])
+    dims = ("mechanism", "tried_rate", "tried_start", "tried_step", "tuning_seed")
+    error = np.array([[[[4.0], [2.0]]], [[[1.0], [3.0]]]])[..., None] * np.ones(6)
     labels = {"mechanism": ["vanilla", "ssa"], "tried_rate": [0.1], "tried_step": [1.0]}
     (strip,) = strips(xr.Dataset({"tuning_error": (dims, error)}, labels))
     assert [one.ratio for one in strip.rows["100 % of the steps"]] == pytest.approx([0.5, 0.5])

@@ -17,7 +17,7 @@ from analysis.experiments.settings import CooldownSteps, Steps, TunedConfig
 from analysis.problems.base import DIVERGED, Variable
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.train import train_layers
-from analysis.problems.tuning import TRIED, TRIED_STEPS, TUNED, tune
+from analysis.problems.tuning import TRIED_STEPS, TUNED, TUNING_SEEDS, Tuned, tune
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA, Misfit, mechanism
 
@@ -83,7 +83,7 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
     world, device = WORLDS[config.problems[0]], resolve_device(config.device)
     training = config.training_of(config.steps, config.cooldown_steps)
     worn, reason, rate, added = mechanism(config.mechanisms[0]), "", np.nan, 0
-    tried = np.full((len(config.learning_rates), len(TRIED_STEPS)), np.nan)
+    scores = np.full(_tried(config), np.nan)
     try:
         layer = world.layer(worn)
     except Misfit as error:
@@ -91,7 +91,7 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
     else:
         added = worn.added_parameters(layer.form)
         found = tune(world.problem, [worn], training, config.learning_rates, device)
-        rate, tried = found.rate.item(), np.exp(found.scores[0, :, 0])
+        rate, scores = found.rate.item(), found.scores[0]
     seeds, size = config.seed_range, block_size(config, world.bytes_per_seed(training))
     blocks = []
     for start in range(0, len(seeds), size):
@@ -110,10 +110,15 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
         reason = f"mechanism {worn.name} diverges at every rate of {config.learning_rates}"
         rate = np.nan
     about: dict[str, Any] = dict(zip(_BY_CELL, (rate, added, reason), strict=True))
-    about["tuning_error"] = tried.ravel().tolist()
+    about["scores"] = scores.ravel().tolist()
     dims = ("quantity", "problem", "seed")
     about["description"] = f"{', '.join((*_BY_SEED, *ENDS))} of a mechanism on a problem"
     return xr.Dataset({"numbers": (dims, numbers, about)}, coords={"seed": list(seeds)})
+
+
+def _tried(config: AtlasConfig) -> tuple[int, ...]:
+    """How many scores a unit's tuning has (rate, start, step, seed)."""
+    return len(config.learning_rates), 1, len(TRIED_STEPS), len(TUNING_SEEDS)
 
 
 def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -136,14 +141,10 @@ def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     for name, about in _BY_CELL.items():
         cells = np.array([one.attrs[name] for one in found]).reshape(len(worlds), many)
         variables[name] = dims[:2], cells.repeat(columns, axis=0), {"description": about}
-    rates = config.learning_rates
-    if len(rates) > 1:
-        tried = np.array([one.attrs["tuning_error"] for one in found])
-        tried = tried.reshape(len(worlds), many, len(rates), len(TRIED_STEPS))
-        dims, about = (*dims[:2], "tried_rate", "tried_step"), {"description": TRIED}
-        variables["tuning_error"] = dims, tried.repeat(columns, axis=0), about
-        variables["tried_rate"] = ("tried_rate",), np.array(rates), {}
-        variables["tried_step"] = ("tried_step",), np.array(TRIED_STEPS), {}
+    scores = np.array([one.attrs["scores"] for one in found])
+    scores = scores.reshape(len(worlds), many, *_tried(config)).repeat(columns, axis=0)
+    tuned = Tuned(config.learning_rates, (1.0,), dims[:1], np.moveaxis(scores, 0, -2)).variables
+    variables = {**tuned, **variables}
     coords = {
         "problem": [column for world in worlds for column in world.columns],
         "mechanism": [m.name for m in chosen(config.mechanisms)],

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
+from analysis.claims.registry import DELTA
 from analysis.draw.figures import left_out, new_figure, style
 from analysis.experiments.mechanisms import SELECTIVE
-from analysis.experiments.phase.train import MARGIN, PhaseConfig
+from analysis.experiments.phase.train import PhaseConfig
 from ssa_theory.mechanism import VANILLA
 
 _LABEL = {"l1_error": "L1 error", "cross_entropy_gap": "cross-entropy"}
@@ -113,14 +114,14 @@ def _draw_map(ax: Axes, cells: xr.DataArray) -> AxesImage:
     # Hundreds of small artists within their axes, which the layout need not measure.
     inside: dict[str, Any] = {"in_layout": False}
     for (i, j), x in np.ndenumerate(value):
-        if not abs(x) > MARGIN:
+        if not abs(x) > DELTA:
             mark: dict[str, Any] = {"hatch": "////", "edgecolor": "#999999", "linewidth": 0}
             ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, **mark, **inside))
         elif x > 0:
             mark = {"edgecolor": "black", "linewidth": 1.8}
             ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, **mark, **inside))
         colour = "white" if abs(x) > 0.6 * _LARGEST else "black"
-        box = None if abs(x) > MARGIN else {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        box = None if abs(x) > DELTA else {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         place = {"ha": "center", "va": "center", "fontsize": 6}
         ax.text(j, i, _percent(x), color=colour, bbox=box, **place, **inside)
     for spine in ax.spines.values():

@@ -10,6 +10,7 @@ import xarray as xr
 from pydantic import Field
 from torch import Tensor
 
+from analysis.claims.registry import DELTA
 from analysis.claims.statistics import log_ratio
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
@@ -185,7 +186,7 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
     gap = dataset["cross_entropy_gap"].isel(seed=slice(config.tuning_seeds))
     tried = tuning_error(gap.rename(step="tried_step"), SMALLEST)
     dataset["tuning_error"] = tried.assign_coords(tried_step=tried["tried_step"] / config.steps[-1])
-    score = tried.rename(tried_rate="learning_rate", tried_step="step")
+    score = np.log(tried.rename(tried_rate="learning_rate", tried_step="step")).mean("tuning_seed")
     best = score.idxmin("learning_rate", skipna=False)
     dataset["best_learning_rate"] = best.assign_attrs(
         description="the learning rate that is compared, chosen on the tuning seeds"
@@ -203,7 +204,7 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
         description="mean over reporting seeds of log(error / vanilla's error), each at its best "
         "learning rate"
     )
-    gains = (paired < -MARGIN).where(paired.notnull())
+    gains = (paired < -DELTA).where(paired.notnull())
     dataset["gain_share"] = gains.mean("seed").assign_attrs(
         description="share of reporting seeds, each a graph, whose error is at least 5 % below "
         "vanilla's"
@@ -220,7 +221,6 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
 MEASURES = ("l1_error", "cross_entropy_gap")
 SMALLEST = 1e-6
 """Of an error: below it lies rounding."""
-MARGIN = float(-np.log(0.95))
 
 
 def _log_ratios(dataset: xr.Dataset, prefix: str) -> xr.DataArray:
