@@ -135,7 +135,9 @@ def test_what_tuning_found_is_stored_of_the_seeds_that_tune(result):
     """By hand, of the first seed alone; the last share is the end of the curve."""
     own = result.isel(seed=slice(1)).transpose("setting", "mechanism", "learning_rate", ...)
     wanted = np.maximum(own["gap_by_share"].transpose(..., "seed").values, 1e-9)
-    np.testing.assert_allclose(result["tuning_error"].transpose(..., "tuning_seed"), wanted, rtol=1e-12)
+    np.testing.assert_allclose(
+        result["tuning_error"].transpose(..., "tuning_seed"), wanted, rtol=1e-12
+    )
     assert result["tried_step"].values.tolist() == [0.25, 0.5, 1.0]
     curve, last = result["gap_curve"], result["gap_by_share"].isel(tried_step=-1)
     for setting, budget in (("graded", 60), ("letters", 20)):

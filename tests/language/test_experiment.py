@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,21 @@ def test_numbers_are_what_they_say(small: xr.Dataset) -> None:
     )
     figure = LANGUAGE.plot(small)
     figure.draw_without_rendering()
+
+
+def test_both_halves_of_the_validation_text_are_from_all_of_it() -> None:
+    """In pieces of at least sixteen of the longest contexts; of a short text there are two."""
+    source = source_of(LanguageConfig(seeds=1, **TINY))
+    for length, pieces in ((12 * 4 * 16 * 10, 10), (12 * 4 * 16 * 11 + 5, 10), (100, 2)):
+        text = np.arange(length)
+        source.text = replace(source.text, validation=text)
+        own, other = source.halves
+        np.testing.assert_array_equal(np.sort(np.concatenate([own, other])), text)
+        assert abs(len(own) - len(other)) <= pieces / 2
+        breaks = [1 + int((np.diff(half) != 1).sum()) for half in (own, other)]
+        assert breaks == [pieces / 2, pieces / 2]
+        assert own[0] == 0
+        assert other[-1] == length - 1
 
 
 def test_the_choice_is_the_least_loss_of_all_pairs_and_is_made_once(

@@ -27,6 +27,8 @@ _LEARNED = Selective(Constant(), Exp(), position=False)
 _ALPHA = -4.0
 """Where position terms of a pretrained model start: sigmoid(alpha) is .018, near nothing."""
 _VALIDATION = 0.1
+_PIECES = 16
+"""Of the longest context, what a piece of the validation text holds at least."""
 
 
 class Source(abc.ABC):
@@ -62,9 +64,12 @@ class Source(abc.ABC):
 
     @property
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
-        """The validation text that is reported, and the other half, on which choices are made."""
-        half = len(self.text.validation) // 2
-        return self.text.validation[:half], self.text.validation[half:]
+        """The validation text that is reported, and the other half, on which choices are made: pieces
+        in turn, as a text is not the same all along. A window may lie across two of them.
+        """
+        text = self.text.validation
+        pieces = np.array_split(text, 2 * max(1, len(text) // (2 * _PIECES * self.longest)))
+        return np.concatenate(pieces[::2]), np.concatenate(pieces[1::2])
 
     def found(self, model: nn.Module, tokens: Tensor) -> Tensor:
         """The logits of the next token, at every place."""
