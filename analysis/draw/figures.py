@@ -112,6 +112,15 @@ def draw_side_by_side(axes: Axes, bands: xr.DataArray, dim: str) -> None:
     axes.set_xticks(place, labels)
 
 
+def draw_by_mechanism(axes: Axes, bands: xr.DataArray) -> None:
+    """`draw_points` of every mechanism above its name; `bands` (mechanism, estimate)."""
+    names = bands["mechanism"].values.tolist()
+    for place, name in enumerate(names):
+        draw_points(axes, np.array([place]), bands.sel(mechanism=[name]), name)
+    turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(names)), names, **turned if len(names) > 3 else {})
+
+
 def letter(axes: Axes, place: int) -> None:
     """(a), (b), ... before a panel's title."""
     axes.title.set_text(f"({chr(ord('a') + place)}) {axes.get_title()}")

@@ -5,7 +5,7 @@ import io
 import json
 import platform
 import subprocess
-from functools import cache, lru_cache
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -131,7 +131,7 @@ def load(path: Path) -> xr.Dataset:
         size = len(content) - len(_seal(b""))
         if size < 0 or content[size:] != _seal(content[:size]):
             raise ValueError("it is not what was stored, or an older version stored it")
-        dataset = _decoded(bytes(content[:size])).copy()
+        dataset = _decoded(content[:size], bytes(content[size:])).copy()
     except Exception as error:  # h5py and xarray raise many kinds for a damaged file
         raise ValueError(
             f"the stored result {path} is damaged or truncated"
@@ -148,10 +148,17 @@ def load(path: Path) -> xr.Dataset:
     return dataset
 
 
-@lru_cache(maxsize=2)  # one command asks several times for what it has just stored or found
-def _decoded(content: bytes) -> xr.Dataset:
-    with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as dataset:
-        return dataset.load()
+_DECODED: dict[bytes, xr.Dataset] = {}
+"""The last two by their seal: one command asks several times for what it has just stored or found."""
+
+
+def _decoded(content: memoryview, seal: bytes) -> xr.Dataset:
+    if seal not in _DECODED:
+        while len(_DECODED) > 1:
+            del _DECODED[next(iter(_DECODED))]
+        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as dataset:
+            _DECODED[seal] = dataset.load()
+    return _DECODED[seal]
 
 
 def load_current(path: Path, config: ExperimentConfig, source: str) -> xr.Dataset | None:

@@ -63,6 +63,12 @@ def vector_bytes() -> int:
     return {"avx512": 64, "avx2": 32, "plain": 16}[instructions()]
 
 
+def registers() -> int:
+    """How many vectors the processor holds: of x86 only AVX-512 has more than 16."""
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    return 16 if x86 and instructions() != "avx512" else 32
+
+
 def lanes(dtype: torch.dtype) -> int:
     """How many models stand in one vector."""
     return vector_bytes() // dtype.itemsize

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
+from ssa_theory.lanes.build import registers
 from ssa_theory.lanes.plan import Plan
 from ssa_theory.lanes.program import (
     Concatenate,
@@ -23,7 +24,6 @@ from ssa_theory.lanes.program import (
 )
 from ssa_theory.lanes.text import Places, flat, literal, position
 
-_ACCUMULATORS = 16  # of a sum over an axis, in registers
 _UNROLLED = 48  # operations of a loop written out
 _COMPARED = 16  # entries up to which an entry is chosen by comparing, else by its address
 
@@ -193,7 +193,7 @@ class Emitter:
     ) -> None:
         """A reduction, several outputs at once in registers. add: to what the buffer holds."""
         shape = self.plan.shape(node)
-        tile = _tile(shape, reads)
+        tile = _tile(shape, reads, registers() // 2)
         cells = list(itertools.product(*(range(t) for t in tile)))
         kind = "V" if node.dtype == "real" else "I"
 
@@ -262,10 +262,12 @@ def update(plan: Plan, shapes: Sequence[Shape], optimizer: str) -> list[str]:
     return emitter.lines
 
 
-def _tile(shape: Sequence[int], reads: Sequence[set[int]]) -> list[int]:
-    """How many outputs of each axis to sum at once, so that a number that is read serves many."""
+def _tile(shape: Sequence[int], reads: Sequence[set[int]], most: int) -> list[int]:
+    """How many outputs of each axis to sum at once, each in a register, so that a number that is read
+    serves many.
+    """
     best, least = [1] * len(shape), math.inf
-    choices = [[t for t in range(1, _ACCUMULATORS + 1) if n % t == 0] for n in shape]
+    choices = [[t for t in range(1, most + 1) if n % t == 0] for n in shape]
 
     def try_all(k: int, tile: list[int], room: int) -> None:
         nonlocal best, least
@@ -281,5 +283,5 @@ def _tile(shape: Sequence[int], reads: Sequence[set[int]]) -> list[int]:
                 try_all(k - 1, tile, room // t)
         tile[k] = 1
 
-    try_all(len(shape) - 1, [1] * len(shape), _ACCUMULATORS)
+    try_all(len(shape) - 1, [1] * len(shape), most)
     return best

@@ -40,6 +40,11 @@ INL V vpow(V x, V y) { V r; for (int l = 0; l < LANES; l++) r[l] = std::pow(x[l]
 #define ORDERED(x) _mm512_cmp_ps_mask(M512(x), M512(x), _CMP_ORD_Q)
 INL V vmax(V a, V b) { return (V)_mm512_mask_max_ps(M512(a), ORDERED(a), M512(a), M512(b)); }
 INL V vmin(V a, V b) { return (V)_mm512_mask_min_ps(M512(a), ORDERED(a), M512(a), M512(b)); }
+#elif defined(__AVX2__) && !DOUBLE && LANES == 8
+#define M256(x) ((__m256)(x))
+#define OR_NAN(x, y) (V)_mm256_blendv_ps(y, M256(x), _mm256_cmp_ps(M256(x), M256(x), _CMP_UNORD_Q))
+INL V vmax(V a, V b) { return OR_NAN(a, _mm256_max_ps(M256(a), M256(b))); }
+INL V vmin(V a, V b) { return OR_NAN(a, _mm256_min_ps(M256(a), M256(b))); }
 #else
 INL V vmax(V a, V b) { return (b > a) | (b != b) ? b : a; }
 INL V vmin(V a, V b) { return (b < a) | (b != b) ? b : a; }
@@ -75,23 +80,27 @@ INL V scaled(V p, V n) { return (V)_mm512_scalef_ps(M512(p), M512(n)); }  // p 2
 INL V nearest(V x) { return (V)_mm512_roundscale_ps(M512(x), 0); }
 #else
 INL V vrecip(V y) { return 1.0f / y; }
+#if defined(__AVX2__) && LANES == 8
+INL V vsqrt(V x) { return (V)_mm256_sqrt_ps(M256(x)); }
+#elif defined(__x86_64__) && LANES == 4
+INL V vsqrt(V x) { return (V)_mm_sqrt_ps((__m128)x); }
+#else
 EACH(vsqrt, sqrtf)
+#endif
 INL V vroot(V x) { return vsqrt(x); }
-INL V power_of_two(I n) { return (V)((n + 127) << 23); }
-INL V scaled(V p, V n) {  // in two steps, so that neither leaves the range
-  I k = __builtin_convertvector(n, I), half = k >> 1;
-  return p * power_of_two(half) * power_of_two(k - half);
-}
-INL V nearest(V x) { V big = bc(12582912.0f); return (x + big) - big; }
 #endif
 
 INL V vdiv(V x, V y) { return x * vrecip(y); }
 
 // e^x = 2^n e^r, |r| <= log(2)/2, e^r = 1 + r + r^2 q(r); q by weighted least squares (minimax).
 INL V vexp(V x) {
+#if defined(__AVX512F__) && LANES == 16
   x = x > 89.0f ? bc(89.0f) : x;
   x = x < -104.0f ? bc(-104.0f) : x;
   V n = nearest(x * 1.44269504f);
+#else
+  V big = bc(12582912.0f), shifted = x * 1.44269504f + big, n = shifted - big;
+#endif
   V r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
   V q = bc(1.3813142e-3f);
@@ -100,7 +109,13 @@ INL V vexp(V x) {
   q = q * r + 1.6666515e-1f;
   q = q * r + 4.9999994e-1f;
   V p = (q * (r * r) + r) + 1.0f;
+#if defined(__AVX512F__) && LANES == 16
   return scaled(p, n);
+#else
+  V y = (V)((I)p + ((I)shifted << 23));  // n stands in the last bits
+  y = x > -87.336540f ? y : bc(0.0f);  // what is not normal counts as zero
+  return x < 88.722837f ? y : x + INFINITY;  // NaN stays
+#endif
 }
 
 // log x = e log 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f - f^2/2 + f^3 q(f).

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from analysis.draw.figures import (
     draw_band,
+    draw_by_mechanism,
     draw_each,
     draw_points,
     draw_side_by_side,
@@ -235,28 +236,20 @@ def _draw_row_groups(ax: Axes, dataset: xr.Dataset) -> None:
 
 
 def _draw_uniform_rows(ax: Axes, dataset: xr.Dataset) -> None:
-    bands = dataset["uniform_rows_band"]
-    names = bands["mechanism"].values.tolist()
-    for place, name in enumerate(names):
-        draw_points(ax, np.array([place]), bands.sel(mechanism=[name]), name)
+    draw_by_mechanism(ax, dataset["uniform_rows_band"])
     ax.axhline(float(dataset["uniform_targets"].mean()), color="#333333", lw=1, label="P*")
-    ax.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     ax.set(ylabel="share of rows with exp(H) > .9 K", title="rows left uniform (line: of P*)")
     ax.set_ylim(bottom=0)
 
 
 def _draw_norms(ax: Axes, dataset: xr.Dataset, config: GraphConfig) -> None:
-    mechanisms = [str(m) for m in dataset["mechanism"].values]
-    for place, name in enumerate(mechanisms):
+    for place, name in enumerate(dataset["mechanism"].values.tolist()):
         norms = dataset["weight_norm"].sel(mechanism=name).dropna("seed").values
         if len(norms) > 1 and np.ptp(norms) > 0:
             violin = ax.violinplot([norms], [place], widths=0.8, showextrema=False)
             (body,) = cast(list[PolyCollection], violin["bodies"])  # stubs take them for one
             color = style(name)["color"]
             body.set(facecolor=color, alpha=0.25, edgecolor=color)
-        band = dataset["weight_norm_band"].sel(mechanism=[name])
-        draw_points(ax, np.array([place]), band, name)
-    turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(range(len(mechanisms)), mechanisms, **turned if len(mechanisms) > 3 else {})
+    draw_by_mechanism(ax, dataset["weight_norm_band"])
     ax.set(ylabel="spectral norm of W", title=f"norm after {config.steps} steps")
     ax.set_ylim(bottom=0)
