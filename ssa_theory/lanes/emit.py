@@ -24,6 +24,7 @@ from ssa_theory.lanes.program import (
 )
 from ssa_theory.lanes.text import Places, flat, literal, position
 
+_AT_ONCE = 4  # additions that wait for nothing
 _UNROLLED = 48  # operations of a loop written out
 _COMPARED = 16  # entries up to which an entry is chosen by comparing, else by its address
 
@@ -191,10 +192,14 @@ class Emitter:
         reads: Sequence[set[int]],
         add: bool,
     ) -> None:
-        """A reduction, several outputs at once in registers. add: to what the buffer holds."""
+        """A reduction, several outputs at once in registers, or several parts of a long one, as an
+        addition waits for the one before it. add: to what the buffer holds.
+        """
         shape = self.plan.shape(node)
         tile = _tile(shape, reads, registers() // 2)
         cells = list(itertools.product(*(range(t) for t in tile)))
+        parts = math.gcd(over[-1] if over else 1, max(1, _AT_ONCE // len(cells)))
+        shorter = [*over[:-1], over[-1] // parts] if parts > 1 else over
         kind = "V" if node.dtype == "real" else "I"
 
         def places(outer: Places, cell: Sequence[int]) -> list[str]:
@@ -205,14 +210,21 @@ class Emitter:
 
         def of_tile(outer: Places) -> None:
             self.lines.append("{")
-            for c in range(len(cells)):
+            for c in range(len(cells) * parts):
                 self.lines.append(f"{kind} a{c} = {start};")
 
             def inner(place: Places) -> None:
-                for c, cell in enumerate(cells):
-                    self.lines.append(combine.format(f"a{c}", term(places(outer, cell), place)))
+                for part, (c, cell) in itertools.product(range(parts), enumerate(cells)):
+                    at = place
+                    if parts > 1:
+                        at = [*place[:-1], f"({place[-1]}*{parts}+{part})"]
+                    own = f"a{c + part * len(cells)}"
+                    self.lines.append(combine.format(own, term(places(outer, cell), at)))
 
-            self._loops(over, "r", len(cells), inner)
+            self._loops(shorter, "r", len(cells) * parts, inner)
+            for half in (parts >> k for k in range(1, parts.bit_length())):
+                for c in range(half * len(cells)):
+                    self.lines.append(combine.format(f"a{c}", f"a{c + half * len(cells)}"))
             for c, cell in enumerate(cells):
                 place = flat(shape, places(outer, cell))
                 self.lines.append(f"{self.name(node)}[{place}] {'+=' if add else '='} a{c};")
