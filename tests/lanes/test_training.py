@@ -179,6 +179,26 @@ def test_a_member_that_diverges_is_marked_and_leaves_the_others_alone() -> None:
     )
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6, 9, 12, 40])
+def test_a_long_sum_in_parts_is_the_sum(length: int) -> None:
+    """Every number of it counts once, of a sum, a largest and a least one; over two axes, too."""
+    start = torch.randn(
+        3, length, MEMBERS, dtype=torch.float64, generator=torch.Generator().manual_seed(length)
+    )
+
+    def loss(p: Parameters, batch: None) -> Tensor:
+        x = p["x"]
+        by_row = x.square().sum(1) + x.amax(1) - 2 * x.amin(1)
+        return by_row.sum(0) + x.tanh().sum((0, 1)) + x[0].amax(0)
+
+    options: dict[str, Any] = {"steps": 5, "learning_rate": 0.1, "optimizer": "sgd"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fast = train(loss, {"x": start}, compile=True, **options)
+    slow = train(loss, {"x": start}, **options)
+    torch.testing.assert_close(fast.parameters["x"], slow.parameters["x"], rtol=1e-12, atol=1e-13)
+
+
 def test_an_operation_without_a_rule_is_named_once_and_training_goes_on() -> None:
     start = {"x": torch.linspace(1, 2, 2 * MEMBERS, dtype=torch.float64).reshape(2, MEMBERS)}
 
