@@ -45,13 +45,15 @@ class Setting:
 
     @property
     def text(self) -> str:
-        """The ratio with its interval, or who diverged."""
-        if np.isnan(self.ratio):
-            return ""
+        """The ratio, or who diverged."""
         if self.ratio in (0.0, np.inf):
             return "diverged" if self.ratio else "vanilla diverged"
-        within = "" if np.isnan(self.low) else f" ({self.low:.3g} to {self.high:.3g})"
-        return f"{self.ratio:.3g}{within}"
+        return "" if np.isnan(self.ratio) else f"{self.ratio:.3g}"
+
+    @property
+    def interval(self) -> str:
+        """That of the ratio, where it has one."""
+        return "" if np.isnan(self.low) else f"{self.low:.3g} to {self.high:.3g}"
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
     if "peer" in tried.coords:
         peers = [str(name) for name in tried["peer"].values]
     columns = (*(f"{rate:g}" for rate in tried["tried_rate"].values), BEST)
-    steps = [f"{100 * share:.3g} % of the steps" for share in tried["tried_step"].values]
+    steps = [f"{100 * share:.3g} %" for share in tried["tried_step"].values]
     found = []
     for name, peer, own in zip(names, peers, each, strict=True):
         if name != peer:

@@ -100,7 +100,7 @@ def test_a_strip_compares_the_best_starts():
     error = np.array([[[[4.0], [2.0]]], [[[1.0], [3.0]]]])[..., None] * np.ones(6)
     labels = {"mechanism": ["vanilla", "ssa"], "tried_rate": [0.1], "tried_step": [1.0]}
     (strip,) = strips(xr.Dataset({"tuning_error": (dims, error)}, labels))
-    assert [one.ratio for one in strip.rows["100 % of the steps"]] == pytest.approx([0.5, 0.5])
+    assert [one.ratio for one in strip.rows["100 %"]] == pytest.approx([0.5, 0.5])
 
 
 def test_the_graph_experiment_stores_the_start_of_each_regime():
