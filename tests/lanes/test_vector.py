@@ -113,3 +113,20 @@ def test_special_values(functions: dict, instructions: str) -> None:
         np.testing.assert_allclose(
             measured, np.float32(values), rtol=3e-7, atol=2e-45, err_msg=name
         )
+
+
+@pytest.mark.parametrize(("name", "true"), [("vmax", np.maximum), ("vmin", np.minimum)])
+def test_the_larger_and_the_smaller_are_nan_where_either_is(
+    name: str, true: np.ufunc, instructions: str
+) -> None:
+    body = (
+        'extern "C" void both(const float* a, const float* b, float* y, int64_t n) '
+        "{ for (int64_t i = 0; i < n; i += LANES) { V u, v; memcpy(&u, a + i, sizeof u); "
+        f"memcpy(&v, b + i, sizeof v); u = {name}(u, v); memcpy(y + i, &u, sizeof u); }} }}\n"
+    )
+    special = np.float32([0, -1, 2, np.inf, -np.inf, np.nan, 1e-3, 5])
+    a, b = np.repeat(special, 8), np.tile(special, 8)
+    out = np.empty_like(a)
+    pointers = [ctypes.c_void_p(x.ctypes.data) for x in (a, b, out)]
+    build(body, torch.float32).both(*pointers, ctypes.c_int64(len(a)))
+    np.testing.assert_array_equal(out, true(a, b))
