@@ -269,7 +269,8 @@ def test_what_tuning_found_is_stored_by_setting():
     rates = (0.01, 0.3)
     config = NormsConfig(seeds=1, steps=5, letters_steps=5, learning_rates=rates, device="cpu")
     found = NORMS.train(config, silent)
-    assert set(found["tuning_error"].dims) == {"setting", "mechanism", "tried_rate", "tried_step"}
+    tried_by = {"tried_rate", "tried_step", "tuning_seed"}
+    assert set(found["tuning_error"].dims) == {"setting", "mechanism", *tried_by}
     for cell in config.cells:
         own = tune(cell.problem, cell.mechanisms, cell.training, rates, torch.device("cpu"))
         tried = found["tuning_error"].sel(setting=cell.name)
