@@ -14,7 +14,7 @@ import xarray as xr
 from analysis.experiments.base import Experiment, Progress, silent
 from analysis.run.cluster import run_jobs
 from analysis.store.config import ExperimentConfig, seeded_config
-from analysis.store.dependencies import code_digest
+from analysis.store.dependencies import code_digest, outside_files
 from analysis.store.files import prepare_folder
 from analysis.store.results import load_current, provenance, save
 from ssa_theory import resolve_device
@@ -42,10 +42,10 @@ def run_blocks(
     for it: it is the result. Raises ValueError where workers have other code, packages or files
     than this process.
     """
-    parts = experiment.blocks(config)
+    parts, outside = experiment.blocks(config), outside_files(*experiment.data_code())
     if len(parts) == 1:
         here = _provenance(experiment, config)
-        jobs = [(experiment, parts[0])]
+        jobs = [(experiment, parts[0], outside)]
         (whole,) = run_jobs(_train, jobs, 1, scheduler, progress)
         dataset, trained = whole
         if any(trained[key] != here[key] for key in ("source", "versions", "inputs")):
@@ -61,7 +61,7 @@ def run_blocks(
         for part, path in zip(parts, paths, strict=True)
     ]
     to_do = [
-        (experiment, part, path)
+        (experiment, part, path, outside)
         for part, path, done in zip(parts, paths, finished, strict=True)
         if done is None
     ]
@@ -82,17 +82,21 @@ def run_blocks(
 
 
 def _train(
-    experiment: Experiment, config: ExperimentConfig, progress: Progress
+    experiment: Experiment, config: ExperimentConfig, outside: tuple[Path, ...], progress: Progress
 ) -> tuple[xr.Dataset, dict[str, Any]]:
     """The only block, and how it was made, as whoever trains it sees it."""
-    about = _provenance(experiment, config)
+    about = _provenance(experiment, config, outside)
     return experiment.train(config, progress), about
 
 
-def _provenance(experiment: Experiment, config: ExperimentConfig) -> dict[str, Any]:
+def _provenance(
+    experiment: Experiment, config: ExperimentConfig, outside: tuple[Path, ...] | None = None
+) -> dict[str, Any]:
+    """outside: of `outside_files`, for an experiment that came from another process."""
     # What trains nothing has no device to choose.
     device = resolve_device(getattr(config, "device", "cpu"))
-    return provenance(experiment.name, config, device, code_digest(*experiment.data_code()))
+    source = code_digest(*experiment.data_code(), files=outside)
+    return provenance(experiment.name, config, device, source)
 
 
 def _file_of(experiment: Experiment, part: ExperimentConfig) -> str:
@@ -120,7 +124,11 @@ def _trained_by(blocks: Sequence[xr.Dataset]) -> dict[str, Any]:
 
 
 def _run_block(
-    experiment: Experiment, part: ExperimentConfig, path: Path, progress: Progress
+    experiment: Experiment,
+    part: ExperimentConfig,
+    path: Path,
+    outside: tuple[Path, ...],
+    progress: Progress,
 ) -> None:
     """Train one block and store it as a result of its own. Units are many and small: none of them
     shows its progress.
@@ -131,16 +139,20 @@ def _run_block(
         return progress(f"{about}, from seed {first}", total)
 
     shown = own if experiment.units is None else silent
-    made_and_stored(experiment, part, path, lambda: experiment.train(part, shown))
+    made_and_stored(experiment, part, path, lambda: experiment.train(part, shown), outside)
 
 
 def made_and_stored(
-    experiment: Experiment, config: ExperimentConfig, path: Path, make: Callable[[], xr.Dataset]
+    experiment: Experiment,
+    config: ExperimentConfig,
+    path: Path,
+    make: Callable[[], xr.Dataset],
+    outside: tuple[Path, ...] | None = None,
 ) -> xr.Dataset:
     """What `make` returns, with its provenance and the seconds that it took, as it is stored at
     `path`.
     """
-    about = _provenance(experiment, config)
+    about = _provenance(experiment, config, outside)
     start = time.perf_counter()
     dataset = make()
     # What the dataset says itself, of the processes that trained its blocks, is nearer the truth.

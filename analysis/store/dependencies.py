@@ -172,22 +172,24 @@ def _project() -> Project:
 
 
 @cache
-def code_digest(*objects: object) -> str:
+def code_digest(*objects: object, files: tuple[Path, ...] | None = None) -> str:
     """A fingerprint of functions, classes and `Definition`s with all that they lead to; computed
     once a process.
 
     Of what is defined outside the project, as in a notebook, nobody knows what it leads to: then
-    the whole project counts, and the source of the file that defines it, where there is one.
+    the whole project counts, and the source of the file that defines it, where there is one. files:
+    these, for objects that came from another process by value.
     """
-    project, starts, files, whole = _project(), [], [], False
-    for thing in objects:
-        place = _place(thing)
-        if project.knows(place):
-            starts.append(place)
-        else:
-            whole = True
-            files += _file(thing)
-    return project.digest(starts, files, whole)
+    project, places = _project(), [_place(thing) for thing in objects]
+    starts = [place for place in places if project.knows(place)]
+    own = outside_files(*objects) if files is None else files
+    return project.digest(starts, own, whole=len(starts) < len(places))
+
+
+def outside_files(*objects: object) -> tuple[Path, ...]:
+    """The files that define those of the objects that are not this project's."""
+    outside = [thing for thing in objects if not _project().knows(_place(thing))]
+    return tuple(path for thing in outside for path in _file(thing))
 
 
 def definitions(*objects: object) -> frozenset[Definition]:
@@ -213,8 +215,8 @@ def _place(thing: object) -> Definition:
 def _file(thing: object) -> list[Path]:
     """The file that defines a function or class, if there is one.
 
-    A function says so itself, on a worker too, to which it may have travelled by value; a class by
-    its functions, or by its module, if that is not `__main__`, which is another one there.
+    A function says so itself, but for one that travelled here by value; a class by its functions,
+    or by its module, if that is not `__main__`, which is another one on a worker.
     """
     members = [inspect.unwrap(thing)] if callable(thing) else []
     members += (

@@ -216,8 +216,8 @@ def test_a_result_says_where_its_blocks_were_trained(tmp_path):
 @pytest.mark.parametrize("part", ["versions", "source", "inputs"])
 def test_blocks_of_workers_with_another_version_are_refused(tmp_path, monkeypatch, part):
     def elsewhere(job, arguments, workers, scheduler, progress):
-        for experiment, config, path in arguments:
-            job(experiment, config, path, progress)
+        for experiment, config, path, outside in arguments:
+            job(experiment, config, path, outside, progress)
             yield save(load(path).assign_attrs({part: "other"}), path)
 
     monkeypatch.setattr("analysis.run.blocks.run_jobs", elsewhere)

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -20,6 +21,7 @@ from analysis.store.dependencies import (
     _place,
     code_digest,
     definitions,
+    outside_files,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -333,6 +335,29 @@ def test_code_from_outside_counts_with_the_whole_project_and_its_file(tmp_path: 
     module.train.__code__ = module.train.__code__.replace(co_filename="<cell 3>")
     without = code_digest(partial(module.train), *GRAPH.data_code()[1:])
     assert without not in {*digests, known}
+
+
+def test_code_that_travelled_by_value_counts_with_the_files_that_its_sender_names(
+    tmp_path: Path,
+) -> None:
+    """Such a function need not know its file: cloudpickle leaves it out from 3.1.3 on."""
+    path = tmp_path / "own.py"
+    path.write_text("def train(config, progress): return 1")
+    module = importlib.util.module_from_spec(
+        spec := importlib.util.spec_from_file_location("own", path)
+    )
+    spec.loader.exec_module(module)
+    code = replace(GRAPH, train=module.train).data_code()
+    files = outside_files(*code)
+    assert files == (path,)
+    assert outside_files(*GRAPH.data_code()) == ()
+    here = code_digest(*code)
+    travelled = FunctionType(module.train.__code__.replace(co_filename="<dynamic-code>"), {})
+    travelled.__module__ = "__main__"
+    there = replace(GRAPH, train=travelled).data_code()
+    assert outside_files(*there) == ()
+    assert code_digest(*there, files=files) == here
+    assert code_digest(*there) != here
 
 
 def test_without_a_file_an_edit_anywhere_in_the_project_counts(copied: Path) -> None:
