@@ -93,11 +93,13 @@ class Strip:
 
 def strips(dataset: xr.Dataset) -> tuple[Strip, ...]:
     """Those of a result, by mechanism: geometric means over all problems on which both have an error,
-    and over the seeds that tuned, with intervals over these. None of them where nothing was tuned, or
-    vanilla is not among its mechanisms. Where each has a `peer`, that stands for vanilla.
+    and over the seeds that tuned, with intervals over these. None of them where nothing was tuned, an
+    older version stored no seeds, or vanilla is not among its mechanisms. Where each has a `peer`,
+    that stands for vanilla.
     """
     names = {f"{prefix}tuning_error": regime for prefix, regime in _REGIMES.items()}
-    tuned = {name: regime for name, regime in names.items() if name in dataset}
+    known = {name for name in names if name in dataset and "tuning_seed" in dataset[name].dims}
+    tuned = {name: regime for name, regime in names.items() if name in known}
     if not tuned or (VANILLA not in dataset["mechanism"] and "peer" not in dataset):
         return ()
     return tuple(chain(*(_strips(dataset[name], regime) for name, regime in tuned.items())))

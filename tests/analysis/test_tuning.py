@@ -285,6 +285,7 @@ def test_without_tuning_or_vanilla_there_is_no_strip():
     assert isinstance(strips(known_errors)[0], Strip)
     assert strips(known_errors.drop_vars("tuning_error")) == ()
     assert strips(known_errors.sel(mechanism=["ssa"])) == ()
+    assert strips(known_errors.isel(tuning_seed=0, drop=True)) == ()  # of an older version
 
 
 @pytest.mark.parametrize(
