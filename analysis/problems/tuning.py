@@ -28,10 +28,6 @@ TRIED = (
     "tuning seed, which are not reported; infinite where it diverged"
 )
 """What it says of `tuning_error`."""
-TIE = float(np.log(1.01))
-"""Scores this near to the least are as good. Of them the smallest rate is taken, and start: a larger
-one that gains nothing fails more often on other seeds.
-"""
 _BYTES = 1 << 30
 """Of a block on which rates are tuned."""
 _SMALLEST = 1e-9
@@ -54,8 +50,8 @@ class Tuned:
 
     @property
     def rate(self) -> np.ndarray:
-        """The smallest of those with the least mean score after all steps, but for a `TIE`
-        (mechanism, *members). One at which a seed diverged is not chosen while another is left.
+        """That of the least mean score after all steps (mechanism, *members). One at which a seed
+        diverged is not chosen while another is left.
         """
         return np.array(self.rates, np.float64)[self._best[0]]
 
@@ -67,9 +63,8 @@ class Tuned:
     @property
     def _best(self) -> tuple[np.ndarray, ...]:
         last = self.scores[:, :, :, -1].mean(-1)
-        pair = last.reshape(len(last), -1, *last.shape[3:])
-        as_good = pair <= pair.min(1, keepdims=True) + TIE
-        return np.unravel_index(as_good.argmax(1), last.shape[1:3])
+        pair = last.reshape(len(last), -1, *last.shape[3:]).argmin(1)
+        return np.unravel_index(pair, last.shape[1:3])
 
     @property
     def variables(self) -> dict[str, Variable]:

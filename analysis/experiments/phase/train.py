@@ -20,7 +20,7 @@ from analysis.problems.base import stack_members
 from analysis.problems.rows import ROW_MEASURES, RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.train import train_layers
-from analysis.problems.tuning import TIE, tuning_error
+from analysis.problems.tuning import tuning_error
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA, Tokens
 from ssa_theory.seeds import Stream, member_generator
@@ -179,8 +179,7 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
     """Choose each mechanism's learning rate on the tuning seeds; add what is compared on the others.
 
     A rate is chosen for each cell and step by the mean over the tuning seeds of the log of the
-    cross-entropy gap, the smallest within a `TIE`; one at which any of them diverged is not chosen
-    while another is left.
+    cross-entropy gap; one at which any of them diverged is not chosen while another is left.
     """
     reporting = ("seed", np.arange(config.seeds) >= config.tuning_seeds)
     dataset = dataset.assign_coords(reporting=reporting)
@@ -188,8 +187,7 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
     tried = tuning_error(gap.rename(step="tried_step"), SMALLEST)
     dataset["tuning_error"] = tried.assign_coords(tried_step=tried["tried_step"] / config.steps[-1])
     score = np.log(tried.rename(tried_rate="learning_rate", tried_step="step")).mean("tuning_seed")
-    as_good = score <= score.min("learning_rate") + TIE
-    best = score["learning_rate"][as_good.argmax("learning_rate")].drop_vars("learning_rate")
+    best = score.idxmin("learning_rate", skipna=False)
     dataset["best_learning_rate"] = best.assign_attrs(
         description="the learning rate that is compared, chosen on the tuning seeds"
     )
