@@ -145,7 +145,8 @@ def _over(own: np.ndarray, peer: np.ndarray) -> Setting:
         return Setting(np.nan)
     if lost_own[known].any() or lost_peer[known].any():
         return Setting(np.inf if lost_own[known].any() else 0.0)
-    found = ratio(*(np.exp(np.log(one[known]).mean(0)) for one in (own, peer)))
+    with np.errstate(over="ignore"):  # the end of an interval that is open
+        found = ratio(*(np.exp(np.log(one[known]).mean(0)) for one in (own, peer)))
     if found.seeds < FEWEST:
         return Setting(found.value)
     return Setting(found.value, found.low, found.high)
