@@ -41,7 +41,8 @@ class Setting:
             return "no ratio"
         if self.ratio in (0.0, np.inf):
             return "harm" if self.ratio else "benefit"
-        return side(-np.log(self.high), -np.log(self.low), DELTA)
+        with np.errstate(divide="ignore"):  # of an open interval
+            return side(-np.log(self.high), -np.log(self.low), DELTA)
 
     @property
     def text(self) -> str:

@@ -302,4 +302,5 @@ def test_without_tuning_or_vanilla_there_is_no_strip():
 )
 def test_the_margin_of_a_strip_is_that_of_the_topics(low, high, outcome):
     assert Setting((low * high) ** 0.5, low, high).outcome == outcome
+    assert Setting(1.0, 0.0, np.inf).outcome == "unresolved"
     assert {topic.margin for topic in registry().topics.values()} == {MARGIN}
