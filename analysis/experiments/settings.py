@@ -34,7 +34,7 @@ Starts = Annotated[
         "sizes are tuned, else from 1"
     ),
 ]
-RATES = (0.006, 0.02, 0.06, 0.2, 0.6, 2.0)
+RATES = (0.02, 0.06, 0.2, 0.6)
 """The grid of every experiment that tunes."""
 STARTS = (0.3, 1.0, 3.0)
 """Of those that tune where training starts, too: what a constant scale of the logits would change."""
