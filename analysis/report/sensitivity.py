@@ -140,8 +140,8 @@ def _best(error: xr.DataArray, dim: str) -> xr.DataArray:
 
 def _over(own: np.ndarray, peer: np.ndarray) -> Setting:
     """The ratio of errors (problem, seed): of each seed the geometric mean over the problems."""
-    lost_own, lost_peer = (np.isinf(one).any(-1) for one in (own, peer))
-    known = ~np.isnan(own + peer).any(-1) & ~(lost_own & lost_peer)
+    lost_own, lost_peer = (np.asarray(np.isinf(one).any(-1)) for one in (own, peer))
+    known = np.asarray(~np.isnan(own + peer).any(-1) & ~(lost_own & lost_peer))
     if not known.any() or (lost_own[known].any() and lost_peer[known].any()):
         return Setting(np.nan)
     if lost_own[known].any() or lost_peer[known].any():

@@ -2,7 +2,7 @@
 tuned on seeds of their own.
 """
 
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -186,7 +186,10 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
     gap = dataset["cross_entropy_gap"].isel(seed=slice(config.tuning_seeds))
     tried = tuning_error(gap.rename(step="tried_step"), SMALLEST)
     dataset["tuning_error"] = tried.assign_coords(tried_step=tried["tried_step"] / config.steps[-1])
-    score = np.log(tried.rename(tried_rate="learning_rate", tried_step="step")).mean("tuning_seed")
+    renamed = tried.rename(tried_rate="learning_rate", tried_step="step")
+    score = cast(xr.DataArray, np.log(renamed)).mean(
+        "tuning_seed"
+    )  # numpy does not say it stays one
     best = score.idxmin("learning_rate", skipna=False)
     dataset["best_learning_rate"] = best.assign_attrs(
         description="the learning rate that is compared, chosen on the tuning seeds"
