@@ -187,9 +187,8 @@ def summarise(config: PhaseConfig, dataset: xr.Dataset, progress: Progress) -> x
     tried = tuning_error(gap.rename(step="tried_step"), SMALLEST)
     dataset["tuning_error"] = tried.assign_coords(tried_step=tried["tried_step"] / config.steps[-1])
     renamed = tried.rename(tried_rate="learning_rate", tried_step="step")
-    score = cast(xr.DataArray, np.log(renamed)).mean(
-        "tuning_seed"
-    )  # numpy does not say it stays one
+    # Cast, as numpy does not say that labels stay.
+    score = cast(xr.DataArray, np.log(renamed)).mean("tuning_seed")
     best = score.idxmin("learning_rate", skipna=False)
     dataset["best_learning_rate"] = best.assign_attrs(
         description="the learning rate that is compared, chosen on the tuning seeds"
