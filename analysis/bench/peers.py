@@ -15,7 +15,7 @@ from analysis.bench.jax_peers import jax_member_last, jax_vmap, warm_up_jax
 from analysis.bench.losses import TORCH
 from analysis.bench.workload import LEARNING_RATE, Arrays, Start, Workload
 from ssa_theory.ensemble import train
-from ssa_theory.steps import Fused, State
+from ssa_theory.steps import Fused, State, Steps, steps_for
 
 _BEST_FOR_TORCH = {
     "cpp.enable_floating_point_contract_flag": "fast",
@@ -57,12 +57,8 @@ class Contender:
 
 
 def _eager(workload: Workload, start: Start, steps: int) -> Training:
-    return _by_train(start, steps, compile=False)
-
-
-def _by_train(start: Start, steps: int, compile: bool) -> Training:
     loss, batches = _of_steps(start)
-    options = {"steps": steps, "learning_rate": LEARNING_RATE, "compile": compile}
+    options = {"steps": steps, "learning_rate": LEARNING_RATE}
     return lambda: train(loss, start.parameters, batches=cycle(batches), **options).parameters
 
 
@@ -75,12 +71,14 @@ def _of_steps(start: Start) -> tuple[Callable[[Arrays, Any], Tensor], Sequence[A
 
 
 def _compiled(workload: Workload, start: Start, steps: int) -> Training:
-    """Compiled once, as JAX's are, for all trainings."""
-    return _by_train(start, steps, compile=True)
+    """What `train` compiles."""
+    loss, batches = _of_steps(start)
+    own = steps_for(loss, State.of(start.parameters), "adam", LEARNING_RATE, compile=True)
+    return _again(own, start, list(islice(cycle(batches), steps)))
 
 
 def _torch_compile(workload: Workload, start: Start, steps: int) -> Training:
-    """`this trainer`, its step compiled by torch: once, whether data stay the same or not."""
+    """`this trainer`, its step compiled by torch, whether data stay the same or not."""
     import torch._inductor.config as inductor
 
     common = {
@@ -88,13 +86,28 @@ def _torch_compile(workload: Workload, start: Start, steps: int) -> Training:
         for k, v in start.shared.items()
     }
     batches = [common | b for b in start.batches]
+    own = Fused(start.loss, State.of(start.parameters), "adam", LEARNING_RATE)
+    run = _again(own, start, list(islice(cycle(batches), steps)))
+
+    def patched() -> Arrays:
+        with inductor.patch(_BEST_FOR_TORCH):
+            return run()
+
+    return patched
+
+
+def _again(own: Steps, start: Start, batches: Sequence[Any]) -> Training:
+    """Trainings from one start by steps that are compiled once for all of them, as JAX's are."""
 
     def run() -> Arrays:
-        state = State.of(start.parameters)
-        fused = Fused(start.loss, state, "adam", LEARNING_RATE)
-        with inductor.patch(_BEST_FOR_TORCH):
-            fused.advance(list(islice(cycle(batches), steps)))
-        return {k: p.detach() for k, p in state.parameters.items()}
+        state = own.state
+        with torch.no_grad():
+            for name, parameter in state.parameters.items():
+                parameter.copy_(start.parameters[name])
+        state.diverged.zero_()
+        own.restart(LEARNING_RATE)
+        own.advance(batches)
+        return {k: p.detach().clone() for k, p in state.parameters.items()}
 
     return run
 

@@ -116,6 +116,8 @@ class Lowering:
     constants: list[Read] = field(default_factory=list)
     distinct: set[Node] = field(default_factory=set)
     """Indices that are all different along the axis in question, such as a sort's."""
+    exponentials: dict[Node, Node] = field(default_factory=dict)
+    """e to the power of a node, where it is there already: a softmax is, of its logarithm."""
     _known: dict[tuple[Known, int], Laned] = field(default_factory=dict)
     _stored: dict[tuple, int] = field(default_factory=dict)
 

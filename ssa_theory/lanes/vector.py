@@ -59,6 +59,8 @@ EACH(vtanh, tanh)
 EACH(vsigmoid, sigmoid)
 EACH(vsqrt, sqrt)
 EACH(verf, erf)
+INL V verf(V x, V) { return verf(x); }
+INL V vexp_falling(V x) { return vexp(x); }
 INL V vroot(V x) { return vsqrt(x); }
 #else
 
@@ -76,8 +78,6 @@ INL V vroot(V x) {
   __m512 r = _mm512_rsqrt14_ps(y), s = _mm512_mul_ps(y, r);
   return (V)_mm512_fmadd_ps(_mm512_fnmadd_ps(s, s, y), _mm512_mul_ps(r, _mm512_set1_ps(0.5f)), s);
 }
-INL V scaled(V p, V n) { return (V)_mm512_scalef_ps(M512(p), M512(n)); }  // p 2^n
-INL V nearest(V x) { return (V)_mm512_roundscale_ps(M512(x), 0); }
 #else
 INL V vrecip(V y) { return 1.0f / y; }
 #if defined(__AVX2__) && LANES == 8
@@ -93,11 +93,10 @@ INL V vroot(V x) { return vsqrt(x); }
 INL V vdiv(V x, V y) { return x * vrecip(y); }
 
 // e^x = 2^n e^r, |r| <= log(2)/2, e^r = 1 + r + r^2 q(r); q by weighted least squares (minimax).
-INL V vexp(V x) {
+// Within [-88, 88.72], or NaN; what is not normal may be any number that is not.
+INL V vexp_within(V x) {
 #if defined(__AVX512F__) && LANES == 16
-  x = x > 89.0f ? bc(89.0f) : x;
-  x = x < -104.0f ? bc(-104.0f) : x;
-  V n = nearest(x * 1.44269504f);
+  V n = (V)_mm512_roundscale_ps(M512(x * 1.44269504f), 0);
 #else
   V big = bc(12582912.0f), shifted = x * 1.44269504f + big, n = shifted - big;
 #endif
@@ -110,11 +109,30 @@ INL V vexp(V x) {
   q = q * r + 4.9999994e-1f;
   V p = (q * (r * r) + r) + 1.0f;
 #if defined(__AVX512F__) && LANES == 16
-  return scaled(p, n);
+  return (V)_mm512_scalef_ps(M512(p), M512(n));  // p 2^n
 #else
-  V y = (V)((I)p + ((I)shifted << 23));  // n stands in the last bits
+  return (V)((I)p + ((I)shifted << 23));  // n stands in the last bits
+#endif
+}
+INL V vexp(V x) {
+#if defined(__AVX512F__) && LANES == 16
+  x = x > 89.0f ? bc(89.0f) : x;
+  x = x < -104.0f ? bc(-104.0f) : x;
+  return vexp_within(x);
+#else
+  V y = vexp_within(x);
   y = x > -87.336540f ? y : bc(0.0f);  // what is not normal counts as zero
   return x < 88.722837f ? y : x + INFINITY;  // NaN stays
+#endif
+}
+// e^x of x <= 0.
+INL V vexp_falling(V x) {
+#if defined(__AVX2__) && LANES == 8
+  return vexp_within((V)_mm256_max_ps(M256(bc(-88.0f)), M256(x)));  // NaN stays
+#elif defined(__x86_64__)
+  return vexp_within(x < -88.0f ? bc(-88.0f) : x);
+#else
+  return vexp(x);
 #endif
 }
 
@@ -155,8 +173,8 @@ INL V vtanh(V x) {
 
 INL V vsigmoid(V x) { return vrecip(1.0f + vexp(-x)); }
 
-// erf x = x q(x^2) up to 1, else 1 - exp(-g(x)), g = -log(1 - erf).
-INL V verf(V x) {
+// erf x = x q(x^2) up to 1, else 1 - e^(-x^2) h(x); e: e^(-x^2).
+INL V verf(V x, V e) {
   V a = vabs(x), s = x * x;
   V q = bc(7.7876946e-5f);
   q = q * s - 7.9916167e-4f;
@@ -165,19 +183,20 @@ INL V verf(V x) {
   q = q * s + 1.1283565e-1f;
   q = q * s - 3.7612623e-1f;
   q = q * s + 1.1283791f;
-  V near = x * q, t = a > 4.05f ? bc(4.05f) : a;
-  V g = bc(-1.8882364e-4f);
-  g = g * t + 2.9724424e-3f;
-  g = g * t - 2.1940432e-2f;
-  g = g * t + 1.0332735e-1f;
-  g = g * t + 6.3788307e-1f;
-  g = g * t + 1.1272515f;
-  g = g * t + 3.0042803e-4f;
-  V far = 1.0f - vexp(-g);
+  V near = x * q, t = a > 3.95f ? bc(3.95f) : a;
+  V h = bc(-3.8888419e-4f);
+  h = h * t + 6.0051261e-3f;
+  h = h * t - 4.0998165e-2f;
+  h = h * t + 1.6413361e-1f;
+  h = h * t - 4.3167952e-1f;
+  h = h * t + 7.9259467e-1f;
+  h = h * t - 1.0482105f;
+  h = h * t + 9.8612726e-1f;
+  V far = 1.0f - e * h;
   far = x < 0.0f ? -far : far;
-  V made = a <= 1.0f ? near : far;
-  return x != x ? x : made;
+  return a <= 1.0f ? near : far;
 }
+INL V verf(V x) { return verf(x, vexp_falling(-x * x)); }
 #endif
 
 // The entry at[lane] of a lane's column, and a sum into it.

@@ -1,7 +1,7 @@
 """Compiled trainings: the same models, in any block, in any number of calls, cut into slices or not."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -299,6 +300,22 @@ def test_equal_computations_are_one_node() -> None:
     assert first is second
     assert isinstance(first, Map)
     assert program.map("({0} + {1})", x, program.scalar(2.0)) is not first
+
+
+@pytest.mark.parametrize(
+    "felt",
+    [
+        lambda x: F.log_softmax(x, 0)[0],
+        lambda x: (x - x.detach().amax(0)).exp().sum(0).log() - x[0],
+        lambda x: F.gelu(x).sum(0),
+    ],
+    ids=["log_softmax", "less its most", "gelu"],
+)
+def test_value_and_slope_share_one_exponential(felt: Callable[[Tensor], Tensor]) -> None:
+    start = {"x": torch.randn(5, 3)}
+    source = Kernel(lambda p, _: felt(p["x"]), start, None, "adam").function.source
+    assert source.count("vexp_falling(") == 1
+    assert source.count("vexp(") == 0
 
 
 def test_leaves_are_taken_from_any_batch() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ssa_theory.lanes.lower import Known, Laned, Lowering, rule
-from ssa_theory.lanes.program import Dtype, Unsupported
+from ssa_theory.lanes.program import Dtype, Map, Node, Program, Reduce, Unsupported, View
 from ssa_theory.lanes.record import Operation
 
 _CHEAP = {
@@ -53,7 +53,28 @@ def _elementwise(lower: Lowering, operation: Operation, args: Sequence[Any]) -> 
             inverse = 1 / by
         if inverse is not None:
             return lower.elementwise(operation, "({0}*{1})", [args[0], inverse])
-    return lower.elementwise(operation, _COSTLY[name], args, "real", costly=True)
+    code = _COSTLY[name]
+    if name == "exp" and _less_its_most(args[0].node):
+        code = "vexp_falling({0})"
+    return lower.elementwise(operation, code, args, "real", costly=True)
+
+
+def _less_its_most(node: Node) -> bool:
+    """Whether it is x - max x, which is at most 0."""
+    if not isinstance(node, Map) or node.code != "({0} - {1})":
+        return False
+    whole, most = node.args
+    while isinstance(most, View):
+        most = most.of
+    return isinstance(most, Reduce) and most.by == "max" and most.of is whole
+
+
+def normal_parts(program: Program, x: Node) -> tuple[Node, Node]:
+    """erf(x / sqrt 2) and e^(-x^2 / 2), of which gelu and its slope are made: the same nodes in both."""
+    square = program.map("({0}*{1}*{1})", program.scalar(-0.5), x)
+    density = program.map("vexp_falling({0})", square, costly=True)
+    inner = program.map("({0}*{1})", x, program.scalar(math.sqrt(0.5)))
+    return program.map("verf({0}, {1})", inner, density, costly=True), density
 
 
 @rule("gelu")
@@ -63,8 +84,7 @@ def _gelu(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
         raise Unsupported("gelu by tanh")
     lower.dtype_made(operation)
     program, x = lower.program, args[0].node
-    inner = program.map("({0}*{1})", x, program.scalar(math.sqrt(0.5)))
-    erf = program.map("verf({0})", inner, costly=True)
+    erf, _ = normal_parts(program, x)
     half = program.map("({0}*{1})", x, program.scalar(0.5))
     made = program.map("({0}*{1})", half, program.map("({0} + {1})", erf, program.scalar(1)))
     return Laned(made, args[0].lane)

@@ -10,6 +10,7 @@ from ssa_theory.lanes.lower import Laned, Lowering, rule
 from ssa_theory.lanes.program import Unsupported
 from ssa_theory.lanes.record import Operation
 from ssa_theory.lanes.rules.axes import free, right_of
+from ssa_theory.lanes.rules.elementwise import normal_parts
 
 
 @rule("tanh_backward")
@@ -37,12 +38,8 @@ def _of_gelu(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Lane
         raise Unsupported("gelu by tanh")
     program = lower.program
     (slope, x), right = lower.arguments(args[:2], lower.dtype_made(operation))
-    erf = program.map(
-        "verf({0})", program.map("({0}*{1})", x, program.scalar(math.sqrt(0.5))), costly=True
-    )
+    erf, density = normal_parts(program, x)
     below = program.map("({0}*({1} + 1))", program.scalar(0.5), erf)
-    square = program.map("({0}*{1}*{1})", program.scalar(-0.5), x)
-    density = program.map("vexp({0})", square, costly=True)
     moved = program.map("({0}*{1}*{2})", program.scalar((2 * math.pi) ** -0.5), x, density)
     made = program.map("({0}*({1} + {2}))", slope, below, moved)
     return Laned(made, len(made.shape) + 1 - right)
@@ -60,6 +57,6 @@ def _of_softmax(lower: Lowering, operation: Operation, args: Sequence[Any]) -> L
     if operation.name == "_softmax_backward_data":
         slope = program.map("({0}*{1})", slope, y)
     else:
-        y = program.map("vexp({0})", y, costly=True)
+        y = lower.exponentials.get(y) or program.map("vexp_falling({0})", y, costly=True)
     total = program.reduce(slope, [axis], "sum", True)
     return Laned(program.map("({0} - {1}*{2})", slope, y, total), rank - right)

@@ -41,13 +41,15 @@ def _softmax(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Lane
     lower.dtype_made(operation)
     top = program.reduce(value.node, [axis], "max", True)
     shifted = program.map("({0} - {1})", value.node, top)
-    grown = program.map("vexp({0})", shifted, costly=True)
+    grown = program.map("vexp_falling({0})", shifted, costly=True)
     total = program.reduce(grown, [axis], "sum", True)
+    inverse = program.map("vdiv(bc(1), {0})", total, costly=True)
+    made = program.map("({0}*{1})", grown, inverse)
     if operation.name == "_log_softmax":
         log = program.map("vlog({0})", total, costly=True)
-        return Laned(program.map("({0} - {1})", shifted, log), value.lane)
-    inverse = program.map("vdiv(bc(1), {0})", total, costly=True)
-    return Laned(program.map("({0}*{1})", grown, inverse), value.lane)
+        exponential, made = made, program.map("({0} - {1})", shifted, log)
+        lower.exponentials[made] = exponential
+    return Laned(made, value.lane)
 
 
 @rule("bmm")
