@@ -8,7 +8,7 @@ from torch import Tensor
 from ssa_theory.lanes import Loss, Parameters, Watch, gradients
 
 _OPERATION, _NUMBER = 1.5e-5, 8e-10  # seconds that one takes uncompiled, roughly
-_COMPILER, _COMPILED = 0.4, 5e-3  # to compile a step, and for each of its operations, likewise
+_COMPILER, _COMPILED = 0.25, 4e-3  # to compile a step, and for each of its operations, likewise
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from ssa_theory.lanes.program import (
 from ssa_theory.lanes.text import Places, flat, literal, position
 
 _AT_ONCE = 4  # additions that wait for nothing
-_UNROLLED = 48  # operations of a loop written out
+_UNROLLED = 16  # operations of a loop written out: with more, code is not faster and compiles longer
+_COSTLY = 12  # operations that a function such as exp counts as
 _COMPARED = 16  # entries up to which an entry is chosen by comparing, else by its address
 
 
@@ -97,7 +98,8 @@ class Emitter:
             self._scattered(node)
         else:
             shape = self.plan.shape(node)
-            self._loops(shape, "i", 1, lambda at: self._write(node, at, self._value(node, at)))
+            weight = _COSTLY if isinstance(node, Map) and node.costly else 1
+            self._loops(shape, "i", weight, lambda at: self._write(node, at, self._value(node, at)))
 
     def _write(self, node: Node, at: Places, value: str) -> None:
         self.lines.append(f"{self.name(node)}[{flat(self.plan.shape(node), at)}] = {value};")
