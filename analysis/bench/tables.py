@@ -162,8 +162,9 @@ def notes(report: dict[str, Any]) -> list[str]:
         f"trainer's vector instructions: {used or 'none, as there is no C++ compiler'}.",
         "Each contender has a process, one core and one thread of its own, trains the same models "
         "from the same start in the block of which it is fastest (of those tried), and measures in "
-        "rounds with the others; the fastest round counts. Compilation is not counted in the "
-        f"speed. JAX with the models last trains at most {CHUNK} at a time.",
+        "rounds with the others; the fastest round counts. Compiling a loss, and tracing it, which "
+        "JAX and this trainer do once, is not counted in the speed. JAX with the models last trains "
+        f"at most {CHUNK} at a time.",
         "Fresh data: drawn beforehand, the same for all, and given step by step; else the data stay "
         "the same at all steps.",
         "Memory: the process's peak with fixed data, less what it held before.",

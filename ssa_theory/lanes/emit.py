@@ -25,7 +25,9 @@ from ssa_theory.lanes.program import (
 from ssa_theory.lanes.text import Places, flat, literal, position
 
 _AT_ONCE = 4  # additions that wait for nothing
-_UNROLLED = 16  # operations of a loop written out: with more, code is not faster and compiles longer
+_UNROLLED = (
+    16  # operations of a loop written out: with more, code is not faster and compiles longer
+)
 _COSTLY = 12  # operations that a function such as exp counts as
 _COMPARED = 16  # entries up to which an entry is chosen by comparing, else by its address
 
