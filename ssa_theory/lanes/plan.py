@@ -82,9 +82,12 @@ class Axes:
 
     def of(self, axis: Axis) -> Axis:
         """The axis that stands for all that run with it."""
-        while axis in self._over:
-            axis = self._over[axis]
-        return axis
+        head = axis
+        while head in self._over:
+            head = self._over[head]
+        while axis != head:  # shorter ways for the next time
+            self._over[axis], axis = head, self._over[axis]
+        return head
 
     def candidates(self, nodes: Sequence[Node]) -> dict[Axis, int]:
         """Those that may be cut, and into how many parts at most."""
