@@ -49,6 +49,6 @@ class Passkey:
         piece = np.full((count, _PIECE), self.mark)
         piece[:, 1:] = np.asarray(self.digits)[drawn]
         shown = filler.copy()
-        np.put_along_axis(shown, start[:, None] + np.arange(_PIECE), piece, 1)
+        shown[np.arange(count)[:, None], start[:, None] + np.arange(_PIECE)] = piece
         shown[:, -_PIECE:] = piece
         return shown

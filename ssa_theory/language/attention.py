@@ -43,8 +43,7 @@ class RotaryAttention(SelfAttention):
 def rotated(
     vector: Float[Tensor, "*batch length width"],
 ) -> Float[Tensor, "*batch length width"]:
-    """Vectors at the places 0, 1, ..., each turned by its place's angles, the coordinates of a pair
-    one after the other: scores do not depend on the order.
+    """Vectors at the places 0, 1, ..., each turned by its place's angles.
 
     Raises ValueError for an odd width.
     """
@@ -54,18 +53,23 @@ def rotated(
             f"rotary positions turn pairs of coordinates, got heads of width {width}: choose "
             "an even width, or learned positions"
         )
-    precise = vector.to(at_least_float32(vector.dtype))  # no complex numbers are shorter
-    pairs = precise.unflatten(-1, (2, width // 2)).transpose(-1, -2).contiguous()
-    turned = torch.view_as_complex(pairs) * _turns(length, width, vector.device, precise.dtype)
-    return torch.view_as_real(turned).flatten(-2).to(vector.dtype)
+    precise = vector.to(at_least_float32(vector.dtype)).contiguous()
+    cosine, sine = _turns(length, width, vector.device, precise.dtype)
+    turned = torch.addcmul(precise * cosine, precise.roll(width // 2, -1), sine)
+    return turned.to(vector.dtype)
 
 
 @lru_cache(maxsize=8)
-def _turns(length: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """e^(i angle) of every place's angles (length, width / 2)."""
+def _turns(
+    length: int, width: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """By place, for each coordinate: the cosine of its angle, and what its partner counts, the sine
+    with its sign (length, width).
+    """
     rate = BASE ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
     angle = torch.arange(length, device=device, dtype=torch.float32).unsqueeze(-1) * rate
-    return torch.polar(torch.ones_like(angle), angle).to(dtype.to_complex())
+    cosine, sine = angle.cos().to(dtype), angle.sin().to(dtype)
+    return torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
 
 
 @lru_cache(maxsize=8)

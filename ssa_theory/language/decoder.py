@@ -97,10 +97,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, **seen: Any) -> Tensor:
         """seen: what the mechanism reads of the tokens beside their vectors."""
-        mixed = self.attention(self.before_attention(x), **seen)
         if self.parallel:
-            return x + mixed + self.mlp(self.before_mlp(x))
-        x = x + mixed
+            own = F.layer_norm(x, x.shape[-1:])  # of both norms, which differ in their weights only
+            norms = (self.before_attention, self.before_mlp)
+            first, second = (torch.addcmul(norm.bias, own, norm.weight) for norm in norms)
+            return x + self.attention(first, **seen) + self.mlp(second)
+        x = x + self.attention(self.before_attention(x), **seen)
         return x + self.mlp(self.before_mlp(x))
 
 

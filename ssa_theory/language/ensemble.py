@@ -130,9 +130,9 @@ class AdamW:
         first, second = (1 - beta**self.steps for beta in BETAS)
         torch.sqrt(self.second, out=self.spread).add_(EPSILON * second**0.5)
         weights[:, : self.ensemble.decayed].mul_(1 - rates * self.decay)
-        torch.mul(self.first, -rates * second**0.5 / first, out=gradient)
+        steps = (-rates * second**0.5 / first).where(losses.isfinite().unsqueeze(-1), torch.nan)
+        torch.mul(self.first, steps, out=gradient)
         weights.addcdiv_(gradient, self.spread)
-        weights[~losses.isfinite()] = torch.nan
         return losses
 
 
