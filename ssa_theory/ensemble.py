@@ -45,7 +45,7 @@ def train(
     record: Sequence[int] = (),
     progress: Callable[[int], None] | None = None,
     rates: Sequence[float] | None = None,
-    runs: int = 1,
+    shared: int = 0,
     dtype: torch.dtype | None = None,
 ) -> Trained:
     """Minimise every member's loss for `steps` steps, and then for `cooldown_steps` at a tenth of the
@@ -63,9 +63,9 @@ def train(
 
     rates: a factor on the learning rate for each member. Adam's step does not depend on the scale
     of the gradient, so a parameter written as s phi, phi trained at the rate r, moves as it would
-    at the rate s r (but for Adam's epsilon, 1e-8); plain gradient descent moves as at s^2 r. runs:
-    how many trainings with rates have this step, and share what it costs to compile. dtype:
-    precision of training, by default the parameters'.
+    at the rate s r (but for Adam's epsilon, 1e-8); plain gradient descent moves as at s^2 r. shared:
+    steps of other trainings with rates that have this one's step, and share what it costs to
+    compile. dtype: precision of training, by default the parameters'.
 
     Nothing inside the loop waits for the device. Raises ValueError for steps < 0, a learning rate
     that is not positive and finite, an unknown optimiser, or too few batches.
@@ -99,7 +99,7 @@ def train(
     source = iter(repeat(None) if batches is None else batches)
     first = list(islice(source, min(1, total)))
     source = chain(first, source)
-    compiled = pays(loss, state, first, runs * total) if compile is None else compile
+    compiled = pays(loss, state, first, total + shared) if compile is None else compile
     if rates is not None:
         learning_rate = learning_rate * max(rates)
         # Where it is compiled, equal rates have the step that others have: one serves all.

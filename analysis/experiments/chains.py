@@ -2,7 +2,7 @@
 graph, the letters of English, and the control with d = K.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
-from analysis.experiments.settings import Cell, CellsConfig, join_cells
+from analysis.experiments.settings import Cell, CellsConfig, join_cells, steps_of
 from analysis.problems.graph import GraphProblem
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA
@@ -62,15 +62,15 @@ def train_settings(
     progress: Progress,
     train: Callable[[Config, Chain, torch.device, Callable[[int], None]], xr.Dataset],
     blank: Mapping[str, str] | None = None,
-    programs: int = 1,
+    tuned: Sequence[float] = (),
 ) -> xr.Dataset:
     """What `train` returns of each setting, as one, along `setting`.
 
-    programs: how many times a mechanism is trained in each. blank: by variable, what fills up
-    settings of fewer tokens, where that is not NaN.
+    tuned: the rates from which it chooses by `tune`. blank: by variable, what fills up settings of
+    fewer tokens, where that is not NaN.
     """
     device, cells, models = resolve_device(config.device), config.cells, config.mechanisms
-    total = sum(c.training.steps for c in cells) * len(models) * programs
+    total = sum(steps_of(c.training, tuned) for c in cells) * len(models)
     advance = progress(f"training {config.seeds} seeds x {len(models)} mechanisms", total)
     parts = [train(config, cell, device, advance) for cell in cells]
     fill: dict[str, Any] = {} if blank is None else {"fill_value": dict(blank)}

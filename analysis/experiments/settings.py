@@ -13,7 +13,7 @@ from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.problems.base import Problem, Training
 from analysis.problems.sizes import block_size
 from analysis.problems.train import train_all
-from analysis.problems.tuning import tuning_models
+from analysis.problems.tuning import tuning_steps
 from analysis.store.config import TrainingConfig
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import Mechanism
@@ -116,8 +116,7 @@ def train_cells(config: CellsConfig, progress: Progress) -> list[xr.Dataset]:
     """What `train_all` returns of each cell."""
     cells, device = config.cells, resolve_device(config.device)
     models = sum(len(c.mechanisms) for c in cells)
-    total = sum(len(c.mechanisms) * c.training.total_steps for c in cells)
-    total *= programs(config.learning_rates)
+    total = sum(len(c.mechanisms) * steps_of(c.training, config.learning_rates) for c in cells)
     advance = progress(f"training {config.seeds} seeds x {models} models", total)
     return [
         train_all(
@@ -135,9 +134,9 @@ def train_cells(config: CellsConfig, progress: Progress) -> list[xr.Dataset]:
     ]
 
 
-def programs(*grid: Sequence[float]) -> int:
-    """How many times a mechanism is trained: to tune it, where there is a choice, and as it is then."""
-    return 1 + (tuning_models(*grid) > 0)
+def steps_of(training: Training, *grid: Sequence[float]) -> int:
+    """Of a mechanism: to tune it, where there is a choice, and as it is trained then."""
+    return tuning_steps(training, *grid) + training.total_steps
 
 
 def train_cell(config: CellsConfig, progress: Progress) -> xr.Dataset:
@@ -184,9 +183,13 @@ class SweptConfig(CooldownConfig):
         ]
 
 
+_ABSENT = dict.fromkeys(("diverged", "longer_settled"), False)
+"""The truth values of what is not trained."""
+
+
 def join_settings(config: SweptConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """The parts of settings as one, along `setting`; NaN where a mechanism is not trained."""
     names = [m.name for m in chosen(config.mechanisms)]
-    whole = [part.reindex(mechanism=names, fill_value={"diverged": False}) for part in parts]
+    whole = [part.reindex(mechanism=names, fill_value=_ABSENT) for part in parts]
     dataset = join_cells(config, whole, "setting", data_vars="all", compat="equals")
     return dataset.transpose("mechanism", "seed", "setting", ...)

@@ -46,8 +46,8 @@ class Training:
 
     steps at the full learning rate, then cooldown_steps at a tenth of it: at a constant step size
     Adam leaves the models in the noise of their batches. dtype: precision of training; evaluation
-    is in float64. compile: a step as one function; None where it pays. runs: how many trainings have
-    this step, and share what it costs to compile.
+    is in float64. compile: a step as one function; None where it pays. shared: steps of the other
+    trainings that have this one's step, and share what it costs to compile.
 
     >>> Training(200, 0.05, cooldown_steps=50).total_steps
     250
@@ -59,7 +59,7 @@ class Training:
     optimizer: Literal["adam", "sgd"] = "adam"
     dtype: Literal["float32", "float64"] = "float32"
     compile: bool | None = False
-    runs: int = 1
+    shared: int = 0
 
     @property
     def total_steps(self) -> int:
@@ -258,7 +258,7 @@ def fit(
         record=record,
         progress=progress,
         rates=rates,
-        runs=training.runs,
+        shared=training.shared,
         dtype=training.torch_dtype,
     )
     parameters, diverged = trained.parameters, trained.diverged

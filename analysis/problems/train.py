@@ -19,7 +19,7 @@ from analysis.problems.base import (
     record_steps,
 )
 from analysis.problems.settled import SETTLED, settled
-from analysis.problems.tuning import tune, tuning_models
+from analysis.problems.tuning import tune, tuning_steps
 from ssa_theory.mechanism import Layer, Mechanism
 
 
@@ -45,9 +45,11 @@ def train_all(
     record: as in `fit`, by default `record_steps`.
     """
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
-    if tuning_models(rates or (1.0,), starts or (1.0,)) and tune_on is None:
-        training = replace(training, runs=2)  # to tune, and at the rate that was chosen
-    found = tune(tune_on or problem, mechanisms, training, rates, device, progress, starts)
+    tuning = training
+    if tune_on is None:  # to tune and at the rate that was chosen a step is the same
+        tuning = replace(training, shared=training.total_steps)
+        training = replace(training, shared=tuning_steps(training, rates, starts))
+    found = tune(tune_on or problem, mechanisms, tuning, rates, device, progress, starts)
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
     sizes = {"seed": len(seeds)} | {dim: len(at) for dim, at in problem.members.items()}

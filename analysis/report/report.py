@@ -22,7 +22,7 @@ from analysis.claims.words import effect_of, effects_of
 from analysis.experiments.base import PRESETS, Experiment
 from analysis.report.forest import forest
 from analysis.report.paper import paper_table
-from analysis.report.sensitivity import Strip, settled_shares, strips
+from analysis.report.sensitivity import LASTING, Strip, settled_shares, strips
 from analysis.store.claims import load_evidence, not_run, result_path
 from analysis.store.files import write_whole
 from analysis.store.guards import warnings_of
@@ -111,6 +111,7 @@ def render(found: Ledger, sections: list[Section], speed: dict[str, Any] | None 
         counts={v: sum(e.verdict == v for e in found.entries) for v in VERDICTS},
         forests={e.topic.name: forest(e.topic, _judged(e)) for e in found.entries},
         strips={e.topic.name: _strips_of(e, sections, where) for e in found.entries},
+        lasting=LASTING,
         sections=sections,
         where=where,
         topics={entry.topic.name for entry in found.entries},

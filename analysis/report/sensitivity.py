@@ -10,13 +10,16 @@ import xarray as xr
 from analysis.claims.registry import DELTA
 from analysis.claims.rule import Side, side
 from analysis.claims.statistics import FEWEST, ratio
+from analysis.problems.tuning import LONGER
 from ssa_theory.mechanism import VANILLA
 
 BEST = "each its best"
 """The column of a strip in which both have the best of their step sizes, problem by problem."""
+LASTING = f"{100 * LONGER} %, {BEST}"
+"""The row of the longer training, in that column alone."""
 _REGIMES = {"": "", "control_": ", control"}
 """How the variables of a regime begin, and what is said of it after a mechanism's name."""
-_COUNTED: dict[Side, str] = {
+_COUNTED: dict[str, str] = {
     "benefit": "a benefit",
     "harm": "a harm",
     "equivalent": "equivalent",
@@ -45,6 +48,11 @@ class Setting:
             return side(-np.log(self.high), -np.log(self.low), DELTA)
 
     @property
+    def said(self) -> str:
+        """The outcome in a sentence."""
+        return _COUNTED.get(self.outcome, self.outcome)
+
+    @property
     def text(self) -> str:
         """The ratio, or who diverged."""
         if self.ratio in (0.0, np.inf):
@@ -58,17 +66,39 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Longer:
+    """Of the longer training, both at the step size that is best after all steps: the setting, and
+    the shares of the mechanism's models and of vanilla's that had settled.
+    """
+
+    setting: Setting
+    own: float
+    vanilla: float
+
+    def said(self, name: str) -> str:
+        """What it shows of a mechanism."""
+        one = self.setting
+        interval = f" ({one.interval})" if one.interval else ""
+        found = f"{one.text}{interval}, " if one.text else ""
+        return (
+            f"With {LONGER} times the steps, {BEST}: {found}{one.said}; {100 * self.own:.0f} % of "
+            f"{name}'s and {100 * self.vanilla:.0f} % of vanilla's models had settled"
+        )
+
+
+@dataclass(frozen=True)
 class Strip:
     """The settings of one mechanism.
 
     regime: what is said of it after the mechanism's name. columns: the step sizes, at which both
-    train, and `BEST`. rows: by the share of the steps.
+    train, and `BEST`. rows: by the share of the steps. longer: None where it was not stored.
     """
 
     mechanism: str
     regime: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[Setting, ...]]
+    longer: Longer | None = None
 
     @property
     def name(self) -> str:
@@ -76,8 +106,26 @@ class Strip:
         return f"{self.mechanism}{self.regime}"
 
     @property
+    def changed(self) -> str:
+        """What longer training changes of the outcome after all steps, each at its best; empty where
+        that stays.
+        """
+        if self.longer is None:
+            return ""
+        *_, (*_, before) = self.rows.values()
+        words = before.outcome, self.longer.setting.outcome
+        return "" if words[0] == words[1] else f"longer training changes this: {' -> '.join(words)}"
+
+    @property
     def sentence(self) -> str:
-        """What it shows, of the settings at equal step size and steps."""
+        """What it shows, of the settings at equal step size and steps, and of the longer training."""
+        if self.longer is None:
+            return self._equal
+        last = "; ".join(filter(None, (self.longer.said(self.name), self.changed)))
+        return f"{self._equal} {last}."
+
+    @property
+    def _equal(self) -> str:
         equal = [one for row in self.rows.values() for one in row[:-1]]
         ratios = [one.ratio for one in equal if 0 < one.ratio < np.inf]
         if not ratios:
@@ -98,15 +146,18 @@ def strips(dataset: xr.Dataset) -> tuple[Strip, ...]:
     older version stored no seeds, or vanilla is not among its mechanisms. Where each has a `peer`,
     that stands for vanilla.
     """
-    names = {f"{prefix}tuning_error": regime for prefix, regime in _REGIMES.items()}
-    known = {name for name in names if name in dataset and "tuning_seed" in dataset[name].dims}
-    tuned = {name: regime for name, regime in names.items() if name in known}
+    tuned = {
+        prefix: regime
+        for prefix, regime in _REGIMES.items()
+        if "tuning_seed" in dataset.get(f"{prefix}tuning_error", xr.DataArray()).dims
+    }
     if not tuned or (VANILLA not in dataset["mechanism"] and "peer" not in dataset):
         return ()
-    return tuple(chain(*(_strips(dataset[name], regime) for name, regime in tuned.items())))
+    return tuple(chain(*(_strips(dataset, *one) for one in tuned.items())))
 
 
-def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
+def _strips(dataset: xr.Dataset, prefix: str, regime: str) -> list[Strip]:
+    error = dataset[f"{prefix}tuning_error"]
     if "tried_start" in error.dims:
         error = _best(error, "tried_start")
     tried = error.transpose("mechanism", "tried_step", "tried_rate", ..., "tuning_seed")
@@ -128,8 +179,23 @@ def _strips(error: xr.DataArray, regime: str) -> list[Strip]:
                 for rows in zip(own, of_peer, strict=True)
             ]
             rows = dict(zip(steps, settings, strict=True))
-            found.append(Strip(name, regime, columns, rows))
+            longer = _longer(dataset, prefix, name, peer)
+            found.append(Strip(name, regime, columns, rows, longer))
     return found
+
+
+def _longer(dataset: xr.Dataset, prefix: str, *pair: str) -> Longer | None:
+    """That of a mechanism and its peer, where it was stored."""
+    if f"{prefix}longer_error" not in dataset:
+        return None
+    of = dataset[[f"{prefix}longer_error", f"{prefix}longer_settled"]]
+    error, settled = (
+        of.sel(mechanism=list(pair)).transpose("mechanism", ..., "tuning_seed").values()
+    )
+    known = error.notnull()
+    shares = settled.where(known).mean([d for d in settled.dims if d != "mechanism"]).values
+    each = error.values.reshape(2, -1, error.sizes["tuning_seed"])
+    return Longer(_over(*each), *shares.tolist())
 
 
 def _best(error: xr.DataArray, dim: str) -> xr.DataArray:

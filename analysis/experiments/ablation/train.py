@@ -205,8 +205,9 @@ def _add_baselines(config: AblationConfig, dataset: xr.Dataset) -> None:
 
 def _kept(part: xr.Dataset) -> list[str]:
     """What is kept of both parts."""
-    tuned = ["tuning_error"] if "tuning_error" in part else []
-    return ["diverged", "added_parameters", "learning_rate", *tuned]
+    tuned = ("tuning_error", "longer_error", "longer_settled")
+    always = ["diverged", "added_parameters", "learning_rate"]
+    return always + [name for name in tuned if name in part]
 
 
 def _excess(letters: xr.Dataset) -> xr.Dataset:

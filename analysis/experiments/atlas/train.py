@@ -83,7 +83,7 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
     world, device = WORLDS[config.problems[0]], resolve_device(config.device)
     training = config.training_of(config.steps, config.cooldown_steps)
     worn, reason, rate, added = mechanism(config.mechanisms[0]), "", np.nan, 0
-    scores = np.full(_tried(config), np.nan)
+    scores, longer = (np.full(shape, np.nan) for shape in _tried(config))
     try:
         layer = world.layer(worn)
     except Misfit as error:
@@ -91,7 +91,7 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
     else:
         added = worn.added_parameters(layer.form)
         found = tune(world.problem, [worn], training, config.learning_rates, device)
-        rate, scores = found.rate.item(), found.scores[0]
+        rate, scores, longer = found.rate.item(), found.scores[0], found.longer[0]
     seeds, size = config.seed_range, block_size(config, world.bytes_per_seed(training))
     blocks = []
     for start in range(0, len(seeds), size):
@@ -110,15 +110,18 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
         reason = f"mechanism {worn.name} diverges at every rate of {config.learning_rates}"
         rate = np.nan
     about: dict[str, Any] = dict(zip(_BY_CELL, (rate, added, reason), strict=True))
-    about["scores"] = scores.ravel().tolist()
+    about |= {"scores": scores.ravel().tolist(), "longer": longer.ravel().tolist()}
     dims = ("quantity", "problem", "seed")
     about["description"] = f"{', '.join((*_BY_SEED, *ENDS))} of a mechanism on a problem"
     return xr.Dataset({"numbers": (dims, numbers, about)}, coords={"seed": list(seeds)})
 
 
-def _tried(config: AtlasConfig) -> tuple[int, ...]:
-    """How many scores a unit's tuning has (rate, start, step, seed)."""
-    return len(config.learning_rates), 1, len(TRIED_STEPS), len(TUNING_SEEDS)
+def _tried(config: AtlasConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How many scores a unit's tuning has (rate, start, step, seed), and its longer training (point,
+    seed).
+    """
+    seeds = len(TUNING_SEEDS)
+    return (len(config.learning_rates), 1, len(TRIED_STEPS), seeds), (2, seeds)
 
 
 def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -141,9 +144,11 @@ def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     for name, about in _BY_CELL.items():
         cells = np.array([one.attrs[name] for one in found]).reshape(len(worlds), many)
         variables[name] = dims[:2], cells.repeat(columns, axis=0), {"description": about}
-    scores = np.array([one.attrs["scores"] for one in found])
-    scores = scores.reshape(len(worlds), many, *_tried(config)).repeat(columns, axis=0)
-    tuned = Tuned(config.learning_rates, (1.0,), dims[:1], np.moveaxis(scores, 0, -2)).variables
+    tried = []
+    for name, shape in zip(("scores", "longer"), _tried(config), strict=True):
+        each = np.array([one.attrs[name] for one in found]).reshape(len(worlds), many, *shape)
+        tried.append(np.moveaxis(each.repeat(columns, axis=0), 0, -2))
+    tuned = Tuned(config.learning_rates, (1.0,), dims[:1], *tried).variables
     variables = {**tuned, **variables}
     coords = {
         "problem": [column for world in worlds for column in world.columns],

@@ -10,7 +10,7 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.critical.config import LAWS, TRAINED, CriticalConfig
 from analysis.experiments.mechanisms import chosen
-from analysis.experiments.settings import programs
+from analysis.experiments.settings import steps_of
 from analysis.problems.sizes import block_size
 from analysis.problems.train import train_all
 from ssa_theory.device import resolve_device
@@ -32,7 +32,7 @@ def train(config: CriticalConfig, progress: Progress) -> xr.Dataset:
     and as measured. NaN for lengths that a seed does not measure.
     """
     seeds, (cell,) = config.seed_range, config.cells
-    steps = cell.training.total_steps * len(TRAINED) * programs(config.learning_rates)
+    steps = steps_of(cell.training, config.learning_rates) * len(TRAINED)
     advance = progress(f"rows of {config.seeds} seeds", len(LAWS) + steps)
     found = np.full((2, len(LAWS), len(seeds), len(config.lengths)), np.nan)
     for i, law in enumerate(LAWS.values()):

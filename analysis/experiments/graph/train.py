@@ -11,7 +11,7 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.graph.sources import SourceConfig
 from analysis.experiments.mechanisms import SELECTIVE, Mechanisms, chosen
-from analysis.experiments.settings import RATES, STARTS, LearningRates, Starts, programs
+from analysis.experiments.settings import RATES, STARTS, LearningRates, Starts, steps_of
 from analysis.problems import GraphProblem, Training, train_all
 from analysis.problems.measures import ROW_GROUPS, SMALLEST_TAU, row_groups
 from analysis.problems.sizes import block_size, check_result_fits, told_cost
@@ -136,8 +136,9 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     """Every mechanism on every seed, at dimension d and in the control regime d = K."""
     device, problem = resolve_device(config.device), config.problem
     mechanisms = chosen(config.mechanisms)
-    total = (config.steps + config.control_steps) * len(mechanisms)
-    total *= programs(config.learning_rates, config.tried_starts)
+    grid = config.learning_rates, config.tried_starts
+    regimes = map(config.training, (config.steps, config.control_steps))
+    total = sum(steps_of(training, *grid) for training in regimes) * len(mechanisms)
     about = f"training {config.seeds} seeds x {len(mechanisms)} mechanisms"
     advance = progress(about, total)
 
@@ -173,6 +174,8 @@ _CONTROL = (
     "learning_rate",
     "start",
     "tuning_error",
+    "longer_error",
+    "longer_settled",
 )
 """What is kept of the control regime, where it is there."""
 

@@ -13,7 +13,7 @@ from analysis.experiments.mechanisms import chosen
 from analysis.experiments.normalizers.claims import judge
 from analysis.experiments.normalizers.config import SOFTMAX, TEMPERATURES, NormalizersConfig
 from analysis.experiments.normalizers.figure import draw
-from analysis.experiments.settings import programs
+from analysis.experiments.settings import steps_of
 from analysis.problems.base import Fitted, fit
 from analysis.problems.kernel_regression import KernelRegressionBlock
 from analysis.problems.measures import row_l1, row_shape
@@ -71,10 +71,9 @@ def seeds_per_block(config: NormalizersConfig) -> int:
 def train(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
     """Train every normaliser on every task and seed, with and without temperature."""
     device, mechanisms = resolve_device(config.device), chosen(config.mechanisms)
-    steps = 2 * len(mechanisms) * sum(c.training.total_steps for c in config.cells)
-    steps *= programs(config.learning_rates)
+    each = sum(steps_of(c.training, config.learning_rates) for c in config.cells)
     what = f"training {config.seeds} seeds x {len(mechanisms)} normalisers, twice"
-    advance = progress(what, steps)
+    advance = progress(what, 2 * len(mechanisms) * each)
     measured: dict[str, Values] = {}
     tuned = []
     for cell in config.cells:

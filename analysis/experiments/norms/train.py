@@ -12,7 +12,6 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.chains import Chain, ChainsConfig, train_settings
 from analysis.experiments.mechanisms import ComparedMechanisms
-from analysis.experiments.settings import programs
 from analysis.problems.anatomy import ANATOMY, anatomy
 from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import common_loss, interpolate
@@ -95,8 +94,8 @@ def train(config: NormsConfig, progress: Progress) -> xr.Dataset:
     """Train every mechanism on every seed and setting; measure weights and rows at equal steps and
     at equal loss.
     """
-    blank, times = {"label": "", "row_group": ""}, programs(config.learning_rates)
-    return train_settings(config, progress, _train_setting, blank, times)
+    blank = {"label": "", "row_group": ""}
+    return train_settings(config, progress, _train_setting, blank, config.learning_rates)
 
 
 def summarise(config: NormsConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
