@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from analysis.problems.base import Block, Problem, Training, Variable, fit
 from analysis.problems.settled import CHANGE
@@ -67,12 +66,12 @@ class Tuned:
     @property
     def rate(self) -> np.ndarray:
         """That of the least mean score after all steps (mechanism, *members)."""
-        return np.stack([np.array(self.rates, np.float64)[_best(one)[0]] for one in self.scores])
+        return np.array(self.rates, np.float64)[_best(self.scores)[0]]
 
     @property
     def start(self) -> np.ndarray:
         """The start that goes with it (mechanism, *members)."""
-        return np.stack([np.array(self.starts, np.float64)[_best(one)[1]] for one in self.scores])
+        return np.array(self.starts, np.float64)[_best(self.scores)[1]]
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -173,7 +172,8 @@ class _Trainings:
         own, rest = self.training, longer(self.training).total_steps
         before = [math.ceil(share * own.steps) for share in TRIED_STEPS[:-1]]
         *factors, seeds = zip(*product(*grid, TUNING_SEEDS), strict=True)
-        found = self._log(replace(own, shared=own.shared + rest), before, seeds, *factors)
+        own = replace(own, shared=own.shared + rest)
+        found = self._log(own, before, seeds, *map(np.array, factors))
         each = found.reshape(len(found), *map(len, grid), len(TUNING_SEEDS), *found.shape[2:])
         return np.moveaxis(np.moveaxis(each, 3, -1), 0, 2)
 
@@ -183,8 +183,8 @@ class _Trainings:
         """
         own, rest = longer(self.training), self.training.total_steps
         before = min(2 * own.total_steps // 3, own.steps)
-        best = [np.array(of)[at] for of, at in zip(grid, _best(scores), strict=True)]
-        factors = (np.stack([of] * len(TUNING_SEEDS)) for of in best)
+        best = [np.array(of)[at] for of, at in zip(grid, _best(scores[None]), strict=True)]
+        factors = (of.repeat(len(TUNING_SEEDS), 0) for of in best)
         own = replace(own, shared=own.shared + rest)
         return np.moveaxis(self._log(own, [before], tuple(TUNING_SEEDS), *factors), 1, -1)
 
@@ -193,8 +193,8 @@ class _Trainings:
         training: Training,
         before: Sequence[int],
         seeds: Sequence[int],
-        rates: ArrayLike,
-        starts: ArrayLike,
+        rates: np.ndarray,
+        starts: np.ndarray,
     ) -> np.ndarray:
         """The log of the problem's objective after these steps and at the end (step, seed,
         *members), infinite where it diverged; as many seeds at a time as memory allows.
@@ -239,11 +239,12 @@ class _Trainings:
 
 
 def _best(scores: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Which rate and which start (*members) of one mechanism has the least mean score after all
-    steps. One at which a seed diverged is not chosen while another is left.
+    """The rate and the start of the least mean score after all steps, by place (mechanism, *members).
+    One at which a seed diverged is not chosen while another is left.
     """
-    last = scores[:, :, -1].mean(-1)
-    return np.unravel_index(last.reshape(-1, *last.shape[2:]).argmin(0), last.shape[:2])
+    last = scores[:, :, :, -1].mean(-1)
+    pair = last.reshape(len(last), -1, *last.shape[3:]).argmin(1)
+    return np.unravel_index(pair, last.shape[1:3])
 
 
 def tuning_error(error: xr.DataArray, smallest: float = _SMALLEST) -> xr.DataArray:
@@ -273,11 +274,11 @@ def longer(training: Training) -> Training:
 
 
 def tuning_models(*grid: Sequence[float]) -> int:
-    """How many models of a mechanism are trained to tune its rate, and what else has a grid, before
-    the longer training. Of an empty grid there is a single choice.
+    """How many models of a mechanism are trained to tune its rate, and what else has a grid; one of
+    the longer training counts `LONGER` times. Of an empty grid there is a single choice.
     """
     choices = math.prod(max(1, len(each)) for each in grid)
-    return choices * len(TUNING_SEEDS) if choices > 1 else 0
+    return (choices + LONGER) * len(TUNING_SEEDS) if choices > 1 else 0
 
 
 def tuning_steps(training: Training, *grid: Sequence[float]) -> int:

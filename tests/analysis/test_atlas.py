@@ -65,7 +65,8 @@ def test_a_cell_is_a_comparison_at_the_tuned_rate(small: xr.Dataset) -> None:
     own = train_all(TRIGGER, models, [0, 1, 2], how, CPU, rates=(0.001, 0.3))
     cell = small.sel(problem="trigger", mechanism="gated")
     assert cell["learning_rate"] == own["learning_rate"].item() == 0.3
-    assert_allclose(cell["tuning_error"], own["tuning_error"][0], rtol=1e-12)
+    for name in ("tuning_error", "longer_error", "longer_settled"):
+        assert_allclose(cell[name], own[name][0], rtol=1e-12)
     assert_allclose(cell["risk"], own["risk"][0], rtol=1e-12)
     assert_allclose(cell["excess"], own["risk"][0] / own["held_out_zero"], rtol=1e-12)
     assert cell["added_parameters"] == 2 * 5
@@ -83,6 +84,9 @@ def test_what_cannot_be_worn_or_diverges_has_a_reason_in_place_of_numbers(
     assert all("diverges at every rate of (0.001, 0.3)" in text for text in broken.values)
     assert small["diverged"].sel(mechanism="exploding", problem="graph").all()
     assert (small["learning_rate"].isnull() == absent).all()
+    unworn = small.sel(mechanism="ssmax", problem="graph")
+    assert unworn["longer_error"].isnull().all()
+    assert not unworn["longer_settled"].any()
     assert (reason.sel(mechanism="vanilla") == "").all()
 
 

@@ -194,6 +194,8 @@ def test_strips_and_settled_shares_stand_in_the_experiment_and_strips_in_its_top
         "tried_step": [0.25, 1.0],
         "tuning_error": (tried, error),
         "control_tuning_error": (tried, error[::-1]),
+        "longer_error": (tried[::3], 2 ** np.arange(3)[:, None] * np.ones(6)),
+        "longer_settled": (tried[::3], np.arange(18).reshape(3, 6) < 9),
         "settled": (("mechanism", "seed"), [[True, False], [True, True], [False, False]]),
     }
     experiments = {"graph": tiny("graph", written("graph"), more=more)}
@@ -213,6 +215,15 @@ def test_strips_and_settled_shares_stand_in_the_experiment_and_strips_in_its_top
     rows = [read(row) for row in re.findall("<tr>.*?</tr>", own, re.DOTALL)]
     assert "scaled 25 %" + 2 * " 1 equivalent 1 to 1" in rows
     assert "scaled 100 %" + 2 * " 1.1 harm 1.1 to 1.1" in rows
+    assert "scaled 400 %, each its best 4 harm 4 to 4" in rows
+    assert len([row for row in rows if "400 %" in row]) == 2  # not of the control
+    longer = (
+        "With 4 times the steps, each its best: 2 (2 to 2), a harm; 50 % of ssa's and 100 % of "
+        "vanilla's models had settled; longer training changes this: benefit -> harm."
+    )
+    assert longer in read(topics)
+    assert longer in read(own)
+    assert "row 400 %, each its best, both are trained again" in read(own)
     assert "last third of the training: vanilla 50 %; ssa 100 %; scaled 0 %." in read(own)
 
 

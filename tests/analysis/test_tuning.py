@@ -52,11 +52,14 @@ def test_is_the_rate_of_the_least_mean_log_objective(name, steps):
 
 def test_does_not_depend_on_how_much_is_held_at_a_time(monkeypatch):
     problem, training, models = PROBLEMS["graph"], Training(20, 0.1), [known("vanilla")]
-    whole = tune(problem, models, training, RATES, CPU).scores
+    whole, told = tune(problem, models, training, RATES, CPU), []
     monkeypatch.setattr(tuning, "_BYTES", 5 * problem.bytes_per_seed(training))
     monkeypatch.setattr(tuning, "_SCORED", {})
-    parts = tune(problem, models, training, RATES, CPU).scores
-    np.testing.assert_allclose(parts, whole, atol=2e-3)  # rates of members move Adam's epsilon
+    parts = tune(problem, models, training, RATES, CPU, told.append)
+    # Rates of members move Adam's epsilon.
+    np.testing.assert_allclose(parts.scores, whole.scores, atol=2e-3)
+    np.testing.assert_allclose(parts.longer, whole.longer, atol=1e-6)
+    assert sum(told) == 20 + 80
 
 
 def test_a_rate_at_which_a_seed_diverges_is_not_chosen():
@@ -69,6 +72,7 @@ def test_one_rate_is_not_tuned(monkeypatch):
     found = tune(PROBLEMS["graph"], [known("vanilla")], Training(5, 9.0), (0.3,), CPU)
     assert found.rate == 0.3
     assert list(found.variables) == ["learning_rate"]
+    assert np.isnan(found.longer).all()
 
 
 def test_each_mechanism_is_trained_at_its_own_rate():
@@ -97,18 +101,20 @@ def test_each_problem_of_a_grid_has_the_rate_that_it_has_alone():
         own = together.sel(cell=name)
         np.testing.assert_array_equal(own["learning_rate"], alone["learning_rate"])
         np.testing.assert_allclose(own["margin"], alone["margin"], rtol=2e-4, atol=1e-6)
+        np.testing.assert_allclose(own["longer_error"], alone["longer_error"], rtol=2e-3, atol=1e-8)
         np.testing.assert_array_equal(own["zero_loss_margin"], alone["zero_loss_margin"])
 
 
 def test_a_rate_is_tuned_once_whatever_the_blocks(monkeypatch):
     problem, training = PROBLEMS["graph"], Training(7, 0.1)
     models, rates = [known("vanilla"), known("ssa")], (0.03, 0.3)
-    first = tune(problem, models, training, rates, CPU).scores
+    first = tune(problem, models, training, rates, CPU)
     monkeypatch.setattr(tuning, "fit", None)
     told = []
-    again = tune(problem, models, training, rates, CPU, told.append).scores
-    np.testing.assert_array_equal(again, first)
-    assert told == [7, 7]
+    again = tune(problem, models, training, rates, CPU, told.append)
+    np.testing.assert_array_equal(again.scores, first.scores)
+    np.testing.assert_array_equal(again.longer, first.longer)
+    assert told == [7 + 28, 7 + 28]
 
 
 def test_no_rate_is_tuned_beyond_the_training():
@@ -128,7 +134,7 @@ def test_rates_may_be_tuned_on_another_problem():
 
 
 def test_compiling_serves_tuning_and_training(monkeypatch):
-    """The estimate counts the steps of both, where both are of one problem."""
+    """The estimate counts the steps of all three, where all are of one problem."""
     small, large = GraphProblem(dim=2), GraphProblem(dim=3)
     counted = []
 
@@ -137,11 +143,11 @@ def test_compiling_serves_tuning_and_training(monkeypatch):
         return False
 
     monkeypatch.setattr("ssa_theory.ensemble.pays", never)
-    training, tuning = Training(4, 0.1, 3, compile=None), 2 * len(TUNING_SEEDS)
+    training, tuning = Training(4, 0.1, 3, compile=None), len(TUNING_SEEDS)
     for rates, other, expected in (
         ((0.2,), None, [(7, 3)]),
-        ((0.21, 0.1), None, [(14, tuning), (14, 3)]),
-        ((0.22, 0.1), small, [(7, tuning), (7, 3)]),
+        ((0.21, 0.1), None, [(33, 2 * tuning), (33, tuning), (33, 3)]),
+        ((0.22, 0.1), small, [(26, 2 * tuning), (26, tuning), (7, 3)]),
     ):
         counted.clear()
         own = training.at(max(rates))
