@@ -121,7 +121,7 @@ class Strip:
         """What it shows, of the settings at equal step size and steps, and of the longer training."""
         if self.longer is None:
             return self._equal
-        last = "; ".join(filter(None, (self.longer.said(self.name), self.changed)))
+        last = "; ".join(filter(None, (self.longer.said(self.mechanism), self.changed)))
         return f"{self._equal} {last}."
 
     @property

@@ -225,7 +225,7 @@ def test_each_regime_has_its_own_and_an_older_result_has_none():
     assert (own.longer, own.changed) == (None, "")
     assert own.sentence.endswith("equivalent at 0, unresolved at 0.")
     assert other.longer is not None
-    assert "75 % of ssa, control's" in other.sentence
+    assert "; 75 % of ssa's and" in other.sentence
 
 
 def test_a_strip_compares_the_longer_training_with_the_peer():
