@@ -43,8 +43,8 @@ def test_is_a_training_of_four_times_the_steps_at_the_chosen_rate_and_start(
     problem, name, training
 ):
     """And of as many before its last third, or before its cooldown."""
-    models, grid = [known("vanilla"), known(name)], {"rates": (0.02, 0.3), "starts": (0.3, 3.0)}
-    result = train_all(problem, models, range(2), training, CPU, **grid)
+    models, rates, starts = [known("vanilla"), known(name)], (0.02, 0.3), (0.3, 3.0)
+    result = train_all(problem, models, range(2), training, CPU, rates=rates, starts=starts)
     assert result["longer_error"].dims == result["longer_settled"].dims
     assert result["longer_error"].dims == ("mechanism", "tuning_seed")
     steps = 4 * training.steps
