@@ -188,16 +188,29 @@ def test_a_strip_does_not_say_what_stays():
     )
 
 
-def test_the_change_is_of_the_best_step_sizes_after_all_steps():
+@pytest.mark.parametrize(
+    ("worse", "last", "changed"),
+    [
+        (1, ["benefit", "harm", "benefit"], ""),
+        (
+            0,
+            ["harm", "benefit", "equivalent"],
+            "longer training changes this: equivalent -> benefit",
+        ),
+    ],
+)
+def test_the_change_is_of_the_best_step_sizes_after_all_steps(
+    worse: int, last: list[str], changed: str
+) -> None:
     """At the other one the outcome is another, and after fewer steps too."""
     result = _result(0.5, np.stack([0.6 * NOISE] * 2), SETTLED)
     early = result.assign_coords(tried_step=[0.25])
     early["tuning_error"] = 1 / early["tuning_error"]
-    result["tuning_error"][{"mechanism": 0, "tried_rate": 1}] *= 10
+    result["tuning_error"][{"mechanism": 0, "tried_rate": worse}] *= 10
     (strip,) = strips(xr.concat([early, result], "tried_step", data_vars="minimal"))
     words = [[one.outcome for one in row] for row in strip.rows.values()]
-    assert words == [["harm", "harm", "harm"], ["benefit", "harm", "benefit"]]
-    assert strip.changed == ""
+    assert words == [["harm", "harm", "harm"], last]
+    assert strip.changed == changed
 
 
 def test_a_strip_says_which_longer_training_diverged_and_leaves_out_what_is_not_worn():
