@@ -99,7 +99,7 @@ class Block(nn.Module):
         """seen: what the mechanism reads of the tokens beside their vectors."""
         if self.parallel:
             own = F.layer_norm(x, x.shape[-1:])  # of both norms, which differ in their weights only
-            norms = (self.before_attention, self.before_mlp)
+            norms = [cast(nn.LayerNorm, norm) for norm in (self.before_attention, self.before_mlp)]
             first, second = (torch.addcmul(norm.bias, own, norm.weight) for norm in norms)
             return x + self.attention(first, **seen) + self.mlp(second)
         x = x + self.attention(self.before_attention(x), **seen)
