@@ -11,7 +11,6 @@ from analysis.problems.measures import (
     singular_values,
     spikiness,
     token_norm,
-    zero_fraction,
 )
 from analysis.problems.rows import RowBlock
 from ssa_theory.mechanism import Layer, Parameters
@@ -46,7 +45,6 @@ TOKEN_ANATOMY = {
     "row_gini": Measure(
         ("node",), "Gini coefficient of each learned row: 0 uniform, 1 - 1/K for one next token"
     ),
-    "zero_share": Measure(("node",), "share of exact zeros in each learned row"),
 }
 ANATOMY = WEIGHT_ANATOMY | TOKEN_ANATOMY
 
@@ -79,5 +77,4 @@ def anatomy(block: RowBlock, layer: Layer, parameters: Parameters) -> dict[str, 
         "row_max": row.amax(1),
         "row_hoyer": hoyer(row, dim=1),
         "row_gini": gini(row, dim=1),
-        "zero_share": zero_fraction(row, dim=1),
     }
