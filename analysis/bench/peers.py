@@ -4,6 +4,7 @@ competent user of its tool would.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from itertools import cycle, islice
 from typing import Any
@@ -73,8 +74,11 @@ def _of_steps(start: Start) -> tuple[Callable[[Arrays, Any], Tensor], Sequence[A
 def _compiled(workload: Workload, start: Start, steps: int) -> Training:
     """What `train` compiles."""
     loss, batches = _of_steps(start)
-    own = steps_for(loss, State.of(start.parameters), "adam", LEARNING_RATE, compile=True)
-    return _again(own, start, list(islice(cycle(batches), steps)))
+
+    def make() -> Steps:
+        return steps_for(loss, State.of(start.parameters), "adam", LEARNING_RATE, compile=True)
+
+    return _again(make, start, list(islice(cycle(batches), steps)))
 
 
 def _torch_compile(workload: Workload, start: Start, steps: int) -> Training:
@@ -86,8 +90,11 @@ def _torch_compile(workload: Workload, start: Start, steps: int) -> Training:
         for k, v in start.shared.items()
     }
     batches = [common | b for b in start.batches]
-    own = Fused(start.loss, State.of(start.parameters), "adam", LEARNING_RATE)
-    run = _again(own, start, list(islice(cycle(batches), steps)))
+
+    def make() -> Steps:
+        return Fused(start.loss, State.of(start.parameters), "adam", LEARNING_RATE)
+
+    run = _again(make, start, list(islice(cycle(batches), steps)))
 
     def patched() -> Arrays:
         with inductor.patch(_BEST_FOR_TORCH):
@@ -96,10 +103,14 @@ def _torch_compile(workload: Workload, start: Start, steps: int) -> Training:
     return patched
 
 
-def _again(own: Steps, start: Start, batches: Sequence[Any]) -> Training:
-    """Trainings from one start by steps that are compiled once for all of them, as JAX's are."""
+def _again(make: Callable[[], Steps], start: Start, batches: Sequence[Any]) -> Training:
+    """Trainings from one start by steps that the first of them makes, and compiles, for all, as
+    JAX's are.
+    """
+    made = cache(make)
 
     def run() -> Arrays:
+        own = made()
         state = own.state
         with torch.no_grad():
             for name, parameter in state.parameters.items():

@@ -46,6 +46,7 @@ from analysis.cli import main
 from analysis.experiments.base import silent
 from ssa_theory.device import cores
 from ssa_theory.lanes import Unsupported
+from ssa_theory.steps import steps_for
 
 CPU = torch.device("cpu")
 VMAP = "torch.func.vmap"
@@ -143,6 +144,23 @@ def test_all_learn_the_same(name, batches):
     assert len(losses) >= 3
     assert (losses[EAGER] < before).all()
     assert len(set(losses[EAGER].tolist())) == 5  # each model is its own
+
+
+def test_compiling_is_a_part_of_the_first_training_alone(monkeypatch):
+    made = []
+
+    def counted(*given, **named):
+        made.append(given)
+        return steps_for(*given, **named)
+
+    monkeypatch.setattr("analysis.bench.peers.steps_for", counted)
+    work = workload("graph-ssa")
+    start = work.make(range(5), CPU, torch.float64, 1)
+    train = CONTENDERS[COMPILED].prepare(work, start, 2)
+    assert not made
+    train()
+    train()
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -446,7 +446,7 @@ def test_smoke_run_end_to_end(executed):
     _, dataset, claims, trained = executed
     assert trained
     assert json.loads(dataset.attrs["config"]) == json.loads(SMOKE.model_dump_json())
-    assert len(claims) == 2 * 2 * 2 * 5 + 1
+    assert len(claims) == 2 * 2 * 2 * 5
     assert set(outcomes(claims).values()) == {"unresolved"}  # 4 seeds
     paper = NORMS.preset("paper")
     assert (paper.mechanisms, [c.name for c in paper.cells]) == (
