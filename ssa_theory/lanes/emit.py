@@ -25,9 +25,7 @@ from ssa_theory.lanes.program import (
 from ssa_theory.lanes.text import Places, flat, literal, position
 
 _AT_ONCE = 4  # additions that wait for nothing
-_UNROLLED = (
-    16  # operations of a loop written out: with more, code is not faster and compiles longer
-)
+_UNROLLED = 16  # operations of a loop written out: more are not faster and compile longer
 _COSTLY = 12  # operations that a function such as exp counts as
 _COMPARED = 16  # entries up to which an entry is chosen by comparing, else by its address
 
@@ -50,10 +48,8 @@ class Emitter:
             for node in during:
                 if self.plan.sums_slices(node):
                     size = math.prod(node.shape)
-                    zero = self._zero(node)
-                    self.lines.append(
-                        f"for (int i = 0; i < {size}; i++) {self.name(node)}[i] = {zero};"
-                    )
+                    zero, name = self._zero(node), self.name(node)
+                    self.lines.append(f"for (int i = 0; i < {size}; i++) {name}[i] = {zero};")
             self.lines.append(f"for (int slice = 0; slice < {self.plan.slices}; slice++) {{")
             for node in during:
                 self._store(node)

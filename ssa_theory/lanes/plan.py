@@ -267,8 +267,9 @@ class Plan:
 
     @cached_property
     def size(self) -> int:
-        """Numbers a model that are held at once."""
-        return sum(size for size, _ in self.slots)
+        """Numbers a model that are held at once: the buffers, and what a slice reads of the data."""
+        read = (n for n in self.nodes if isinstance(n, Source) and n.varies and self.cut_axes(n))
+        return sum(size for size, _ in self.slots) + sum(math.prod(self.shape(n)) for n in read)
 
 
 def plan(outputs: Sequence[Node], nodes: Sequence[Node]) -> Plan:

@@ -143,6 +143,14 @@ def test_slices_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     torch.testing.assert_close(cut[1], whole[1], rtol=1e-12, atol=1e-12)
 
 
+def test_what_a_slice_reads_of_the_data_has_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "ROOM", 100)
+    parameters, x = {"w": torch.rand(3, 2)}, torch.rand(48, 3, 2)  # two models
+    kernel = Kernel(lambda p, b: (p["w"] * b).exp().sum((0, 1)), parameters, x, "sgd")
+    own = kernel.function.plan
+    assert own.size == sum(size for size, _ in own.slots) + 48 * 3 // own.slices <= 100
+
+
 @pytest.mark.parametrize("name", ["ssa", "ssa-mlp-query-key", "softcap", "sink"])
 def test_float32_is_as_near_to_float64_as_torchs_float32(name: str) -> None:
     layer, start, inputs = case(name, "graph-position", 64)
