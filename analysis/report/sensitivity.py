@@ -14,8 +14,8 @@ from analysis.problems.tuning import LONGER
 from ssa_theory.mechanism import VANILLA
 
 BEST = "each its best"
-"""The column of a strip in which both have the best of their step sizes, problem by problem."""
-LASTING = f"{100 * LONGER} %, {BEST}"
+"""The first column of a strip, in which both have the best of their step sizes, problem by problem."""
+LASTING = f"{100 * LONGER} %"
 """The row of the longer training, in that column alone."""
 _REGIMES = {"": "", "control_": ", control"}
 """How the variables of a regime begin, and what is said of it after a mechanism's name."""
@@ -90,8 +90,8 @@ class Longer:
 class Strip:
     """The settings of one mechanism.
 
-    regime: what is said of it after the mechanism's name. columns: the step sizes, at which both
-    train, and `BEST`. rows: by the share of the steps. longer: None where it was not stored.
+    regime: what is said of it after the mechanism's name. columns: `BEST`, and the step sizes at
+    which both train. rows: by the share of the steps. longer: None where it was not stored.
     """
 
     mechanism: str
@@ -112,7 +112,7 @@ class Strip:
         """
         if self.longer is None:
             return ""
-        *_, (*_, before) = self.rows.values()
+        *_, (before, *_) = self.rows.values()
         words = before.outcome, self.longer.setting.outcome
         return "" if words[0] == words[1] else f"longer training changes this: {' -> '.join(words)}"
 
@@ -126,7 +126,7 @@ class Strip:
 
     @property
     def _equal(self) -> str:
-        equal = [one for row in self.rows.values() for one in row[:-1]]
+        equal = [one for row in self.rows.values() for one in row[1:]]
         ratios = [one.ratio for one in equal if 0 < one.ratio < np.inf]
         if not ratios:
             return f"{self.name} and vanilla have no ratio at equal step size and steps."
@@ -162,13 +162,13 @@ def _strips(dataset: xr.Dataset, prefix: str, regime: str) -> list[Strip]:
         error = _best(error, "tried_start")
     tried = error.transpose("mechanism", "tried_step", "tried_rate", ..., "tuning_seed")
     best = _best(tried, "tried_rate").expand_dims(tried_rate=[np.nan], axis=2)
-    each = xr.concat([tried, best], "tried_rate").values
+    each = xr.concat([best, tried], "tried_rate").values
     each = each.reshape(*each.shape[:3], -1, each.shape[-1])
     names = [str(name) for name in tried["mechanism"].values]
     peers = [VANILLA] * len(names)
     if "peer" in tried.coords:
         peers = [str(name) for name in tried["peer"].values]
-    columns = (*(f"{rate:g}" for rate in tried["tried_rate"].values), BEST)
+    columns = (BEST, *(f"{rate:g}" for rate in tried["tried_rate"].values))
     steps = [f"{100 * share:.3g} %" for share in tried["tried_step"].values]
     found = []
     for name, peer, own in zip(names, peers, each, strict=True):

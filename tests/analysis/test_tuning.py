@@ -225,16 +225,16 @@ def test_a_strip_compares_with_vanilla_at_the_same_step_size_and_steps():
     ratio = np.array([[[0.5, 0.5], [1.0, 4.0]], [[1.03, 0.97], [0.96, 0.93]]])
     (strip,) = strips(_tried(np.stack([ratio * vanilla, vanilla])))
     assert strip.name == "ssa"
-    assert strip.columns == ("0.02", "0.6", "each its best")
+    assert strip.columns == ("each its best", "0.02", "0.6")
     assert list(strip.rows) == ["25 %", "100 %"]
     early, last = ([one.ratio for one in row] for row in strip.rows.values())
-    np.testing.assert_allclose(early, [0.5, np.sqrt(1.03 * 0.97), 0.5])
+    np.testing.assert_allclose(early, [0.5, 0.5, np.sqrt(1.03 * 0.97)])
     best = np.sqrt(
         3.84 / 4.0 * (3.72 / 2.0)
     )  # of the first problem at 0.6, of the second at either
-    np.testing.assert_allclose(last, [2.0, np.sqrt(0.96 * 0.93), best])
+    np.testing.assert_allclose(last, [best, 2.0, np.sqrt(0.96 * 0.93)])
     outcomes = [[one.outcome for one in row] for row in strip.rows.values()]
-    assert outcomes == [["benefit", "equivalent", "benefit"], ["harm", "unresolved", "harm"]]
+    assert outcomes == [["benefit", "benefit", "equivalent"], ["harm", "harm", "unresolved"]]
     assert strip.sentence == (
         "ssa: the error over vanilla's at equal step size and steps lies between 0.5 and 2; of 4 "
         "settings a benefit at 1, a harm at 1, equivalent at 1, unresolved at 1."
@@ -274,13 +274,13 @@ def test_a_strip_says_who_diverged():
     error[2, 0, 0, 0] = error[2, 1, :, 0] = np.inf
     ssa, mine = strips(_tried(error, np.ones(6)))
     assert [[one.text for one in row] for row in ssa.rows.values()] == [
-        ["diverged", "vanilla diverged", "1"],
+        ["1", "diverged", "vanilla diverged"],
         3 * ["1"],
     ]
     early, late = ([(one.text, one.outcome) for one in row] for row in mine.rows.values())
-    assert early == [("diverged", "harm"), ("", "no ratio"), ("diverged", "harm")]
+    assert early == [("diverged", "harm"), ("diverged", "harm"), ("", "no ratio")]
     same = ("1", "equivalent")
-    assert late == [same, ("diverged", "harm"), same]
+    assert late == [same, same, ("diverged", "harm")]
     assert mine.sentence.endswith(
         "; of 4 settings a benefit at 0, a harm at 2, equivalent at 1, unresolved at 0."
     )
