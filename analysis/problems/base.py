@@ -138,10 +138,13 @@ class Problem(abc.ABC):
     """A task with its settings, made trainable.
 
     name: of the problem. measures: what `recorded` and `evaluate` of its blocks return, by name.
+    tracked: positive ones, a number a member, that tuning stores beside the objective; and as which
+    measure of the registry.
     """
 
     name: ClassVar[str]
     measures: ClassVar[Mapping[str, Measure]]
+    tracked: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
         """Raise ValueError for a setting that is none of those that there are."""
@@ -175,16 +178,12 @@ class Problem(abc.ABC):
 
     @property
     def objective(self) -> str:
-        """The measure by which learning rates are tuned, the smaller the better, averaged over its
-        own dimensions: by default the first.
-        """
+        """The measure that tuning minimises, averaged over its dimensions: by default the first."""
         return next(iter(self.measures))
 
     @property
     def for_tuning(self) -> "Problem":
-        """The problem on which learning rates are tuned, by default itself: where a test goes beyond
-        the training, without that part.
-        """
+        """The problem that is tuned on: itself, but without what a test has beyond the training."""
         return self
 
     def layer(self, mechanism: Mechanism) -> Layer:

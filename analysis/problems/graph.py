@@ -64,6 +64,7 @@ class GraphProblem(GraphSource, Problem):
 
     name: ClassVar[str] = "graph"
     measures = ROW_MEASURES
+    tracked: ClassVar = {"weight_norm": "norm", "effective_weight": "norm"}
 
     @property
     def objective(self) -> str:

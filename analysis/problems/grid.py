@@ -44,6 +44,11 @@ class Grid(Problem):
         return self.problems[0].measures
 
     @property
+    def tracked(self) -> Mapping[str, str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of each problem."""
+        return self.problems[0].tracked
+
+    @property
     def members(self) -> Mapping[str, Sequence[float | str]]:
         return {self.dim: list(self.labels)}
 

@@ -76,6 +76,7 @@ class TwinsProblem(GridProblem):
 
     name: ClassVar[str] = "twins"
     measures = _MEASURES
+    tracked: ClassVar = {"capped_weight_norm": "norm"}
 
     @property
     def size(self) -> int:

@@ -5,7 +5,7 @@ page.
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,9 +135,9 @@ def _strips_of(
     entry: Entry, sections: list[Section], where: Mapping[str, str]
 ) -> list[tuple[str, Strip]]:
     """By experiment the strips of what a topic's tests compare, in every regime: of a pair the first
-    that has any.
+    that has any; those of the topic's measures, or of the error.
     """
-    known = {s.experiment.name: s.strips for s in sections}
+    known = {s.experiment.name: _about(entry, s.strips) for s in sections}
     found = {}
     for test in entry.tests:
         experiment = where[test.id]
@@ -145,6 +145,11 @@ def _strips_of(
         first = next((name for name in test.parts if name in having), None)
         found |= {(experiment, s.name): s for s in known[experiment] if s.mechanism == first}
     return [(experiment, strip) for (experiment, _), strip in found.items()]
+
+
+def _about(entry: Entry, strips: Sequence[Strip]) -> list[Strip]:
+    own = [strip for strip in strips if strip.measure in entry.topic.measures]
+    return own or [strip for strip in strips if not strip.measure]
 
 
 def _section(experiment: Experiment, out: Path, name: str) -> Section:

@@ -10,13 +10,14 @@ import xarray as xr
 from analysis.claims.registry import DELTA
 from analysis.claims.rule import Side, side
 from analysis.claims.statistics import FEWEST, ratio
-from analysis.problems.tuning import LONGER
+from analysis.problems.tuned import LONGER
 from ssa_theory.mechanism import VANILLA
 
 BEST = "each its best"
 """The first column of a strip, in which both have the best of their step sizes, problem by problem."""
 LASTING = f"{100 * LONGER} %"
 """The row of the longer training, in that column alone."""
+_ERROR = "error"
 _REGIMES = {"": "", "control_": ", control"}
 """How the variables of a regime begin, and what is said of it after a mechanism's name."""
 _COUNTED: dict[str, str] = {
@@ -90,6 +91,7 @@ class Longer:
 class Strip:
     """The settings of one mechanism.
 
+    variable: what is compared, such as `error`. measure: that of the registry, none for the error.
     regime: what is said of it after the mechanism's name. columns: `BEST`, and the step sizes at
     which both train. rows: by the share of the steps. longer: None where it was not stored.
     """
@@ -99,11 +101,19 @@ class Strip:
     columns: tuple[str, ...]
     rows: dict[str, tuple[Setting, ...]]
     longer: Longer | None = None
+    variable: str = _ERROR
+    measure: str = ""
+
+    @property
+    def compared(self) -> str:
+        """What is compared, in words."""
+        return self.variable.replace("_", " ")
 
     @property
     def name(self) -> str:
-        """Of mechanism and regime."""
-        return f"{self.mechanism}{self.regime}"
+        """Of mechanism and regime, and of what is compared if that is not the error."""
+        own = "" if self.variable == _ERROR else f", {self.compared}"
+        return f"{self.mechanism}{self.regime}{own}"
 
     @property
     def changed(self) -> str:
@@ -129,46 +139,57 @@ class Strip:
         equal = [one for row in self.rows.values() for one in row[1:]]
         ratios = [one.ratio for one in equal if 0 < one.ratio < np.inf]
         if not ratios:
-            return f"{self.name} and vanilla have no ratio at equal step size and steps."
+            return f"{self.name}: no ratio to vanilla's at equal step size and steps."
         counts = [
             f"{what} at {sum(one.outcome == name for one in equal)}"
             for name, what in _COUNTED.items()
         ]
         return (
-            f"{self.name}: the error over vanilla's at equal step size and steps lies between "
+            f"{self.mechanism}{self.regime}: the {self.compared} over vanilla's at equal step size "
+            "and steps lies between "
             f"{min(ratios):.3g} and {max(ratios):.3g}; of {len(equal)} settings {', '.join(counts)}."
         )
 
 
 def strips(dataset: xr.Dataset) -> tuple[Strip, ...]:
     """Those of a result, by mechanism: geometric means over all problems on which both have an error,
-    and over the seeds that tuned, with intervals over these. None of them where nothing was tuned, an
-    older version stored no seeds, or vanilla is not among its mechanisms. Where each has a `peer`,
-    that stands for vanilla.
+    and over the seeds that tuned, with intervals over these; of the error, and of what else tuning
+    tracked. None of them where nothing was tuned, an older version stored no seeds, or vanilla is not
+    among its mechanisms. Where each has a `peer`, that stands for vanilla.
     """
     tuned = {
-        prefix: regime
+        f"{prefix}tuning_": regime
         for prefix, regime in _REGIMES.items()
         if "tuning_seed" in dataset.get(f"{prefix}tuning_error", xr.DataArray()).dims
     }
     if not tuned or (VANILLA not in dataset["mechanism"] and "peer" not in dataset):
         return ()
-    return tuple(chain(*(_strips(dataset, *one) for one in tuned.items())))
+    pairs = [
+        (prefix, name.removeprefix(prefix))
+        for prefix in tuned
+        for name in map(str, dataset.data_vars)
+        if name.startswith(prefix)
+    ]
+    pairs.sort(key=lambda pair: pair[1] != _ERROR)
+    return tuple(chain(*(_strips(dataset, *pair, tuned[pair[0]]) for pair in pairs)))
 
 
-def _strips(dataset: xr.Dataset, prefix: str, regime: str) -> list[Strip]:
-    error = dataset[f"{prefix}tuning_error"]
+def _strips(dataset: xr.Dataset, prefix: str, variable: str, regime: str) -> list[Strip]:
+    """Those of one variable. The best step sizes, and starts, are those of the least error."""
+    error, values = dataset[f"{prefix}{_ERROR}"], dataset[f"{prefix}{variable}"]
     if "tried_start" in error.dims:
-        error = _best(error, "tried_start")
-    tried = error.transpose("mechanism", "tried_step", "tried_rate", ..., "tuning_seed")
-    best = _best(tried, "tried_rate").expand_dims(tried_rate=[np.nan], axis=2)
-    each = xr.concat([best, tried], "tried_rate").values
+        error, values = (_best(one, error, "tried_start") for one in (error, values))
+    best = _best(values, error, "tried_rate").expand_dims(tried_rate=[np.nan])
+    tried = xr.concat([best, values], "tried_rate").transpose(
+        "mechanism", "tried_step", "tried_rate", ..., "tuning_seed"
+    )
+    each = tried.values
     each = each.reshape(*each.shape[:3], -1, each.shape[-1])
     names = [str(name) for name in tried["mechanism"].values]
     peers = [VANILLA] * len(names)
     if "peer" in tried.coords:
         peers = [str(name) for name in tried["peer"].values]
-    columns = (BEST, *(f"{rate:g}" for rate in tried["tried_rate"].values))
+    columns = (BEST, *(f"{rate:g}" for rate in values["tried_rate"].values))
     steps = [f"{100 * share:.3g} %" for share in tried["tried_step"].values]
     found = []
     for name, peer, own in zip(names, peers, each, strict=True):
@@ -179,16 +200,18 @@ def _strips(dataset: xr.Dataset, prefix: str, regime: str) -> list[Strip]:
                 for rows in zip(own, of_peer, strict=True)
             ]
             rows = dict(zip(steps, settings, strict=True))
-            longer = _longer(dataset, prefix, name, peer)
-            found.append(Strip(name, regime, columns, rows, longer))
+            longer = _longer(dataset, prefix, name, peer) if variable == _ERROR else None
+            measure = values.attrs.get("measure", "")
+            found.append(Strip(name, regime, columns, rows, longer, variable, measure))
     return found
 
 
 def _longer(dataset: xr.Dataset, prefix: str, *pair: str) -> Longer | None:
     """That of a mechanism and its peer, where it was stored."""
-    if f"{prefix}longer_error" not in dataset:
+    names = [prefix.replace("tuning", "longer") + name for name in (_ERROR, "settled")]
+    if names[0] not in dataset:
         return None
-    of = dataset[[f"{prefix}longer_error", f"{prefix}longer_settled"]]
+    of = dataset[names]
     error, settled = (
         of.sel(mechanism=list(pair)).transpose("mechanism", ..., "tuning_seed").values()
     )
@@ -198,10 +221,12 @@ def _longer(dataset: xr.Dataset, prefix: str, *pair: str) -> Longer | None:
     return Longer(_over(*each), *shares.tolist())
 
 
-def _best(error: xr.DataArray, dim: str) -> xr.DataArray:
-    """That at the least geometric mean over the seeds, of each mechanism and problem by itself."""
+def _best(values: xr.DataArray, error: xr.DataArray, dim: str) -> xr.DataArray:
+    """Those at the least error, its geometric mean over the seeds, of each mechanism and problem by
+    itself.
+    """
     score = cast(xr.DataArray, np.log(error)).mean("tuning_seed", skipna=False).fillna(np.inf)
-    return error.isel({dim: score.argmin(dim)}).drop_vars(dim, errors="ignore")
+    return values.isel({dim: score.argmin(dim)}).drop_vars(dim, errors="ignore")
 
 
 def _over(own: np.ndarray, peer: np.ndarray) -> Setting:

@@ -30,7 +30,8 @@ from analysis.flags import parse_run
 from analysis.report.paper import cells_at, paper_table
 from analysis.report.paper_rows import PAPER, Row
 from analysis.report.readme import PICTURE, TELLING, blocks, fill
-from analysis.report.report import _flags, inline_svg, read_stored, render, write_report
+from analysis.report.report import _about, _flags, inline_svg, read_stored, render, write_report
+from analysis.report.sensitivity import strips
 from analysis.run.runner import execute
 from analysis.store.claims import load_evidence
 from analysis.store.config import SeededConfig
@@ -225,6 +226,23 @@ def test_strips_and_settled_shares_stand_in_the_experiment_and_strips_in_its_top
     assert longer in read(own)
     assert "row 400 %, both are trained again" in read(own)
     assert "last third of the training: vanilla 50 %; ssa 100 %; scaled 0 %." in read(own)
+
+
+def test_a_topic_about_norms_has_the_strips_of_norms():
+    tried = ("mechanism", "tried_rate", "tried_step", "tuning_seed")
+    values = np.ones((2, 1, 1, 6))
+    result = xr.Dataset(
+        {
+            "tuning_error": (tried, values),
+            "tuning_weight_norm": (tried, values, {"measure": "norm"}),
+        },
+        {"mechanism": ["vanilla", "ssa"], "tried_rate": [0.1], "tried_step": [1.0]},
+    )
+    both = strips(result)
+    entries = {e.topic.name: e for e in ledger([], registry()).entries}
+    assert [s.variable for s in _about(entries["norm"], both)] == ["weight_norm"]
+    assert [s.variable for s in _about(entries["error"], both)] == ["error"]
+    assert [s.variable for s in _about(entries["norm"], both[:1])] == ["error"]
 
 
 @pytest.mark.parametrize("name", ["result.nc", "claims.json", "figure.svg"])

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from analysis.experiments.base import silent
 from analysis.experiments.graph import GRAPH, GraphConfig
 from analysis.problems import GraphProblem, Training, fit, train_all
-from analysis.problems.tuning import TUNING_SEEDS
+from analysis.problems.tuned import TUNING_SEEDS
 from analysis.report.sensitivity import strips
 from ssa_theory.ensemble import train
 from ssa_theory.mechanism import known

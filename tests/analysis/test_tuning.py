@@ -9,6 +9,8 @@ import xarray as xr
 
 from analysis.claims.registry import MARGIN, registry
 from analysis.claims.statistics import ratio as claimed_ratio
+from analysis.experiments.norms import NORMS
+from analysis.experiments.twins import TWINS
 from analysis.problems import (
     DenoiseProblem,
     GraphProblem,
@@ -21,7 +23,8 @@ from analysis.problems import (
 from analysis.problems.grid import Grid
 from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.kernel_regression import KernelRegressionProblem
-from analysis.problems.tuning import TUNING_SEEDS, tune
+from analysis.problems.tuned import TUNING_SEEDS
+from analysis.problems.tuning import tune
 from analysis.report.sensitivity import Setting, Strip, strips
 from ssa_theory.mechanism import known
 
@@ -180,15 +183,15 @@ def test_what_tuning_found_is_stored_and_told_by_step_size_and_steps():
     problem, training = PROBLEMS["graph"], Training(41, 0.1, 5)
     models = [known("vanilla"), known("ssa-free")]
     result = train_all(problem, models, range(2), training, CPU, rates=RATES)
-    wanted = np.empty((2, 3, 3, len(TUNING_SEEDS)))
+    wanted, norms = np.empty((2, 2, 3, 3, len(TUNING_SEEDS)))
     for place in np.ndindex(wanted.shape[:3]):
         (model, rate), steps = (models[place[0]], RATES[place[1]]), (11, 21, 41)[place[2]]
         own = replace(training, steps=steps, learning_rate=rate)
         block = problem.block(TUNING_SEEDS, own, CPU)
         layer = problem.layer(model)
         own = own if steps == 41 else replace(own, cooldown_steps=0)
-        gap = block.evaluate(layer, fit(block, layer, own))["final_gap"]
-        wanted[place] = gap.numpy()
+        measured = block.evaluate(layer, fit(block, layer, own))
+        wanted[place], norms[place] = measured["final_gap"], measured["weight_norm"]
     assert result["tuning_error"].dims == ("mechanism", "tried_rate", "tried_step", "tuning_seed")
     assert result["tuning_seed"].values.tolist() == list(TUNING_SEEDS)
     assert result["tried_rate"].values.tolist() == list(RATES)
@@ -199,6 +202,11 @@ def test_what_tuning_found_is_stored_and_told_by_step_size_and_steps():
     np.testing.assert_allclose(mean, np.log(wanted).mean(-1), atol=5e-3)
     best = np.log(wanted[:, :, -1]).mean(-1).argmin(1)
     np.testing.assert_array_equal(result["learning_rate"], np.array(RATES)[best])
+    assert result["tuning_weight_norm"].dims == result["tuning_error"].dims
+    np.testing.assert_allclose(result["tuning_weight_norm"], norms, rtol=2e-2)
+    own = result["tuning_effective_weight"] / result["tuning_weight_norm"]
+    np.testing.assert_allclose(own.sel(mechanism="vanilla"), 1)
+    assert abs(own.sel(mechanism="ssa-free") - 1).max() > 0.1
 
 
 NOISE = np.exp(0.01 * np.array([1, -1, 2, -2, 0.5, -0.5]))
@@ -239,6 +247,31 @@ def test_a_strip_compares_with_vanilla_at_the_same_step_size_and_steps():
         "ssa: the error over vanilla's at equal step size and steps lies between 0.5 and 2; of 4 "
         "settings a benefit at 1, a harm at 1, equivalent at 1, unresolved at 1."
     )
+
+
+def test_a_strip_of_what_else_is_tracked_has_the_best_of_the_errors():
+    """Of the first problem the error is least at 0.6, of the second at 0.02; the norm never."""
+    error = np.ones((2, 2, 1, 2))
+    error[:, 0, :, 0] = error[:, 1, :, 1] = 2.0
+    norm = np.ones((2, 2, 1, 2))
+    norm[0, 0], norm[0, 1] = [[3.0, 4.0]], [[9.0, 0.25]]
+    dims = ("mechanism", "tried_rate", "tried_step", "problem", "tuning_seed")
+    result = xr.Dataset(
+        {
+            "tuning_error": (dims, error[..., None] * np.ones(6)),
+            "tuning_weight_norm": (dims, norm[..., None] * np.ones(6), {"measure": "norm"}),
+        },
+        {"mechanism": ["ssa", "vanilla"], "tried_rate": [0.02, 0.6], "tried_step": [1.0]},
+    )
+    own, other = strips(result)
+    assert [(s.name, s.measure) for s in (own, other)] == [
+        ("ssa", ""),
+        ("ssa, weight norm", "norm"),
+    ]
+    assert [one.ratio for one in own.rows["100 %"]] == pytest.approx([1, 1, 1])
+    found = [one.ratio for one in other.rows["100 %"]]
+    assert found == pytest.approx(np.sqrt([9 * 4, 3 * 4, 9 * 0.25]))
+    assert other.sentence.startswith("ssa: the weight norm over vanilla's at equal step size")
 
 
 def test_the_interval_of_a_setting_is_that_of_the_claims():
@@ -310,3 +343,16 @@ def test_the_margin_of_a_strip_is_that_of_the_topics(low, high, outcome):
     assert Setting((low * high) ** 0.5, low, high).outcome == outcome
     assert Setting(1.0, 0.0, np.inf).outcome == "unresolved"
     assert {topic.margin for topic in registry().topics.values()} == {MARGIN}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "small", "tracked"),
+    [
+        (NORMS, {"steps": 3, "letters_steps": 2}, {"weight norm", "effective weight"}),
+        (TWINS, {"steps": 3}, {"capped weight norm"}),
+    ],
+)
+def test_results_about_norms_have_strips_of_norms(experiment, small, tracked):
+    config = {"seeds": 2, "learning_rates": (0.1, 0.2), "device": "cpu"} | small
+    result = experiment.run(experiment.config(**config))
+    assert {s.compared for s in strips(result) if s.measure == "norm"} == tracked

@@ -11,7 +11,7 @@ from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import ComparedMechanisms, chosen
 from analysis.experiments.settings import Cell, CellsConfig, CooldownSteps, train_cells
 from analysis.problems import DenoiseProblem, GraphProblem, Training
-from analysis.problems.tuning import TUNED
+from analysis.problems.tuned import TUNED
 from ssa_theory import Stream, member_generator
 from ssa_theory.mechanism import VANILLA, Mechanism, Misfit
 from tasks.denoising import LONGEST_EXACT, DenoisingTask

@@ -17,7 +17,8 @@ from analysis.experiments.settings import CooldownSteps, Steps, TunedConfig
 from analysis.problems.base import DIVERGED, Variable
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.train import train_layers
-from analysis.problems.tuning import TRIED_STEPS, TUNED, TUNING_SEEDS, Tuned, tune
+from analysis.problems.tuned import TRIED_STEPS, TUNED, TUNING_SEEDS, Tuned
+from analysis.problems.tuning import tune
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA, Misfit, mechanism
 

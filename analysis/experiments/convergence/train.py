@@ -18,7 +18,7 @@ from analysis.problems.base import DIVERGED, fit
 from analysis.problems.curves import first_passage
 from analysis.problems.rows import ROW_BASELINES
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.problems.tuning import TRIED_STEPS, tuning_error
+from analysis.problems.tuned import TRIED_STEPS, tuning_error
 from ssa_theory.mechanism import VANILLA, Mechanism
 
 CHOICES = ("own", "same")

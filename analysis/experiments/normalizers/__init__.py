@@ -2,6 +2,8 @@
 on three tasks, each trained on a proper score that exact zeros do not make infinite.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import xarray as xr
@@ -80,7 +82,7 @@ def train(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
         block = cell.problem.block(config.seed_range, cell.training, device)
         models, rates = [], config.learning_rates
         found = tune(cell.problem, cell.mechanisms, cell.training, rates, device, advance)
-        tuned.append(xr.Dataset(found.variables))
+        tuned.append(xr.Dataset(replace(found, tracked={}).variables))
         for layer, rate in zip(map(cell.problem.layer, cell.mechanisms), found.rate, strict=True):
             fitted = fit(block, layer, cell.training.at(float(rate)), progress=advance)
             models.append(_measure(block, layer, fitted))

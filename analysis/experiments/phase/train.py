@@ -20,7 +20,7 @@ from analysis.problems.base import stack_members
 from analysis.problems.rows import ROW_MEASURES, RowBlock
 from analysis.problems.sizes import block_size, check_result_fits
 from analysis.problems.train import train_layers
-from analysis.problems.tuning import tuning_error
+from analysis.problems.tuned import tuning_error
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA, Tokens
 from ssa_theory.seeds import Stream, member_generator
