@@ -19,7 +19,7 @@ figures: $(VENV)/installed
 atlas: $(VENV)/installed
 	$(BIN)/ssa-theory run atlas --preset large --name all --workers $(WORKERS) --out results
 
-# The experiment on language models, apart as it takes as long as all others; then the report with it.
+# The experiment on language models, apart as it takes minutes more; then the report with it.
 language: $(VENV)/installed
 	$(BIN)/ssa-theory run language --preset paper --workers $(WORKERS) --out results
 
