@@ -30,9 +30,12 @@ PLACES = {
 }
 """Where each experiment is defined: module of this package, and variable."""
 APART = frozenset({"language"})
-"""Those that `run all` leaves out, as they take as long as all others together: run them by name."""
+"""Those that `run all` leaves out, as they take minutes more: run them by name."""
 
-LONGEST = ("hierarchy", "paper-graph", "atlas", "ablation", "basis-denoise", "length")
+LONGEST = (
+    *("hierarchy", "atlas", "basis-denoise", "denoise"),
+    *("normalizers", "length", "ablation", "paper-graph"),
+)
 """Those that take longest at the preset `paper`: of several processes one that begins them last would
 leave the others idle.
 """
