@@ -51,7 +51,7 @@ torch.set_num_threads(1)
 PATH = None
 text = default_text() if PATH is None else read_text(PATH)[0]
 read = corpus(text, TextReading("graphemes", top=79))
-print("; ".join(read.told))
+print("; ".join(read.notes))
 print(f"{len(read.training):,} to train on, {len(read.validation):,} to validate on")
 print("most frequent:", " ".join(read.symbols[:12]))
 

@@ -31,7 +31,7 @@ class Alphabet(abc.ABC):
         """What a symbol is called."""
         return symbol
 
-    def told(self, text: str, folded: bool) -> list[str]:
+    def notes(self, text: str, folded: bool) -> list[str]:
         """Sentences of what was folded and left out of a whole text."""
         return []
 
@@ -50,16 +50,20 @@ class Letters(Alphabet):
     def name_of(self, symbol: str) -> str:
         return "_" if symbol == SPACE else symbol
 
-    def told(self, text: str, folded: bool) -> list[str]:
-        kinds = set(text)
-        marked = sum(unicodedata.decomposition(c) != "" or _is_mark(c) for c in kinds if _counts(c))
-        others = sum(map(text.count, (c for c in kinds if not _counts(c))))
-        told = ["capitals read as small letters"] if any(c != c.casefold() for c in kinds) else []
+    def notes(self, text: str, folded: bool) -> list[str]:
+        characters = set(text)
+        marked = sum(
+            unicodedata.decomposition(c) != "" or _is_mark(c) for c in characters if _counts(c)
+        )
+        others = sum(map(text.count, (c for c in characters if not _counts(c))))
+        notes = (
+            ["capitals read as small letters"] if any(c != c.casefold() for c in characters) else []
+        )
         if marked:
-            told.append("letters without their marks" if folded else "letters with their marks")
+            notes.append("letters without their marks" if folded else "letters with their marks")
         if others:
-            told.append(f"{others:,} other characters read as _ (a run as one)")
-        return told
+            notes.append(f"{others:,} other characters read as _ (a run as one)")
+        return notes
 
 
 class Graphemes(Alphabet):
@@ -104,7 +108,7 @@ class Words(Alphabet):
         words = _letters(text, keep=_APOSTROPHES).replace("\u2019", "'").split()
         return [word for word in (word.strip("'") for word in words) if word]
 
-    def told(self, text: str, folded: bool) -> list[str]:
+    def notes(self, text: str, folded: bool) -> list[str]:
         return ["capitals read as small letters", "what is no letter left out"]
 
 

@@ -17,13 +17,13 @@ class Corpus:
     """A text in numbers.
 
     training, validation: symbols in the order of the text, the last part for validation. symbols:
-    their names; the last is `OTHER` where rare ones are joined. told: sentences of what was read.
+    their names; the last is `OTHER` where rare ones are joined. notes: sentences of what was read.
     """
 
     training: Int[np.ndarray, " train"]
     validation: Int[np.ndarray, " valid"]
     symbols: tuple[str, ...]
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @cached_property
     def log_frequency(self) -> Float[np.ndarray, " symbol"]:
@@ -57,10 +57,12 @@ def corpus(text: str, reading: TextReading = AS_LETTERS, validation_share: float
             f"{MOST_SYMBOLS}: set top (--top) to keep the most frequent"
         )
     symbols = [alphabet.name_of(names[i]) for i in kept]
-    told = [f"{len(codes):,} {alphabet.title}, {len(names):,} different"]
+    notes = [f"{len(codes):,} {alphabet.title}, {len(names):,} different"]
     if len(kept) < len(order):
         rest = len(codes) - int(count[kept].sum())
-        told.append(f"{len(order) - len(kept):,} of them, {rest / len(codes):.2%}, read as {OTHER}")
+        notes.append(
+            f"{len(order) - len(kept):,} of them, {rest / len(codes):.2%}, read as {OTHER}"
+        )
         symbols.append(OTHER)
     place = np.full(len(names), len(kept), np.int64)
     place[kept] = np.arange(len(kept))
@@ -70,4 +72,4 @@ def corpus(text: str, reading: TextReading = AS_LETTERS, validation_share: float
             f"a text of {len(codes)} {alphabet.title}, {len(symbols)} different, is too short to "
             "train and validate on: give a longer text"
         )
-    return Corpus(numbers[:first], numbers[first:], tuple(symbols), told)
+    return Corpus(numbers[:first], numbers[first:], tuple(symbols), notes)

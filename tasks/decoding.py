@@ -15,10 +15,10 @@ _MARKS = (
 _WESTERN = 0.25  # of the bytes at most are no ASCII in a text of Latin letters
 
 
-def file_bytes(path: Path, kind: str) -> bytes:
+def file_bytes(path: Path, noun: str) -> bytes:
     """The content of a file, unpacked if it is a gzip file, whatever its name.
 
-    kind: what the file is, for the error. Raises ValueError for one that cannot be read, is damaged,
+    noun: what the file is, for the error. Raises ValueError for one that cannot be read, is damaged,
     or is above 1 GiB.
     """
     try:
@@ -27,14 +27,14 @@ def file_bytes(path: Path, kind: str) -> bytes:
         unpacked = _unpack(content) if packed else content
     except OSError as error:
         raise ValueError(
-            f"cannot read the {kind} {path} ({error.strerror}): give an existing file"
+            f"cannot read the {noun} {path} ({error.strerror}): give an existing file"
         ) from error
     except (zlib.error, EOFError) as error:
         raise ValueError(
-            f"the {kind} {path} is a damaged gzip file ({error}): pack it again"
+            f"the {noun} {path} is a damaged gzip file ({error}): pack it again"
         ) from error
     if len(unpacked) > _MOST_BYTES:
-        raise ValueError(f"the {kind} {path} has more than 1 GiB of text: give a part of it")
+        raise ValueError(f"the {noun} {path} has more than 1 GiB of text: give a part of it")
     return unpacked
 
 
@@ -51,7 +51,7 @@ def _unpack(content: bytes) -> bytes:
     return b"".join(parts)
 
 
-def decode(content: bytes, kind: str, path: Path) -> tuple[str, str]:
+def decode(content: bytes, noun: str, path: Path) -> tuple[str, str]:
     """The text, with line ends as \\n, and a notice where its encoding had to be found out, or none.
 
     A byte order mark decides; without one the text is UTF-8, or, where that cannot be, Windows-1252
@@ -74,7 +74,7 @@ def decode(content: bytes, kind: str, path: Path) -> tuple[str, str]:
     except ValueError as error:
         reason = getattr(error, "reason", error)
         raise ValueError(
-            f"the {kind} {path} is no text that can be decoded ({reason}): convert it to UTF-8"
+            f"the {noun} {path} is no text that can be decoded ({reason}): convert it to UTF-8"
         ) from error
     if encoding in ("utf-16", "utf-32"):
         notice = f"it was read as {encoding.upper()}"

@@ -26,9 +26,9 @@ def storable(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _shown(character: str) -> str:
-    code, kind = ord(character), unicodedata.category(character)
+    code, category = ord(character), unicodedata.category(character)
     if code < 0x20:
         return chr(0x2400 + code)
     if code == 0x7F:
         return "\u2421"
-    return "\ufffd" if kind in ("Cc", "Cs") or code in _TURNS else character
+    return "\ufffd" if category in ("Cc", "Cs") or code in _TURNS else character

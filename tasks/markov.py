@@ -116,8 +116,8 @@ class MarkovGraphTask:
     @classmethod
     def from_text(cls, text: str, reading: TextReading = AS_LETTERS) -> "MarkovGraphTask":
         """The chain of a text's letters or other symbols (see `tasks.bigrams`)."""
-        found = bigrams(text, reading)
-        return cls(found.matrix, found.symbols)
+        transitions = bigrams(text, reading)
+        return cls(transitions.matrix, transitions.symbols)
 
     @property
     def nodes(self) -> int:

@@ -65,12 +65,12 @@ class Bigrams:
     """The transitions of a text.
 
     matrix: P*, the share of each symbol among the successors of another. symbols: their names.
-    told: sentences of what was kept, folded and left out.
+    notes: sentences of what was kept, folded and left out.
     """
 
     matrix: Float[np.ndarray, "symbol symbol"]
     symbols: tuple[str, ...]
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_text(path: str | Path, reading: TextReading = AS_LETTERS) -> tuple[str, list[str]]:
@@ -84,17 +84,17 @@ def read_text(path: str | Path, reading: TextReading = AS_LETTERS) -> tuple[str,
     """
     path = Path(path)
     text, notice = decode(file_bytes(path, "text file"), "text file", path)
-    told = [notice] if notice else []
+    notes = [notice] if notice else []
     start, end = _START.search(text), _END.search(text)
     if start and end and start.end() < end.start() and not reading.licence:
         text = text[start.end() : end.start()]
-        told.append("lines of Project Gutenberg before and after the text left out")
+        notes.append("lines of Project Gutenberg before and after the text left out")
     if Path(path.name.lower().removesuffix(".gz")).suffix in _FASTA:
         text, headers = re.subn(r"(?m)^[>;].*$", "", text)
         # A sequence goes on in the next line.
         text = re.sub(r"\s+", "", text) if reading.alphabet != "tokens" else text
-        told.append(f"{headers} headers left out")
-    return text, told
+        notes.append(f"{headers} headers left out")
+    return text, notes
 
 
 def default_text() -> str:
@@ -118,16 +118,16 @@ def bigrams(text: str, reading: TextReading = AS_LETTERS) -> Bigrams:
 
     Raises ValueError for a text of fewer than two different symbols, or of more than 4096.
 
-    >>> found = bigrams("Abba!")
-    >>> found.symbols, found.matrix.tolist()
+    >>> transitions = bigrams("Abba!")
+    >>> transitions.symbols, transitions.matrix.tolist()
     (('_', 'a', 'b'), [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
     """
     alphabet = ALPHABETS[reading.alphabet]
     codes, names = symbol_codes(text, reading)
     codes = _without_runs(codes, names.index(SPACE) if SPACE in names else None)
-    told = [f"{len(codes):,} {alphabet.title}, {len(names):,} different"]
-    told += alphabet.told(text, reading.fold_marks)
-    return _counted(codes, names, reading, told)
+    notes = [f"{len(codes):,} {alphabet.title}, {len(names):,} different"]
+    notes += alphabet.notes(text, reading.fold_marks)
+    return _counted(codes, names, reading, notes)
 
 
 def symbol_codes(
@@ -177,7 +177,7 @@ def _counted(
     codes: Int[np.ndarray, " circle"],
     names: Sequence[str],
     reading: TextReading,
-    told: list[str],
+    notes: list[str],
 ) -> Bigrams:
     counts = np.bincount(codes, minlength=len(names))
     present = sorted((i for i in range(len(names)) if counts[i]), key=lambda i: names[i])
@@ -187,7 +187,7 @@ def _counted(
         kept = sorted(most, key=lambda i: names[i])
         rest = len(codes) - int(counts[kept].sum())
         share = f"{len(present) - len(kept):,} of them, {rest / len(codes):.2%} of the text"
-        told = [*told, f"{share}, read as {OTHER}"]
+        notes = [*notes, f"{share}, read as {OTHER}"]
     if len(kept) > MOST_SYMBOLS:
         raise ValueError(
             f"a text of {len(kept)} different {ALPHABETS[reading.alphabet].title} is too varied, "
@@ -211,4 +211,4 @@ def _counted(
         following = place[np.take(codes, range(start + 1, start + 1 + len(now)), mode="wrap")]
         pairs += np.bincount(now * size + following, minlength=size * size)
     matrix = pairs.reshape(size, size).astype(np.float64)
-    return Bigrams(matrix / matrix.sum(1, keepdims=True), tuple(symbols), told)
+    return Bigrams(matrix / matrix.sum(1, keepdims=True), tuple(symbols), notes)

@@ -99,5 +99,5 @@ def _letters(path: Path | None, reading: TextReading) -> tuple[MarkovGraphTask, 
         return _english(reading), ""
     text, told = read_text(path, reading)
     found = bigrams(text, reading)
-    understood = f"{path.name}: {'; '.join([*found.told, *told])}"
+    understood = f"{path.name}: {'; '.join([*found.notes, *told])}"
     return MarkovGraphTask(found.matrix, found.symbols), understood

@@ -38,14 +38,14 @@ class DOT(GraphFormat):
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    """Kind and text of every token. Raises ValueError for what is none."""
+    """Type and text of every token. Raises ValueError for what is none."""
     place = 0
     while place < len(text):
-        found = _TOKEN.match(text, place)
-        if found is None:
+        match = _TOKEN.match(text, place)
+        if match is None:
             raise ValueError(f"{text[place : place + 20]!r} is no DOT")
-        kind, place = str(found.lastgroup), found.end()
-        if kind == "html":
+        token_type, place = str(match.lastgroup), match.end()
+        if token_type == "html":
             depth, start = 1, place - 1
             while depth:
                 if place == len(text):
@@ -53,10 +53,10 @@ def _tokens(text: str) -> Iterator[_Token]:
                 depth += {"<": 1, ">": -1}.get(text[place], 0)
                 place += 1
             yield "html", text[start:place]
-        elif kind == "text":
-            yield kind, found[0][1:-1].replace('\\"', '"').replace("\\\n", "")
-        elif kind != "skip":
-            yield kind, found[0]
+        elif token_type == "text":
+            yield token_type, match[0][1:-1].replace('\\"', '"').replace("\\\n", "")
+        elif token_type != "skip":
+            yield token_type, match[0]
 
 
 class _Grammar:
@@ -93,16 +93,16 @@ class _Grammar:
 
     def keyword(self, *words: str) -> str:
         """The next token if it is one of these words, which is then passed."""
-        kind, text = self.next
-        if kind != "word" or text.lower() not in words:
+        token_type, text = self.next
+        if token_type != "word" or text.lower() not in words:
             return ""
         self.place += 1
         return text.lower()
 
     def sign(self, *signs: str) -> str:
         """The same of signs."""
-        kind, text = self.next
-        if kind not in ("sign", "edge") or text not in signs:
+        token_type, text = self.next
+        if token_type not in ("sign", "edge") or text not in signs:
             return ""
         self.place += 1
         return text
@@ -114,23 +114,23 @@ class _Grammar:
 
     def identifier(self) -> str:
         """A name or value; texts may be joined by +."""
-        kind, text = self.next
-        if kind not in ("word", "text", "html"):
+        token_type, text = self.next
+        if token_type not in ("word", "text", "html"):
             raise ValueError(f"{text or 'the end'!r:.20} stands where a name should")
         self.place += 1
-        while kind == "text" and self.sign("+"):
+        while token_type == "text" and self.sign("+"):
             text += self.identifier()
         return text
 
     def attributes(self) -> _Attributes:
         """Those in brackets, if any."""
-        found = {}
+        attributes = {}
         while self.sign("["):
             while not self.sign("]"):
                 key = self.identifier()
-                found[key] = self.identifier() if self.sign("=") else "true"
+                attributes[key] = self.identifier() if self.sign("=") else "true"
                 self.sign(";", ",")
-        return found
+        return attributes
 
     def block(self, node: _Attributes, edge: _Attributes) -> list[str]:
         """The statements between braces, with the defaults around them; returns its nodes."""
@@ -152,19 +152,19 @@ class _Grammar:
         if self.sign("="):
             self.identifier()
             return []
-        while kind := self.sign("->", "--"):
-            if (kind == "->") != self.directed:
-                raise ValueError(f"a {'digraph' if self.directed else 'graph'} has an edge {kind}")
+        while sign := self.sign("->", "--"):
+            if (sign == "->") != self.directed:
+                raise ValueError(f"a {'digraph' if self.directed else 'graph'} has an edge {sign}")
             ends.append(self.end(node, edge))
             chain = True
-        told = self.attributes()
+        attributes = self.attributes()
         for members in ends:
             for name in members:
                 self.nodes.setdefault(name, dict(node))
         for first, second in pairwise(ends):
-            self.edges += [(u, v, edge | told) for u in first for v in second]
+            self.edges += [(u, v, edge | attributes) for u in first for v in second]
         if not chain and len(ends[0]) == 1:
-            self.nodes[ends[0][0]].update(told)
+            self.nodes[ends[0][0]].update(attributes)
         return [name for members in ends for name in members]
 
     def end(self, node: _Attributes, edge: _Attributes) -> list[str]:

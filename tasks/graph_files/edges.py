@@ -12,7 +12,7 @@ from tasks.graph_files.rows import Rows, counts, split_rows
 _SOURCES = {"source", "src", "from", "fromnodeid", "tail", "sender", "start", "node1", "node_1"}
 _TARGETS = {"target", "tgt", "dst", "dest", "destination", "to", "tonodeid", "head", "receiver"}
 _TARGETS |= {"end", "node2", "node_2"}
-_KINDS = {"directed": True, "undirected": False}
+_ONE_WAY = {"directed": True, "undirected": False}
 _DATA = re.compile(r"\{.*\}\s*$")
 _EARLY, _LATE = 1e8, 1e13
 """Whole numbers between these may be seconds or milliseconds since 1970."""
@@ -74,7 +74,7 @@ def header(rows: Rows) -> tuple[int, int] | None:
 def _named(rows: Rows, columns: tuple[int, int]) -> Parsed:
     """By a header's columns."""
     names, (source, target) = rows.fields[0], columns
-    kind = next((i for i, name in enumerate(names) if name.lower() == "type"), None)
+    type_column = next((i for i, name in enumerate(names) if name.lower() == "type"), None)
     edges: list[tuple[str, str, dict[str, Any]]] = []
     one_way = []
     for number, row in zip(rows.numbers[1:], rows.fields[1:], strict=True):
@@ -87,14 +87,19 @@ def _named(rows: Rows, columns: tuple[int, int]) -> Parsed:
             if column not in columns and value and name
         }
         edges.append((row[source], row[target], data))
-        told = row[kind].lower() if kind is not None and kind < len(row) else None
-        one_way.append(rows.directed if told is None else _KINDS.get(told))
+        direction = (
+            row[type_column].lower() if type_column is not None and type_column < len(row) else None
+        )
+        one_way.append(rows.directed if direction is None else _ONE_WAY.get(direction))
     if None in one_way:
         return Parsed(edge_graph(edges), stated=False)
     if not any(one_way):
         return Parsed(edge_graph(edges, directed=False))
-    both = zip(edges, one_way, strict=True)
-    back = [(v, u, data) for (u, v, data), told in both if not told and u != v]
+    back = [
+        (v, u, data)
+        for (u, v, data), directed in zip(edges, one_way, strict=True)
+        if not directed and u != v
+    ]
     return Parsed(edge_graph([*edges, *back]))
 
 

@@ -45,10 +45,10 @@ class GEXF(GraphFormat):
         if timed:
             notices.append("it is dynamic: all that it ever holds counts as there at once")
         default = graph.get("defaultedgetype", "undirected")
-        kinds = [edge.get("type", default) for edge in edges]
-        if unknown := set(kinds) - {"directed", "undirected", "mutual"}:
+        edge_types = [edge.get("type", default) for edge in edges]
+        if unknown := set(edge_types) - {"directed", "undirected", "mutual"}:
             raise ValueError(f"an edge has the type {unknown.pop()!r}")
-        directed = "directed" in kinds
+        directed = "directed" in edge_types
         plain = Element("gexf", {"xmlns": _SPACE})
         body = SubElement(plain, "graph", defaultedgetype="directed" if directed else "undirected")
         names = _copy_attributes(graph, body)
@@ -57,10 +57,12 @@ class GEXF(GraphFormat):
             new = SubElement(place, "node", id=node.get("id", ""), label=node.get("label", ""))
             _copy_values(node, new, names)
         place = SubElement(body, "edges")
-        for edge, kind in zip(edges, kinds, strict=True):
-            both = directed and kind != "directed" and edge.get("source") != edge.get("target")
+        for edge, edge_type in zip(edges, edge_types, strict=True):
+            mutual = (
+                directed and edge_type != "directed" and edge.get("source") != edge.get("target")
+            )
             kept = {k: edge.get(k, "") for k in ("source", "target", "weight") if k in edge.attrib}
-            new = SubElement(place, "edge", kept | ({"type": "mutual"} if both else {}))
+            new = SubElement(place, "edge", kept | ({"type": "mutual"} if mutual else {}))
             _copy_values(edge, new, names)
         read = nx.read_gexf(StringIO(write_tree(plain)))
         add_defaults(read)
@@ -75,11 +77,15 @@ def _copy_attributes(graph: Element, body: Element) -> dict[str, str]:
             continue
         copy = SubElement(body, "attributes", {"class": group.get("class", ""), "mode": "static"})
         for one in children(group, "attribute"):
-            key, kind = one.get("id", ""), one.get("type", "")
+            key, type_name = one.get("id", ""), one.get("type", "")
             title = one.get("title") or key
             names[key] = title
-            told = {"id": key, "title": title, "type": kind if kind in _TYPES else "string"}
-            new = SubElement(copy, "attribute", told)
+            declared = {
+                "id": key,
+                "title": title,
+                "type": type_name if type_name in _TYPES else "string",
+            }
+            new = SubElement(copy, "attribute", declared)
             for default in children(one, "default"):
                 SubElement(new, "default").text = (default.text or "").strip()
     return names
@@ -88,16 +94,16 @@ def _copy_attributes(graph: Element, body: Element) -> dict[str, str]:
 def _copy_values(element: Element, new: Element, names: dict[str, str]) -> None:
     """The values of an element. Raises GraphFileError for a weight that changes in time."""
     values = [v for group in children(element, "attvalues") for v in children(group, "attvalue")]
-    told = [(v.get("for") or v.get("id", ""), v.get("value", "").strip()) for v in values]
-    times = Counter(key for key, _ in told)
+    pairs = [(v.get("for") or v.get("id", ""), v.get("value", "").strip()) for v in values]
+    times = Counter(key for key, _ in pairs)
     for key, count in times.items():
         title = names.get(key, key)
         if count > 1 and new.tag == "edge" and title.lower() in ("weight", "value"):
             raise GraphFileError(
                 f"has an edge whose {title} changes in time: export one moment as a static graph"
             )
-    if told:
+    if pairs:
         place = SubElement(new, "attvalues")
-        for key, value in told:
+        for key, value in pairs:
             if times[key] == 1:
                 SubElement(place, "attvalue", {"for": key, "value": value})

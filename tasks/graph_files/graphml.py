@@ -93,17 +93,17 @@ def _direct(graph: Element, edges: list[Element]) -> bool:
     def one_way(edge: Element) -> bool | None:
         """As the edge says, or the graph around it; None where nobody does."""
         default = parent[edge].get("edgedefault", graph.get("edgedefault"))
-        told = {"directed": True, "undirected": False, None: None}[default]
-        return told if edge.get("directed") is None else _ONE_WAY[edge.get("directed", "")]
+        by_default = {"directed": True, "undirected": False, None: None}[default]
+        return by_default if edge.get("directed") is None else _ONE_WAY[edge.get("directed", "")]
 
-    kinds = [one_way(edge) for edge in edges]
-    stated = None not in kinds
-    directed = any(kinds) or not stated
-    for edge, kind in zip(edges, kinds, strict=True):
+    edges_directed = [one_way(edge) for edge in edges]
+    stated = None not in edges_directed
+    directed = any(edges_directed) or not stated
+    for edge, edge_directed in zip(edges, edges_directed, strict=True):
         edge.attrib.pop("directed", None)
         edge.attrib.pop("id", None)  # edges of the same id would replace each other
         source, target = edge.get("source", ""), edge.get("target", "")
-        if directed and kind is False and source != target:
+        if directed and edge_directed is False and source != target:
             back = Element(edge.tag, {"source": target, "target": source})
             back.extend(list(edge))
             parent[edge].append(back)

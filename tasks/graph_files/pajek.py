@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tasks.graph_files.format import GraphFormat, Parsed, RawFile, check_size, edge_graph, is_number
 
 _SECTION = re.compile(r"\*\s*(\w+)(.*)")
-_KINDS = {"arcs", "edges", "arcslist", "edgeslist", "matrix"}
+_EDGE_SECTIONS = {"arcs", "edges", "arcslist", "edgeslist", "matrix"}
 
 
 class Pajek(GraphFormat):
@@ -38,7 +38,7 @@ class Pajek(GraphFormat):
                 nodes = {int(row[0]): row[1] for row in rows if len(row) > 1}
                 if nodes and not 1 <= min(nodes) <= max(nodes) <= count:
                     raise ValueError(f"a vertex has a number outside 1 to {count}")
-            elif section in _KINDS:
+            elif section in _EDGE_SECTIONS:
                 ends = edges if section.startswith("edges") else arcs
                 ends += _edges(section, rows)
         if networks > 1:
@@ -58,11 +58,11 @@ def _sections(text: str) -> Iterator[tuple[str, str, list[list[str]]]]:
     """Name, rest of the line, and rows of words of every section."""
     name, about, rows = "", "", []
     for line in text.split("\n"):
-        found = _SECTION.match(line.strip())
-        if found:
+        match = _SECTION.match(line.strip())
+        if match:
             if name:
                 yield name, about, rows
-            name, about, rows = found[1].lower(), found[2], []
+            name, about, rows = match[1].lower(), match[2], []
         elif line.strip() and not line.lstrip().startswith("%"):
             if not name:
                 raise ValueError(f"it begins with {line.strip()!r:.40}, no section")

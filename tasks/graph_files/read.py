@@ -103,8 +103,8 @@ def _read(path: Path, content: bytes, reading: GraphReading) -> GraphFile:
             "graph_format (--graph-format) if it is of another format"
         ) from error
     decoded = [file.decoded[1]] if "decoded" in vars(file) and file.decoded[1] else []
-    told = "; ".join([*settled.told, *naming, *parsed.notices, *decoded])
-    return GraphFile(graph, f"{path.name}: {title}, {told}")
+    notes = "; ".join([*settled.notes, *naming, *parsed.notices, *decoded])
+    return GraphFile(graph, f"{path.name}: {title}, {notes}")
 
 
 def _one_line(error: Exception) -> str:
@@ -154,7 +154,7 @@ def _named(graph: nx.Graph) -> tuple[nx.Graph, list[str]]:
     return nx.relabel_nodes(graph, names), []
 
 
-def _stored(graph: nx.Graph, told: list[str]) -> tuple[nx.Graph, list[str]]:
+def _stored(graph: nx.Graph, notes: list[str]) -> tuple[nx.Graph, list[str]]:
     """The graph with names that can be stored. Raises GraphFileError where they are then alike."""
     try:
         names = dict(zip(graph, storable(graph), strict=True))
@@ -162,8 +162,8 @@ def _stored(graph: nx.Graph, told: list[str]) -> tuple[nx.Graph, list[str]]:
         raise GraphFileError(f"has names that cannot be stored: {error}") from error
     changed = sum(old != new for old, new in names.items())
     if changed:
-        told = [*told, f"control characters in {changed} names are shown as pictures"]
-    return nx.relabel_nodes(graph, names), told
+        notes = [*notes, f"control characters in {changed} names are shown as pictures"]
+    return nx.relabel_nodes(graph, names), notes
 
 
 def _without(graph: nx.Graph, attribute: str) -> nx.Graph:

@@ -44,7 +44,7 @@ def split_rows(text: str) -> Rows:
     konect, snap = _KONECT.search(text), _SNAP.search(text)
     if konect and konect[1] == "bip":
         raise GraphFileError("joins two kinds of nodes (bip): a walk needs a graph of one kind")
-    told = konect or snap
+    match = konect or snap
     numbered = [
         (number, line)
         for number, line in enumerate(text.split("\n"), start=1)
@@ -74,14 +74,14 @@ def split_rows(text: str) -> Rows:
         fields,
         [number for number, _ in numbered],
         separator,
-        _DIRECTIONS[told[1].lower()] if told else None,
+        _DIRECTIONS[match[1].lower()] if match else None,
         konect[2] != "unweighted" if konect else None,
     )
 
 
 def counts(fields: Sequence[Sequence[str]]) -> dict[str, int]:
     """How often each text is a field."""
-    found: dict[str, int] = {}
+    occurrences: dict[str, int] = {}
     for field in chain.from_iterable(fields):
-        found[field] = found.get(field, 0) + 1
-    return found
+        occurrences[field] = occurrences.get(field, 0) + 1
+    return occurrences

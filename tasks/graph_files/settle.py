@@ -56,7 +56,7 @@ class Settled:
     """A graph with the attribute `weight`, without parallel edges, and sentences of how it came."""
 
     graph: nx.Graph
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def settle(parsed: Parsed, reading: GraphReading) -> Settled:
@@ -88,11 +88,11 @@ def settle(parsed: Parsed, reading: GraphReading) -> Settled:
             graph.add_edge(u, v, weight=weight)
     loops = nx.number_of_selfloops(graph)
     by = "without weights" if name is None else f"weighted by {name!r}"
-    told = [
+    notes = [
         f"{graph.number_of_nodes()} nodes, {graph.number_of_edges()} "
         f"{'directed' if directed else 'undirected'} edges {by}"
     ]
-    told += [
+    notes += [
         sentence
         for count, sentence in (
             (missing, f"{missing} without a weight count 1"),
@@ -104,11 +104,11 @@ def settle(parsed: Parsed, reading: GraphReading) -> Settled:
         if count
     ]
     if unused := [n for n in _numeric(parsed.graph) if n != name]:
-        told.append(f"not used as weights: {', '.join(unused)}")
+        notes.append(f"not used as weights: {', '.join(unused)}")
     if parsed.stated and parsed.graph.is_directed() and reading.undirected:
-        told.append("directed in the file, both ways as asked for")
-    graph = _connected(graph, reading, told)
-    return Settled(_without_sinks(graph, reading, told), told)
+        notes.append("directed in the file, both ways as asked for")
+    graph = _connected(graph, reading, notes)
+    return Settled(_without_sinks(graph, reading, notes), notes)
 
 
 def _weight_name(parsed: Parsed, reading: GraphReading) -> str | None:
@@ -139,14 +139,14 @@ def _weight_name(parsed: Parsed, reading: GraphReading) -> str | None:
 
 def _numeric(graph: nx.Graph) -> list[str]:
     """The attributes that could be weights: numbers that are no edge's number."""
-    found = [
+    names = [
         str(name)
         for *_, data in graph.edges(data=True)
         for name, value in data.items()
         if isinstance(value, int | float | str) and not isinstance(value, bool)
         if is_number(str(value)) and str(name).lower() not in _NUMBERS
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(names))
 
 
 def _weighted(graph: nx.Graph, name: str | None) -> tuple[list[Edge], int]:
@@ -193,19 +193,19 @@ def _directed(parsed: Parsed, reading: GraphReading, edges: list[Edge]) -> bool:
     return True
 
 
-def _connected(graph: nx.Graph, reading: GraphReading, told: list[str]) -> nx.Graph:
+def _connected(graph: nx.Graph, reading: GraphReading, notes: list[str]) -> nx.Graph:
     if reading.largest_component and len(graph):
         one_way = isinstance(graph, nx.DiGraph)
         parts = (
             nx.strongly_connected_components(graph) if one_way else nx.connected_components(graph)
         )
         kept = max(parts, key=len)
-        told.append(f"the largest component: {len(graph) - len(kept)} nodes dropped")
+        notes.append(f"the largest component: {len(graph) - len(kept)} nodes dropped")
         graph = graph.subgraph(n for n in graph if n in kept).copy()
     return graph
 
 
-def _without_sinks(graph: nx.Graph, reading: GraphReading, told: list[str]) -> nx.Graph:
+def _without_sinks(graph: nx.Graph, reading: GraphReading, notes: list[str]) -> nx.Graph:
     graph = graph.copy()
     degree = graph.out_degree if isinstance(graph, nx.DiGraph) else graph.degree
     sinks = [node for node, count in list(degree()) if count == 0]
@@ -216,14 +216,14 @@ def _without_sinks(graph: nx.Graph, reading: GraphReading, told: list[str]) -> n
         )
     if sinks and reading.sinks == "self-loop":
         graph.add_edges_from((node, node, {"weight": 1.0}) for node in sinks)
-        told.append(f"{len(sinks)} nodes that lead nowhere lead to themselves")
+        notes.append(f"{len(sinks)} nodes that lead nowhere lead to themselves")
     elif sinks:
         before = len(graph)
         while sinks:
             ahead = {n for s in sinks for n in _before(graph, s)} - set(sinks)
             graph.remove_nodes_from(sinks)
             sinks = [node for node in ahead if degree(node) == 0]
-        told.append(f"{before - len(graph)} nodes that lead nowhere dropped")
+        notes.append(f"{before - len(graph)} nodes that lead nowhere dropped")
     if len(graph) < 2:
         raise GraphFileError(f"leaves {len(graph)} nodes with edges: a walk needs at least 2")
     if len(graph) > _MOST_NODES:

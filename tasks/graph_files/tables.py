@@ -81,15 +81,15 @@ def table_format(file: RawFile) -> GraphFormat:
     if file.text.rstrip().endswith("}"):
         return EdgeList()
     named = header(rows)
-    told = rows.directed is not None
-    square = None if told or named_columns(rows.fields[0]) else _square(rows)
+    stated = rows.directed is not None
+    square = None if stated or named_columns(rows.fields[0]) else _square(rows)
     if square and square.certain:
         return TextMatrix()
     lines = rows.fields[1:] if named is not None else rows.fields
     widths = {len(row) for row in lines}
     edges = min(widths) >= 2 and (len(widths) == 1 or widths == {2, 3} or named is not None)
     nodes = [row[0] for row in lines]
-    lists = len(set(nodes)) == len(nodes) and named is None and not told
+    lists = len(set(nodes)) == len(nodes) and named is None and not stated
     lists = lists and max(widths) > 2 and {f for row in lines for f in row} <= set(nodes)
     possible: list[GraphFormat] = [
         form

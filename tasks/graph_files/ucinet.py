@@ -28,20 +28,20 @@ class UCINET(GraphFormat):
         head, *parts = _PART.split(file.text)
         if not head.strip().lower().startswith("dl"):
             raise ValueError("it does not begin with dl")
-        told = {key.lower(): value.lower() for key, value in _KEY.findall(head)}
+        settings = {key.lower(): value.lower() for key, value in _KEY.findall(head)}
         sections = dict(zip([p.lower() for p in parts[::2]], parts[1::2], strict=True))
-        if {"nr", "nc"} & set(told) or told.get("nm", "1") != "1":
+        if {"nr", "nc"} & set(settings) or settings.get("nm", "1") != "1":
             raise ValueError("it holds several matrices, or one between two kinds of nodes")
-        if "data" not in sections or not told.get("n", "").isdigit():
+        if "data" not in sections or not settings.get("n", "").isdigit():
             raise ValueError("it has no number of nodes n=..., or no part data:")
-        count, form = int(told["n"]), told.get("format", "fullmatrix")
+        count, form = int(settings["n"]), settings.get("format", "fullmatrix")
         check_size(count)
         if form not in _READERS:
             raise ValueError(f"its format is {form}, not one of {', '.join(_READERS)}")
         embedded = any(name.endswith("embedded") for name in sections)
         labels = _words(sections.get("labels", ""))
         rows = [row for row in map(_words, sections["data"].split("\n")) if row]
-        labels, edges = _READERS[form](rows, count, labels, embedded, told)
+        labels, edges = _READERS[form](rows, count, labels, embedded, settings)
         if len(labels) not in (0, count):
             raise ValueError(f"it has {len(labels)} labels for {count} nodes")
         graph = edge_graph(edges, range(count), directed=form != "lowerhalf")
@@ -56,14 +56,14 @@ def _words(text: str) -> list[str]:
 
 
 def _matrix(
-    rows: list[list[str]], count: int, labels: list[str], embedded: bool, told: dict[str, str]
+    rows: list[list[str]], count: int, labels: list[str], embedded: bool, settings: dict[str, str]
 ) -> tuple[list[str], list[_Edge]]:
-    half = told.get("format") == "lowerhalf"
+    half = settings.get("format") == "lowerhalf"
     if embedded:
         labels, rows = rows[0], [row[1:] for row in rows[1:]]
     values = iter([value for row in rows for value in row])
     edges = []
-    diagonal = told.get("diagonal") != "absent"
+    diagonal = settings.get("diagonal") != "absent"
     for i in range(count):
         for j in range(i + 1 if half else count):
             if i == j and not diagonal:
@@ -80,7 +80,11 @@ def _matrix(
 
 def _lists(targets: Callable[[list[str]], Iterator[tuple[str, dict[str, str]]]]) -> Callable:
     def read(
-        rows: list[list[str]], count: int, labels: list[str], embedded: bool, told: dict[str, str]
+        rows: list[list[str]],
+        count: int,
+        labels: list[str],
+        embedded: bool,
+        settings: dict[str, str],
     ) -> tuple[list[str], list[_Edge]]:
         named = [(row[0], other, data) for row in rows for other, data in targets(row)]
         if embedded:

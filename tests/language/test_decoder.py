@@ -342,7 +342,7 @@ def test_a_text_is_read_by_frequency_and_split() -> None:
     assert len(read.training) + len(read.validation) == 57
     assert len(read.validation) == 11
     assert np.exp(read.log_frequency).sum() == pytest.approx(1)
-    assert any("read as (other)" in said for said in read.told)
+    assert any("read as (other)" in said for said in read.notes)
     for text, share in (("aaaa", 0.5), ("", 0.5), ("ab", 0.1)):
         with pytest.raises(ValueError, match="too short to train and validate on"):
             corpus(text, validation_share=share)

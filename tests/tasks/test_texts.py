@@ -43,7 +43,7 @@ def test_a_file_gives_its_symbols(name: str) -> None:
     found = bigrams(text, reading)
     assert sorted(found.symbols) == sorted(about["symbols"])
     for words in about.get("says", ()):
-        assert words in "; ".join([*found.told, *told])
+        assert words in "; ".join([*found.notes, *told])
     if "after" in about:
         row = found.matrix[found.symbols.index(about["after"])]
         expected = {symbol: float(Fraction(share)) for symbol, share in about["row"].items()}

@@ -125,7 +125,7 @@ class LanguageConfig(SeededConfig):
                 f"validate on is too short for windows of {self.context} and {source.longest}: give a "
                 "longer text, or lower context"
             )
-        return [f"text: {'; '.join(text.told)}"]
+        return [f"text: {'; '.join(text.notes)}"]
 
     @property
     def reading(self) -> TextReading:

@@ -221,7 +221,7 @@ def _tokens(config: LanguageConfig, vocabulary: int) -> Corpus:
                 f"model's {vocabulary}: lower top, or store the tokenizer beside the model"
             )
         names = (*read.symbols, *("" for _ in range(vocabulary - len(read.symbols))))
-        return Corpus(read.training, read.validation, names, read.told)
+        return Corpus(read.training, read.validation, names, read.notes)
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(
