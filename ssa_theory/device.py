@@ -87,9 +87,9 @@ def _core_cache() -> int:
     nobody understands.
     """
     try:
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"(\d+)([KMG]?)", _CACHE_SIZE.read_text(encoding="ascii").strip().upper()
         )
     except (OSError, ValueError):
-        found = None
-    return int(found[1]) * _UNITS[found[2]] if found else 2**20
+        match = None
+    return int(match[1]) * _UNITS[match[2]] if match else 2**20

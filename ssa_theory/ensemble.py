@@ -138,9 +138,9 @@ def train(
             begun, learning_rate = steps, COOLDOWN * learning_rate
             steps_of.restart(learning_rate)
         stop = min(s for s in (*wanted, steps, total) if s > done)
-        asked = min(steps_of.most, stop - done)
-        given = list(islice(source, asked))
-        if len(given) < asked:
+        count = min(steps_of.most, stop - done)
+        given = list(islice(source, count))
+        if len(given) < count:
             raise ValueError(
                 f"the batches ran out after {done + len(given)} of {total} steps: give one per step"
             )

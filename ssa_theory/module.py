@@ -293,8 +293,8 @@ class SelfAttention(nn.Module):
         if worn.contrast is not None:
             second = self._own("contrast")
             maps = (project(batch.tokens, second[k]) for k in ("weight", "key_map"))
-            both = map(placed, ROLES, map(batch.by_head, maps))
-            rows = rows - second["share"].to(precise).repeat(batch.size) * rows_of(*both)
+            query, key = map(placed, ROLES, map(batch.by_head, maps))
+            rows = rows - second["share"].to(precise).repeat(batch.size) * rows_of(query, key)
         rows = rows.unflatten(-1, (batch.size, self.heads)).permute(2, 3, 0, 1)
         rows = rows.to(batch.projected["query"].dtype)
         return rows if batch.visible.blind is None else rows.masked_fill(batch.visible.blind, 0.0)

@@ -135,11 +135,11 @@ class _Counted(Steps):
 
     def __init__(self, loss: Loss, state: State, optimizer: Optimizer, rate: float) -> None:
         super().__init__(loss, state, optimizer, rate)
-        kind = {"dtype": self.precision, "device": state.diverged.device}
-        self._count = [torch.full((), state.taken, **kind) for _ in state.mean]
+        options = {"dtype": self.precision, "device": state.diverged.device}
+        self._count = [torch.full((), state.taken, **options) for _ in state.mean]
         # As a number it would be a constant of a compiled graph, and each learning rate a
         # compilation of its own.
-        self._rate = torch.full((), rate, **kind)
+        self._rate = torch.full((), rate, **options)
 
     def restart(self, rate: float) -> None:
         super().restart(rate)

@@ -38,14 +38,14 @@ def compiler() -> str:
 
 
 @cache
-def _asked(*given: str) -> str:
+def _output_of(*given: str) -> str:
     """What the compiler answers."""
     return subprocess.run(given, capture_output=True, text=True, check=False).stdout
 
 
 def instructions() -> str:
     """Which vector instructions the compiler uses here: avx512, avx2 or plain."""
-    defined = _asked(compiler(), _TARGET, "-dM", "-E", "-x", "c++", os.devnull)
+    defined = _output_of(compiler(), _TARGET, "-dM", "-E", "-x", "c++", os.devnull)
     if "__AVX512F__" in defined and "__AVX512DQ__" in defined:
         return "avx512"
     return "avx2" if "__AVX2__" in defined else "plain"
@@ -53,8 +53,8 @@ def instructions() -> str:
 
 def identity() -> str:
     """What compiled code depends on beside its source."""
-    target = _asked(compiler(), _TARGET, "-Q", "--help=target")
-    version = _asked(compiler(), "--version")
+    target = _output_of(compiler(), _TARGET, "-Q", "--help=target")
+    version = _output_of(compiler(), "--version")
     return "\n".join([platform.machine(), version, target, _TARGET, _LEVEL, *_FLAGS])
 
 

@@ -75,8 +75,8 @@ class Emitter:
         name = f"{node.role[0]}{node.number}[{flat(node.shape, places)}]"
         if node.varies:
             return name
-        kind = {"real": "bc({})", "int": "ibc({})", "mask": "(ibc({}) != 0)"}[node.dtype]
-        return kind.format(name)
+        template = {"real": "bc({})", "int": "ibc({})", "mask": "(ibc({}) != 0)"}[node.dtype]
+        return template.format(name)
 
     def _of_parts(self, node: Concatenate, at: Places) -> str:
         start, made = 0, ""
@@ -200,7 +200,7 @@ class Emitter:
         cells = list(itertools.product(*(range(t) for t in tile)))
         parts = math.gcd(over[-1] if over else 1, max(1, _AT_ONCE // len(cells)))
         shorter = [*over[:-1], over[-1] // parts] if parts > 1 else over
-        kind = "V" if node.dtype == "real" else "I"
+        type_name = "V" if node.dtype == "real" else "I"
 
         def places(outer: Places, cell: Sequence[int]) -> list[str]:
             return [
@@ -211,7 +211,7 @@ class Emitter:
         def of_tile(outer: Places) -> None:
             self.lines.append("{")
             for c in range(len(cells) * parts):
-                self.lines.append(f"{kind} a{c} = {start};")
+                self.lines.append(f"{type_name} a{c} = {start};")
 
             def inner(place: Places) -> None:
                 for part, (c, cell) in itertools.product(range(parts), enumerate(cells)):

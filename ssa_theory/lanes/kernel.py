@@ -52,7 +52,10 @@ class Function:
             "const double* rates, const double* roots) {",
             "const unsigned state = denormals_are_zero();",
             *(line for n in used for line in self._room(n)),
-            *(self._array(f"t{k}", size, kind) for k, (size, kind) in enumerate(self.plan.slots)),
+            *(
+                self._array(f"t{k}", size, type_name)
+                for k, (size, type_name) in enumerate(self.plan.slots)
+            ),
         ]
         for k, shape in enumerate(shapes):
             c += [self._array(f"{name}{k}", math.prod(shape), "V") for name in names]
@@ -84,32 +87,33 @@ class Function:
         c += ["denormals_are(state);", "}"]
         return "\n".join(c)
 
-    def _array(self, name: str, size: int, kind: str) -> str:
+    def _array(self, name: str, size: int, type_name: str) -> str:
         if size <= _STACK:
-            return f"{kind} {name}[{max(1, size)}];"
+            return f"{type_name} {name}[{max(1, size)}];"
         self._heap.append(name)
-        return f"{kind}* const {name} = ({kind}*)aligned_alloc(64, sizeof({kind})*{size});"
+        room = f"aligned_alloc(64, sizeof({type_name})*{size})"
+        return f"{type_name}* const {name} = ({type_name}*){room};"
 
     def _room(self, node: Source) -> list[str]:
         size, real = math.prod(node.shape), node.dtype == "real"
         name = f"{node.role[0]}{node.number}"
         if node.varies:
             return [self._array(name, size, "V" if real else "I")]
-        kind = self._stored_as(node.dtype)
+        type_name = self._stored_as(node.dtype)
         if node.role == "constant":
-            return [f"const {kind}* const {name} = (const {kind}*)C[{node.number}];"]
+            return [f"const {type_name}* const {name} = (const {type_name}*)C[{node.number}];"]
         return []
 
     def _fetched(self, node: Source, start: str) -> list[str]:
-        name, kind = f"{node.role[0]}{node.number}", self._stored_as(node.dtype)
+        name, type_name = f"{node.role[0]}{node.number}", self._stored_as(node.dtype)
         if node.varies:
             size = math.prod(node.shape)
-            lines = [f"fetch({name}, (const {kind}*){start} + g, {size}, members, count);"]
+            lines = [f"fetch({name}, (const {type_name}*){start} + g, {size}, members, count);"]
             if node.dtype == "mask":
                 lines.append(f"for (int i = 0; i < {size}; i++) {name}[i] = {name}[i] != 0;")
             return lines
         if node.role == "batch":
-            return [f"const {kind}* const {name} = (const {kind}*){start};"]
+            return [f"const {type_name}* const {name} = (const {type_name}*){start};"]
         return []
 
     def _stored_as(self, dtype: Dtype) -> str:

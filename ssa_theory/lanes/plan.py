@@ -241,19 +241,19 @@ class Plan:
             if inside and self.sums_slices(node):
                 start = first_in  # zeroed before the first
                 until = max(until, last_in)
-            size, kind = math.prod(self.shape(node)), "V" if node.dtype == "real" else "I"
+            size, type_name = math.prod(self.shape(node)), "V" if node.dtype == "real" else "I"
             free = [
                 k
                 for k, (room, own, since) in enumerate(slots)
-                if own == kind and since < start and room >= size
+                if own == type_name and since < start and room >= size
             ]
             best = min(free, key=lambda k: slots[k][0], default=len(slots))
             if best == len(slots):
-                slots.append((size, kind, until))
+                slots.append((size, type_name, until))
             else:
-                slots[best] = (slots[best][0], kind, until)
+                slots[best] = (slots[best][0], type_name, until)
             slot[node] = best
-        return slot, [(size, kind) for size, kind, _ in slots]
+        return slot, [(size, type_name) for size, type_name, _ in slots]
 
     @property
     def buffers(self) -> dict[Node, int]:

@@ -50,7 +50,7 @@ def attention_anatomy(
     """
     model.eval()
     norms = [query_key_norm(layer) for layer in model.layers]
-    found: dict[str, list[list[Tensor]]] = {
+    measured: dict[str, list[list[Tensor]]] = {
         name: [[] for _ in norms]
         for name in ("effective_weight", "inverse_temperature", "spikiness")
     }
@@ -64,13 +64,13 @@ def attention_anatomy(
             count = torch.arange(1, rows.shape[-1] + 1, device=rows.device)
             spread = rows.sum(-1).square() / (count * rows.square().sum(-1))
             effective = tau * norms[place].unsqueeze(-1).to(tau.dtype)
-            for name, value in zip(found, (effective, tau, spread), strict=True):
-                found[name][place].append(value[..., 1:].mean(1).flatten())
+            for name, value in zip(measured, (effective, tau, spread), strict=True):
+                measured[name][place].append(value[..., 1:].mean(1).flatten())
 
         _visit(model, seen, look)
     values = {
         name: torch.stack([torch.cat(parts) for parts in by_layer]).double().cpu().numpy()
-        for name, by_layer in found.items()
+        for name, by_layer in measured.items()
     }
     return values | {"weight_norm": torch.stack([n.mean() for n in norms]).cpu().numpy()}
 

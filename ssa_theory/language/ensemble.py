@@ -62,8 +62,8 @@ class Ensemble:
                 self.logits = _own
         self.gradients.zero_()
         each = zip(self.models, tokens, strict=True)
-        found = torch.stack([self.logits(m, t[:, :-1]) for m, t in each])
-        losses = self._mean_loss(found, tokens)
+        logits = torch.stack([self.logits(m, t[:, :-1]) for m, t in each])
+        losses = self._mean_loss(logits, tokens)
         losses.sum().backward()
         return losses.detach()
 
@@ -71,12 +71,12 @@ class Ensemble:
         """The same as one program."""
         weights = self.weights.detach().requires_grad_()
 
-        def logits(flat: Tensor, seen: Tensor) -> Tensor:
+        def logits_of(flat: Tensor, seen: Tensor) -> Tensor:
             return functional_call(self.models[0], self._named(flat), (seen,))
 
         with sdpa_kernel(SDPBackend.MATH):  # the others have no rule for vmap
-            found = vmap(logits)(weights, tokens[:, :, :-1])
-        losses = self._mean_loss(found, tokens)
+            logits = vmap(logits_of)(weights, tokens[:, :, :-1])
+        losses = self._mean_loss(logits, tokens)
         losses.sum().backward()
         assert weights.grad is not None
         self.gradients.copy_(weights.grad)

@@ -158,7 +158,7 @@ def selected_anatomy(
     try:
         for part in np.array_split(tokens, -(-len(tokens) // batch)):
             model(torch.from_numpy(part).to(norms[0].device), use_cache=False)
-        found: dict[str, list[Tensor]] = {
+        measured: dict[str, list[Tensor]] = {
             name: [] for name in ("effective_weight", "inverse_temperature", "spikiness")
         }
         for own, norm in zip(worn, norms, strict=True):
@@ -166,13 +166,13 @@ def selected_anatomy(
             count = torch.arange(1, rows.shape[-1] + 1, device=rows.device)
             spread = rows.sum(-1).square() / (count * rows.square().sum(-1))
             each = (tau * norm.unsqueeze(-1).to(tau.dtype), tau, spread)
-            for name, value in zip(found, each, strict=True):
-                found[name].append(value[..., 1:].mean(1).flatten())
+            for name, value in zip(measured, each, strict=True):
+                measured[name].append(value[..., 1:].mean(1).flatten())
     finally:
         for own in worn:
             own.records = None
         model.train(was)
-    values = {name: torch.stack(rows).double().cpu().numpy() for name, rows in found.items()}
+    values = {name: torch.stack(rows).double().cpu().numpy() for name, rows in measured.items()}
     return values | {"weight_norm": torch.stack([n.mean() for n in norms]).cpu().numpy()}
 
 

@@ -144,7 +144,7 @@ def validation_loss(
     for part in np.array_split(whole, -(-count // batch)):
         seen = torch.from_numpy(part).to(device)
         inputs = seen[:, :-1]
-        found = model(inputs) if logits is None else logits(model, inputs)
-        losses = cross_entropy(found, seen[:, 1:])
+        predictions = model(inputs) if logits is None else logits(model, inputs)
+        losses = cross_entropy(predictions, seen[:, 1:])
         total += losses.double().sum(0).cpu().numpy()
     return total / count

@@ -105,9 +105,9 @@ def _sum_of_two(lower: Lowering, operation: Operation, args: Sequence[Any]) -> L
 @rule(*_COMPARED)
 def _compared(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     sign = _COMPARED[operation.name]
-    kinds = {a.node.dtype for a in args if isinstance(a, Laned)}
-    kinds |= {lower.dtype_of(a.tensor.dtype) for a in args if isinstance(a, Known)}
-    common: Dtype = "real" if "real" in kinds else "int" if "int" in kinds else "mask"
+    dtypes = {a.node.dtype for a in args if isinstance(a, Laned)}
+    dtypes |= {lower.dtype_of(a.tensor.dtype) for a in args if isinstance(a, Known)}
+    common: Dtype = "real" if "real" in dtypes else "int" if "int" in dtypes else "mask"
     return lower.elementwise(operation, f"({{0}} {sign} {{1}})", args, common)
 
 
@@ -120,8 +120,8 @@ def _of_masks(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Lan
 def _where(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     right = next(a.rank - a.lane for a in args if isinstance(a, Laned))
     mask = lower.laned(args[0], right, "mask")
-    kind = lower.dtype_made(operation)
-    rest = [lower.laned(a, right, kind) for a in args[1:]]
+    dtype = lower.dtype_made(operation)
+    rest = [lower.laned(a, right, dtype) for a in args[1:]]
     return lower.elementwise(operation, "({0} ? {1} : {2})", [mask, *rest], None)
 
 

@@ -77,16 +77,17 @@ def _cumulated(lower: Lowering, operation: Operation, args: Sequence[Any]) -> La
 def _put(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     """Entries written at distinct places, such as a sort's."""
     base, dim, at, value = args[0], args[1] % len(operation.shape), args[2], args[3]
-    kind, right, rank = lower.dtype_made(operation), right_of(base, at, value), len(operation.shape)
+    dtype = lower.dtype_made(operation)
+    right, rank = right_of(base, at, value), len(operation.shape)
     if not (isinstance(at, Laned) and at.node in lower.distinct):
         raise Unsupported("entries written at places that may be equal")
     shape = without(operation.shape, rank - right)
-    places, of = at.node, lower.program.expand(lower.laned(value, right, kind).node, at.node.shape)
-    start, axis = lower.laned(base, right, kind).node, free(dim, rank - right)
+    places, of = at.node, lower.program.expand(lower.laned(value, right, dtype).node, at.node.shape)
+    start, axis = lower.laned(base, right, dtype).node, free(dim, rank - right)
     one = lower.program.expand(lower.program.scalar(1), of.shape)
     written = lower.program.add(Scatter(shape, "real", one, places, axis))
-    put = lower.program.add(Scatter(shape, kind, of, places, axis))
-    made = lower.program.map("({0} != bc(0) ? {1} : {2})", written, put, start, dtype=kind)
+    put = lower.program.add(Scatter(shape, dtype, of, places, axis))
+    made = lower.program.map("({0} != bc(0) ? {1} : {2})", written, put, start, dtype=dtype)
     return Laned(made, rank - right)
 
 

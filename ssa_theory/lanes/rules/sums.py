@@ -19,8 +19,8 @@ def _reduced(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Lane
     if value.lane in axes:
         raise Unsupported(f"a {name} over the models")
     keep = bool(args[2]) if len(args) > 2 else False
-    kind = lower.dtype_made(operation)
-    inner = lower.laned(value, rank - value.lane, kind).node
+    dtype = lower.dtype_made(operation)
+    inner = lower.laned(value, rank - value.lane, dtype).node
     by: Literal["sum", "max", "min"] = "sum"
     if name != "mean" and name != "sum":
         by = "max" if name == "amax" else "min"
@@ -90,19 +90,19 @@ def _gathered(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Lan
 @rule("scatter_add")
 def _scattered(lower: Lowering, operation: Operation, args: Sequence[Any]) -> Laned:
     base, dim, at, value = args[0], args[1] % len(operation.shape), args[2], args[3]
-    kind = lower.dtype_made(operation)
+    dtype = lower.dtype_made(operation)
     right = right_of(base, at, value)
     rank = len(operation.shape)
     if dim == rank - right:
         raise Unsupported("a scatter over the models")
     axis = free(dim, rank - right)
-    places, of = lower.laned(at, right, "int").node, lower.laned(value, right, kind).node
+    places, of = lower.laned(at, right, "int").node, lower.laned(value, right, dtype).node
     shape = without(operation.shape, rank - right)
     sizes = [n for k, n in enumerate(shape) if k != axis]
     if sizes != [n for k, n in enumerate(places.shape) if k != axis] or of.shape != places.shape:
         raise Unsupported("a scatter into a part of a tensor")
-    made: Node = lower.program.add(Scatter(shape, kind, of, places, axis))
+    made: Node = lower.program.add(Scatter(shape, dtype, of, places, axis))
     if not (isinstance(base, Known) and base.fixed and not base.tensor.any()):
-        start = lower.laned(base, right, kind).node
+        start = lower.laned(base, right, dtype).node
         made = lower.program.map("({0} + {1})", start, made)
     return Laned(made, rank - right)
