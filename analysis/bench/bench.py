@@ -81,8 +81,9 @@ def _measure_all(
     rates = {"": job(config, device, "ceilings")}
     with children(rates, progress("bench: the machine", 1)) as running:
         for name in config.workloads:
-            found = compared(config, name, device, running[""].measure, progress, log)
-            report["workloads"][name], stopped = found
+            report["workloads"][name], stopped = compared(
+                config, name, device, running[""].measure, progress, log
+            )
             if stopped:
                 raise KeyboardInterrupt
     for name in config.workloads:

@@ -110,7 +110,7 @@ def _bandwidths(min_seconds: float) -> dict[str, float]:
         add = _adder()
     except Unsupported:
         return {}
-    found = {}
+    bandwidths = {}
     for size in SIZES:
         numbers = size // 8  # of each of two arrays
         x, y = torch.ones(numbers), torch.zeros(numbers)
@@ -126,8 +126,8 @@ def _bandwidths(min_seconds: float) -> dict[str, float]:
         ) -> None:
             add(to, of, vectors, ctypes.c_int64(repeats))
 
-        found[str(size)] = 12 * numbers * _rate(run, min_seconds)
-    return found
+        bandwidths[str(size)] = 12 * numbers * _rate(run, min_seconds)
+    return bandwidths
 
 
 @cache

@@ -13,7 +13,7 @@ from analysis.bench.peers import COMPILED
 from analysis.bench.workloads import WorkloadName
 
 Pipe = TypeVar("Pipe")
-KINDS = FIXED, FRESH = ("fixed", "fresh")
+DATA = FIXED, FRESH = ("fixed", "fresh")
 """Data that stay the same, and data that are new at each step."""
 
 
@@ -22,7 +22,7 @@ class Job:
     """What a process measures.
 
     task: `contender` (train one block of models again and again, of the fastest of the sizes
-    `blocks`, with each of the `kinds` of data), `blocks` (ensembles of `sizes`
+    `blocks`, with each kind of `data`), `blocks` (ensembles of `sizes`
     models, one a measurement, in blocks of `blocks[0]`, with the data made and dropped), or
     `ceilings` (the machine's rates). core: the core to measure on. ready_on: the core to prepare
     on. trainings: of one measurement; 0: as many as last min_seconds.
@@ -33,7 +33,7 @@ class Job:
     workload: WorkloadName = "graph"
     first_seed: int = 0
     blocks: tuple[int, ...] = (1,)
-    kinds: tuple[str, ...] = KINDS
+    data: tuple[str, ...] = DATA
     sizes: tuple[int, ...] = ()
     steps: int = 1
     dtype: str = "float32"

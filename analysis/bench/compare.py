@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from analysis.bench.ceilings import ceilings
-from analysis.bench.child import KINDS
+from analysis.bench.child import DATA
 from analysis.bench.config import BenchConfig
 from analysis.bench.jobs import UNMEASURED, Log, block_of, children, job
 from analysis.bench.peers import (
@@ -115,34 +115,34 @@ def _sizes(contender: Contender, block: int) -> tuple[int, ...]:
 def _said(steps: int, ready: Row, last: Row) -> str:
     if "missing" in last:
         return last["missing"]
-    fixed, fresh = (_speed(steps, ready, [last], kind) for kind in KINDS)
+    fixed, fresh = (_speed(steps, ready, [last], data) for data in DATA)
     return f"{fixed:,.0f} models x steps / s, {fresh:,.0f} with fresh data"
 
 
-def _speed(steps: int, ready: Row, measured: Sequence[Row], kind: str) -> float:
+def _speed(steps: int, ready: Row, measured: Sequence[Row], data: str) -> float:
     """Models x steps per second in the fastest of the rounds."""
-    done = ready["models"] * steps * ready["trainings"][kind]
-    return done / min(m[kind] for m in measured)
+    done = ready["models"] * steps * ready["trainings"][data]
+    return done / min(m[data] for m in measured)
 
 
 def _row(steps: int, contender: Contender, ready: Row, measured: Sequence[Row]) -> Row:
     missing = next((m["missing"] for m in (ready, *measured) if "missing" in m), None)
     if missing is not None or not measured:
         return {"missing": missing or UNMEASURED}
-    kinds = {
-        kind: {
-            "trainings": ready["trainings"][kind],
-            "seconds": [m[kind] for m in measured],
-            "models_steps_per_second": _speed(steps, ready, measured, kind),
+    by_data = {
+        data: {
+            "trainings": ready["trainings"][data],
+            "seconds": [m[data] for m in measured],
+            "models_steps_per_second": _speed(steps, ready, measured, data),
         }
-        for kind in KINDS
+        for data in DATA
     }
     return {
         "models": ready["models"],
         "compile_seconds": ready["compile_seconds"] if contender.compiles else None,
         "training_bytes": ready["training_bytes"],
         "losses": ready["losses"],
-        **kinds,
+        **by_data,
     }
 
 
@@ -170,23 +170,23 @@ def _relate(rows: Mapping[str, Row], ceiling: Row | None) -> None:
         )
     present = {key: row for key, row in rows.items() if "missing" not in row}
     losses = {key: row.pop("losses") for key, row in present.items()}
-    for kind in KINDS:
-        reference = np.array(losses[EAGER][kind])
+    for data in DATA:
+        reference = np.array(losses[EAGER][data])
         for key, row in present.items():
-            own = np.array(losses[key][kind])
+            own = np.array(losses[key][data])
             shared = min(len(own), len(reference))
             difference = np.abs(own[:shared] - reference[:shared])
             median, largest = float(np.median(difference)), float(difference.max())
-            row[kind]["learned"] = {
+            row[data]["learned"] = {
                 "models": shared,
                 "median_difference": median,
                 "largest_difference": largest,
             }
-            row[kind]["learned_the_same"] = median <= TOLERANCE  # NaN is not
+            row[data]["learned_the_same"] = median <= TOLERANCE  # NaN is not
         speeds = {
-            key: row[kind]["models_steps_per_second"]
+            key: row[data]["models_steps_per_second"]
             for key, row in present.items()
-            if row[kind]["learned_the_same"]
+            if row[data]["learned_the_same"]
         }
         strongest = max((speeds[key] for key in (JAX, JAX_LAST) if key in speeds), default=None)
         for key, speed in speeds.items():
@@ -195,9 +195,9 @@ def _relate(rows: Mapping[str, Row], ceiling: Row | None) -> None:
                 "times_jax": speeds.get(JAX),
                 "times_strongest_jax": strongest,
             }
-            present[key][kind] |= {
+            present[key][data] |= {
                 name: None if peer is None else speed / peer for name, peer in peers.items()
             }
             if ceiling is not None:
-                most = ceiling[kind]["models_steps_per_second"]
-                present[key][kind]["fraction_of_ceiling"] = speed / most
+                most = ceiling[data]["models_steps_per_second"]
+                present[key][data]["fraction_of_ceiling"] = speed / most

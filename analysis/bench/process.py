@@ -86,27 +86,27 @@ def _contender(job: Job) -> tuple[dict[str, Any], Measure]:
         _forget_peak(job.device)
         _timed(fixed.train, device)
     training_bytes = max(0, _peak_bytes(job.device) - idle)
-    kinds = {FIXED: fixed}
-    if FRESH in job.kinds:
-        kinds[FRESH] = tried(fixed.start.members, BATCHES)
+    trials = {FIXED: fixed}
+    if FRESH in job.data:
+        trials[FRESH] = tried(fixed.start.members, BATCHES)
     times = {
-        kind: job.trainings or max(1, math.ceil(job.min_seconds / one.seconds))
-        for kind, one in kinds.items()
+        data: job.trainings or max(1, math.ceil(job.min_seconds / one.seconds))
+        for data, one in trials.items()
     }
 
     def measure() -> dict[str, Any]:
-        def repeat(kind: str) -> None:
-            for _ in range(times[kind]):
-                kinds[kind].train()
+        def repeat(data: str) -> None:
+            for _ in range(times[data]):
+                trials[data].train()
 
-        return {kind: _timed(lambda kind=kind: repeat(kind), device)[0] for kind in kinds}
+        return {data: _timed(lambda data=data: repeat(data), device)[0] for data in trials}
 
     compared = range(job.first_seed, job.first_seed + min(COMPARED, fixed.start.members))
     exact = work.make(compared, torch.device("cpu"), torch.float64, 1)
     losses = {}
-    for kind, one in kinds.items():
+    for data, one in trials.items():
         own = {k: v[..., : len(compared)].double().cpu() for k, v in one.learned.items()}
-        losses[kind] = exact.loss(own, exact.batches[0]).tolist()
+        losses[data] = exact.loss(own, exact.batches[0]).tolist()
     return {
         "models": fixed.start.members,
         "compile_seconds": max(0.0, fixed.first - fixed.seconds),

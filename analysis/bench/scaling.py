@@ -31,7 +31,7 @@ def two_cores(
             contender=trainer(config),
             workload=name,
             blocks=(block,),
-            kinds=(FIXED,),
+            data=(FIXED,),
             core=cores()[i],
             first_seed=config.first_seed + i * block,
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from analysis.bench.child import FIXED, FRESH, KINDS
+from analysis.bench.child import DATA, FIXED, FRESH
 from analysis.bench.jax_peers import CHUNK
 from analysis.bench.operations import FUNCTION_OPERATIONS
 from analysis.bench.peers import EAGER, ONE_AT_A_TIME
@@ -93,7 +93,7 @@ def cost_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
                 f"{row['models']:,}",
                 _megabytes(row["training_bytes"]),
                 _NONE if seconds is None else f"{seconds:.1f} s",
-                *(_difference(contender, row[kind]) for kind in KINDS),
+                *(_difference(contender, row[data]) for data in DATA),
             )
         )
     return rows
@@ -188,9 +188,9 @@ def notes(report: dict[str, Any]) -> list[str]:
 
 def _of_ceiling(name: str, ceiling: dict[str, Any]) -> str:
     limits = " and ".join(
-        f"{ceiling[kind]['models_steps_per_second']:,.0f} models x steps / s with {kind} data, "
-        f"bound by {ceiling[kind]['binds']}"
-        for kind in KINDS
+        f"{ceiling[data]['models_steps_per_second']:,.0f} models x steps / s with {data} data, "
+        f"bound by {ceiling[data]['binds']}"
+        for data in DATA
     )
     return (
         f"Ceiling of `{name}`: {limits}. A model's step has {ceiling['operations']:,} operations, "

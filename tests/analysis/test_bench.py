@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from analysis.bench.bench import bench, load_report
 from analysis.bench.ceilings import _adder
-from analysis.bench.child import FIXED, FRESH, KINDS, Child, Job
+from analysis.bench.child import DATA, FIXED, FRESH, Child, Job
 from analysis.bench.compare import contenders
 from analysis.bench.config import BenchConfig
 from analysis.bench.graph_workloads import DIM, NODES
@@ -235,7 +235,7 @@ def test_report_is_consistent_and_stored_whole(measured):
     assert ceiling["bytes"] == 4 * work.moved
     assert ceiling["fresh_bytes"] == 4 * (NODES**2 + NODES)
     assert ceiling["rates"]["operations_per_second"] > 1e8
-    for name, kind in itertools.product(HERE, KINDS):
+    for name, kind in itertools.product(HERE, DATA):
         row, found = rows[name], rows[name][kind]
         assert len(found["seconds"]) == 2
         work = row["models"] * 10 * found["trainings"]
@@ -295,7 +295,7 @@ def test_a_line_tells_of_each_measurement(measured):
             assert row["missing"] in line
             continue
         fixed, fresh = (
-            row["models"] * 10 * row[kind]["trainings"] / row[kind]["seconds"][0] for kind in KINDS
+            row["models"] * 10 * row[kind]["trainings"] / row[kind]["seconds"][0] for kind in DATA
         )
         assert f": {fixed:,.0f} models x steps / s, {fresh:,.0f} with fresh data" in line
 
@@ -352,7 +352,7 @@ def test_ctrl_c_keeps_what_was_measured(inside, monkeypatch, capsys, tmp_path, d
     for name in HERE[done:]:
         assert rows[name] == {"missing": "stopped before it was measured"}
     assert said.err.count(" with fresh data, round 1 of 1") == len(measured)
-    for name, kind in itertools.product(measured, KINDS):
+    for name, kind in itertools.product(measured, DATA):
         assert f"{rows[name][kind]['models_steps_per_second']:,.0f}" in said.out
         assert ("learned" in rows[name][kind]) == (EAGER in measured)
     assert (report["workloads"]["graph-ssa"]["ceiling"] is None) == (done <= len(HERE))
@@ -417,7 +417,7 @@ def test_tables_show_the_report(measured):
     assert {len(row) for row in scaling} == {len(SCALING)}
     assert [row[1] for row in speed] == list(report["workloads"]["graph-ssa"]["contenders"])
     one = report["workloads"]["graph-ssa"]["contenders"][ONE_AT_A_TIME]
-    for kind in KINDS:
+    for kind in DATA:
         column = SPEED.index({FIXED: "models x steps / s", FRESH: "with fresh data"}[kind])
         assert speed[0][column] == f"{one[kind]['models_steps_per_second']:,.0f}"
     assert [row[1] for row in cost] == HERE
@@ -444,7 +444,7 @@ def test_a_peer_that_learns_something_else_is_noticed(inside, tmp_path, monkeypa
     config = TINY.model_copy(update={"scaling": (), "models": 0, "steps": 40})
     report = bench(config, tmp_path, silent)
     rows = report["workloads"]["graph-ssa"]["contenders"]
-    for kind in KINDS:
+    for kind in DATA:
         found = rows[VMAP][kind]
         assert not found["learned_the_same"]
         assert found["learned"]["median_difference"] > 1e-3
@@ -534,7 +534,7 @@ def test_process_measures_and_ends(contender, monkeypatch):
             contender=contender,
             workload="graph-ssa",
             blocks=(8,),
-            kinds=KINDS if contender == EAGER else (FIXED,),
+            data=DATA if contender == EAGER else (FIXED,),
             steps=5,
             trainings=2,
             core=cores()[0],
@@ -578,7 +578,7 @@ def test_training_needs_memory_above_that_of_its_tool():
     """An idle process that imported more than the training needs would hide what the training
     takes; a larger block that was tried is no part of it.
     """
-    block, common = 16384, {"contender": EAGER, "core": cores()[0], "kinds": (FIXED,)}
+    block, common = 16384, {"contender": EAGER, "core": cores()[0], "data": (FIXED,)}
     jobs = [Job("contender", blocks=n, steps=2, **common) for n in ((block,), (64, block))]
     needed = []
     for job in jobs:
