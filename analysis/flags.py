@@ -40,12 +40,12 @@ def parse_run(experiment: Experiment, flags: Sequence[str]) -> Any:
     preset = next((b for a, b in pairwise(flags) if a == "--preset"), "paper")
     preset = next((a.split("=", 1)[1] for a in flags if a.startswith("--preset=")), preset)
     known = preset if preset in PRESETS else "paper"  # an unknown one is refused below
-    command, config, asked = f"run {experiment.name}", experiment.preset(known), set(flags)
-    if {"-h", "--help"} & asked:
+    command, config = f"run {experiment.name}", experiment.preset(known)
+    if {"-h", "--help"} & set(flags):
         about = f"{experiment.question} The most common settings; `--help-all` shows all."
         some = {name: flag for name, flag in _RUN.items() if name in COMMON}
         return parse(command, ["--help"], about, _common(config), **some)
-    if "--help-all" in asked:
+    if "--help-all" in flags:
         flags = ["--help"]
     return parse(command, flags, experiment.question, config, **_RUN)
 

@@ -76,8 +76,7 @@ Claim = Test | Check
 
 def to_dict(claim: Claim) -> dict[str, Any]:
     """For JSON: numbers that are not finite become null, as JSON has none."""
-    kind = "test" if isinstance(claim, Test) else "check"
-    return {"kind": kind} | _clean(asdict(claim))
+    return {"kind": "test" if isinstance(claim, Test) else "check"} | _clean(asdict(claim))
 
 
 def _clean(value: Any) -> Any:
@@ -90,11 +89,11 @@ def from_dict(record: Mapping[str, Any]) -> Claim:
     """The claim that `to_dict` stored. Raises ValueError for a record that is not one."""
     try:
         fields = dict(record)
-        kind = {"test": Test, "check": Check}[fields.pop("kind")]
-        number = "effect" if kind is Test else "estimate"
+        claim_type = {"test": Test, "check": Check}[fields.pop("kind")]
+        number = "effect" if claim_type is Test else "estimate"
         fields[number] = _estimate(fields[number])
         fields["parts"] = {k: _estimate(v) for k, v in fields["parts"].items()}
-        return kind(**fields)
+        return claim_type(**fields)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"a stored claim is damaged ({error}): run `ssa-theory plot` for its experiment"

@@ -51,7 +51,7 @@ class Entry:
         return [note for note, holds in notes.items() if holds]
 
     @property
-    def told(self) -> str:
+    def verdict_with_notes(self) -> str:
         """The verdict with its notes."""
         return f"{self.verdict} ({', '.join(self.notes)})" if self.notes else self.verdict
 
@@ -95,7 +95,7 @@ class Evidence:
     declared: bool = True
 
 
-def ledger(evidence: Sequence[Evidence], registry: Registry) -> Ledger:
+def ledger_of(evidence: Sequence[Evidence], registry: Registry) -> Ledger:
     """All claims by topic."""
     every = [(one, test) for one in evidence for test in tests_of(one.claims)]
     tests = [(one, test) for one, test in every if registry.declares(test.topic, test.measure)]

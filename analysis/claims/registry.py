@@ -149,12 +149,12 @@ class Registry(_Record):
         return {name: topic.hash for name, topic in self.topics.items()}
 
 
-def of_name(kind: str, name: str, known: Mapping[str, Named]) -> Named:
+def of_name(noun: str, name: str, known: Mapping[str, Named]) -> Named:
     """The one of that name. Raises ValueError for an unknown name, with the nearest ones."""
     if name in known:
         return known[name]
     near = get_close_matches(name, known, 3, 0.4) or list(known)
-    raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(near)}")
+    raise ValueError(f"unknown {noun} {name!r}: choose one of {', '.join(near)}")
 
 
 def parse(record: Mapping[str, Any]) -> Registry:

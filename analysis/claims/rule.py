@@ -138,13 +138,13 @@ def on_edge(topic: Topic, cells: Sequence[JudgedCell]) -> bool:
     """Whether the verdict becomes another one when a single test moves, either way, by sqrt(2) halves
     of its interval: as far as two estimates of other seeds each may lie apart.
     """
-    told = verdict(cells)
+    unmoved = verdict(cells)
     for place, cell in enumerate(cells):
         for name, test in cell.tests.items():
             for other in [] if test is None else [_moved(test, way) for way in (-1, 1)]:
                 moved = _judged(topic, cell.cell, {**cell.tests, name: other})
                 others = [*cells[:place], moved, *cells[place + 1 :]]
-                if moved.status != cell.status and verdict(others) != told:
+                if moved.status != cell.status and verdict(others) != unmoved:
                     return True
     return False
 
@@ -170,24 +170,24 @@ def when(topic: Topic, cells: Sequence[JudgedCell]) -> str:
         if by[s] and len(by[s]) < len(cells)
     ]
     if not by["holds"] and not by["fails"]:
-        kinds = " or ".join(s for s in ("open", "missing") if by[s])
-        return f"is not resolved: all {len(cells)} {_cells(len(cells))} {kinds}"
+        unresolved = " or ".join(s for s in ("open", "missing") if by[s])
+        return f"is not resolved: all {len(cells)} {_cells(len(cells))} {unresolved}"
     if not by["holds"] or not by["fails"]:
-        (kind,) = (s for s in ("holds", "fails") if by[s])
+        (status,) = (s for s in ("holds", "fails") if by[s])
         where = f"in all {len(cells)} {_cells(len(cells))}"
         if rest:
-            where = f"in {len(by[kind])} of {len(cells)} {_cells(len(cells))}"
-        return "; ".join([f"{kind} {where}", *rest])
+            where = f"in {len(by[status])} of {len(cells)} {_cells(len(cells))}"
+        return "; ".join([f"{status} {where}", *rest])
     names = list(topic.factors)
     for size in (1, 2):
         for chosen in itertools.combinations(range(len(names)), size):
             parts = {s: {tuple(c[i] for i in chosen) for c in by[s]} for s in ("holds", "fails")}
             if not parts["holds"] & parts["fails"]:
                 factors = [names[i] for i in chosen]
-                told = [f"{s} where {_levels(topic, factors, parts[s])}" for s in parts]
-                return "; ".join(told + rest)
-    told = f"holds in {len(by['holds'])} and fails in {len(by['fails'])} of {len(cells)} cells"
-    return "; ".join([f"{told}, which no two factors separate", *rest])
+                clauses = [f"{s} where {_levels(topic, factors, parts[s])}" for s in parts]
+                return "; ".join(clauses + rest)
+    counts = f"holds in {len(by['holds'])} and fails in {len(by['fails'])} of {len(cells)} cells"
+    return "; ".join([f"{counts}, which no two factors separate", *rest])
 
 
 def _cells(count: int) -> str:

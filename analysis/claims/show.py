@@ -33,15 +33,17 @@ def _check_row(check: Check) -> tuple[str, ...]:
     return check.passed, str(check.estimate), rule, seeds, check.sentence
 
 
-def print_topics(found: Ledger) -> None:
+def print_topics(ledger: Ledger) -> None:
     """One line a topic: verdict, sentence, and when."""
     rows = []
-    for entry in found.entries:
-        rows.append((entry.told, entry.topic.name, f"{entry.topic.sentence} It {entry.when}."))
+    for entry in ledger.entries:
+        rows.append(
+            (entry.verdict_with_notes, entry.topic.name, f"{entry.topic.sentence} It {entry.when}.")
+        )
     print_rows(("verdict", "topic", "claim, and when"), rows)
-    passed = sum(check.passed == "passed" for check in found.checks)
-    print(f"the instrument: {passed} of {len(found.checks)} checks passed")
-    for check in (c for c in found.checks if c.passed != "passed"):
+    passed = sum(check.passed == "passed" for check in ledger.checks)
+    print(f"the instrument: {passed} of {len(ledger.checks)} checks passed")
+    for check in (c for c in ledger.checks if c.passed != "passed"):
         print(f"  {check.passed}: {check.sentence} ({check.id}: {check.estimate})")
     print("every cell of a topic: ssa-theory claims TOPIC")
 
@@ -54,7 +56,14 @@ def print_differences(entries: Sequence[Entry], there: Ledger) -> None:
         if other.verdict != entry.verdict:
             pairs = zip(entry.cells, other.cells, strict=True)
             cells = sum(a.status != b.status for a, b in pairs)
-            rows.append((entry.topic.name, entry.told, other.told, f"{cells}/{len(entry.cells)}"))
+            rows.append(
+                (
+                    entry.topic.name,
+                    entry.verdict_with_notes,
+                    other.verdict_with_notes,
+                    f"{cells}/{len(entry.cells)}",
+                )
+            )
     if rows:
         print_rows(("topic", "here", "there", "cells that differ"), rows)
     print(f"{len(rows)} of {len(entries)} verdicts differ")
@@ -64,14 +73,14 @@ def print_topic(entry: Entry) -> None:
     """A topic with all of its cells."""
     topic = entry.topic
     print(f"{topic.sentence} ({topic.source})")
-    print(f"{entry.told}: {entry.when}")
+    print(f"{entry.verdict_with_notes}: {entry.when}")
     if effects := effects_of(entry):
         print(f"median over cells (least to most): {effects}")
     rows = []
     for cell in entry.cells:
         for name, test in cell.tests.items():
-            told = ("not run", "") if test is None else (effect_of(test), _seeds(test))
-            rows.append((*cell.cell, name, cell.outcomes[name], *told))
+            effect, seeds = ("not run", "") if test is None else (effect_of(test), _seeds(test))
+            rows.append((*cell.cell, name, cell.outcomes[name], effect, seeds))
     for test in entry.outside:
         levels = [test.cell.get(factor, "") for factor in topic.factors]
         rows.append((*levels, test.measure, "outside", effect_of(test), _seeds(test)))

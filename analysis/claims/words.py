@@ -54,7 +54,7 @@ def with_interval(effect: Estimate, measure: Measure) -> str:
 
 def effects_of(entry: Entry) -> str:
     """The median effect over the cells with the least and the largest, by measure."""
-    told = []
+    texts = []
     for name in entry.topic.measures:
         measure = registry().measures[name]
         effects = [t.effect for t in entry.tests if t.measure == name]
@@ -64,5 +64,5 @@ def effects_of(entry: Entry) -> str:
         text = f"{measure.says}: {amount(float(np.median(values)), measure)}"
         if len(values) > 1:
             text += f" ({amount(min(values), measure)} to {amount(max(values), measure)})"
-        told.append(text)
-    return "; ".join(told)
+        texts.append(text)
+    return "; ".join(texts)

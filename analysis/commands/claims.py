@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from analysis.claims.ledger import Ledger, as_record, ledger
+from analysis.claims.ledger import Ledger, as_record, ledger_of
 from analysis.claims.registry import of_name, registry
 from analysis.claims.show import print_differences, print_topic, print_topics
 from analysis.experiments import EXPERIMENTS
@@ -30,20 +30,20 @@ def main(arguments: Sequence[str]) -> None:
     options = parse("claims", arguments[len(names) :], about, out=OUT, against=other, json=whole)
     for name in names:
         of_name("topic", name, registry().topics)
-    found, missing = _stored(options.out, "--out")
-    chosen = [found.entry(name) for name in names]
+    here, missing = _stored(options.out, "--out")
+    chosen = [here.entry(name) for name in names]
     if options.against is not None:
         there, _ = _stored(options.against, "--against")
-        print_differences(chosen or found.entries, there)
+        print_differences(chosen or here.entries, there)
         return
     if options.json:
-        every = as_record(chosen or found.entries, () if chosen else found.checks)
+        every = as_record(chosen or here.entries, () if chosen else here.checks)
         print(json.dumps(every, indent=1))
         return
     for entry in chosen:
         print_topic(entry)
     if not chosen:
-        print_topics(found)
+        print_topics(here)
         for line in missing:
             print(line)
         for path in sorted(options.out.glob("*@*/result.nc")):
@@ -63,4 +63,4 @@ def _stored(folder: Path, flag: str) -> tuple[Ledger, list[str]]:
             f"there are no stored claims in {folder}: run an experiment, or choose its folder "
             f"with {flag}"
         )
-    return ledger(evidence, registry()), missing
+    return ledger_of(evidence, registry()), missing

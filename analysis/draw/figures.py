@@ -28,7 +28,7 @@ FORMATS: Mapping[str, dict[str, None]] = MappingProxyType(
 """The kinds of file that a figure is written as, with the metadata left out, so that the same
 figure gives the same bytes.
 """
-FILES = (*(f"figure.{kind}" for kind in FORMATS), "figure.csv")
+FILES = (*(f"figure.{suffix}" for suffix in FORMATS), "figure.csv")
 """What a figure is stored as: its pictures, and the numbers that they show."""
 _RC: "dict[RcKeyType, Any]" = {
     "figure.dpi": 100,

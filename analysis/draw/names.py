@@ -69,10 +69,10 @@ def _families(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
     # matplotlib's font of last resort has a box for every letter, which nobody can read.
     fonts = [font for font in every if not font.name.startswith("Last Resort")]
     for font in sorted(fonts, key=lambda f: (f.style != "normal", f.weight != 400, f.name)):
-        found = {c for c in missing if _has(font.fname, c)}
-        if found:
+        covered = {c for c in missing if _has(font.fname, c)}
+        if covered:
             families.append(font.name)
-            missing -= found
+            missing -= covered
         if not missing:
             break
     return families, missing

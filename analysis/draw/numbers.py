@@ -90,7 +90,7 @@ def rows_of(figure: Figure) -> Iterator[Row]:
         title, x_axis, y_axis = words(ax, shown)
         series_of = {**everywhere, **legend([ax])}
         x_names, y_names = tick_names(ax.xaxis), tick_names(ax.yaxis)
-        for artist, kind, rows in _drawn(ax):
+        for artist, drawn, rows in _drawn(ax):
             label = str(artist.get_label())
             own = label if not label.startswith("_") else series_of.get(color(artist), "")
             shade = value_label(artist, shown)
@@ -100,7 +100,7 @@ def rows_of(figure: Figure) -> Iterator[Row]:
                     panel=number,
                     title=title,
                     series=own,
-                    drawn=kind,
+                    drawn=drawn,
                     x_axis=x_axis,
                     y_axis=y_axis,
                     value_axis=shade,
@@ -172,12 +172,14 @@ def _with_bars(container: ErrorbarContainer) -> list[Row]:
     if line is None:
         return []
     rows = [Row(x=a, y=b) for a, b in zip(*map(_floats, line.get_data(orig=False)), strict=True)]
-    kinds = [kind for kind, has in (("x", container.has_xerr), ("y", container.has_yerr)) if has]
-    for kind, bar in zip(kinds, bars, strict=True):
-        axis = "xy".index(kind)
+    letters = [
+        letter for letter, has in (("x", container.has_xerr), ("y", container.has_yerr)) if has
+    ]
+    for letter, bar in zip(letters, bars, strict=True):
+        axis = "xy".index(letter)
         ends = [_floats(np.asarray(path.vertices)[:, axis]) for path in bar.get_paths()]
         rows = [
-            replace(row, **{f"{kind}_low": low, f"{kind}_high": high})
+            replace(row, **{f"{letter}_low": low, f"{letter}_high": high})
             for row, (low, high) in zip(rows, ends, strict=True)
         ]
     return rows

@@ -17,7 +17,9 @@ def by_community(matrix: np.ndarray) -> np.ndarray:
     """
     graph = nx.from_numpy_array(matrix + matrix.T)
     visits = matrix.sum(0)
-    found = nx.community.louvain_communities(graph, seed=0)
-    found.sort(key=lambda nodes: (-len(nodes), min(nodes)))
-    ordered = [node for nodes in found for node in sorted(nodes, key=lambda n: (-visits[n], n))]
+    communities = nx.community.louvain_communities(graph, seed=0)
+    communities.sort(key=lambda nodes: (-len(nodes), min(nodes)))
+    ordered = [
+        node for nodes in communities for node in sorted(nodes, key=lambda n: (-visits[n], n))
+    ]
     return np.array(ordered)

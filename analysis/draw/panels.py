@@ -85,9 +85,9 @@ def color(artist: Any) -> str:
     if isinstance(artist, ScalarMappable) and artist.get_array() is not None:
         return ""
     for get in ("get_color", "get_facecolor", "get_edgecolor"):
-        if found := getattr(artist, get, None):
-            array = np.atleast_1d(np.asarray(found(), dtype=object))
-            colors = [found()] if isinstance(found(), str) or array.ndim == 1 else list(found())
+        if getter := getattr(artist, get, None):
+            array = np.atleast_1d(np.asarray(getter(), dtype=object))
+            colors = [getter()] if isinstance(getter(), str) or array.ndim == 1 else list(getter())
             kept = {to_hex(one) for one in colors if len(colors)}
             if len(kept) == 1:
                 return kept.pop()

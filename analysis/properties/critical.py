@@ -36,12 +36,13 @@ _SHARE = Number(0.51, 0.99, 2 / 3)
 
 def _brackets(scores: np.ndarray, share: float) -> None:
     """L <= tau_c <= theta L of one row, and the share at tau_c."""
-    low, found = theory.predicted_critical(scores, share), theory.measured_critical(scores, share)
-    rounding = 1e3 * EPS * found  # of sums over a million keys, ten times
-    at_most(low, found, rounding, "the count of gaps, and the critical tau")
-    at_most(found, theory.slack(share) * low, rounding, "the critical tau, and theta times it")
-    reached = softmax(found * scores).max()
-    equal(reached, share, 64 * EPS * (len(scores) + found * np.abs(scores).max()), "share there")
+    low = theory.predicted_critical(scores, share)
+    measured = theory.measured_critical(scores, share)
+    rounding = 1e3 * EPS * measured  # of sums over a million keys, ten times
+    at_most(low, measured, rounding, "the count of gaps, and the critical tau")
+    at_most(measured, theory.slack(share) * low, rounding, "the critical tau, and theta times it")
+    reached = softmax(measured * scores).max()
+    equal(reached, share, 64 * EPS * (len(scores) + measured * np.abs(scores).max()), "share there")
 
 
 @states(
@@ -69,13 +70,14 @@ def gap_counting_of_any_row(
     two scores are the largest; it falls like 1 / c where all scores are c times as large.
     """
     z = scale * np.array(scores)
-    found = theory.measured_critical(z, share)
+    measured = theory.measured_critical(z, share)
     if (z == z.max()).sum() > 1:
-        exact(math.isinf(found), "no tau separates two largest scores")
+        exact(math.isinf(measured), "no tau separates two largest scores")
         exact(math.isinf(theory.predicted_critical(z, share)), "nor does the count of gaps")
         return
     _brackets(z, share)
-    equal(theory.measured_critical(2 * z, share), found / 2, 1e-12 * found, "tau of doubled scores")
+    doubled = theory.measured_critical(2 * z, share)
+    equal(doubled, measured / 2, 1e-12 * measured, "tau of doubled scores")
 
 
 @states(
@@ -94,10 +96,10 @@ def almost_simplex(
     """
     row = theory.Simplex(spread, cosine).sample(length, generator)
     units = math.log(length - 1) + logit(share)
-    found = theory.measured_critical(row, share)
+    measured = theory.measured_critical(row, share)
     low, high = (units * theory.critical_scaling(cosine + s * spread) for s in (-1, 1))
-    at_most(low, found, 1e3 * EPS * found, "least critical tau, and that of the row")
-    at_most(found, high, 1e3 * EPS * found, "critical tau of the row, and the largest")
+    at_most(low, measured, 1e3 * EPS * measured, "least critical tau, and that of the row")
+    at_most(measured, high, 1e3 * EPS * measured, "critical tau of the row, and the largest")
 
 
 PROPERTIES = collect(globals())

@@ -45,10 +45,10 @@ def forest(topic: Topic, tests: Sequence[tuple[Test, Outcome]]) -> str:
         about = escape(f"{', '.join(test.cell.values())}, {test.measure}: {said}")
         parts.append(f"<g><title>{about}</title>{mark}</g>")
     counts = Counter(said for _, said in drawn)
-    told = ", ".join(f"{n} {o}" for o, n in counts.items())
+    tally = ", ".join(f"{n} {o}" for o, n in counts.items())
     return (
         f'<svg class="forest" viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'aria-label="{escape(f"{len(drawn)} tests: {told}")}">{"".join(parts)}</svg>'
+        f'aria-label="{escape(f"{len(drawn)} tests: {tally}")}">{"".join(parts)}</svg>'
     )
 
 

@@ -78,5 +78,7 @@ def _ours(cells: list[JudgedCell]) -> str:
         return effect_of(tests[0])
     measure = registry().measures[tests[0].measure]
     values = [t.effect.value for t in tests if t.measure == tests[0].measure]
-    told = [amount(v, measure) for v in (float(np.median(values)), min(values), max(values))]
-    return f"{told[0]} ({told[1]} to {told[2]} over {len(values)} cells)"
+    median, least, most = (
+        amount(v, measure) for v in (float(np.median(values)), min(values), max(values))
+    )
+    return f"{median} ({least} to {most} over {len(values)} cells)"

@@ -28,9 +28,9 @@ _BLOCK = re.compile(
 )
 
 
-def blocks(found: Ledger) -> dict[str, str]:
+def blocks(ledger: Ledger) -> dict[str, str]:
     """The generated text by the name of its block."""
-    return {"results": _results(found), "paper": _paper(paper_table(found))}
+    return {"results": _results(ledger), "paper": _paper(paper_table(ledger))}
 
 
 def fill(text: str, generated: Mapping[str, str]) -> str:
@@ -46,20 +46,20 @@ def fill(text: str, generated: Mapping[str, str]) -> str:
     return _BLOCK.sub(lambda m: m[1] + generated[m[2]] + m[3], text)
 
 
-def _results(found: Ledger) -> str:
+def _results(ledger: Ledger) -> str:
     """How many topics have each verdict, and a line for each of some."""
-    counts = {v: sum(entry.verdict == v for entry in found.entries) for v in VERDICTS}
-    told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
-    passed = sum(check.passed == "passed" for check in found.checks)
+    counts = {v: sum(entry.verdict == v for entry in ledger.entries) for v in VERDICTS}
+    tally = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+    passed = sum(check.passed == "passed" for check in ledger.checks)
     lines = [
-        f"{len(found.entries)} topics: {told}. {passed} of {len(found.checks)} checks of the "
+        f"{len(ledger.entries)} topics: {tally}. {passed} of {len(ledger.checks)} checks of the "
         "instrument passed.",
         "",
     ]
-    for entry in map(found.entry, TELLING):
+    for entry in map(ledger.entry, TELLING):
         lines.append(
-            f"- **{entry.told}**: {entry.topic.sentence} It {entry.when}. Median over cells: "
-            f"{effects_of(entry)}."
+            f"- **{entry.verdict_with_notes}**: {entry.topic.sentence} It {entry.when}. "
+            f"Median over cells: {effects_of(entry)}."
         )
     return "\n".join(lines)
 
@@ -78,7 +78,7 @@ def main(out: Path, readme: Path) -> None:
     """Fill the README from the results below `out`, those of `make figures` at least, and copy its
     picture.
     """
-    found, sections = read_stored(EXPERIMENTS, out)
+    ledger, sections = read_stored(EXPERIMENTS, out)
     names = [s.experiment.name for s in sections if s.missing]
     missing = [name for name in names if name not in APART]
     if missing:
@@ -86,7 +86,7 @@ def main(out: Path, readme: Path) -> None:
             f"the README needs every experiment's result, but {', '.join(missing)} lack theirs in"
             f" {out}: run `make figures`"
         )
-    text = fill(readme.read_text(encoding="utf-8"), blocks(found))
+    text = fill(readme.read_text(encoding="utf-8"), blocks(ledger))
     write_whole(readme, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     picture = readme.parent / PICTURE
     picture.parent.mkdir(exist_ok=True)

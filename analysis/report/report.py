@@ -15,7 +15,7 @@ import jinja2
 from analysis.bench.bench import load_report
 from analysis.bench.tables import all_rows, notes
 from analysis.claims.claim import Outcome, Test, tests_of
-from analysis.claims.ledger import Entry, Evidence, Ledger, ledger
+from analysis.claims.ledger import Entry, Evidence, Ledger, ledger_of
 from analysis.claims.registry import registry
 from analysis.claims.rule import VERDICTS
 from analysis.claims.words import effect_of, effects_of
@@ -74,7 +74,7 @@ def write_report(experiments: Mapping[str, Experiment], out: Path) -> Path:
 def read_stored(experiments: Mapping[str, Experiment], out: Path) -> tuple[Ledger, list[Section]]:
     """The ledger and the sections of all experiments, as far as they are stored below `out`."""
     sections = [_section(experiment, out, name) for name, experiment in experiments.items()]
-    return ledger([section.evidence for section in sections], registry()), sections
+    return ledger_of([section.evidence for section in sections], registry()), sections
 
 
 def _speed(out: Path) -> dict[str, Any] | None:
@@ -88,7 +88,7 @@ def _speed(out: Path) -> dict[str, Any] | None:
         return None
 
 
-def render(found: Ledger, sections: list[Section], speed: dict[str, Any] | None = None) -> str:
+def render(ledger: Ledger, sections: list[Section], speed: dict[str, Any] | None = None) -> str:
     """The page. speed: tables and notes of a benchmark."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -105,19 +105,19 @@ def render(found: Ledger, sections: list[Section], speed: dict[str, Any] | None 
         "effects": effects_of,
     }
     where = {claim.id: s.experiment.name for s in sections for claim in s.evidence.claims}
-    judged = [test for entry in found.entries for test in (*entry.tests, *entry.outside)]
+    judged = [test for entry in ledger.entries for test in (*entry.tests, *entry.outside)]
     return environment.get_template("report.html.j2").render(
-        ledger=found,
-        counts={v: sum(e.verdict == v for e in found.entries) for v in VERDICTS},
-        forests={e.topic.name: forest(e.topic, _judged(e)) for e in found.entries},
-        strips={e.topic.name: _strips_of(e, sections, where) for e in found.entries},
+        ledger=ledger,
+        counts={v: sum(e.verdict == v for e in ledger.entries) for v in VERDICTS},
+        forests={e.topic.name: forest(e.topic, _judged(e)) for e in ledger.entries},
+        strips={e.topic.name: _strips_of(e, sections, where) for e in ledger.entries},
         lasting=LASTING,
         sections=sections,
         where=where,
-        topics={entry.topic.name for entry in found.entries},
-        shown={claim.id for claim in (*judged, *found.checks)},
+        topics={entry.topic.name for entry in ledger.entries},
+        shown={claim.id for claim in (*judged, *ledger.checks)},
         speed=speed,
-        paper=paper_table(found),
+        paper=paper_table(ledger),
     )
 
 
@@ -138,13 +138,13 @@ def _strips_of(
     that has any; those of the topic's measures, or of the error.
     """
     known = {s.experiment.name: _about(entry, s.strips) for s in sections}
-    found = {}
+    by_name = {}
     for test in entry.tests:
         experiment = where[test.id]
         having = {strip.mechanism for strip in known[experiment]}
         first = next((name for name in test.parts if name in having), None)
-        found |= {(experiment, s.name): s for s in known[experiment] if s.mechanism == first}
-    return [(experiment, strip) for (experiment, _), strip in found.items()]
+        by_name |= {(experiment, s.name): s for s in known[experiment] if s.mechanism == first}
+    return [(experiment, strip) for (experiment, _), strip in by_name.items()]
 
 
 def _about(entry: Entry, strips: Sequence[Strip]) -> list[Strip]:

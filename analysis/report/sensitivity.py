@@ -80,10 +80,11 @@ class Longer:
         """What it shows of a mechanism."""
         one = self.setting
         interval = f" ({one.interval})" if one.interval else ""
-        found = f"{one.text}{interval}, " if one.text else ""
+        ratio_text = f"{one.text}{interval}, " if one.text else ""
         return (
-            f"With {LONGER} times the steps, {BEST}: {found}{one.said}; {100 * self.own:.0f} % of "
-            f"{name}'s and {100 * self.vanilla:.0f} % of vanilla's models had settled"
+            f"With {LONGER} times the steps, {BEST}: {ratio_text}{one.said}; "
+            f"{100 * self.own:.0f} % of {name}'s and {100 * self.vanilla:.0f} % of vanilla's "
+            "models had settled"
         )
 
 
@@ -191,7 +192,7 @@ def _strips(dataset: xr.Dataset, prefix: str, variable: str, regime: str) -> lis
         peers = [str(name) for name in tried["peer"].values]
     columns = (BEST, *(f"{rate:g}" for rate in values["tried_rate"].values))
     steps = [f"{100 * share:.3g} %" for share in tried["tried_step"].values]
-    found = []
+    regime_strips = []
     for name, peer, own in zip(names, peers, each, strict=True):
         if name != peer:
             of_peer = each[names.index(peer)]
@@ -202,8 +203,8 @@ def _strips(dataset: xr.Dataset, prefix: str, variable: str, regime: str) -> lis
             rows = dict(zip(steps, settings, strict=True))
             longer = _longer(dataset, prefix, name, peer) if variable == _ERROR else None
             measure = values.attrs.get("measure", "")
-            found.append(Strip(name, regime, columns, rows, longer, variable, measure))
-    return found
+            regime_strips.append(Strip(name, regime, columns, rows, longer, variable, measure))
+    return regime_strips
 
 
 def _longer(dataset: xr.Dataset, prefix: str, *pair: str) -> Longer | None:
@@ -238,10 +239,10 @@ def _over(own: np.ndarray, peer: np.ndarray) -> Setting:
     if lost_own[known].any() or lost_peer[known].any():
         return Setting(np.inf if lost_own[known].any() else 0.0)
     with np.errstate(over="ignore"):  # the end of an interval that is open
-        found = ratio(*(np.exp(np.log(one[known]).mean(0)) for one in (own, peer)))
-    if found.seeds < FEWEST:
-        return Setting(found.value)
-    return Setting(found.value, found.low, found.high)
+        estimate = ratio(*(np.exp(np.log(one[known]).mean(0)) for one in (own, peer)))
+    if estimate.seeds < FEWEST:
+        return Setting(estimate.value)
+    return Setting(estimate.value, estimate.low, estimate.high)
 
 
 def settled_shares(dataset: xr.Dataset) -> dict[str, float]:

@@ -27,12 +27,12 @@ def not_run(name: str) -> str:
 
 def save_claims(evidence: Evidence, result: Path, origin: Mapping[str, str]) -> None:
     """Write the claims of a result. origin: what they are made from, `result` its fingerprint."""
-    told = {
+    content = {
         "registry": evidence.hashes,
         "declared": evidence.declared,
         "claims": [to_dict(claim) for claim in evidence.claims],
     }
-    stored = {"made_from": origin, "fingerprint": _fingerprint(told), **told}
+    stored = {"made_from": origin, "fingerprint": _fingerprint(content), **content}
     text = json.dumps(stored, indent=1) + "\n"
     write_whole(_beside(result), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

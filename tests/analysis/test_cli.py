@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from analysis.claims.builder import Lines
-from analysis.claims.ledger import Evidence, as_record, ledger
+from analysis.claims.ledger import Evidence, as_record, ledger_of
 from analysis.claims.registry import registry
 from analysis.cli import main
 from analysis.experiments import PLACES
@@ -192,7 +192,7 @@ def test_a_topic_is_printed_with_every_cell(claimed, capsys):
 
 def test_the_ledger_as_json(claimed, capsys):
     out, claims = claimed
-    found = ledger([Evidence(tuple(claims))], registry())
+    found = ledger_of([Evidence(tuple(claims))], registry())
     assert run("claims", "--json", "--out", out) == 0
     whole = as_record(found.entries, found.checks)
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(whole))

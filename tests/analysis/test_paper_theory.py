@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.claims.claim import Test
-from analysis.claims.ledger import Evidence, ledger
+from analysis.claims.ledger import Evidence, ledger_of
 from analysis.claims.registry import registry
 from analysis.claims.statistics import EXACT, Estimate
 from analysis.experiments.paper_theory import PAPER_THEORY, PaperTheoryConfig
@@ -69,7 +69,7 @@ def test_bad_settings_are_refused(settings, message):
 
 
 def table(claims, rows=PAPER):
-    return paper_table(ledger([Evidence(tuple(claims))], registry()), rows)
+    return paper_table(ledger_of([Evidence(tuple(claims))], registry()), rows)
 
 
 def test_a_row_about_a_statement_has_its_status(executed):

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.ledger import Evidence, Ledger, ledger
+from analysis.claims.ledger import Evidence, Ledger, ledger_of
 from analysis.claims.registry import parse, registry
 from analysis.claims.words import effect_of
 from analysis.cli import main
@@ -239,7 +239,7 @@ def test_a_topic_about_norms_has_the_strips_of_norms():
         {"mechanism": ["vanilla", "ssa"], "tried_rate": [0.1], "tried_step": [1.0]},
     )
     both = strips(result)
-    entries = {e.topic.name: e for e in ledger([], registry()).entries}
+    entries = {e.topic.name: e for e in ledger_of([], registry()).entries}
     assert [s.variable for s in _about(entries["norm"], both)] == ["weight_norm"]
     assert [s.variable for s in _about(entries["error"], both)] == ["error"]
     assert [s.variable for s in _about(entries["norm"], both[:1])] == ["error"]
@@ -367,7 +367,7 @@ def judged(*at: tuple[str, dict[str, str], np.ndarray]) -> Ledger:
     for topic, cell, errors in at:
         (measure,) = registry().topics[topic].measures
         lines.compare(topic, cell, measure, {"ssa": errors, "vanilla": ONE})
-    return ledger([Evidence(tuple(lines.claims))], registry())
+    return ledger_of([Evidence(tuple(lines.claims))], registry())
 
 
 def cell(length: str, noise: str) -> dict[str, str]:
@@ -379,7 +379,7 @@ def row(**at: str) -> Row:
 
 
 def test_every_row_names_cells_that_are_declared():
-    empty = ledger([], registry())
+    empty = ledger_of([], registry())
     for line in paper_table(empty):
         assert line.status == ("not run" if line.row.topic else "out of scope")
     with pytest.raises(
@@ -430,7 +430,7 @@ def test_an_exact_statement_has_its_own_status_and_truth():
     lines.exactly(
         "paper-theory", {"statement": "lemma-2"}, "status", -1, "holds as corrected. By 5. And 6."
     )
-    found = ledger([Evidence(tuple(lines.claims))], registry())
+    found = ledger_of([Evidence(tuple(lines.claims))], registry())
     told = {
         line.row.at["statement"]: line
         for line in paper_table(found)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.claims.claim import Test
-from analysis.claims.ledger import Evidence, ledger
+from analysis.claims.ledger import Evidence, ledger_of
 from analysis.claims.registry import Registry, Topic, parse
 from analysis.claims.rule import VERDICTS, judge_cells, outcome, verdict, when
 from analysis.claims.statistics import EXACT, Estimate
@@ -244,7 +244,7 @@ def test_a_result_of_another_registry_is_post_hoc():
     def post_hoc(*hashes):
         half = (tuple(tests[:6]), tuple(tests[6:]))
         found = [Evidence(c, h) for c, h in zip(half, hashes, strict=True)]
-        return ledger(found, REGISTRY).entries[0].post_hoc
+        return ledger_of(found, REGISTRY).entries[0].post_hoc
 
     now = {"help": TOPIC.hash}
     assert not post_hoc(now, None)
@@ -275,9 +275,9 @@ def test_a_verdict_that_one_test_may_change_is_on_the_edge(kinds, low, edge):
         ends = (0.3, 0.3, 0.3) if low is None else ((low + 0.4) / 2, low, 0.4)
         method = EXACT if low is None else "bootstrap-t"
         tests[-2:] = [replace(t, effect=Estimate(*ends, 64, method)) for t in tests[-2:]]
-    entry = ledger([Evidence(tuple(tests))], REGISTRY).entries[0]
+    entry = ledger_of([Evidence(tuple(tests))], REGISTRY).entries[0]
     assert entry.on_edge == edge
-    assert (entry.told == f"{entry.verdict} (on the edge)") == edge
+    assert (entry.verdict_with_notes == f"{entry.verdict} (on the edge)") == edge
 
 
 def test_every_word_of_a_topic_counts_in_its_hash():
@@ -316,11 +316,11 @@ def test_entries_outside_of_the_scope_are_kept_apart():
     tests = _ledger(["benefit"] * 6)
     beyond = replace(tests[0], id="beyond", cell=tests[0].cell | {"graph": "d"})
     foreign = replace(tests[0], id="foreign", topic="nobody's")
-    found = ledger([Evidence((*tests, beyond, foreign))], REGISTRY)
+    found = ledger_of([Evidence((*tests, beyond, foreign))], REGISTRY)
     assert found.entries[0].outside == (beyond,)
     assert found.unknown == (foreign,)
     assert found.entry("help").verdict == "supported"
     with pytest.raises(ValueError, match="unknown topic 'halp': choose one of help"):
         found.entry("halp")
-    other = ledger([Evidence(tuple(tests), declared=False)], REGISTRY).entry("help")
+    other = ledger_of([Evidence(tuple(tests), declared=False)], REGISTRY).entry("help")
     assert (other.verdict, len(other.outside)) == ("incomplete", len(tests))
