@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Any, get_type_hints
 
 from torch import Tensor
 
@@ -61,7 +63,7 @@ class Mechanism:
 
     name: for results and figures. formula, source: what it does beyond vanilla, and where it comes
     from. look: how it is drawn. Raises ValueError for a name that is empty or has spaces or
-    slashes.
+    slashes, and for a part that is none of its kind.
 
     >>> from ssa_theory.mechanism.temperature import Selective
     >>> Mechanism("mine", query=Selective()).fitted(Form(dim=4)).query
@@ -89,6 +91,12 @@ class Mechanism:
                 f"a mechanism's name stands in files and figures and must have no spaces or slashes, "
                 f"got {self.name!r}: rename it"
             )
+        for name, kind in _kinds().items():
+            if not isinstance(part := getattr(self, name), kind):
+                raise ValueError(
+                    f"{name} of mechanism {self.name} must be a part made for it, got {part!r:.60}: "
+                    f"write {name}=CLASS(...), an instance"
+                )
 
     def parts(self) -> dict[str, Part]:
         """The parts that it has, in the order in which they draw their initial parameters."""
@@ -213,4 +221,12 @@ _ROLE: dict[str, Role] = {
     "contrast": "query",
     "evaluation": "key",
 }
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Of what class each part is, or None where it may be left out."""
+    return {name: kind for name, kind in get_type_hints(Mechanism).items() if name in _ROLE}
+
+
 _VANILLA = Mechanism(VANILLA)

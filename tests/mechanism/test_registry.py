@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import matplotlib.colors
 import matplotlib.lines
@@ -172,6 +173,19 @@ def test_a_mechanism_from_a_file_is_found_by_its_name_and_read_anew(tmp_path: Pa
 def test_names_that_cannot_stand_in_a_file_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"must have no spaces or slashes, got .*: rename it"):
         Mechanism(name)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("query", Selective), ("value", "ssa"), ("bias", Selective()), ("normalizer", None)],
+    ids=["class", "name", "of another kind", "none"],
+)
+def test_a_part_that_is_none_is_refused_at_once(name: str, part: Any) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^{name} of mechanism m must be a part made for it, got"
+    ):
+        Mechanism("m", **{name: part})
 
 
 def test_a_mechanism_with_nothing_left_names_all_that_is_missing() -> None:
