@@ -76,8 +76,7 @@ class SelfAttention(nn.Module):
             dim, heads, position=position, labels=labels, trained_length=trained_length
         )
         self.dim, self.heads, self.causal, self.form = dim, heads, causal, form
-        chosen = load_mechanism(mechanism) if isinstance(mechanism, str) else mechanism
-        self.mechanism = chosen.fitted(form)
+        self.mechanism = load_mechanism(mechanism).fitted(form)
         self.fused = self.mechanism == replace(
             self.mechanism,
             score=Bilinear(),

@@ -57,7 +57,7 @@ def compare(
         raise ValueError(explain(error, flags=False)) from None
     if isinstance(mechanisms, str):
         raise ValueError(f"mechanisms must be a list, got {mechanisms!r:.60}: put it in brackets")
-    chosen = [m if isinstance(m, Mechanism) else mechanism(m) for m in mechanisms]
+    chosen = [mechanism(m) for m in mechanisms]
     names = [m.name for m in chosen]
     if not names or len(set(names)) != len(names):
         raise ValueError(

@@ -74,7 +74,7 @@ def select(
     layers = [m for m in model.modules() if isinstance(getattr(m, first, None), nn.Module)]
     if any(hasattr(layer, "worn") for layer in layers):
         raise ValueError("this model wears a mechanism already: load it anew")
-    chosen = load_mechanism(mechanism) if isinstance(mechanism, str) else mechanism
+    chosen = load_mechanism(mechanism)
     dim, heads = config.hidden_size, config.num_attention_heads
     form = form_of_heads(
         dim,

@@ -10,16 +10,23 @@ from ssa_theory.mechanism.mechanism import Mechanism
 from ssa_theory.mechanism.registry import MECHANISMS
 
 
-def mechanism(name: str) -> Mechanism:
+def mechanism(name: str | Mechanism) -> Mechanism:
     """The mechanism of a name, such as `ssa`, `sparsemax+ssa-query`, or `./mine.py:MINE` for one of
-    the user's own.
+    the user's own; a mechanism is itself.
 
     Raises ValueError for an unknown name, with the nearest ones, for a file that cannot be run or
-    holds no such mechanism, and for mechanisms that cannot be joined.
+    holds no such mechanism, for mechanisms that cannot be joined, and for what is no mechanism.
 
     >>> mechanism("ssmax+sink").name
     'ssmax+sink'
     """
+    if isinstance(name, Mechanism):
+        return name
+    if not isinstance(name, str):
+        raise ValueError(
+            f"a mechanism is named or composed, got {name!r:.60}: write Mechanism('mine', "
+            "query=...), or give the name of one"
+        )
     file = file_of(name)
     if file is not None:
         return _from_file(name, file, file.stat().st_mtime_ns if file.is_file() else 0)

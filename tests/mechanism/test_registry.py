@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import matplotlib.colors
 import matplotlib.lines
 import pytest
 
+from ssa_theory import SelfAttention
 from ssa_theory.mechanism import (
     MECHANISMS,
     VANILLA,
@@ -102,6 +104,15 @@ def test_what_is_no_mechanism_is_said_in_one_sentence(name: str, message: str) -
             find(name)
         assert str(raised.value).startswith(message)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("given", [None, Selective(), Mechanism], ids=["none", "part", "class"])
+def test_a_mechanism_is_itself_and_nothing_else_is_one(given: Any) -> None:
+    assert mechanism(MECHANISMS["ssa"]) is MECHANISMS["ssa"]
+    for wear in (mechanism, partial(SelfAttention, 8, 2)):
+        with pytest.raises(ValueError, match=r"^a mechanism is named or composed, got .*: write "):
+            wear(given)
 
 
 @pytest.mark.parametrize(
