@@ -66,6 +66,10 @@ class GraphProblem(GraphSource, Problem):
     measures = ROW_MEASURES
     tracked: ClassVar = {"weight_norm": "norm", "effective_weight": "norm"}
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_read()
+
     @property
     def objective(self) -> str:
         return "final_gap" if self.score == "log" else "brier_gap"

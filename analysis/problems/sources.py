@@ -23,6 +23,13 @@ from tasks.families import PaperFamily, RandomFamily, RealFamily
 
 SIZED_FAMILIES = get_args(RandomFamily) + get_args(PaperFamily)
 RANDOM_FAMILIES = SIZED_FAMILIES[1:]
+_READ_BY = {
+    "nodes": SIZED_FAMILIES,
+    "mean_degree": get_args(RandomFamily)[1:],
+    "text_file": ("letters",),
+    "graph_file": ("file",),
+}
+"""Of what is set for some families only, which these are."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,23 @@ class GraphSource:
     reading: GraphReading = field(default_factory=GraphReading)
     text: TextReading = field(default_factory=TextReading)
     graph: nx.Graph | MarkovGraphTask | None = None
+
+    def require_read(self) -> None:
+        """Raise ValueError for a graph that is none, and for a setting that the family leaves
+        unread.
+        """
+        if not isinstance(self.graph, nx.Graph | MarkovGraphTask | None):
+            raise ValueError(
+                f"graph must be one of networkx or a task, got {type(self.graph).__name__}: make a "
+                "task, by MarkovGraphTask.from_matrix or from_file"
+            )
+        for name, families in _READ_BY.items():
+            value = getattr(self, name)
+            if value is not None and self.graph is None and self.family not in families:
+                raise ValueError(
+                    f"{name} is not read by family {self.family}, got {value!r:.60}: drop it, or set "
+                    f"family to {' or '.join(families)}"
+                )
 
     @property
     def random(self) -> bool:

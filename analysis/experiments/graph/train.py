@@ -87,7 +87,8 @@ class GraphConfig(SourceConfig):
             }
         )
         # What can be worn depends on no graph: a result is drawn without the file of its graph.
-        worn = replace(self.problem, family="graded", nodes=None, mean_degree=None)
+        source = dict.fromkeys(("nodes", "mean_degree", "text_file", "graph_file"))
+        worn = replace(self.problem, family="graded", **source)
         for mechanism in chosen(self.mechanisms):
             worn.layer(mechanism)
 
