@@ -5,12 +5,14 @@ user, and told.
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import networkx as nx
 
 from tasks.graph_files.format import GraphFileError, Parsed, is_number
 
+Sinks = Literal["error", "drop", "self-loop"]
+Negative = Literal["error", "absolute"]
 Edge = tuple[Hashable, Hashable, float]
 NO_WEIGHT = "none"
 _WEIGHTS = ("weight", "value")
@@ -29,7 +31,7 @@ class GraphReading:
     largest set of nodes that can all reach each other. negative: an error, or the absolute value
     of negative weights.
 
-    Raises ValueError for directed and undirected at once.
+    Raises ValueError for directed and undirected at once, and for another word of sinks or negative.
 
     >>> GraphReading(undirected=True, weight="none").sinks
     'error'
@@ -39,13 +41,18 @@ class GraphReading:
     directed: bool = False
     undirected: bool = False
     weight: str | None = None
-    sinks: Literal["error", "drop", "self-loop"] = "error"
+    sinks: Sinks = "error"
     largest_component: bool = False
-    negative: Literal["error", "absolute"] = "error"
+    negative: Negative = "error"
 
     def __post_init__(self) -> None:
         if self.directed and self.undirected:
             raise ValueError("edges are directed or undirected, and both are set: drop one")
+        for name, words in (("sinks", get_args(Sinks)), ("negative", get_args(Negative))):
+            if (value := getattr(self, name)) not in words:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(words)}, got {value!r:.60}: choose one"
+                )
 
 
 AS_IT_SAYS = GraphReading()
