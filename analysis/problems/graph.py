@@ -141,7 +141,10 @@ class GraphProblem(GraphSource, Problem):
         vector = draw_embeddings(seeds, tasks[0].nodes, self.dim, device, self.similarity)
         degree = stack_members([t.out_degree for t in tasks], device)
         weight = stack_members([t.row_weights(self.row_weights) for t in tasks], device)
-        feature = weight.log() - weight.log().mean(0) if self.log_frequency else None
+        feature = None
+        if self.log_frequency:
+            frequency = stack_members([t.stationary_distribution for t in tasks], device).log()
+            feature = frequency - frequency.mean(0)
         tokens = Tokens(vector, feature, {"degree": degree})
         target = stack_members([t.transition_matrix for t in tasks], device)
         return Inputs(tokens, tokens, count=float(self.keys)), target, weight

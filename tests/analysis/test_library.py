@@ -101,6 +101,15 @@ def test_an_error_names_the_argument(problem, settings, sentence):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("rows", ["uniform", "stationary"])
+def test_a_token_carries_its_log_frequency_whatever_rows_weigh(rows):
+    problem = GraphProblem(nodes=6, row_weights=rows, log_frequency=True)
+    tasks = problem.tasks([0, 1])
+    inputs, *_ = problem.upload(tasks, [0, 1], torch.device("cpu"))
+    frequency = np.stack([task.stationary_distribution for task in tasks], 1)
+    assert inputs.query.feature.softmax(0).numpy() == pytest.approx(frequency, rel=1e-9)
+
+
 OWN = """
 import xarray as xr
 from analysis.draw.figures import new_figure

@@ -123,7 +123,10 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     ("arguments", "message"),
     [
         ({"directed": True, "undirected": True}, "both are set: drop one"),
-        ({"sinks": "dropp"}, "^sinks must be one of error, drop, self-loop, got 'dropp': choose one"),
+        (
+            {"sinks": "dropp"},
+            "^sinks must be one of error, drop, self-loop, got 'dropp': choose one",
+        ),
         ({"negative": True}, "^negative must be one of error, absolute, got True: choose one"),
         ({"graph_format": "excel"}, "unknown graph format 'excel': choose one of graphml, gexf"),
     ],
