@@ -55,7 +55,8 @@ def explain(error: ValidationError, flags: bool = True) -> str:
             sentences.append(str(one["ctx"]["error"]))
         else:
             rule = one["msg"].replace("Input should", "must")
-            change = f"--{name.replace('_', '-')}" if flags else name
+            field = str(one["loc"][0]) if one["loc"] else name  # of a list, not the item
+            change = f"--{field.replace('_', '-')}" if flags else field
             rule = rule[0].lower() + rule[1:]
             sentences.append(f"{name} {rule}, got {one['input']!r}: change {change}")
     return "; ".join(sentences)

@@ -249,7 +249,10 @@ BAD = [
     (("run", "graph", "--sedes", "3"), "Unrecognized options"),
     (("run", "graph", "--dim", "0"), "dim must be greater than or equal to 1, got 0: change --dim"),
     (("run", "graph", "--dim", "four"), "invalid literal for int()"),
-    (("run", "norms", "--learning-rates", "nan"), "must be a finite number, got nan"),
+    (
+        ("run", "norms", "--learning-rates", "nan", "nan"),
+        "must be a finite number, got nan: change --learning-rates; learning_rates.1 must",
+    ),
     (
         ("run", "graph", "--family", "letters", "--nodes", "4"),
         "nodes applies only to family graded, erdos-renyi",
