@@ -12,7 +12,7 @@ from analysis.experiments.base import Experiment
 from analysis.flags import flags_of, named, parse_run
 from analysis.progress import Progress, progress_display
 from analysis.report.report import write_report
-from analysis.run.cluster import run_jobs
+from analysis.run.cluster import check_workers, run_jobs
 from analysis.run.places import make_way, place_of
 from analysis.run.runner import execute, is_unchanged
 from analysis.store.config import ExperimentConfig
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str]) -> None:
     experiments, flags = named(arguments)
     # Every experiment's flags are checked before the first one trains.
     plans = [(e, parse_run(e, flags_of(e, experiments, flags))) for e in experiments]
+    check_workers(plans[0][1].workers)
     for experiment, options in plans:
         for note in options.config.notes():
             print(f"{experiment.name}: {note}", flush=True)

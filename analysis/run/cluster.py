@@ -35,16 +35,10 @@ def run_jobs(
     the same. A worker that is killed is replaced and its job done again. Where a job
     raises, its error is raised here, and jobs that have not finished are dropped.
 
-    Raises ValueError for workers < 1 or far above the number of cores, for workers that do not
-    start, and for a scheduler that does not answer.
+    Raises ValueError as `check_workers`, for workers that do not start, and for a scheduler that
+    does not answer.
     """
-    most = max(16, 4 * len(cores()))
-    if not 1 <= workers <= most:
-        raise ValueError(
-            f"the number of workers must lie between 1 and {most}, four for each core of this"
-            f" machine but never fewer than 16, got {workers}: choose another with --workers, or a"
-            " cluster with --scheduler"
-        )
+    check_workers(workers)
     if not arguments:
         return
     if scheduler is None and min(workers, len(arguments)) <= 1:
@@ -76,6 +70,20 @@ def run_jobs(
                 yield future.result()
         finally:
             client.cancel(futures, force=True)
+
+
+def check_workers(workers: int) -> None:
+    """Raise ValueError for a number of workers below 1 or far above that of the cores.
+
+    >>> check_workers(2)
+    """
+    most = max(16, 4 * len(cores()))
+    if not 1 <= workers <= most:
+        raise ValueError(
+            f"the number of workers must lie between 1 and {most}, four for each core of this"
+            f" machine but never fewer than 16, got {workers}: choose another with --workers, or a"
+            " cluster with --scheduler"
+        )
 
 
 @contextmanager
