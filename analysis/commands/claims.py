@@ -28,6 +28,8 @@ def main(arguments: Sequence[str]) -> None:
         "print the topics whose verdicts differ",
     )
     options = parse("claims", arguments[len(names) :], about, out=OUT, against=other, json=whole)
+    if options.json and options.against is not None:
+        raise ValueError("json does not apply to against, whose topics are printed: drop one")
     for name in names:
         of_name("topic", name, registry().topics)
     here, missing = _stored(options.out, "--out")

@@ -249,6 +249,7 @@ BAD = [
     (("run", "graph", "--sedes", "3"), "Unrecognized options"),
     (("run", "graph", "--dim", "0"), "dim must be greater than or equal to 1, got 0: change --dim"),
     (("run", "graph", "--workers", "0"), "the number of workers must lie between 1 and"),
+    (("claims", "--against", "{tmp}", "--json"), "json does not apply to against"),
     (("run", "graph", "--dim", "four"), "invalid literal for int()"),
     (
         ("run", "norms", "--learning-rates", "nan", "nan"),
