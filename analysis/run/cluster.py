@@ -91,9 +91,11 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """A client of the running scheduler, or of a local cluster that lives as long as the context."""
     import dask.config
     from distributed import Client, LocalCluster
+    from distributed.comm.addressing import get_address_host_port
 
     if scheduler is not None:
         try:
+            get_address_host_port(scheduler)  # what is no address leaves a client half made
             client = Client(scheduler, timeout=ANSWER_TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ValueError(

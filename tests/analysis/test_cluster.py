@@ -91,6 +91,14 @@ def test_a_scheduler_that_does_not_answer_is_named(scheduler, monkeypatch):
         list(run_jobs(lambda progress: None, [()], 1, scheduler, silent))
 
 
+@pytest.mark.parametrize("scheduler", ["foo", "nonsense://", "tcp://localhost"])
+def test_what_is_no_address_makes_no_client(scheduler, monkeypatch):
+    """It would be left half made, and end in a traceback when the command does."""
+    monkeypatch.setattr("distributed.Client", None)
+    with pytest.raises(ValueError, match=f"no Dask scheduler answers at '{scheduler}'"):
+        list(run_jobs(lambda progress: None, [()], 1, scheduler, silent))
+
+
 def test_workers_leave_ctrl_c_to_this_process():
     """It comes to all processes of a terminal: a worker that answers it while it starts prints a
     traceback.
