@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import xarray as xr
 from pydantic import ValidationError
 
@@ -66,6 +67,11 @@ def compare(
     if not isinstance(problem, Problem):
         raise ValueError(
             f"compare takes a problem, got {type(problem).__name__}: such as GraphProblem(dim=4)"
+        )
+    if np.ndim(learning_rate) or not 0 < learning_rate < np.inf:
+        raise ValueError(
+            f"learning_rate must be one positive and finite number, got {learning_rate}: change "
+            "learning_rate"
         )
     training = Training(steps, learning_rate, cooldown_steps, optimizer, dtype, compile)
     added = [m.added_parameters(problem.layer(m).form) for m in chosen]

@@ -76,6 +76,12 @@ def test_a_graph_of_a_program_trains_and_its_models_come_back():
     [
         ({}, {"seeds": 0}, "seeds must be greater than or equal to 1, got 0: change seeds"),
         ({}, {"steps": 1.5}, "the number of steps must be whole, got 1.5"),
+        ({}, {"learning_rate": 0}, "learning_rate must be one positive and finite number, got 0:"),
+        (
+            {},
+            {"learning_rate": (0.1, 0.2)},
+            "learning_rate must be one .* got \\(0.1, 0.2\\): change",
+        ),
         ({}, {"dtype": "float16"}, "dtype must be 'float32' or 'float64', got 'float16'"),
         ({}, {"mechanisms": "ssa"}, "mechanisms must be a list, got 'ssa'"),
         ({"context": "prompts"}, {}, "context must be one of vocabulary, prompt, got 'prompts'"),
