@@ -11,13 +11,15 @@ from analysis.terminal import print_rows
 
 
 def print_claims(claims: Sequence[Claim], title: str) -> None:
-    """One line a test, by topic and cell, and one a check."""
+    """One line a test, by topic and cell, and one a check; without any the title."""
     if tests := tests_of(claims):
         heads = ("outcome", "effect (interval)", "seeds", "topic", "measure", "cell")
         print_rows(heads, [_row(test) for test in tests], title)
     if checks := checks_of(claims):
         heads = ("check", "estimate [95 % interval]", "passes if", "seeds", "what")
         print_rows(heads, [_check_row(check) for check in checks], None if tests else title)
+    if not claims:
+        print(title)
 
 
 def _row(test: Test) -> tuple[str, ...]:

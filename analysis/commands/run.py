@@ -51,8 +51,7 @@ def main(arguments: Sequence[str]) -> None:
                 _run_one, calls, workers, scheduler, progress
             ):
                 how = f"run in {seconds:.0f} s" if trained else "unchanged, not run again"
-                title = f"{place}: {how}, in {common.out / place}"
-                print_claims(claims, title) if claims else print(title)
+                print_claims(claims, f"{place}: {how}, in {common.out / place}")
     print(f"report: {write_report(EXPERIMENTS, common.out)}")
 
 

@@ -149,6 +149,7 @@ def test_the_shell_takes_an_experiment_from_a_file(tmp_path, monkeypatch, capsys
     page = (tmp_path / "out/index.html").read_text()
     assert "ssa-theory run ./votes.py:VOTES --preset paper --seeds 3" in page
     assert main(["plot", "./votes.py:VOTES", "--out", "out"]) == 0
+    assert "votes: redrawn in out/votes" in capsys.readouterr().out
     assert set(EXPERIMENTS) == {*PLACES, "./votes.py:VOTES"}
     capsys.readouterr()
     for name, sentence in (
