@@ -1,5 +1,6 @@
 """What an experiment is."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -70,7 +71,7 @@ class Experiment:
     or statistics; judge(config, result) the claims, each with its verdict. caption: what the
     figure's panels show, whatever the result. presets: what each preset changes from the config's
     defaults. units: how else than by seeds a run is cut. dimensions: what those of its result are
-    that no other has.
+    that no other has. Raises ValueError for a name that is none of a folder.
     """
 
     name: str
@@ -85,6 +86,13 @@ class Experiment:
     presets: Mapping[Preset, Mapping[str, object]] = field(default_factory=dict)
     units: Units | None = None
     dimensions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.+=,-]*", self.name):
+            raise ValueError(
+                "an experiment's name stands for its folder and must be made of letters, digits and "
+                f". _ + = , -, got {self.name!r:.60}: rename it"
+            )
 
     def preset(self, name: str) -> ExperimentConfig:
         """The config of a preset. Raises ValueError for an unknown one."""

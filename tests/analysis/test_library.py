@@ -142,6 +142,7 @@ def test_the_shell_takes_an_experiment_from_a_file(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "votes.py").write_text(OWN.replace("NAME", "'votes'"))
     (tmp_path / "taken.py").write_text(OWN.replace("NAME", "'graph'"))
+    (tmp_path / "above.py").write_text(OWN.replace("NAME", "'../votes'"))
     for again in ("run in", "unchanged, not run again"):
         assert main(["run", "./votes.py:VOTES", "--seeds", "3", "--out", "out"]) == 0
         assert again in capsys.readouterr().out
@@ -154,6 +155,7 @@ def test_the_shell_takes_an_experiment_from_a_file(tmp_path, monkeypatch, capsys
     capsys.readouterr()
     for name, sentence in (
         ("./taken.py:VOTES", "the experiment VOTES of taken.py has the name of another, 'graph'"),
+        ("./above.py:VOTES", "must be made of letters, digits and . _ + = , -, got '../votes'"),
         ("./votes.py:VOTE", "has no Experiment named 'VOTE' (it holds VOTES): name one"),
     ):
         assert main(["run", name]) == 2

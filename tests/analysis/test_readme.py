@@ -39,7 +39,7 @@ COMMANDS = list(commands())
 _VOTES = """
 from dataclasses import replace
 from analysis.experiments import EXPERIMENTS
-VOTES = replace(EXPERIMENTS["twins"], name="./votes.py:VOTES")
+VOTES = replace(EXPERIMENTS["twins"], name="votes")
 """
 """An experiment in a file."""
 
@@ -239,7 +239,8 @@ def test_a_command_line_is_understood(words, mine, monkeypatch, capsys):
     else:
         assert main(words) == 0
     if words[0] == "run":
-        assert set(trained) == set(takewhile(lambda w: not w.startswith("-"), words[1:]))
+        named = takewhile(lambda w: not w.startswith("-"), words[1:])
+        assert set(trained) == {EXPERIMENTS[name].name for name in named}
     assert not list(mine.glob("results"))
 
 
