@@ -15,6 +15,10 @@ _MARKS = (
 _WESTERN = 0.25  # of the bytes at most are no ASCII in a text of Latin letters
 
 
+class UndecodableError(ValueError):
+    """A sentence for the user about a file that is no text."""
+
+
 def file_bytes(path: Path, noun: str) -> bytes:
     """The content of a file, unpacked if it is a gzip file, whatever its name.
 
@@ -57,7 +61,7 @@ def decode(content: bytes, noun: str, path: Path) -> tuple[str, str]:
     A byte order mark decides; without one the text is UTF-8, or, where that cannot be, Windows-1252
     (Latin-1 where even that cannot be), if few of its bytes are no ASCII.
 
-    Raises ValueError for bytes that are no text, such as UTF-16 without a mark.
+    Raises UndecodableError for bytes that are no text, such as UTF-16 without a mark.
     """
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     notice = ""
@@ -73,7 +77,7 @@ def decode(content: bytes, noun: str, path: Path) -> tuple[str, str]:
             notice = f"it is not UTF-8 and was read as {encoding}"
     except ValueError as error:
         reason = getattr(error, "reason", error)
-        raise ValueError(
+        raise UndecodableError(
             f"the {noun} {path} is no text that can be decoded ({reason}): convert it to UTF-8"
         ) from error
     if encoding in ("utf-16", "utf-32"):

@@ -84,6 +84,10 @@ class Numpy(GraphFormat):
         loaded = np.load(BytesIO(file.content), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return matrix_graph(loaded)
+        if not any(name.endswith(".npy") for name in loaded.zip.namelist()):
+            raise GraphFileError(
+                "is a zip file without arrays, as a spreadsheet is: save it as CSV"
+            )
         if "format" in loaded:
             return matrix_graph(scipy.sparse.load_npz(BytesIO(file.content)))
         if len(loaded.files) != 1:

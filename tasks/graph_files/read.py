@@ -8,7 +8,7 @@ from pathlib import Path
 
 import networkx as nx
 
-from tasks.decoding import file_bytes
+from tasks.decoding import UndecodableError, file_bytes
 from tasks.graph_files.dot import DOT
 from tasks.graph_files.edges import EdgeList
 from tasks.graph_files.format import GraphFileError, GraphFormat, RawFile
@@ -91,6 +91,8 @@ def _read(path: Path, content: bytes, reading: GraphReading) -> GraphFile:
             parsed = form.read(file)
         settled = settle(parsed, reading)
         graph, naming = _stored(*_named(settled.graph))
+    except UndecodableError:
+        raise
     except GraphFileError as error:
         raise ValueError(f"the graph file {path} {_one_line(error)}") from error
     except RecursionError as error:
