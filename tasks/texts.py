@@ -200,7 +200,7 @@ def _counted(
         about = "".join(symbols) or f"no {ALPHABETS[reading.alphabet].title.removesuffix('s')}"
         raise ValueError(
             f"a text needs at least 2 different symbols to have transitions, got {len(symbols)} "
-            f"({about}): give a longer text"
+            f"({about}): give a longer text, or choose another alphabet (--alphabet)"
         )
     place = np.full(len(names), len(kept), dtype=np.int64)
     place[kept] = np.arange(len(kept))

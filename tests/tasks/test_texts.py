@@ -188,6 +188,7 @@ def test_runs_of_other_characters_are_one_space() -> None:
     [
         ("", r"got 0 \(no letter\): give a longer text"),
         ("\u0301", r"got 0 \(no letter\)"),
+        ("60 64", r"got 1 \(_\): give a longer text, or choose another alphabet \(--alphabet\)"),
         ("x", r"got 1 \(x\): give a longer text"),
         ("aAa", r"got 1 \(a\)"),
         ("123 ...", r"got 1 \(_\)"),
