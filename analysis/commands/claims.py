@@ -10,7 +10,7 @@ from analysis.claims.registry import of_name, registry
 from analysis.claims.show import print_differences, print_topic, print_topics
 from analysis.experiments import EXPERIMENTS
 from analysis.parse import OUT, parse
-from analysis.store.claims import load_evidence
+from analysis.store.claims import load_evidence, not_run
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -54,15 +54,14 @@ def main(arguments: Sequence[str]) -> None:
 
 def _stored(folder: Path, flag: str) -> tuple[Ledger, list[str]]:
     """The ledger of a folder, and the experiments that it lacks, with the reason."""
-    evidence, missing = [], []
+    evidence, missing = [], {}
     for name in EXPERIMENTS:
         try:
             evidence.append(load_evidence(name, folder))
         except (ValueError, OSError) as error:
-            missing.append(f"{name}: {error}")
+            missing[name] = str(error)
     if not evidence:
-        raise ValueError(
-            f"there are no stored claims in {folder}: run an experiment, or choose its folder "
-            f"with {flag}"
-        )
-    return ledger_of(evidence, registry()), missing
+        none = f"there are no stored claims in {folder}: run an experiment, or choose its folder "
+        damaged = (about for name, about in missing.items() if about != not_run(name))
+        raise ValueError(next(damaged, f"{none}with {flag}"))
+    return ledger_of(evidence, registry()), [f"{name}: {about}" for name, about in missing.items()]
