@@ -84,6 +84,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"the stored claims {path} are missing or damaged ({error}): redraw them with"
-            " `ssa-theory plot`"
+            f" `ssa-theory plot {path.parent.name}`"
         ) from error
     return record

@@ -310,7 +310,7 @@ BAD = [
     (("run", "graph", "--out", "{tmp}/a.txt/x"), "cannot write results to"),
     (("plot", "graph", "--out", "{tmp}"), "damaged or truncated"),
     (("plot", "twins", "--out", "{tmp}"), "there is no stored result"),
-    (("claims", "--out", "{tmp}"), "graph/claims.json are missing or damaged"),
+    (("claims", "--out", "{tmp}"), "redraw them with `ssa-theory plot graph`"),
     (("claims", "--out", "{tmp}/none"), "there are no stored claims in"),
     (("claims", "extrapolat"), "unknown topic 'extrapolat': choose one of extrapolation"),
     (("claims", "error", "nrom", "--json"), "unknown topic 'nrom': choose one of norm"),
