@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from pydantic import ValidationError
 
 from analysis.claims.registry import MARGIN, registry
 from analysis.claims.statistics import ratio as claimed_ratio
@@ -26,6 +27,7 @@ from analysis.problems.kernel_regression import KernelRegressionProblem
 from analysis.problems.tuned import TUNING_SEEDS
 from analysis.problems.tuning import tune
 from analysis.report.sensitivity import Setting, Strip, strips
+from analysis.store.config import SeededConfig
 from ssa_theory.mechanism import known
 
 CPU = torch.device("cpu")
@@ -173,9 +175,13 @@ def test_the_data_of_a_seed_that_stands_twice_are_those_that_stand_once():
 
 
 def test_no_run_reports_a_tuning_seed():
-    """They are the last that a config takes."""
+    """They are the last that fit in 64 bits, and no config takes one, nor one beyond."""
     assert TUNING_SEEDS.stop == 2**63
     assert len(TUNING_SEEDS) == 8
+    assert SeededConfig(first_seed=2**62 - 1, seeds=10_000_000).seed_range[-1] < TUNING_SEEDS[0]
+    for first in (2**62, TUNING_SEEDS[0], TUNING_SEEDS[-1]):
+        with pytest.raises(ValidationError, match="less than 4611686018427387904"):
+            SeededConfig(first_seed=first)
 
 
 def test_what_tuning_found_is_stored_and_told_by_step_size_and_steps():
