@@ -91,8 +91,8 @@ class Mechanism:
                 f"a mechanism's name stands in files and figures and must have no spaces or slashes, "
                 f"got {self.name!r}: rename it"
             )
-        for name, kind in _kinds().items():
-            if not isinstance(part := getattr(self, name), kind):
+        for name, part_type in _part_types().items():
+            if not isinstance(part := getattr(self, name), part_type):
                 raise ValueError(
                     f"{name} of mechanism {self.name} must be a part made for it, got {part!r:.60}: "
                     f"write {name}=CLASS(...), an instance"
@@ -224,9 +224,10 @@ _ROLE: dict[str, Role] = {
 
 
 @cache
-def _kinds() -> dict[str, Any]:
+def _part_types() -> dict[str, Any]:
     """Of what class each part is, or None where it may be left out."""
-    return {name: kind for name, kind in get_type_hints(Mechanism).items() if name in _ROLE}
+    hints = get_type_hints(Mechanism)
+    return {name: hints[name] for name in _ROLE}
 
 
 _VANILLA = Mechanism(VANILLA)
