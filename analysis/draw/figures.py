@@ -55,6 +55,12 @@ def interval(band: xr.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return value, low, high
 
 
+def spread(band: xr.DataArray) -> np.ndarray:
+    """How far below and above its value the ends of an interval are, as error bars take them."""
+    value, low, high = interval(band)
+    return np.abs(np.stack([value - low, high - value])).reshape(2, -1)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure in the project's style (inches), with constrained layout and no global state."""
     matplotlib.rcParams.update(_RC)
@@ -85,12 +91,10 @@ def draw_points(
     **extra: Any,
 ) -> None:
     """Means as markers, their 95 % intervals as bars; joined: by the mechanism's line."""
-    value, low, high = interval(band)
     look: dict[str, Any] = {"markersize": 5, "capsize": 2, "elinewidth": 1}
     look |= style(mechanism) | {"label": mechanism}
     look |= ({} if joined else {"linestyle": "none"}) | extra
-    spread = np.abs(np.stack([value - low, high - value]))
-    axes.errorbar(x, value, yerr=spread, **look)
+    axes.errorbar(x, band.sel(estimate="value").values, yerr=spread(band), **look)
 
 
 def draw_each(
@@ -132,6 +136,17 @@ def letter_panels(figure: Figure) -> None:
     if not any(ax.get_title().startswith("(") for ax in titled):
         for place, ax in enumerate(titled):
             letter(ax, place)
+
+
+def label_axes(axes: Axes, x: str = "", y: str = "", title: str = "", log: str = "") -> None:
+    """Name the axes and the panel, where a name is given. log: which axes are logarithmic, such as
+    "xy", with plain numbers on them (`label_log`).
+    """
+    names = {"xlabel": x, "ylabel": y, "title": title}
+    axes.set(**{name: text for name, text in names.items() if text})
+    for which in log:
+        axes.set(**{f"{which}scale": "log"})
+        label_log(getattr(axes, f"{which}axis"))
 
 
 def label_log(*axes: Axis) -> None:

@@ -14,7 +14,7 @@ from analysis.claims.bands import mean_band
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, slopes
-from analysis.draw.figures import draw_band, left_out, new_figure, style
+from analysis.draw.figures import draw_band, label_axes, left_out, new_figure, style
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.experiments.settings import Cell, CooldownConfig, cells_per_block, train_cell
@@ -152,7 +152,8 @@ def draw(config: LengthConfig, dataset: xr.Dataset) -> Figure:
             # Markers start at different points, so that equal curves stay readable.
             mark = {"marker": style(m)["marker"], "markersize": 4.5, "markevery": (place % 2, 2)}
             draw_band(ax, length, dataset[f"{name}_band"].sel(mechanism=m), m, 0.15, **mark)
-        ax.set(xscale="log", yscale="log", xlabel="context length n", ylabel=label, title=title)
+        label_axes(ax, "context length n", label, title)
+        ax.set(xscale="log", yscale="log")
         ax.set_xticks(length, [str(n) for n in length], fontsize=8)
         ax.minorticks_off()
     middle.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

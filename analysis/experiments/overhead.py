@@ -14,7 +14,7 @@ from pydantic import Field
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.draw.figures import new_figure
+from analysis.draw.figures import label_axes, new_figure
 from analysis.experiments.base import Experiment, Progress
 from analysis.store.config import ExperimentConfig
 from ssa_theory import SelfAttention
@@ -36,6 +36,7 @@ _STYLE: dict[str, dict[str, Any]] = {
     "head-wide": {"color": "#0072b2", "marker": "o"},
 }
 _COLOURS = ("#222222", "#56b4e9", "#0072b2", "#e69f00", "#cc79a7")
+_ADDED = "added parameters (percent of the model)"
 Number = float | int
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -185,8 +186,7 @@ def _draw_forms(ax: Axes, dataset: xr.Dataset, width: int) -> None:
     names = [f"{n}\n{t / 1e6:,.1f} M" for n, t in zip(dataset["model"].values, totals, strict=True)]
     ax.set_yticks(place, names)
     ax.set(ylim=(len(place) - 0.5, -0.5), xscale="log")
-    ax.set(title="query and value temperature in every layer")
-    ax.set_xlabel("added parameters (percent of the model)")
+    label_axes(ax, _ADDED, title="query and value temperature in every layer")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.axvline(LIMIT, color="#222222", linewidth=1, linestyle="--")
     _note(ax, f"{LIMIT:g} %", (LIMIT, 0), (3, 4), ("data", "axes fraction"))
@@ -205,9 +205,9 @@ def _draw_widths(ax: Axes, dataset: xr.Dataset, width: int) -> None:
     ax.axvline(width, color="#888888", linewidth=0.8)
     _note(ax, f"{width} units", (width, 0), (3, 4), ("data", "axes fraction"))
     ax.set_xscale("log", base=2)
-    ax.set(yscale="log", xlabel="hidden units of the own MLP of each temperature")
-    ax.set_ylabel("added parameters (percent of the model)")
-    ax.set_title("own MLP: parameters by hidden width")
+    ax.set_yscale("log")
+    x = "hidden units of the own MLP of each temperature"
+    label_axes(ax, x, _ADDED, "own MLP: parameters by hidden width")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter("{x:g}")
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))

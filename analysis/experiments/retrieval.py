@@ -12,7 +12,7 @@ from analysis.claims.bands import mean_band
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, slopes
-from analysis.draw.figures import draw_points, left_out, new_figure, style
+from analysis.draw.figures import draw_points, label_axes, left_out, new_figure, style
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.experiments.settings import (
@@ -144,22 +144,23 @@ def draw(config: RetrievalConfig, dataset: xr.Dataset) -> Figure:
     left.plot(noise, value("common"), **common)
     left.axhline(float(data["naive"]), label="uniform guess, log n", **dashed)
     _draw_mechanisms(left, noise, data["cross_entropy_band"])
-    left.set(xscale="log", xlabel="noise level s", ylabel="cross-entropy (nats)")
-    left.set_title("cross-entropy by noise level")
+    left.set_xscale("log")
+    label_axes(left, "noise level s", "cross-entropy (nats)", "cross-entropy by noise level")
     left.set_xticks(noise, [f"{s:g}" for s in noise])
     left.set_ylim(bottom=0)
 
     middle.plot(wanted, wanted, label="posterior, 1/s²", **exact)
     _draw_mechanisms(middle, wanted, data["inverse_temperature_band"])
-    middle.set(xscale="log", yscale="log", xlabel="1/s²")
-    middle.set(ylabel="learned inverse temperature, τ(s) tr(W)/d")
-    middle.set_title("learned inverse temperature")
+    middle.set(xscale="log", yscale="log")
+    title = "learned inverse temperature"
+    label_axes(middle, "1/s²", f"{title}, τ(s) tr(W)/d", title)
 
     _draw_mechanisms(right, keys, data["gap_by_keys_band"])
     right.axvline(config.keys, linewidth=1, label="n in training", **dashed)
-    right.set(xscale="log", yscale="log", xlabel="number of keys n in the test")
-    right.set(ylabel="cross-entropy above exact Bayes (nats)")
-    right.set_title("other numbers of keys, without further training")
+    right.set(xscale="log", yscale="log")
+    title = "other numbers of keys, without further training"
+    y = "cross-entropy above exact Bayes (nats)"
+    label_axes(right, "number of keys n in the test", y, title)
     right.set_xticks(keys, [str(k) for k in keys])
     for ax in (left, right):
         ax.minorticks_off()

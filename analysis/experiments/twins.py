@@ -11,7 +11,14 @@ from analysis.claims.bands import mean_band
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, slopes
-from analysis.draw.figures import draw_band, draw_each, draw_points, left_out, new_figure
+from analysis.draw.figures import (
+    draw_band,
+    draw_each,
+    draw_points,
+    label_axes,
+    left_out,
+    new_figure,
+)
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.experiments.settings import (
@@ -137,21 +144,15 @@ def draw(config: TwinsConfig, dataset: xr.Dataset) -> Figure:
         draw_points(left, angle, band, name, label=f"{name}, trained")
     gap = dataset["cross_entropy_gap_band"].sel(angle=config.shown_angle)
     draw_each(draw_band, right, dataset["step"].values, gap)
-    left.set(
-        xscale="log",
-        yscale="log",
-        xlabel="angle between twins (radian)",
-        ylabel="spectral norm of W",
-        title=f"norm with the largest tau at {config.max_inverse_temperature:g}: closed forms "
-        "(lines), trained (points)\na vanilla point below its lower bound does not realise the "
-        "target",
+    left.set(xscale="log", yscale="log")
+    title = (
+        f"norm with the largest tau at {config.max_inverse_temperature:g}: closed forms (lines), "
+        "trained (points)\na vanilla point below its lower bound does not realise the target"
     )
-    right.set(
-        yscale="log",
-        xlabel="training step",
-        ylabel="cross-entropy gap to the target (nats)",
-        title=f"learning at angle {config.shown_angle:g}",
-    )
+    label_axes(left, "angle between twins (radian)", "spectral norm of W", title)
+    right.set_yscale("log")
+    title = f"learning at angle {config.shown_angle:g}"
+    label_axes(right, "training step", "cross-entropy gap to the target (nats)", title)
     left.legend(fontsize=8)
     right.legend()
     figure.suptitle(

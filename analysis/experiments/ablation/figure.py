@@ -2,13 +2,22 @@
 denoising by context length.
 """
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from analysis.draw.figures import draw_points, interval, left_out, new_figure, style
+from analysis.draw.figures import (
+    draw_points,
+    label_axes,
+    left_out,
+    new_figure,
+    spread,
+    style,
+)
 from analysis.experiments.ablation.train import AblationConfig
 from ssa_theory.mechanism import VANILLA
 
@@ -58,38 +67,21 @@ def _draw_part(ax: Axes, dataset: xr.Dataset, part: str) -> None:
             "relative_l1": ("o", "#d55e00", "white", -0.22, "L1 error of the rows"),
         }
     for name, (marker, color, face, shift, label) in shown.items():
-        value, low, high = interval(at[name])
-        ax.errorbar(
-            value,
-            places + shift,
-            xerr=np.abs(np.stack([value - low, high - value])),
-            marker=marker,
-            color=color,
-            markerfacecolor=face,
-            linestyle="none",
-            markersize=4,
-            capsize=3,
-            elinewidth=1.2,
-            label=label,
-        )
+        look: dict[str, Any] = {"marker": marker, "color": color, "markerfacecolor": face}
+        look |= {"linestyle": "none", "markersize": 4, "capsize": 3, "elinewidth": 1.2}
+        value = at[name].sel(estimate="value").values
+        ax.errorbar(value, places + shift, xerr=spread(at[name]), label=label, **look)
     ax.axvline(1, color=style(VANILLA)["color"], linewidth=1, label=VANILLA)
     ax.axvline(0, color="#777777", linestyle="--", linewidth=1.2, label="Bayes")
     if part == "denoise":
-        ax.axvline(
-            float(dataset["additive_relative_excess"]),
-            color="#777777",
-            linestyle=":",
-            linewidth=1.4,
-            label="best additive (bounds value gates)",
-        )
+        look = {"color": "#777777", "linestyle": ":", "linewidth": 1.4}
+        bound = float(dataset["additive_relative_excess"])
+        ax.axvline(bound, label="best additive (bounds value gates)", **look)
     added = at["added_parameters"].values
     counted = zip(names, added, strict=True)
     ax.set_yticks(places, [f"{name}  (+{n})" if n else name for name, n in counted])
-    ax.set(
-        xlim=(-0.04, None),
-        ylim=(-0.7, len(names) - 0.5),
-        xlabel="error above Bayes / that of vanilla",
-    )
+    ax.set(xlim=(-0.04, None), ylim=(-0.7, len(names) - 0.5))
+    ax.set_xlabel("error above Bayes / that of vanilla")
     ax.grid(axis="y", color="#eeeeee")
     ax.legend(bbox_to_anchor=(0.4, -0.11), **_LEGEND)
 
@@ -98,12 +90,10 @@ def _draw_lengths(ax: Axes, dataset: xr.Dataset, longest: int) -> None:
     """Denoising risk by context length: mechanisms, the exact Bayes risk and the closed forms."""
     length = dataset["length"].values
     ax.axvspan(length[0], longest, color="#f2f2f2", zorder=0)
-    for name, line, label in (
-        ("shrunk", (0, (1, 1)), "best multiple of the mean"),
-        ("additive", "--", "best additive"),
-    ):
-        look = {"color": "#777777", "linestyle": line, "linewidth": 1.2}
-        ax.plot(length, dataset[name].values, label=label, **look)
+    look = {"color": "#777777", "linewidth": 1.2}
+    shrunk, additive = dataset["shrunk"].values, dataset["additive"].values
+    ax.plot(length, shrunk, label="best multiple of the mean", linestyle=(0, (1, 1)), **look)
+    ax.plot(length, additive, label="best additive", linestyle="--", **look)
     lower, upper = dataset["bayes_lower"].values, dataset["bayes_upper"].values
     label = "Bayes (bracket beyond)"
     ax.fill_between(length, lower, upper, color="black", linewidth=1.5, label=label)
@@ -112,13 +102,9 @@ def _draw_lengths(ax: Axes, dataset: xr.Dataset, longest: int) -> None:
         name = label.removeprefix("denoise-")
         if name not in _HIDDEN:
             draw_points(ax, length, band, name, linestyle=style(name)["linestyle"], linewidth=1.2)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="context length n (tokens)",
-        ylabel="mean squared error per coordinate",
-        title="denoising by context length,\ntrained in the grey range",
-    )
+    title = "denoising by context length,\ntrained in the grey range"
+    label_axes(ax, "context length n (tokens)", "mean squared error per coordinate", title)
+    ax.set(xscale="log", yscale="log")
     ax.set_xticks(length, [f"{n}" for n in length])
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")

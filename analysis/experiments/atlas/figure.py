@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from analysis.draw.figures import interval, label_log, left_out, new_figure, style
+from analysis.draw.figures import label_axes, left_out, new_figure, spread, style
 from analysis.draw.names import drawable
 from analysis.experiments.atlas.train import AtlasConfig
 from analysis.experiments.mechanisms import SELECTIVE
@@ -109,20 +109,16 @@ def _draw_front(ax: Axes, result: xr.Dataset) -> None:
     few = shown.sizes["mechanism"] <= _LEGEND
     for name in shown["mechanism"].values.tolist():
         one, band = shown.sel(mechanism=name), result["overall_band"].sel(mechanism=name)
-        value, low, high = (band.sel(estimate=e).item() for e in ("value", "low", "high"))
         look = style(name) | {"linestyle": "none", "markersize": 6 if few else 5}
-        label = drawable(name) if few or one["leading"] else None
-        spread = [[value - low], [high - value]]
-        ax.errorbar([1 + one["added"].item()], [value], yerr=spread, label=label, **look)
+        look["label"] = drawable(name) if few or one["leading"] else None
+        ax.errorbar(1 + one["added"], band.sel(estimate="value"), yerr=spread(band), **look)
     first = shown.isel(mechanism=shown["leading"].values).sortby("added")
     ax.step(1 + first["added"], first["error"], where="post", color="#444444", linewidth=0.8)
     ax.set_xscale("log")
-    ax.set_xlabel("1 + added parameters")
-    ax.set_ylabel("mean error above Bayes")
+    label_axes(ax, "1 + added parameters", "mean error above Bayes", "error against size")
     legend = ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
     for text in legend.get_texts():
         text.set_parse_math(False)
-    ax.set_title("error against size")
 
 
 def _draw_best(ax: Axes, result: xr.Dataset) -> None:
@@ -134,10 +130,9 @@ def _draw_best(ax: Axes, result: xr.Dataset) -> None:
         ("selective_band", ssa["color"], ssa["marker"], "none"),
     ):
         if band in result:
-            value, low, high = interval(result[band])
-            spread = np.abs(np.stack([value - low, high - value]))
             look: dict[str, Any] = {"color": color, "marker": marker, "fillstyle": fill}
-            ax.errorbar(value, place, xerr=spread, linestyle="none", capsize=2, **look)
+            look |= {"linestyle": "none", "capsize": 2, "xerr": spread(result[band])}
+            ax.errorbar(result[band].sel(estimate="value"), place, **look)
     names = [
         f"{problem}: {drawable(str(best))}, {drawable(str(second))}"
         for problem, best, second in zip(
@@ -147,10 +142,8 @@ def _draw_best(ax: Axes, result: xr.Dataset) -> None:
     ax.set_yticks(place, names, fontsize=7, parse_math=False)
     ax.invert_yaxis()
     ax.axvline(1, color="#888888", linewidth=0.8)
-    ax.set_xscale("log")
-    label_log(ax.xaxis)
-    ax.set_xlabel("ratio of errors above Bayes, geometric means")
-    ax.set_title("best over second (filled), SSA over best (open)")
+    title = "best over second (filled), SSA over best (open)"
+    label_axes(ax, "ratio of errors above Bayes, geometric means", title=title, log="x")
 
 
 def similar(table: np.ndarray) -> np.ndarray:

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from analysis.draw.figures import (
     draw_points,
     interval,
-    label_log,
+    label_axes,
     left_out,
-    letter,
     new_figure,
+    spread,
     style,
 )
 from analysis.experiments.basis_denoise.train import DEFAULT, BasisDenoiseConfig
@@ -36,17 +36,15 @@ def draw(config: BasisDenoiseConfig, dataset: xr.Dataset) -> Figure:
     axes = figure.subplots(2, 3)
     _draw_table(axes[0, 0], dataset)
     _draw_sweep(axes[0, 1], dataset, "noise", "length", float(config.length))
-    axes[0, 1].set(xlabel=_NOISE, title=f"by noise, L = {config.length}")
+    label_axes(axes[0, 1], _NOISE, title=f"by noise, L = {config.length}")
     _draw_sweep(axes[0, 2], dataset, "length", "noise", config.noise)
-    axes[0, 2].set(xlabel="tokens L", title=f"by length, sigma = {config.noise:g}")
+    label_axes(axes[0, 2], "tokens L", title=f"by length, sigma = {config.noise:g}")
     axes[0, 2].set_xscale("log", base=2)
     axes[0, 2].xaxis.set_major_formatter("{x:g}")
     _draw_gate(axes[1, 0], dataset, config)
     gates = [m for m in config.swept_mechanisms if known(m).value is not None]
     _draw_grid(axes[1, 1], dataset, [VANILLA], "naive")
     _draw_grid(axes[1, 2], dataset, gates, "threshold")
-    for i, ax in enumerate(axes.flat):
-        letter(ax, i)
     handles, labels = axes[0, 1].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
@@ -74,18 +72,13 @@ def _draw_table(ax: Axes, dataset: xr.Dataset) -> None:
     rows = [row for row in rows if np.isfinite(row[1].sel(estimate="value"))]
     rows.sort(key=lambda row: float(row[1].sel(estimate="value")))
     for place, (_, band, own) in enumerate(rows):
-        value, low, high = (float(x) for x in interval(band))
-        spread = np.nan_to_num([[value - low], [high - value]])
+        value = float(band.sel(estimate="value"))
         look: dict[str, Any] = {"capsize": 2.5} | own | {"linestyle": "none"}
-        ax.errorbar(value, place, xerr=spread, **look)
+        ax.errorbar(value, place, xerr=np.nan_to_num(spread(band)), **look)
         ax.text(1.01, place, f"{value:.4f}", transform=ax.get_yaxis_transform(), va="center")
-    ax.set_yticks(range(len(rows)), [label for label, _, _ in rows])
-    ax.set(
-        xscale="log",
-        xlabel=_RISK,
-        title=f"default: L = {int(at['length'])}, sigma = {float(at['noise']):g}",
-    )
-    label_log(ax.xaxis)
+    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    title = f"default: L = {int(at['length'])}, sigma = {float(at['noise']):g}"
+    label_axes(ax, _RISK, title=title, log="x")
 
 
 def _draw_sweep(ax: Axes, dataset: xr.Dataset, over: str, fixed: str, value: float) -> None:
@@ -112,33 +105,26 @@ def _draw_grid(ax: Axes, dataset: xr.Dataset, names: list[str], over: str) -> No
         share = at["risk_band"] / at[f"{over}_band"].sel(estimate="value", drop=True)
         color = matplotlib.colormaps["viridis"](shade)
         for i, name in enumerate(names):
-            look = {"color": color, "label": f"L = {length}" if i == 0 else None}
-            draw_points(
-                ax, at["noise"].values, share.sel(mechanism=name), name, joined=True, **look
-            )
-    ax.axhline(1, color=_LOOKS[over][1], linestyle=_LOOKS[over][2])
-    ax.set(
-        xlabel=_NOISE,
-        ylabel=f"risk / risk of the {_LOOKS[over][0]}",
-        title=f"{', '.join(names)}: every length and noise",
-    )
+            band, label = share.sel(mechanism=name), f"L = {length}" if i == 0 else None
+            draw_points(ax, at["noise"].values, band, name, joined=True, color=color, label=label)
+    label, color, line = _LOOKS[over]
+    ax.axhline(1, color=color, linestyle=line)
+    title = f"{', '.join(names)}: every length and noise"
+    label_axes(ax, _NOISE, f"risk / risk of the {label}", title)
     ax.legend(fontsize=8)
 
 
 def _draw_gate(ax: Axes, dataset: xr.Dataset, config: BasisDenoiseConfig) -> None:
     """Learned value temperatures by the largest coordinate of a token, and the hard threshold."""
     x = dataset["peak"].values
-    ax.step(
-        [x[0], 0.5, x[-1]], [0, 1, 1], where="post", color=_LOOKS["threshold"][1], linestyle="--"
-    )
+    _, color, line = _LOOKS["threshold"]
+    ax.step([x[0], 0.5, x[-1]], [0, 1, 1], where="post", color=color, linestyle=line)
     for name in dataset["mechanism"].values.tolist():
         band = dataset["gate_band"].sel(mechanism=name)
         if np.isfinite(band).any():
             draw_points(ax, x, band, name, joined=True)
     ax.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-    ax.set(
-        xlabel="largest coordinate of a token",
-        ylabel="learned tau_v / its mean over signal tokens",
-        title=f"value temperature, L = {config.length}, sigma = {config.noise:g}",
-    )
+    title = f"value temperature, L = {config.length}, sigma = {config.noise:g}"
+    y = "learned tau_v / its mean over signal tokens"
+    label_axes(ax, "largest coordinate of a token", y, title)
     ax.legend(loc="lower right")

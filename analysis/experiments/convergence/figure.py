@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.draw.figures import draw_band, draw_each, draw_points, label_log, new_figure, style
+from analysis.draw.figures import draw_band, draw_each, draw_points, label_axes, new_figure, style
 from analysis.experiments.convergence.config import ConvergenceConfig
 from analysis.experiments.convergence.train import loss_of
 from ssa_theory.mechanism import VANILLA
@@ -76,18 +76,17 @@ def _draw_curves(ax: Axes, at: xr.Dataset, level: float) -> None:
         loss = loss_of(shown, at["initial_gap"].values, at["vanilla_optimum_gap"].values).mean()
         if loss > _SMALLEST:
             ax.axhline(loss, **_DOTTED)
-    ax.set(xscale="log", yscale="log", xlabel="training step")
-    label_log(ax.xaxis, ax.yaxis)
+    label_axes(ax, "training step", log="xy")
 
 
 def _draw_rates(ax: Axes, at: xr.Dataset) -> None:
     rates, band = at["learning_rate"].values, at["steps_by_rate_band"]
     draw_each(draw_points, ax, rates, band, joined=True)
     ax.axhline(float(at["budget"]), label="budget", **_DOTTED)
-    ax.set(xscale="log", yscale="log", xlabel="learning rate of Adam")
+    ax.set(xscale="log", xlabel="learning rate of Adam")
     ax.set_xticks(rates, [f"{r:g}" for r in rates])
     ax.minorticks_off()
-    label_log(ax.yaxis)
+    label_axes(ax, log="y")
 
 
 def _draw_ratios(ax: Axes, at: xr.Dataset) -> None:
@@ -107,7 +106,6 @@ def _draw_ratios(ax: Axes, at: xr.Dataset) -> None:
                 band = cell["ratio"].sel(other=name).isel(level=place)
                 draw_points(ax, place + offset, band, name, **look, **face)
     ax.axhline(1, color=style(VANILLA)["color"], linewidth=1)
-    ax.set(yscale="log", xlabel="level: 1 vanilla's initial loss, 0 its optimum, -1 Bayes")
-    ax.set(xlim=(-0.5, len(levels) - 0.5))
+    ax.set_xlim(-0.5, len(levels) - 0.5)
     ax.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
-    label_log(ax.yaxis)
+    label_axes(ax, "level: 1 vanilla's initial loss, 0 its optimum, -1 Bayes", log="y")

@@ -5,7 +5,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.draw.figures import label_log, left_out, new_figure, style
+from analysis.draw.figures import label_axes, left_out, new_figure, style
 from analysis.experiments.critical.config import LAWS, TRAINED, CriticalConfig
 from ssa_theory.theory import critical as theory
 
@@ -32,9 +32,10 @@ def _draw_laws(ax: Axes, result: xr.Dataset) -> None:
         ax.plot(n, one["predicted"], color=color, linewidth=1)
         look = {"color": color, "marker": marker, "markersize": 4.5, "linestyle": "none"}
         ax.plot(n, one["measured_median"], label=law, **look)
-    ax.set(xscale="log", yscale="log", xlabel="number of scores n", ylabel="critical tau")
+    ax.set(xscale="log", yscale="log")
+    title = "predicted (lines) and measured (median)"
+    label_axes(ax, "number of scores n", "critical tau", title)
     ax.legend(fontsize=7)
-    ax.set_title("predicted (lines) and measured (median)")
 
 
 def _draw_schedules(ax: Axes, config: CriticalConfig, result: xr.Dataset) -> None:
@@ -64,8 +65,7 @@ def _draw_trained(ax: Axes, config: CriticalConfig, result: xr.Dataset) -> None:
     for factor, line in ((1.0, "-"), (theory.slack(config.share), "--")):
         ax.axhline(factor, color="#222222", linewidth=0.8, linestyle=line)
     ax.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
-    ax.set(xscale="log", xlim=(0.1, _LARGEST), xlabel="critical tau of a row, over its own tau")
-    label_log(ax.xaxis)
-    ax.set_ylabel("critical tau over the count of gaps L")
+    ax.set(xscale="log", xlim=(0.1, _LARGEST))
+    x, y = "critical tau of a row, over its own tau", "critical tau over the count of gaps L"
+    label_axes(ax, x, y, "trained rows: between 1 and theta (dashed)", log="x")
     ax.legend(fontsize=7)
-    ax.set_title("trained rows: between 1 and theta (dashed)")

@@ -9,7 +9,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.draw.figures import draw_band, draw_points, interval, left_out, new_figure, style
+from analysis.draw.figures import (
+    draw_band,
+    draw_points,
+    interval,
+    label_axes,
+    left_out,
+    new_figure,
+    style,
+)
 from analysis.experiments.denoise.train import CURVES, DenoiseConfig
 
 BASELINES = {
@@ -54,32 +62,23 @@ def _draw_bars(ax: Axes, dataset: xr.Dataset) -> None:
     names = at["mechanism"].values.tolist()
     learned = zip(*interval(at["mse_band"]), names, strict=True)
     rows += [(*numbers, name, False) for *numbers, name in learned if np.isfinite(numbers[0])]
-    rows.sort(key=lambda row: -row[0])
-    right, labelled = rows[0][0], set()
-    for place, (value, low, high, _, baseline) in zip(
-        reversed(range(len(rows))), rows, strict=True
-    ):
+    rows.sort(key=lambda row: row[0])
+    right, labelled = rows[-1][0], set()
+    for place, (value, low, high, _, baseline) in reversed(list(enumerate(rows))):
         look: dict[str, Any] = {"facecolor": "#9ecae1"}
         if baseline:
             look = {"facecolor": "white", "hatch": "////"}
         label = "baseline, closed form (Bayes: Monte Carlo)" if baseline else "learned"
-        ax.barh(
-            place,
-            value,
-            height=0.72,
-            edgecolor="#444444",
-            linewidth=0.8,
-            label=None if label in labelled else label,
-            **look,
-        )
+        look["label"] = None if label in labelled else label
         labelled.add(label)
+        ax.barh(place, value, height=0.72, edgecolor="#444444", linewidth=0.8, **look)
         if high > low:
-            spread = [[value - low], [high - value]]
-            ax.errorbar(value, place, xerr=spread, color="black", capsize=2.5, elinewidth=1.2)
+            ends = [[value - low], [high - value]]
+            ax.errorbar(value, place, xerr=ends, color="black", capsize=2.5, elinewidth=1.2)
         ax.text(np.fmax(value, high) + 0.015 * right, place, f"{value:.3f}", va="center")
-    ax.set_yticks(range(len(rows))[::-1], [row[3] for row in rows])
-    title = f"s_noise = {float(at['filler_noise']):g} (default)"
-    ax.set(xlim=(0, 1.14 * right), xlabel=_ERROR, title=title)
+    ax.set_yticks(range(len(rows))[::-1], [row[3] for row in reversed(rows)])
+    ax.set_xlim(0, 1.14 * right)
+    label_axes(ax, _ERROR, title=f"s_noise = {float(at['filler_noise']):g} (default)")
     ax.legend(bbox_to_anchor=(0.3, -0.14), **_LEGEND)
 
 
@@ -90,42 +89,26 @@ def _draw_sweep(ax: Axes, dataset: xr.Dataset, no_information: float) -> None:
         look = {"color": color, "linestyle": line, "linewidth": 1.3}
         ax.plot(x, dataset[f"{name}_curve"].values, label=BASELINES[name], **look)
     noise = dataset["filler_noise"].values
-    ax.errorbar(
-        noise,
-        dataset["bayes"].values,
-        yerr=1.96 * dataset["bayes_error"].values,
-        color="black",
-        marker="*",
-        markersize=9,
-        linestyle="none",
-        capsize=2,
-        label="Bayes (exact, Monte Carlo)",
-    )
+    bayes, error = dataset["bayes"].values, 1.96 * dataset["bayes_error"].values
+    look = {"color": "black", "marker": "*", "markersize": 9, "linestyle": "none", "capsize": 2}
+    ax.errorbar(noise, bayes, yerr=error, label="Bayes (exact, Monte Carlo)", **look)
     for name in dataset["mechanism"].values.tolist():
         band = dataset["mse_band"].sel(mechanism=name)
         shown = np.isfinite(interval(band)[0])
         if shown.sum() > 1:  # trained over the sweep
             look = {"markersize": 7, "elinewidth": 1.5, "markeredgecolor": "white"}
-            look |= {"markeredgewidth": 0.6}
-            label = f"{name}, learned"
-            draw_points(ax, noise[shown], band[shown], name, label=label, **look)
+            look |= {"markeredgewidth": 0.6, "label": f"{name}, learned"}
+            draw_points(ax, noise[shown], band[shown], name, **look)
     ax.axvline(no_information, color="#bbbbbb", linewidth=1, zorder=0)
-    ax.text(
-        0.03,
-        0.98,
+    label = (
         "grey line: s_noise² = s_y² + s_signal².\nAll tokens have one law there, norms carry\n"
-        "no information: a value gate cannot gain.",
-        transform=ax.transAxes,
-        fontsize=8,
-        va="top",
-        bbox={"facecolor": "white", "edgecolor": "#bbbbbb", "pad": 2.5},
+        "no information: a value gate cannot gain."
     )
-    ax.set(
-        ylim=(0, 1.2 * float(dataset["shrunk_curve"].max())),
-        xlabel="s_noise, standard deviation of the fillers",
-        ylabel=_ERROR,
-        title="error by s_noise: theory (lines), learned (points)",
-    )
+    box = {"facecolor": "white", "edgecolor": "#bbbbbb", "pad": 2.5}
+    ax.text(0.03, 0.98, label, transform=ax.transAxes, fontsize=8, va="top", bbox=box)
+    ax.set_ylim(0, 1.2 * float(dataset["shrunk_curve"].max()))
+    title = "error by s_noise: theory (lines), learned (points)"
+    label_axes(ax, "s_noise, standard deviation of the fillers", _ERROR, title)
     ax.legend(bbox_to_anchor=(0.5, -0.14), **_LEGEND)
 
 
@@ -142,9 +125,6 @@ def _draw_gate(ax: Axes, dataset: xr.Dataset) -> None:
             look = {"marker": style(name)["marker"], "markevery": 3, "markersize": 5}
             draw_band(ax, x, band, name, label=f"{name}, learned", **look)
     ax.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-    ax.set(
-        xlabel="norm of the token",
-        ylabel="learned gate tau_v; probability",
-        title="value gate by norm (default)",
-    )
+    y, title = "learned gate tau_v; probability", "value gate by norm (default)"
+    label_axes(ax, "norm of the token", y, title)
     ax.legend(bbox_to_anchor=(0.5, -0.14), **_LEGEND)

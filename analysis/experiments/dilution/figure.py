@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.draw.figures import draw_points, new_figure, style
+from analysis.draw.figures import draw_points, label_axes, new_figure, style
 from analysis.experiments.dilution.config import DilutionConfig
 from ssa_theory.mechanism import VANILLA, known
 from ssa_theory.mechanism.temperature import Selective
@@ -20,6 +20,7 @@ _LAWS = {
     "gaussian": ("#d55e00", "-.", "^", "Gaussian (line: random-energy model)"),
 }
 _COUNTS = (("#b39ddb", ":", "o"), ("#7e57c2", "--", "s"), ("#311b92", "-.", "^"))
+_KEYS = "number of keys n"
 _LEAST_MASS = 1e-6  # the bottom of the axis
 
 
@@ -34,7 +35,7 @@ def draw(config: DilutionConfig, dataset: xr.Dataset) -> Figure:
     }
     for ax, (law, title) in zip(axes[0], titles.items(), strict=True):
         _draw_mass(ax, dataset, law)
-        ax.set(title=title, xlabel="number of keys n")
+        label_axes(ax, _KEYS, title=title)
     axes[0, 0].set_ylabel(f"attention on {config.needles[0]} needle(s)")
     _draw_support(axes[1, 0], dataset)
     _draw_freezing(axes[1, 1], dataset)
@@ -106,13 +107,9 @@ def _draw_support(ax: Axes, dataset: xr.Dataset) -> None:
         ax.plot(n, np.exp(one["entropy_theory"]), **_line(name))
         support = cast(xr.DataArray, np.exp(one["entropy_band"]))  # numpy does not say so
         draw_points(ax, n, support, name, markersize=4)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="number of keys n",
-        ylabel="effective support, exp(mean entropy)",
-        title="effective support, Gaussian distractors",
-    )
+    ax.set(xscale="log", yscale="log")
+    title = "effective support, Gaussian distractors"
+    label_axes(ax, _KEYS, "effective support, exp(mean entropy)", title)
 
 
 def _draw_freezing(ax: Axes, dataset: xr.Dataset) -> None:
@@ -130,12 +127,9 @@ def _draw_freezing(ax: Axes, dataset: xr.Dataset) -> None:
         draw_points(ax, x, one["log_partition_band"] / log_count, VANILLA, **points)
         ax.plot([], [], label=f"N = {count:,}", markersize=4.5, marker=marker, **look)
     ax.axvline(1, color="#888888", linewidth=0.8, zorder=0)
-    ax.set(
-        xlabel=r"$\tau\, s\, /\, \sqrt{2 \log N}$",
-        ylabel=r"$\log Z\, /\, \log N$",
-        title="freezing of N Gaussian distractors",
-        ylim=(0.8, 4.6),
-    )
+    ax.set_ylim(0.8, 4.6)
+    x, y = r"$\tau\, s\, /\, \sqrt{2 \log N}$", r"$\log Z\, /\, \log N$"
+    label_axes(ax, x, y, "freezing of N Gaussian distractors")
     ax.legend(fontsize=8, loc="upper left")
 
 
@@ -158,13 +152,8 @@ def _draw_critical(ax: Axes, dataset: xr.Dataset, config: DilutionConfig) -> Non
                 ax.plot(n, shown, linewidth=(1.5, 0.8)[j], **look)
             points = measured.sel(law=law, needles=m).values
             finite, fill = np.isfinite(points), (color, "none")[j]
-            marks: dict[str, Any] = {
-                "marker": marker,
-                "markerfacecolor": fill,
-                "markersize": 4.5,
-                "color": color,
-            }
-            ax.plot(n[finite], points[finite], linestyle="none", **marks)
+            marks: dict[str, Any] = {"marker": marker, "markerfacecolor": fill, "color": color}
+            ax.plot(n[finite], points[finite], linestyle="none", markersize=4.5, **marks)
         ax.plot([], [], label=label, markersize=4.5, marker=marker, **look)
     names = [str(name) for name in dataset["mechanism"].values]
     plain = [name for name in names if known(name).query is None]
@@ -174,12 +163,7 @@ def _draw_critical(ax: Axes, dataset: xr.Dataset, config: DilutionConfig) -> Non
         look = {"textcoords": "offset points", "ha": "right", "fontsize": 8}
         ax.annotate(f"tau(n) of {name}", (n[-1], tau[-1]), (0, 3), **look)
     shown = (f"{m} ({how})" for m, how in zip(needles, ("filled", "hollow"), strict=False))
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="number of keys n",
-        ylabel="inverse temperature tau (points: median)",
-        ylim=(None, 30),
-        title=f"critical tau for mass {config.target_mass:g}, m = {' and '.join(shown)}",
-    )
+    ax.set(xscale="log", yscale="log", ylim=(None, 30))
+    title = f"critical tau for mass {config.target_mass:g}, m = {' and '.join(shown)}"
+    label_axes(ax, _KEYS, "inverse temperature tau (points: median)", title)
     ax.legend(fontsize=8, loc="lower right")

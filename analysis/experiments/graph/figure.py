@@ -19,6 +19,7 @@ from analysis.draw.figures import (
     draw_each,
     draw_points,
     draw_side_by_side,
+    label_axes,
     left_out,
     new_figure,
     style,
@@ -153,9 +154,8 @@ def _draw_graph(ax: Axes, seed: xr.Dataset, names: Names) -> None:
     if named:
         texts = nx.draw_networkx_labels(graph, place, dict(enumerate(labels)), font_size=7, ax=ax)
         names.literal(texts.values())
-    bar = ax.figure.colorbar(
-        nodes, ax=ax, label="row entropy (nats)", location="bottom", shrink=0.7, pad=0.02
-    )
+    where = {"location": "bottom", "shrink": 0.7, "pad": 0.02}
+    bar = ax.figure.colorbar(nodes, ax=ax, label="row entropy (nats)", **where)
     bar.ax.set_xlim(tone.min(), max(tone.max(), tone.min() + 1e-9))
     some = len(labels) < all_nodes
     ax.set_title(f"the {len(labels)} nodes most led to, of {all_nodes:,}" if some else "graph")
@@ -211,12 +211,9 @@ def _draw_temperature(ax: Axes, dataset: xr.Dataset, names: Names) -> None:
         side.set(ylabel="row entropy (nats), grey line", ylim=(0, None))
         side.spines["right"].set_visible(True)
     else:
-        label = (
-            "number of neighbours"
-            if uniform
-            else "effective number of neighbours, exp(row entropy)"
-        )
-        ax.set(xscale="log", xlabel=label, title="temperature by number of neighbours")
+        x = "number of neighbours"
+        x = x if uniform else f"effective {x}, exp(row entropy)"
+        ax.set(xscale="log", xlabel=x, title="temperature by number of neighbours")
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
         if uniform and len(levels) <= 10:
@@ -228,7 +225,7 @@ def _draw_row_groups(ax: Axes, dataset: xr.Dataset) -> None:
     """Which rows err: the mechanisms side by side in each group."""
     bands = dataset["l1_by_row_group_band"]
     draw_side_by_side(ax, bands, "row_group")
-    ax.set(xlabel="rows by target entropy", ylabel="mean row L1 error", title="error by row")
+    label_axes(ax, "rows by target entropy", "mean row L1 error", "error by row")
     # An interval of few seeds may be wider than the errors that there are.
     highest = float(bands.sel(estimate="value").max())
     if np.isfinite(highest) and highest > 0:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.draw.figures import draw_points, label_log, left_out, letter, new_figure, style
+from analysis.draw.figures import draw_points, label_axes, left_out, new_figure, style
 from analysis.experiments.hierarchy.claims import SELECTIVE
 from analysis.experiments.hierarchy.train import CONTEXTS, HEADS, HierarchyConfig
 from analysis.experiments.settings import Cell
@@ -33,12 +33,10 @@ def draw(config: HierarchyConfig, dataset: xr.Dataset) -> Figure:
         for j, context in enumerate(CONTEXTS):
             cells = _cells(config, head, context)
             _draw_ratios(axes[i, j], dataset, cells, trees, shown[:2])
-            axes[i, j].set_title(f"head {head}, context {context}")
-            axes[i, j].set_ylabel(f"{_NAME[head]} / vanilla's")
+            title = f"head {head}, context {context}"
+            label_axes(axes[i, j], y=f"{_NAME[head]} / vanilla's", title=title)
     _draw_errors(axes[0, 2], config, dataset)
     _draw_temperature(axes[1, 2], config, dataset, trees, shown[0])
-    for i, ax in enumerate(axes.flat):
-        letter(ax, i)
     looks = [
         Line2D([], [], color=color, marker=marker, linestyle="none", label=tree)
         for tree, (color, marker) in trees.items()
@@ -84,8 +82,7 @@ def _draw_ratios(
             look = {"color": color, "marker": marker, "linestyle": line, "markerfacecolor": fill}
             draw_points(ax, x, band, name, joined=True, **look)
     ax.axhline(1, color=style(VANILLA)["color"], linewidth=1)
-    ax.set(xlabel="embedding dimension d / tokens N", yscale="log")
-    label_log(ax.yaxis)
+    label_axes(ax, "embedding dimension d / tokens N", log="y")
 
 
 def _draw_errors(ax: Axes, config: HierarchyConfig, dataset: xr.Dataset) -> None:
@@ -101,20 +98,10 @@ def _draw_errors(ax: Axes, config: HierarchyConfig, dataset: xr.Dataset) -> None
             draw_points(ax, x, band, name, joined=True, markerfacecolor=fill)
         if context == "prompt":
             ax.plot(x, at["floor"].values, color="black", linestyle=":", linewidth=1)
-            ax.annotate(
-                "least of any scores, prompts",
-                (x[0], float(at["floor"][0])),
-                textcoords="offset points",
-                xytext=(0, -11),
-                fontsize=8,
-            )
-    ax.set(
-        xlabel="embedding dimension d",
-        ylabel="L1 error of the map (Bayes: 0)",
-        title=f"head row, {largest.tree} (filled: vocabulary; open: prompt)",
-        yscale="log",
-    )
-    label_log(ax.yaxis)
+            label, place = "least of any scores, prompts", (x[0], float(at["floor"][0]))
+            ax.annotate(label, place, (0, -11), textcoords="offset points", fontsize=8)
+    title = f"head row, {largest.tree} (filled: vocabulary; open: prompt)"
+    label_axes(ax, "embedding dimension d", "L1 error of the map (Bayes: 0)", title, log="y")
 
 
 def _draw_temperature(
@@ -129,11 +116,6 @@ def _draw_temperature(
         look = {"color": color, "marker": marker, "linestyle": "-"}
         draw_points(ax, depth - np.arange(depth + 1), band, name, joined=True, **look)
     ax.axhline(1, color=style(VANILLA)["color"], linewidth=1)
-    ax.set(
-        xlabel="height above the leaves (levels)",
-        ylabel="learned temperature 1/tau",
-        title=f"{name}: head row, vocabulary, smallest d",
-        yscale="log",
-    )
     ax.set_xticks(range(max(config.depths) + 1))
-    label_log(ax.yaxis)
+    title = f"{name}: head row, vocabulary, smallest d"
+    label_axes(ax, "height above the leaves (levels)", "learned temperature 1/tau", title, log="y")

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.draw.figures import label_log, left_out, letter, new_figure, style
+from analysis.draw.figures import label_axes, left_out, new_figure, style
 from analysis.experiments.imbalance.train import PAPERS, RANDOM, ImbalanceConfig
 from ssa_theory.mechanism import VANILLA
 
@@ -23,8 +23,6 @@ def draw(config: ImbalanceConfig, dataset: xr.Dataset) -> Figure:
     _draw_optimum(axes[0, 1], dataset)
     _draw_powers(axes[1, 0], config, dataset)
     _draw_margin(axes[1, 1], config, dataset)
-    for i, ax in enumerate(axes.flat):
-        letter(ax, i)
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=6, fontsize=8)
     figure.suptitle(
@@ -52,15 +50,10 @@ def _draw_error(ax: Axes, config: ImbalanceConfig, dataset: xr.Dataset) -> None:
             best = one["best_error"].isel(seed=0).values[b]
             ax.plot(n, best.clip(_LEAST), color=look["color"], label=f"{name}, exact", **_BEST)
     _mark_training(ax, config)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="position n (tokens)",
-        ylabel="squared error",
-        title=f"error where the query is b: κ(n) = n^{config.power:g}, α = {config.share:g} (zero-loss "
-        "schedule: 0)",
-    )
-    label_log(ax.xaxis)
+    ax.set_yscale("log")
+    where = f"κ(n) = n^{config.power:g}, α = {config.share:g}"
+    title = f"error where the query is b: {where} (zero-loss schedule: 0)"
+    label_axes(ax, "position n (tokens)", "squared error", title, log="x")
 
 
 def _draw_optimum(ax: Axes, dataset: xr.Dataset) -> None:
@@ -72,13 +65,9 @@ def _draw_optimum(ax: Axes, dataset: xr.Dataset) -> None:
         x, y = (v.sel(mechanism=name).values.clip(_LEAST) for v in (best, drawn))
         ax.plot(x, y, look["marker"], color=look["color"], markersize=5, alpha=0.7)
     ax.plot([_LEAST, 1], [_LEAST, 1], color="#999999", linewidth=1, zorder=0)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="exact least loss of the schedule",
-        ylabel="trained loss",
-        title="trained against exact, every power and α (line: equal)",
-    )
+    ax.set(xscale="log", yscale="log")
+    title = "trained against exact, every power and α (line: equal)"
+    label_axes(ax, "exact least loss of the schedule", "trained loss", title)
 
 
 def _draw_powers(ax: Axes, config: ImbalanceConfig, dataset: xr.Dataset) -> None:
@@ -92,12 +81,9 @@ def _draw_powers(ax: Axes, config: ImbalanceConfig, dataset: xr.Dataset) -> None
         ax.plot(x, middle, **look, markersize=5)
         ax.fill_between(x, low, high, color=look["color"], alpha=0.12)
         ax.plot(x, one["best_loss"].isel(seed=0), color=look["color"], **_BEST)
-    ax.set(
-        yscale="log",
-        xlabel="power p of the imbalance κ(n) = n^p",
-        ylabel="loss (mean squared error)",
-        title=f"loss by imbalance, α = {config.share:g} (broad: exact optimum of the schedule)",
-    )
+    ax.set_yscale("log")
+    title = f"loss by imbalance, α = {config.share:g} (broad: exact optimum of the schedule)"
+    label_axes(ax, "power p of the imbalance κ(n) = n^p", "loss (mean squared error)", title)
     ax.set_xticks(x)
 
 
@@ -113,14 +99,9 @@ def _draw_margin(ax: Axes, config: ImbalanceConfig, dataset: xr.Dataset) -> None
     wanted = at["zero_loss_margin"].isel(seed=0).values[b]
     ax.plot(n, wanted, color="#e0b000", label="zero loss: log κ(n) + log(α / (1 - α))", **_BEST)
     _mark_training(ax, config)
-    ax.set(
-        xscale="log",
-        xlabel="position n (tokens)",
-        ylabel="margin τ(n) m of a over b (nats)",
-        title=f"learned margin where the query is b: κ(n) = n^{config.power:g}, α = {config.share:g}",
-    )
+    title = f"learned margin where the query is b: κ(n) = n^{config.power:g}, α = {config.share:g}"
+    label_axes(ax, "position n (tokens)", "margin τ(n) m of a over b (nats)", title, log="x")
     ax.legend()
-    label_log(ax.xaxis)
 
 
 def _mark_training(ax: Axes, config: ImbalanceConfig) -> None:

@@ -14,6 +14,7 @@ from analysis.draw.figures import (
     draw_each,
     draw_side_by_side,
     interval,
+    label_axes,
     left_out,
     new_figure,
     style,
@@ -41,20 +42,15 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
             ax, log = figure.add_subplot(grid[i, j]), name == "effective_weight"
             bins = log_bins(shown[name].values) if log else np.linspace(0, 1, 41)
             draw_distributions(ax, at[name], at[f"mean_{name}_band"], bins, log)
-            ax.set(xlabel=label, ylabel="share of tokens", title=f"at equal {comparison}")
+            label_axes(ax, label, "share of tokens", f"at equal {comparison}")
             ax.set_ylim(0, 1.8 * ax.get_ylim()[1])
             _draw_layers(ax, at[name])
-            ax.legend(
-                fontsize=7,
-                ncols=2,
-                loc="upper center",
-                bbox_to_anchor=(0.5, -0.17),
-                title="means (above, numerals: of each layer)",
-                title_fontsize=7,
-            )
+            title = "means (above, numerals: of each layer)"
+            place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}
+            ax.legend(title=title, title_fontsize=7, fontsize=7, ncols=2, **place)
     curves = figure.add_subplot(grid[0, 2])
     draw_each(draw_band, curves, shown["tokens"].values, shown["loss_band"])
-    curves.set(xlabel="training tokens", ylabel="validation loss (nats)", title="training")
+    label_axes(curves, "training tokens", "validation loss (nats)", "training")
     curves.locator_params(axis="x", nbins=4)
     curves.legend(fontsize=7)
     places = figure.add_subplot(grid[2, :2])
@@ -62,14 +58,14 @@ def draw(config: LanguageConfig, dataset: xr.Dataset) -> Figure:
         others = dataset.sel(mechanism=[n for n in dataset["mechanism"].values if n != VANILLA])
         _draw_groups(places, others["perplexity_by_length_ratio"], "length")
         places.axhline(1, color="#999999", linewidth=1)
-        places.set(title="beyond the training context", xlabel="places in a context")
-        places.set_ylabel("perplexity over vanilla's")
+        over = "perplexity over vanilla's"
+        label_axes(places, "places in a context", over, "beyond the training context")
     else:
         places.set_axis_off()
     keys = figure.add_subplot(grid[2, 2])
     _draw_groups(keys, dataset["passkey_error_band"], "multiple")
     keys.axhline(1 - CHANCE, color="#999999", linewidth=1, linestyle=":")
-    keys.set(title="passkey", xlabel="contexts", ylabel="share of wrong digits")
+    label_axes(keys, "contexts", "share of wrong digits", "passkey")
     looks = figure.add_subplot(grid[1, 2])
     looks.set_axis_off()
     lines, said = keys.get_legend_handles_labels()
@@ -92,16 +88,9 @@ def _draw_layers(ax: Axes, values: xr.DataArray) -> None:
     for place, name in enumerate(means["mechanism"].values.tolist()):
         for layer, mean in enumerate(means.sel(mechanism=name).values.tolist(), 1):
             if low <= mean <= high:
-                ax.annotate(
-                    f"{layer}",
-                    (mean, interval_height(place)),
-                    (0, -8),
-                    xycoords=ax.get_xaxis_transform(),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=6,
-                    color=style(name)["color"],
-                )
+                look = {"ha": "center", "fontsize": 6, "color": style(name)["color"]}
+                look |= {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
+                ax.annotate(f"{layer}", (mean, interval_height(place)), (0, -8), **look)
 
 
 def _draw_groups(ax: Axes, bands: xr.DataArray, dim: str) -> None:

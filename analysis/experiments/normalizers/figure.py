@@ -11,7 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from analysis.draw.figures import draw_band, interval, left_out, new_figure, style
+from analysis.draw.figures import (
+    draw_band,
+    label_axes,
+    left_out,
+    new_figure,
+    spread,
+    style,
+)
 from analysis.experiments.normalizers.config import (
     SOFTMAX,
     TEMPERATURES,
@@ -42,15 +49,17 @@ def draw(config: NormalizersConfig, dataset: xr.Dataset) -> Figure:
         _draw_errors(upper[column], part, names)
         _draw_shape(lower[column], part, names)
         where = f"length, n = {int(dataset['length'].max())}" if task == "length" else task
-        upper[column].set(title=f"{where}: error", xlabel=_ERROR[task])
+        label_axes(upper[column], _ERROR[task], title=f"{where}: error")
         upper[column].set_yticks(range(len(names)), [""] * len(names) if column else names)
-        lower[column].set(title=f"{where}: spiky against sparse")
+        label_axes(lower[column], title=f"{where}: spiky against sparse")
     lower[0].set_ylabel("share of exact zeros in the rows")
     _draw_growth(upper[3], dataset, names, "mse_over_best_band", config)
     upper[3].axhline(1, **_BASELINE["best_softmax"], zorder=0)
-    upper[3].set(title="longer contexts: error", ylabel="squared error / that at the best τ per n")
+    label_axes(
+        upper[3], y="squared error / that at the best τ per n", title="longer contexts: error"
+    )
     _draw_growth(lower[3], dataset, names, "effective_support_by_length_band", config)
-    lower[3].set(title="longer contexts: dilution", ylabel="effective support exp(H) (keys)")
+    label_axes(lower[3], y="effective support exp(H) (keys)", title="longer contexts: dilution")
     figure.legend(handles=_legend(names), loc="outside lower center", ncols=6, fontsize=8)
     dead = int((dataset["dead_rows"] == 1).sum())
     figure.suptitle(
@@ -74,8 +83,9 @@ def _draw_errors(ax: Axes, part: xr.Dataset, names: list[str]) -> None:
     ax.axvline(float(peer), zorder=0, **_PEER)
     for place, n in enumerate(names):
         for shift, t in zip((-0.14, 0.14), TEMPERATURES, strict=True):
-            x, spread = _bar(error.sel(normalizer=n, temperature=t))
-            ax.errorbar(x, place + shift, xerr=spread, capsize=2, elinewidth=1, **_mark(n, t))
+            band = error.sel(normalizer=n, temperature=t)
+            look: dict[str, Any] = _mark(n, t) | {"capsize": 2, "elinewidth": 1}
+            ax.errorbar(band.sel(estimate="value"), place + shift, xerr=spread(band), **look)
     ax.set(xscale="log", ylim=(len(names) - 0.5, -0.5))
     _label_supports(ax)
     ax.tick_params(axis="x", labelsize=8)
@@ -86,15 +96,15 @@ def _draw_shape(ax: Axes, part: xr.Dataset, names: list[str]) -> None:
     temperature.
     """
     for n in names:
-        points = []
+        bands = [
+            part[f"{m}_band"].sel(normalizer=n) for m in ("effective_support", "zero_fraction")
+        ]
+        points = [band.sel(estimate="value") for band in bands]
         for t in TEMPERATURES:
-            one = part.sel(normalizer=n, temperature=t)
-            x, wide = _bar(one["effective_support_band"])
-            y, high = _bar(one["zero_fraction_band"])
-            ax.errorbar(x, y, xerr=wide, yerr=high, elinewidth=0.8, **_mark(n, t))
-            points.append((x, y))
-        color = _look(n)["color"]
-        ax.plot(*zip(*points, strict=True), color=color, linewidth=0.8, zorder=1)
+            xy = (point.sel(temperature=t) for point in points)
+            wide, high = (spread(band.sel(temperature=t)) for band in bands)
+            ax.errorbar(*xy, xerr=wide, yerr=high, elinewidth=0.8, **_mark(n, t))
+        ax.plot(*points, color=_look(n)["color"], linewidth=0.8, zorder=1)
     ax.set(xscale="log", ylim=(-0.04, 1.04), xlabel="effective support exp(H) (keys)")
     _label_supports(ax)
 
@@ -125,12 +135,6 @@ def _label_supports(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter("")
 
 
-def _bar(band: xr.DataArray) -> tuple[float, list[list[float]]]:
-    """A value, and its distances to the ends of its interval."""
-    value, low, high = map(float, interval(band))
-    return value, [[abs(value - low)], [abs(high - value)]]
-
-
 def _look(name: str) -> dict[str, Any]:
     return style(mechanism_of(name).name)
 
@@ -138,25 +142,14 @@ def _look(name: str) -> dict[str, Any]:
 def _mark(name: str, temperature: str) -> dict[str, Any]:
     """A normaliser's marker, filled with a temperature and open without."""
     look = _look(name)
-    return {
-        "color": look["color"],
-        "marker": look["marker"],
-        "markersize": 6,
-        "linestyle": "none",
-        "markeredgecolor": look["color"],
-        "markerfacecolor": look["color"] if temperature == "with" else "white",
-    }
+    face = look["color"] if temperature == "with" else "white"
+    own = {"linestyle": "none", "markeredgecolor": look["color"], "markerfacecolor": face}
+    return look | {"markersize": 6} | own
 
 
 def _legend(names: list[str]) -> list[Line2D]:
     handles = [Line2D([], [], label=n, markersize=6, **_look(n)) for n in names]
     faces = {"open: without temperature": "white", "filled: with SSA temperature": "#555555"}
-    for label, face in faces.items():
-        mark: dict[str, Any] = {
-            "color": "#555555",
-            "marker": "o",
-            "linestyle": "none",
-            "markerfacecolor": face,
-        }
-        handles.append(Line2D([], [], label=label, **mark))
+    grey: dict[str, Any] = {"color": "#555555", "marker": "o", "linestyle": "none"}
+    handles += [Line2D([], [], label=k, markerfacecolor=v, **grey) for k, v in faces.items()]
     return handles + [Line2D([], [], **look) for look in (_PEER, *_BASELINE.values())]

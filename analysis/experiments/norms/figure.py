@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from string import ascii_lowercase
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,7 +14,7 @@ from analysis.draw.figures import (
     draw_each,
     draw_points,
     draw_side_by_side,
-    label_log,
+    label_axes,
     left_out,
     new_figure,
 )
@@ -69,15 +70,10 @@ def _draw_as_the_paper(
                 ax, at = next(panels), whole.sel(comparison=comparison)
                 draw_distributions(ax, at[name], at[f"mean_{name}_band"], bins, log)
                 ax.set(xlabel=label, ylabel="share of tokens")
-                ax.legend(
-                    title=f"({next(letters)}) {setting.name}, {_when(comparison, setting.training.steps)}: "
-                    "means",
-                    loc="lower left",
-                    bbox_to_anchor=(-0.02, 1),
-                    ncols=2,
-                    fontsize=8,
-                    alignment="left",
-                )
+                when = _when(comparison, setting.training.steps)
+                title = f"({next(letters)}) {setting.name}, {when}: means"
+                place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1)}
+                ax.legend(title=title, ncols=2, fontsize=8, alignment="left", **place)
 
 
 def _draw_ours(
@@ -96,7 +92,6 @@ def _draw_ours(
         _draw_sizes(row[0], whole)
         for ax, comparison in zip(row[1:], COMPARISONS, strict=False):
             _draw_support(ax, whole.sel(comparison=comparison))
-            ax.set_xlabel("of the target row (tokens)")
             titles.append(f"effective support {_when(comparison, setting.training.steps)}")
         _draw_progress(row[-1], whole)
         for ax, title in zip(row, [*titles, "norm by progress"], strict=True):
@@ -108,14 +103,13 @@ def _draw_ours(
 def _draw_sizes(ax: Axes, at: xr.Dataset) -> None:
     """Means over tokens and seeds of `_SIZES`, at equal steps and beside it at equal loss."""
     each = {
-        f"{label}\n{comparison}": at[band].sel(comparison=comparison, drop=True)
-        for label, band in _SIZES.items()
+        f"{size}\n{comparison}": at[band].sel(comparison=comparison, drop=True)
+        for size, band in _SIZES.items()
         for comparison in COMPARISONS
     }
     draw_side_by_side(ax, xr.concat(list(each.values()), xr.Variable("size", list(each))), "size")
     ax.tick_params(axis="x", labelsize=7)
-    ax.set(yscale="log", xlabel="at equal", ylabel="mean over tokens")
-    label_log(ax.yaxis)
+    label_axes(ax, "at equal", "mean over tokens", log="y")
 
 
 def _draw_support(ax: Axes, at: xr.Dataset) -> None:
@@ -124,8 +118,7 @@ def _draw_support(ax: Axes, at: xr.Dataset) -> None:
     ends = [np.nanmin(x), np.nanmax(x)]
     ax.plot(ends, ends, color="#999999", linewidth=1, label="learned = target")
     draw_each(draw_points, ax, x, band, markeredgewidth=0.5)
-    ax.set(xscale="log", yscale="log", ylabel="of the learned row")
-    label_log(ax.xaxis, ax.yaxis)
+    label_axes(ax, "of the target row (tokens)", "of the learned row", log="xy")
 
 
 def _draw_progress(ax: Axes, at: xr.Dataset) -> None:
@@ -133,7 +126,5 @@ def _draw_progress(ax: Axes, at: xr.Dataset) -> None:
     shares, band = at["progress"].values, at["weight_norm_by_progress_band"]
     place = np.arange(len(shares))
     draw_each(draw_points, ax, place, band, joined=True)
-    ax.set(yscale="log", xlabel="slowest model's progress")
-    ax.set_ylabel("spectral norm ||W||₂ at that loss")
     ax.set_xticks(place, [f"{100 * s:g} %" for s in shares], fontsize=8)
-    label_log(ax.yaxis)
+    label_axes(ax, "slowest model's progress", "spectral norm ||W||₂ at that loss", log="y")

@@ -5,12 +5,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.draw.figures import draw_points, label_log, left_out, letter, new_figure, style
+from analysis.draw.figures import draw_points, label_axes, left_out, new_figure, style
 from analysis.experiments.paper_graph.train import OWN, THEORY, PaperGraphConfig
 from ssa_theory.mechanism import VANILLA
 
 PAPER_RATIO = {"map_l1": 0.659, "final_gap": 0.714}
 """The paper's ratios SSA / vanilla, of one run on one graph: L1 .358 / .543, and .009 / .0126."""
+_MAP = "L1 error of the map / vanilla's"
 _BINS = 8  # of the spread of row entropies
 
 
@@ -20,15 +21,13 @@ def draw(config: PaperGraphConfig, dataset: xr.Dataset) -> Figure:
     figure = new_figure(14.0, 7.6)
     axes = figure.subplots(2, 3)
     _draw_ratios(axes[0, 0], dataset["map_ratio"], others, PAPER_RATIO["map_l1"])
-    axes[0, 0].set(ylabel="L1 error of the map / vanilla's", title="attention map, by head")
+    label_axes(axes[0, 0], y=_MAP, title="attention map, by head")
     _draw_ratios(axes[0, 1], dataset["gap_ratio"], others, PAPER_RATIO["final_gap"])
-    axes[0, 1].set(ylabel="gap to Bayes / vanilla's", title="cross-entropy, by head")
+    label_axes(axes[0, 1], y="gap to Bayes / vanilla's", title="cross-entropy, by head")
     _draw_distribution(axes[0, 2], dataset.sel(cell=OWN), others)
     _draw_spread(axes[1, 0], dataset.sel(cell=THEORY), others)
     _draw_temperature(axes[1, 1], dataset, others)
     _draw_identification(axes[1, 2], dataset)
-    for i, ax in enumerate(axes.flat):
-        letter(ax, i)
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=len(others) + 1)
     figure.suptitle(
@@ -51,9 +50,8 @@ def _draw_ratios(ax: Axes, ratio: xr.DataArray, others: list[str], paper: float)
         ax.plot(place, median, style(name)["marker"], color=color, markersize=5, label=name)
     ax.axhline(1, color=style(VANILLA)["color"], linewidth=1)
     ax.axhline(paper, color="black", linewidth=1, linestyle=":", label="the paper's ratio")
-    ax.set_yscale("log")
     ax.set_xticks(range(len(cells)), cells)
-    label_log(ax.yaxis)
+    label_axes(ax, log="y")
 
 
 def _draw_distribution(ax: Axes, at: xr.Dataset, others: list[str]) -> None:
@@ -64,15 +62,12 @@ def _draw_distribution(ax: Axes, at: xr.Dataset, others: list[str]) -> None:
     bins = np.linspace(low, high, 41)
     for name, values in each.items():
         share = np.histogram(values, bins)[0] / max(1, len(values))
-        look = style(name)
-        ax.stairs(
-            share, np.exp(bins), color=look["color"], linestyle=look["linestyle"], linewidth=1.3
-        )
+        look = {k: v for k, v in style(name).items() if k != "marker"}
+        ax.stairs(share, np.exp(bins), linewidth=1.3, **look)
     ax.axvline(1, color=style(VANILLA)["color"], linewidth=1)
     ax.axvline(PAPER_RATIO["map_l1"], color="black", linewidth=1, linestyle=":")
-    ax.set(xscale="log", xlabel="L1 error of the map / vanilla's", ylabel="share of graphs")
-    ax.set_title(f"attention map in the paper's own form (head {OWN})")
-    label_log(ax.xaxis)
+    title = f"attention map in the paper's own form (head {OWN})"
+    label_axes(ax, _MAP, "share of graphs", title, log="x")
 
 
 def _finite_log(ratio: np.ndarray) -> np.ndarray:
@@ -92,61 +87,40 @@ def _draw_spread(ax: Axes, at: xr.Dataset, others: list[str]) -> None:
         ]
         x, median, low, high = np.transpose(points)
         look = style(name)
-        ax.plot(x, median, color=look["color"], linestyle=look["linestyle"], marker=look["marker"])
+        ax.plot(x, median, **look)
         ax.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
     ax.axhline(1, color=style(VANILLA)["color"], linewidth=1)
     ax.axhline(PAPER_RATIO["map_l1"], color="black", linewidth=1, linestyle=":")
-    ax.set(
-        xlabel="standard deviation of the graph's row entropies (nats)",
-        ylabel="L1 error of the map / vanilla's",
-        title=f"what explains the gain (head {THEORY}; median, quartiles)",
-        yscale="log",
-    )
-    label_log(ax.yaxis)
+    title = f"what explains the gain (head {THEORY}; median, quartiles)"
+    label_axes(ax, "standard deviation of the graph's row entropies (nats)", _MAP, title, log="y")
 
 
 def _draw_temperature(ax: Axes, dataset: xr.Dataset, others: list[str]) -> None:
     """Temperature by number of neighbours, in the theory's head (filled) and the paper's own."""
     place = dataset["neighbours"].values
-    varied = [
-        m
-        for m in others
-        if np.ptp(dataset["inverse_temperature"].sel(mechanism=m).values, -1).max() > 0
-    ]
-    for name in varied:
+    tau = dataset["inverse_temperature"]
+    for name in others:
+        if not np.ptp(tau.sel(mechanism=name).values, -1).max() > 0:  # the same for every node
+            continue
         band = dataset["temperature_by_degree"].sel(mechanism=name)
         for cell, fill in ((THEORY, style(name)["color"]), (OWN, "none")):
             draw_points(ax, place, band.sel(cell=cell), name, joined=True, markerfacecolor=fill)
     ax.axhline(1, color=style(VANILLA)["color"], linewidth=1)
-    ax.set(
-        xlabel="number of neighbours",
-        ylabel="learned temperature 1/tau",
-        title=f"temperature (filled: head {THEORY}; open: {OWN})",
-        yscale="log",
-    )
-    label_log(ax.yaxis)
+    title = f"temperature (filled: head {THEORY}; open: {OWN})"
+    label_axes(ax, "number of neighbours", "learned temperature 1/tau", title, log="y")
 
 
 def _draw_identification(ax: Axes, dataset: xr.Dataset) -> None:
     """Error of the map against that of the prediction, means over graphs."""
     cells = dataset["cell"].values.tolist()
     ax.plot([0, 2], [0, 2], color="#999999", linewidth=1)
+    x, y = (dataset[f"{m}_band"].sel(estimate="value") for m in ("l1_error", "map_l1"))
     for name in dataset["mechanism"].values.tolist():
-        at = dataset.sel(mechanism=name)
-        x, y = (at[f"{m}_band"].sel(estimate="value").values for m in ("l1_error", "map_l1"))
-        ax.plot(x, y, style(name)["marker"], color=style(name)["color"], markersize=6)
-    first = dataset.isel(mechanism=0)
+        look = style(name) | {"linestyle": "none", "markersize": 6}
+        ax.plot(x.sel(mechanism=name), y.sel(mechanism=name), **look)
     for cell in cells:
-        x, y = (
-            float(first[f"{m}_band"].sel(cell=cell, estimate="value"))
-            for m in ("l1_error", "map_l1")
-        )
-        ax.annotate(cell, (x, y), textcoords="offset points", xytext=(8, -3), fontsize=8)
-    ax.set(
-        xlim=(0, None),
-        ylim=(0, 2),
-        xlabel="L1 error of the prediction",
-        ylabel="L1 error of the attention map",
-        title="does the loss fix the map? (line: it does)",
-    )
-    ax.set_xlim(0, 1.15 * max(0.1, float(dataset["l1_error_band"].sel(estimate="value").max())))
+        place = float(x.sel(cell=cell)[0]), float(y.sel(cell=cell)[0])
+        ax.annotate(cell, place, (8, -3), textcoords="offset points", fontsize=8)
+    ax.set(xlim=(0, 1.15 * max(0.1, float(x.max()))), ylim=(0, 2))
+    title = "does the loss fix the map? (line: it does)"
+    label_axes(ax, "L1 error of the prediction", "L1 error of the attention map", title)

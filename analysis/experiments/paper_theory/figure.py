@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.draw.figures import label_log, letter, new_figure
+from analysis.draw.figures import label_axes, new_figure
 from analysis.experiments.paper_theory.train import LATE, PRINTED, PaperTheoryConfig
 
 _LINES = {"tau = 1": "-", "tau > 0": "--", "any sign": ":"}
@@ -28,8 +28,6 @@ def draw(config: PaperTheoryConfig, dataset: xr.Dataset) -> Figure:
     _draw_shares(next(flat), dataset)
     for ax in flat:
         ax.set_visible(False)
-    for i, ax in enumerate(a for a in axes.flat if a.get_visible()):
-        letter(ax, i)
     counts = {s: list(dataset["statement_status"].values).count(s) for s in _STATUSES}
     shares = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     figure.suptitle(f"the paper's {sum(counts.values())} statements, exactly: {shares}")
@@ -47,13 +45,8 @@ def _draw_norms(ax: Axes, at: xr.Dataset, name: str) -> None:
     for color, (label, variable) in zip(("#8c8c8c", "#cc79a7"), PRINTED.items(), strict=True):
         bound = at[variable].where(at[variable] > 0)
         ax.plot(at["rho"], bound, color=color, linewidth=1, label=label)
-    ax.set(
-        yscale="log",
-        xlabel="similarity of the tokens rho = e1.e2",
-        ylabel="effective norm |tau| ||W||",
-        title=f"Prop. 1, {name} (circles: solver)",
-    )
-    label_log(ax.yaxis)
+    x, title = "similarity of the tokens rho = e1.e2", f"Prop. 1, {name} (circles: solver)"
+    label_axes(ax, x, "effective norm |tau| ||W||", title, log="y")
     ax.legend(fontsize=7.5, loc="upper center")
 
 
@@ -63,13 +56,9 @@ def _draw_region(ax: Axes, dataset: xr.Dataset) -> None:
     ax.fill_between(x, low, high, color="#0072b2", alpha=0.15, linewidth=0, label="possible")
     for late, color in ((4, "#d55e00"), (LATE, "#009e73")):
         ax.plot([1, 1, 2, 2], [6, late, late, 6], color=color, label=f"hypotheses, late >= {late}")
-    ax.set(
-        xlim=(0, 4),
-        ylim=(0, 6),
-        xlabel="kappa at L/2",
-        ylabel="kappa at 3L/4",
-        title="Prop. 2, converse: can its hypotheses hold?",
-    )
+    ax.set(xlim=(0, 4), ylim=(0, 6))
+    title = "Prop. 2, converse: can its hypotheses hold?"
+    label_axes(ax, "kappa at L/2", "kappa at 3L/4", title)
     ax.legend(fontsize=7.5, loc="lower right")
 
 
@@ -80,12 +69,9 @@ def _draw_converse(ax: Axes, dataset: xr.Dataset, config: PaperTheoryConfig) -> 
     ax.plot(distance, high * distance, color="#009e73", label="least loss of any W and sequence")
     ax.axhline(1 / 500, color="#d55e00", linestyle="--", label="printed bound, 1/500")
     ax.axvline(2, color="#8c8c8c", linewidth=1, label="a orthogonal to b")
-    ax.set(
-        xlabel="||a - b||^2",
-        ylabel="mean squared error",
-        title=f"Prop. 2, converse with late kappa >= {LATE}, L = {config.length}",
-        ylim=(0, None),
-    )
+    ax.set_ylim(0, None)
+    title = f"Prop. 2, converse with late kappa >= {LATE}, L = {config.length}"
+    label_axes(ax, "||a - b||^2", "mean squared error", title)
     ax.legend(fontsize=7.5)
 
 
@@ -93,7 +79,9 @@ def _draw_dilution(ax: Axes, dataset: xr.Dataset) -> None:
     for color, norm in zip(_COLORS, dataset["norm"].values, strict=False):
         labels = {"largest_weight": f"bound, ||W|| = {norm:g}"}
         _draw_curves(ax, dataset.sel(norm=norm), color, labels, "attained_weight")
-    _label(ax, "keys", "largest weight", "dilution bound (circles: a case that attains it)")
+    title = "dilution bound (circles: a case that attains it)"
+    label_axes(ax, "number of keys", "largest weight", title, log="xy")
+    ax.legend(fontsize=7.5)
 
 
 def _draw_shares(ax: Axes, dataset: xr.Dataset) -> None:
@@ -103,7 +91,8 @@ def _draw_shares(ax: Axes, dataset: xr.Dataset) -> None:
         _draw_curves(ax, dataset.sel(slope=slope), color, labels, "solved_share")
     ax.axhline(1, color="#8c8c8c", linewidth=1)
     title = "Lemma 2 (circles: root finding; above 1 is no share)"
-    _label(ax, "scores", "share of scores kept", title)
+    label_axes(ax, "number of scores", "share of scores kept", title, log="xy")
+    ax.legend(fontsize=7.5)
 
 
 def _draw_curves(
@@ -114,9 +103,3 @@ def _draw_curves(
     for line, (name, label) in zip(("-", "--"), labels.items(), strict=False):
         ax.plot(n, at[name], line, color=color, label=label)
     ax.plot(n[::5], at[circles][::5], "o", color=color, mfc="none", ms=4)
-
-
-def _label(ax: Axes, counted: str, ylabel: str, title: str) -> None:
-    ax.set(xscale="log", yscale="log", xlabel=f"number of {counted}", ylabel=ylabel, title=title)
-    label_log(ax.xaxis, ax.yaxis)
-    ax.legend(fontsize=7.5)

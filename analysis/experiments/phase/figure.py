@@ -26,26 +26,21 @@ def draw(config: PhaseConfig, dataset: xr.Dataset) -> Figure:
     shown = SELECTIVE if SELECTIVE in selective else selective[0]
     pooled = dataset["log_ratio"].mean("family")
     by_family = dataset["log_ratio"].sel(measure="l1_error", selective=shown)
-    columns = [
-        (
-            f"all families\n{name}, {_LABEL['l1_error']}",
-            pooled.sel(measure="l1_error", selective=name),
-        )
-        for name in selective
-    ]
-    gap = pooled.sel(measure="cross_entropy_gap", selective=shown)
-    columns.append((f"all families\n{shown}, {_LABEL['cross_entropy_gap']}", gap))
-    columns += [
-        (f"{family}\n{shown}, {_LABEL['l1_error']}", by_family.sel(family=family))
+    over_all = [("l1_error", name) for name in selective] + [("cross_entropy_gap", shown)]
+    columns = {
+        f"all families\n{name}, {_LABEL[measure]}": pooled.sel(measure=measure, selective=name)
+        for measure, name in over_all
+    } | {
+        f"{family}\n{shown}, {_LABEL['l1_error']}": by_family.sel(family=family)
         for family in dataset["family"].values
-    ]
+    }
     steps = dataset["step"].values
     figure = new_figure(15.0, 4.6 + 1.9 * len(steps))
     grid = figure.add_gridspec(2, 1, height_ratios=(1.0 + 1.9 * len(steps), 2.8))
     upper, lower = (figure.add_subfigure(part) for part in grid)
     axes = upper.subplots(len(steps), len(columns), squeeze=False, sharex=True, sharey=True)
     images = []
-    for j, (title, maps) in enumerate(columns):
+    for j, (title, maps) in enumerate(columns.items()):
         for ax, step in zip(axes[:, j], steps, strict=True):
             images.append(_draw_map(ax, maps.sel(step=step)))
         bold = "bold" if title.startswith("all") else "normal"
@@ -108,9 +103,8 @@ def _draw_map(ax: Axes, cells: xr.DataArray) -> AxesImage:
     """
     value = cells.transpose("similarity", "dim").values
     limits: dict[str, Any] = {"vmin": -_LARGEST, "vmax": _LARGEST}
-    image = ax.imshow(
-        value, cmap="RdBu_r", aspect="auto", origin="lower", interpolation="nearest", **limits
-    )
+    limits |= {"origin": "lower", "interpolation": "nearest"}
+    image = ax.imshow(value, cmap="RdBu_r", aspect="auto", **limits)
     # Hundreds of small artists within their axes, which the layout need not measure.
     inside: dict[str, Any] = {"in_layout": False}
     for (i, j), x in np.ndenumerate(value):
