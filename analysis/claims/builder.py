@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+import xarray as xr
 
 from analysis.claims.claim import Check, Claim, Relation, Test
 from analysis.claims.registry import Measure, Registry, of_name, registry
@@ -48,6 +49,24 @@ class Lines:
         own = {first: mean(x), second: mean(y)} | dict(parts or {})
         log = of.sign * log_ratio(x, y, of.floor)
         self._test(topic, cell, measure, f"{first} against {second}: {of.says}", log, own)
+
+    def against(
+        self,
+        topic: str,
+        cell: Mapping[str, str],
+        measure: str,
+        errors: xr.DataArray,
+        first: str,
+        parts: Mapping[str, Estimate] | None = None,
+    ) -> None:
+        """`compare` of a mechanism with each peer that the topic declares, the levels of its factor
+        `against`, as far as `errors` (mechanism, seed) are of both.
+        """
+        names = set(errors["mechanism"].values.tolist()) - {first}
+        for peer in of_name("topic", topic, self.registry.topics).factors["against"]:
+            if peer in names and first in errors["mechanism"]:
+                pair = {name: errors.sel(mechanism=name).values for name in (first, peer)}
+                self.compare(topic, {**cell, "against": peer}, measure, pair, parts)
 
     def single(
         self,

@@ -9,10 +9,6 @@ from ssa_theory.mechanism import VANILLA, Mechanism, mechanism
 
 SELECTIVE = "ssa"
 """The mechanism that claims are about, where a problem can wear it whole."""
-PEERS = (VANILLA, "scaled", "key-bias")
-"""What it is compared with. Only a gain over the last two, which cost next to nothing, is one of
-selectivity: a learned constant on all scores, and a bias of every key.
-"""
 
 
 def chosen(names: Sequence[str]) -> list[Mechanism]:

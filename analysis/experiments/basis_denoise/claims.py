@@ -10,7 +10,6 @@ from analysis.experiments.mechanisms import chosen
 from ssa_theory.mechanism import VANILLA
 
 PAPERS = "ssa-value"
-CONTROLS = ("scaled", "key-bias", "sink")
 
 
 def judge(config: BasisDenoiseConfig, dataset: xr.Dataset) -> list[Claim]:
@@ -19,21 +18,18 @@ def judge(config: BasisDenoiseConfig, dataset: xr.Dataset) -> list[Claim]:
     for setting in dataset["setting"].values.tolist():
         at = dataset.sel(setting=setting)
         trained = config.mechanisms if setting == DEFAULT else config.swept_mechanisms
-        risk = {m.name: at["risk"].sel(mechanism=m.name).values for m in chosen(trained)}
-        risk |= {name: at[name].values for name in ("naive", "threshold")}
+        risk = at["risk"].sel(mechanism=[m.name for m in chosen(trained)])
         parts = {"Bayes": mean(at["bayes"].values)}
         cell = {"length": f"{int(at['length'])}", "noise": f"{float(at['noise']):g}"}
-        pairs = [
-            ("basis-denoising", cell | {"against": VANILLA}, PAPERS, VANILLA),
-            ("basis-threshold", cell, PAPERS, "threshold"),
-            ("basis-naive", cell, "naive", VANILLA),
-        ]
+        lines.against("basis-denoising", cell, "risk", risk, PAPERS, parts)
+        if PAPERS in risk["mechanism"]:
+            own = risk.sel(mechanism=PAPERS).values
+            pair = {PAPERS: own, "threshold": at["threshold"].values}
+            lines.compare("basis-threshold", cell, "risk", pair, parts)
+        pair = {"naive": at["naive"].values, VANILLA: risk.sel(mechanism=VANILLA).values}
+        lines.compare("basis-naive", cell, "risk", pair, parts)
         if setting == DEFAULT:
-            pairs += [("basis-controls", {"against": c}, PAPERS, c) for c in CONTROLS]
-        for topic, where, first, second in pairs:
-            if {first, second} <= set(risk):
-                pair = {name: risk[name] for name in (first, second)}
-                lines.compare(topic, where, "risk", pair, parts)
+            lines.against("basis-controls", {}, "risk", risk, PAPERS, parts)
     at = dataset.sel(setting=DEFAULT)
     apart = at["oracle"] - at["bayes"]
     lines.check(

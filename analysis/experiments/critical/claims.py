@@ -6,7 +6,7 @@ import xarray as xr
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean
-from analysis.experiments.critical.config import LAWS, PAPERS, PEERS, CriticalConfig
+from analysis.experiments.critical.config import LAWS, PAPERS, CriticalConfig
 from ssa_theory.theory import critical as theory
 
 FACTOR = 3.0
@@ -17,12 +17,8 @@ ROUNDING = 1e-9
 def judge(config: CriticalConfig, dataset: xr.Dataset) -> list[Claim]:
     """Whether SSA's schedule follows each law beyond training; and the checks of the prediction."""
     lines, beyond = Lines("critical", dataset.sizes["seed"]), dataset["distance"].isel(length=-2)
-    names = dataset["mechanism"].values.tolist()
     for law in LAWS:
-        own = {n: beyond.sel(law=law, mechanism=n).values for n in names}
-        for peer in (p for p in PEERS if {p, PAPERS} <= own.keys()):
-            cell, pair = {"law": law, "against": peer}, {PAPERS: own[PAPERS], peer: own[peer]}
-            lines.compare("critical", cell, "critical-distance", pair)
+        lines.against("critical", {"law": law}, "critical-distance", beyond.sel(law=law), PAPERS)
     theta = theory.slack(config.share)
     for prefix, what in (("", "row of independent scores"), ("trained_", "trained row")):
         low, found = (dataset[f"{prefix}{one}"] for one in ("counted", "measured"))

@@ -40,12 +40,10 @@ def judge(config: DenoiseConfig, dataset: xr.Dataset) -> list[Claim]:
 
     swept = [m.name for m in chosen(config.swept_mechanisms)]
     for setting, noise in config.noises.items():
-        trained = models if setting == "default" else swept
-        if setting != "no information" and {PAPERS, VANILLA} <= set(trained):
-            one = dataset["excess"].sel(setting=setting)
-            pair = {name: one.sel(mechanism=name).values for name in (PAPERS, VANILLA)}
-            cell = {"noise": f"{noise:g}", "against": VANILLA}
-            lines.compare("denoising", cell, "excess", pair)
+        if setting != "no information":
+            trained = models if setting == "default" else swept
+            error = dataset["excess"].sel(setting=setting, mechanism=trained)
+            lines.against("denoising", {"noise": f"{noise:g}"}, "excess", error, PAPERS)
     if PAPERS in excess:
         left = at["gate_floor"].sel(mechanism=PAPERS).values / (0.5 * np.log(config.length))
         for other in REACHING_ZERO:

@@ -5,8 +5,7 @@ import xarray as xr
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.experiments.imbalance.train import CONTROL, PAPERS, ImbalanceConfig, cell_name
-from ssa_theory.mechanism import VANILLA
+from analysis.experiments.imbalance.train import PAPERS, ImbalanceConfig, cell_name
 
 ROUNDING = 1e-9
 _LENGTH = {"loss": "within training", "loss_beyond": "beyond training"}
@@ -16,18 +15,12 @@ def judge(config: ImbalanceConfig, dataset: xr.Dataset) -> list[Claim]:
     """The paper's schedule in every cell, as far as mechanisms allow, and the check of the exact
     optima.
     """
-    lines, names = Lines("imbalance", dataset.sizes["seed"]), set(dataset["mechanism"].values)
+    lines = Lines("imbalance", dataset.sizes["seed"])
     for p in config.problems:
-        at = dataset.sel(cell=cell_name(p))
-        where = {
-            "power": f"{p.power:g}" + ", random sequences" * p.random,
-            "share": f"{p.share:g}",
-        }
-        for peer in (m for m in (VANILLA, CONTROL) if {PAPERS, m} <= names):
-            for variable, length in _LENGTH.items():
-                pair = {m: at[variable].sel(mechanism=m).values for m in (PAPERS, peer)}
-                own = where | {"length": length, "against": peer}
-                lines.compare("imbalance", own, "loss", pair)
+        at, power = dataset.sel(cell=cell_name(p)), f"{p.power:g}" + ", random sequences" * p.random
+        for variable, length in _LENGTH.items():
+            cell = {"power": power, "share": f"{p.share:g}", "length": length}
+            lines.against("imbalance", cell, "loss", at[variable], PAPERS)
     lines.check(
         "optimum",
         "no trained model has a lower loss than the exact optimum of its schedules",

@@ -27,38 +27,29 @@ _PROGRESS = {"75 %": 0.75, "90 %": 0.9, "all": 1.0}
 def judge(config: LanguageConfig, dataset: xr.Dataset) -> list[Claim]:
     """The tests that the stored mechanisms allow."""
     lines = Lines("language", dataset.sizes["seed"])
-    names = dataset["mechanism"].values.tolist()
 
-    def pairs(topic: str) -> list[tuple[str, str]]:
-        """The mechanisms and peers of a topic that are there."""
-        factors = registry().topics[topic].factors
-        both = product(factors.get("mechanism", (SELECTIVE,)), factors["against"])
-        return [pair for pair in both if set(pair) <= set(names)]
-
-    def of(values: xr.DataArray, pair: tuple[str, str]) -> dict[str, np.ndarray]:
-        return {name: values.sel(mechanism=name).values for name in pair}
+    def compare(topic: str, cell: dict[str, str], measure: str, errors: xr.DataArray) -> None:
+        """Each mechanism of a topic."""
+        for name in registry().topics[topic].factors["mechanism"]:
+            lines.against(topic, {"mechanism": name} | cell, measure, errors, name)
 
     for topic in ("language-loss", "language-beyond-constant"):
-        for pair in pairs(topic):
-            cell = {"mechanism": pair[0], "against": pair[1]}
-            lines.compare(topic, cell, "perplexity", of(dataset["perplexity"], pair))
-    for variable, (topic, own, measure) in _NORMS.items():
-        for pair, comparison in product(pairs(topic), COMPARISONS):
-            cell = {"compared": f"equal {comparison}", **own, "against": pair[1]}
-            at = dataset[variable].sel(comparison=comparison)
-            lines.compare(topic, cell, measure, of(at, pair))
-    for pair, (progress, share) in product(pairs("language-speed"), _PROGRESS.items()):
-        cell = {"progress": progress, "against": pair[1]}
-        lines.compare("language-speed", cell, "tokens", tokens_to(dataset, pair, share))
-    if "perplexity_by_length" in dataset:
-        for pair, length in product(pairs("language-length"), LENGTHS[1:]):
-            cell = {"mechanism": pair[0], "length": length, "against": pair[1]}
-            at = dataset["perplexity_by_length"].sel(length=length)
-            lines.compare("language-length", cell, "perplexity", of(at, pair))
-    for pair, length in product(pairs("language-passkey"), dataset["multiple"].values.tolist()):
-        cell = {"mechanism": pair[0], "context": length, "against": pair[1]}
+        compare(topic, {}, "perplexity", dataset["perplexity"])
+    for (variable, (topic, own, measure)), equal in product(_NORMS.items(), COMPARISONS):
+        at = dataset[variable].sel(comparison=equal)
+        lines.against(topic, {"compared": f"equal {equal}"} | own, measure, at, SELECTIVE)
+    for progress, share in _PROGRESS.items():
+        for peer in registry().topics["language-speed"].factors["against"]:
+            if {SELECTIVE, peer} <= set(dataset["mechanism"].values):
+                tokens = tokens_to(dataset, (SELECTIVE, peer), share)
+                cell = {"progress": progress, "against": peer}
+                lines.compare("language-speed", cell, "tokens", tokens)
+    for length in LENGTHS[1:] if "perplexity_by_length" in dataset else ():
+        at = dataset["perplexity_by_length"].sel(length=length)
+        compare("language-length", {"length": length}, "perplexity", at)
+    for length in dataset["multiple"].values.tolist():
         at = dataset["passkey_error"].sel(multiple=length)
-        lines.compare("language-passkey", cell, "passkey-error", of(at, pair))
+        compare("language-passkey", {"context": length}, "passkey-error", at)
     over_chance = dataset["passkey_error"].isel(multiple=0) / (1 - CHANCE)
     best = over_chance[int(np.argmin(over_chance.mean("seed").fillna(np.inf).values))]
     lines.check(

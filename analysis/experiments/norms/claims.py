@@ -1,10 +1,12 @@
 """The ledger lines of the norms experiment."""
 
+from itertools import product
+
 import xarray as xr
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.experiments.mechanisms import PEERS, SELECTIVE
+from analysis.experiments.mechanisms import SELECTIVE
 from analysis.experiments.norms.train import COMPARISONS, NormsConfig
 
 _COMPARED = {
@@ -19,13 +21,10 @@ _COMPARED = {
 
 def judge(config: NormsConfig, dataset: xr.Dataset) -> list[Claim]:
     """The tests that the stored mechanisms and settings allow."""
-    lines, names = Lines("norms", dataset.sizes["seed"]), dataset["mechanism"].values.tolist()
-    for peer in (p for p in PEERS if {SELECTIVE, p} <= set(names)):
-        for graph in dataset["setting"].values.tolist():
-            for comparison in COMPARISONS:
-                where = {"graph": graph, "compared": f"equal {comparison}", "against": peer}
-                at = dataset.sel(setting=graph, comparison=comparison)
-                for variable, (topic, own, measure) in _COMPARED.items():
-                    pair = {m: at[variable].sel(mechanism=m).values for m in (SELECTIVE, peer)}
-                    lines.compare(topic, where | own, measure, pair)
+    lines = Lines("norms", dataset.sizes["seed"])
+    for graph, comparison in product(dataset["setting"].values.tolist(), COMPARISONS):
+        where = {"graph": graph, "compared": f"equal {comparison}"}
+        at = dataset.sel(setting=graph, comparison=comparison)
+        for variable, (topic, own, measure) in _COMPARED.items():
+            lines.against(topic, where | own, measure, at[variable], SELECTIVE)
     return lines.claims

@@ -1,5 +1,7 @@
 """The ledger lines of the paper's graph experiment."""
 
+from itertools import product
+
 import numpy as np
 import xarray as xr
 
@@ -9,8 +11,6 @@ from analysis.claims.statistics import mean
 from analysis.experiments.paper_graph.train import PaperGraphConfig
 from ssa_theory.mechanism import VANILLA
 
-PEERS = (VANILLA, "scaled")
-"""Against `scaled` a gain is of selectivity, and not of a mere scale."""
 RECOVERED = 0.1
 """The L1 distance to P* at which a map counts as recovered; the largest possible is 2."""
 _COMPARED = {"paper-map": ("map-l1", "map_l1"), "paper-loss": ("gap", "final_gap")}
@@ -20,21 +20,18 @@ def judge(config: PaperGraphConfig, dataset: xr.Dataset) -> list[Claim]:
     """Every line that the stored heads and mechanisms allow, paired over graphs."""
     lines, tau = Lines("paper-graph", dataset.sizes["seed"]), dataset["inverse_temperature"]
     varied = (tau.max("node") > tau.min("node")).any(("cell", "seed"))
-    names = dataset["mechanism"].values.tolist()
-    for head in dataset["cell"].values.tolist():
-        at = {name: dataset.sel(cell=head, mechanism=name) for name in names}
-        for name, one in at.items():
-            cell, map_l1 = {"head": head, "mechanism": name}, one["map_l1"].values
-            for peer in (p for p in PEERS if p in at and name not in (p, VANILLA)):
-                for topic, (measure, variable) in _COMPARED.items():
-                    pair = {m: at[m][variable].values for m in (name, peer)}
-                    lines.compare(topic, cell | {"against": peer}, measure, pair)
-            recovered = {name: map_l1, "recovered": np.full_like(map_l1, RECOVERED)}
-            prediction = {"L1 distance of the prediction": mean(one["l1_error"].values)}
-            lines.compare("identification", cell, "map-l1", recovered, prediction)
-            if varied.sel(mechanism=name):
-                slope = one["temperature_slope"].values
-                rising = np.where(np.isfinite(slope), slope > 0, np.nan)
-                parts = {"share of models in which it rises": mean(rising)}
-                lines.single("paper-order", cell, "slope-by-degree", slope, parts)
+    for head, name in product(*(dataset[dim].values.tolist() for dim in ("cell", "mechanism"))):
+        at, cell = dataset.sel(cell=head), {"head": head, "mechanism": name}
+        one = at.sel(mechanism=name)
+        for topic, (measure, variable) in _COMPARED.items() if name != VANILLA else ():
+            lines.against(topic, cell, measure, at[variable], name)
+        map_l1 = one["map_l1"].values
+        recovered = {name: map_l1, "recovered": np.full_like(map_l1, RECOVERED)}
+        prediction = {"L1 distance of the prediction": mean(one["l1_error"].values)}
+        lines.compare("identification", cell, "map-l1", recovered, prediction)
+        if varied.sel(mechanism=name):
+            slope = one["temperature_slope"].values
+            rising = np.where(np.isfinite(slope), slope > 0, np.nan)
+            parts = {"share of models in which it rises": mean(rising)}
+            lines.single("paper-order", cell, "slope-by-degree", slope, parts)
     return lines.claims

@@ -6,7 +6,7 @@ import xarray as xr
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.experiments.mechanisms import PEERS, SELECTIVE
+from analysis.experiments.mechanisms import SELECTIVE
 from analysis.experiments.phase.train import PhaseConfig
 
 _MEASURES = {"l1": "tuned_l1_error", "gap": "tuned_cross_entropy_gap"}
@@ -22,21 +22,12 @@ def judge(config: PhaseConfig, dataset: xr.Dataset) -> list[Claim]:
     least, *more = config.similarities
     tokens = {"unlike": least} | ({"alike": more[-1]} if more else {})
     training = dict(zip(("short", "long"), config.steps[-2:], strict=False))
-    names = dataset["mechanism"].values.tolist()
-    peers = [p for p in PEERS if p in names and SELECTIVE in names]
-    axes = (config.families, dims.items(), tokens.items(), training.items(), peers)
-    for family, (dim, d), (alike, similarity), (budget, step), peer in product(*axes):
+    axes = (config.families, dims.items(), tokens.items(), training.items())
+    for family, (dim, d), (alike, similarity), (budget, step) in product(*axes):
         if d not in dataset["dim"]:
             continue
         at = reported.sel(family=family, dim=d, similarity=similarity, step=step)
-        cell = {
-            "graph": family,
-            "dimension": dim,
-            "tokens": alike,
-            "training": budget,
-            "against": peer,
-        }
+        cell = {"graph": family, "dimension": dim, "tokens": alike, "training": budget}
         for measure, name in _MEASURES.items():
-            pair = {m: at[name].sel(mechanism=m).values for m in (SELECTIVE, peer)}
-            lines.compare("error", cell, measure, pair)
+            lines.against("error", cell, measure, at[name], SELECTIVE)
     return lines.claims
