@@ -8,7 +8,7 @@ import xarray as xr
 from pydantic import ValidationError
 
 from analysis.problems.base import Problem, Training
-from analysis.problems.learned import Keeping, Learned
+from analysis.problems.learned import Learned
 from analysis.problems.sizes import block_size
 from analysis.problems.train import train_all
 from analysis.store.config import TrainingConfig
@@ -78,9 +78,8 @@ def compare(
     size = block_size(config, problem.bytes_per_seed(training))
     every, on = config.seed_range, resolve_device(device)
     learned = Learned()
-    keeping = Keeping(problem, learned)
     parts = [
-        train_all(keeping, chosen, every[first : first + size], training, on)
+        train_all(problem, chosen, every[first : first + size], training, on, keep=learned.keep)
         for first in range(0, len(every), size)
     ]
     dataset = xr.concat(

@@ -11,6 +11,7 @@ import xarray as xr
 from analysis.problems.base import (
     DIVERGED,
     Block,
+    Fitted,
     Measure,
     Problem,
     Training,
@@ -34,6 +35,7 @@ def train_all(
     starts: Sequence[float] = (),
     tune_on: Problem | None = None,
     record: Sequence[int] | None = None,
+    keep: Callable[[Block, Layer, Fitted], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
     """Every mechanism on every seed of a problem: its measures (mechanism, seed, *members, ...),
@@ -42,7 +44,7 @@ def train_all(
     rates, starts: those from which `tune` chooses for each mechanism, by default the rate of
     `training` and 1.
     tune_on: the problem on which it does, one without members of its own; by default this one.
-    record: as in `fit`, by default `record_steps`.
+    record: as in `fit`, by default `record_steps`. keep: is told of every trained layer.
     """
     layers = [problem.layer(m) for m in mechanisms]  # what does not fit is refused before training
     tuning = training
@@ -53,7 +55,7 @@ def train_all(
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
     sizes = {"seed": len(seeds)} | {dim: len(at) for dim, at in problem.members.items()}
-    options = {"record": steps, "progress": progress}
+    options = {"record": steps, "keep": keep, "progress": progress}
     at = found.rate, found.start
     measured = train_layers(block, layers, training, problem.measures, sizes, *at, **options)
     labels = problem.coordinates(training) | dict(problem.members) | {"step": steps}
@@ -71,6 +73,8 @@ def train_layers(
     members: Mapping[str, int],
     rates: Iterable[np.ndarray | float] | None = None,
     starts: Iterable[np.ndarray | float] | None = None,
+    *,
+    keep: Callable[[Block, Layer, Fitted], None] | None = None,
     **options: Any,
 ) -> dict[str, Variable]:
     """The measures (mechanism, *members, ...) of every layer on a block, `diverged` among them, and
@@ -78,8 +82,8 @@ def train_layers(
 
     members: the sizes of the dimensions that the block's members have, the last running fastest.
     rates, starts: for each layer its learning rate by member, or by the last dimensions, in place of
-    that of `training`, and the factor on its initial query-key weights, in place of 1. options: of
-    `fit`: record, progress.
+    that of `training`, and the factor on its initial query-key weights, in place of 1. keep: is
+    told of every trained layer. options: of `fit`: record, progress.
     """
     layers, rows = list(layers), []
     own = [training.learning_rate] * len(layers) if rates is None else rates
@@ -88,6 +92,8 @@ def train_layers(
         rate, start = (np.broadcast_to(of, tuple(members.values())).ravel() for of in at)
         how = *at_rates(training, rate), start.tolist()
         fitted = fit(block, layer, *how, **options)
+        if keep is not None:
+            keep(block, layer, fitted)
         rows.append(
             fitted.by_member(
                 fitted.history

@@ -1,6 +1,6 @@
 """The problems of the atlas, each with the two ends of its scale: exact Bayes, and naive."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -116,90 +116,52 @@ def _at_length(place: int, block: Any) -> list[Inputs]:
     return [block.tested(block.problem.lengths[place])]
 
 
-def _rows(problem: Problem, name: str) -> World:
-    """Of a problem whose answer is the row of every token."""
-    return World(
-        problem,
-        {name: Column(partial(_mean, "final_gap"), _constant_row, _vocabulary)},
-    )
-
-
-def _single(
-    problem: Problem,
-    name: str,
-    measure: str,
-    ends: Callable[[Any], Ends],
-    inputs: Callable[[Any], Sequence[Inputs]],
-) -> World:
-    return World(problem, {name: Column(partial(_mean, measure), ends, inputs)})
-
-
 def _growing() -> World:
     """Trained on short contexts, tested on those and on one eight times as long."""
     lengths = (4, 16, 64)
+    tested = (*lengths, _BEYOND * lengths[-1])
     problem = KernelRegressionProblem(
-        train_lengths=lengths,
-        test_lengths=(*lengths, _BEYOND * lengths[-1]),
-        contexts=32,
-        batch_size=16,
+        train_lengths=lengths, test_lengths=tested, contexts=32, batch_size=16
     )
+
+    def column(places: slice, longest: int) -> Column:
+        risk = partial(_mean, "mse", places=places)
+        return Column(risk, partial(_lengths, places), partial(_at_length, longest))
+
     within, beyond = slice(0, len(lengths)), slice(len(lengths), None)
-    places = {"length": (within, len(lengths) - 1), "length-beyond": (beyond, len(lengths))}
-    return World(
-        problem,
-        {
-            name: Column(
-                partial(_mean, "mse", places=part), partial(_lengths, part), partial(_at_length, at)
-            )
-            for name, (part, at) in places.items()
-        },
-    )
+    columns = {"length": column(within, len(lengths) - 1), "length-beyond": column(beyond, -1)}
+    return World(problem, columns)
+
+
+def _alone(single: Mapping[str, tuple[Problem, Column]]) -> dict[str, World]:
+    """Problems with one column each, of the same name."""
+    return {name: World(problem, {name: column}) for name, (problem, column) in single.items()}
 
 
 def _worlds() -> dict[str, World]:
-    named = partial(_described, "bayes", "naive")
-    denoise = DenoiseProblem(query="last", batch_size=16, held_out=128)
-    return {
-        "graph": _rows(GraphProblem(dim=4), "graph"),
-        "graph-wide": _rows(GraphProblem(dim=8), "graph-wide"),
-        "letters": _rows(GraphProblem("letters", dim=12), "letters"),
-        "paper-graph": _rows(SmallGraphProblem(head=ClassifierHead()), "paper-graph"),
-        "hierarchy": _rows(HierarchyProblem(), "hierarchy"),
-        "denoise": _single(
-            denoise,
-            "denoise",
-            "mse",
-            partial(_described, "held_out_bayes", "held_out_naive"),
-            _tokens,
-        ),
-        "basis-denoise": _single(
-            BasisDenoiseProblem(batch_size=16), "basis-denoise", "risk", named, _from_the_last
-        ),
-        "retrieval": _single(
-            RetrievalProblem(keys=16, batch_size=16, held_out=64),
-            "retrieval",
-            "cross_entropy",
-            named,
-            _held_out,
-        ),
-        "imbalance": World(
-            ImbalanceProblem(),
-            {
-                "imbalance": Column(
-                    partial(_mean, "loss"), _uniform_weights, _counted, _counted_spikiness
-                )
-            },
-        ),
-        "length": _growing(),
-        "trigger": _single(
-            TRIGGER,
-            "trigger",
-            "risk",
-            partial(_described, "bayes", "held_out_zero"),
-            _two_queries,
-        ),
-        "location": _single(LocationProblem(), "location", "risk", named, _tokens),
+    row = Column(partial(_mean, "final_gap"), _constant_row, _vocabulary)
+    risk, named = partial(_mean, "risk"), partial(_described, "bayes", "naive")
+    held_out = partial(_described, "held_out_bayes", "held_out_naive")
+    denoise = Column(partial(_mean, "mse"), held_out, _tokens)
+    choice = Column(partial(_mean, "cross_entropy"), named, _held_out)
+    mixture = Column(partial(_mean, "loss"), _uniform_weights, _counted, _counted_spikiness)
+    to_zero = Column(risk, partial(_described, "bayes", "held_out_zero"), _two_queries)
+    before: dict[str, tuple[Problem, Column]] = {
+        "graph": (GraphProblem(dim=4), row),
+        "graph-wide": (GraphProblem(dim=8), row),
+        "letters": (GraphProblem("letters", dim=12), row),
+        "paper-graph": (SmallGraphProblem(head=ClassifierHead()), row),
+        "hierarchy": (HierarchyProblem(), row),
+        "denoise": (DenoiseProblem(query="last", batch_size=16, held_out=128), denoise),
+        "basis-denoise": (BasisDenoiseProblem(batch_size=16), Column(risk, named, _from_the_last)),
+        "retrieval": (RetrievalProblem(keys=16, batch_size=16, held_out=64), choice),
+        "imbalance": (ImbalanceProblem(), mixture),
     }
+    after = {
+        "trigger": (TRIGGER, to_zero),
+        "location": (LocationProblem(), Column(risk, named, _tokens)),
+    }
+    return {**_alone(before), "length": _growing(), **_alone(after)}
 
 
 WORLDS: dict[str, World] = _worlds()

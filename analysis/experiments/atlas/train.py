@@ -10,15 +10,15 @@ from pydantic import AfterValidator, Field
 
 from analysis.claims.bands import mean_band, ratio_band
 from analysis.experiments.atlas.problems import WORLDS
-from analysis.experiments.atlas.world import ENDS, World, ends
+from analysis.experiments.atlas.world import ENDS, MEASURED, ends
 from analysis.experiments.base import Progress
 from analysis.experiments.mechanisms import SELECTIVE, chosen
 from analysis.experiments.settings import CooldownSteps, Steps, TunedConfig
-from analysis.problems.base import DIVERGED, Variable
+from analysis.problems.base import DIVERGED, Variable, fit
 from analysis.problems.sizes import block_size, check_result_fits
-from analysis.problems.train import train_layers
+from analysis.problems.train import at_rates
 from analysis.problems.tuned import TRIED_STEPS, TUNED, TUNING_SEEDS, Tuned
-from analysis.problems.tuning import tune
+from analysis.problems.tuning import block_of, tune
 from ssa_theory.device import resolve_device
 from ssa_theory.mechanism import VANILLA, Misfit, mechanism
 
@@ -27,7 +27,7 @@ STANDARD = (
     *("softpick", "sink", "gated", "gated-head", "differential"),
 )
 """The mechanisms of the preset `paper`."""
-_BY_SEED = {**World.measures, **DIVERGED}
+_BY_SEED = {**MEASURED, "diverged": DIVERGED["diverged"].about}
 """The numbers of a trained model."""
 _BY_CELL = {
     "learning_rate": TUNED,
@@ -63,7 +63,7 @@ class AtlasConfig(TunedConfig):
             raise ValueError(
                 f"problems must be among {', '.join(WORLDS)}, got {unknown}: choose some of them"
             )
-        check_result_fits(self.seeds * len(self.mechanisms) * 2 * len(WORLDS) * len(World.measures))
+        check_result_fits(self.seeds * len(self.mechanisms) * 2 * len(WORLDS) * len(MEASURED))
 
 
 def units(config: AtlasConfig) -> list[AtlasConfig]:
@@ -86,27 +86,29 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
     worn, reason, rate, added = mechanism(config.mechanisms[0]), "", np.nan, 0
     scores, longer = (np.full(shape, np.nan) for shape in _tried(config))
     try:
-        layer = world.layer(worn)
+        layer = world.problem.layer(worn)
     except Misfit as error:
         layer, reason = None, str(error)
     else:
         added = worn.added_parameters(layer.form)
         found = tune(world.problem, [worn], training, config.learning_rates, device)
         rate, scores, longer = found.rate.item(), found.scores[0], found.longer[0]
-    seeds, size = config.seed_range, block_size(config, world.bytes_per_seed(training))
+    seeds, size = config.seed_range, block_size(config, world.problem.bytes_per_seed(training))
     blocks = []
     for start in range(0, len(seeds), size):
-        some = seeds[start : start + size]
+        some = tuple(seeds[start : start + size])
         measured = np.full((len(_BY_SEED), len(world.columns), len(some)), np.nan)
         if layer is not None:
-            block, members = world.block(some, training, device), {"seed": len(some)}
-            rates, known = [np.array(rate)], world.measures
-            trained = train_layers(block, [layer], training, known, members, rates)
+            block = block_of(world.problem, some, training, device)
+            own, factors = at_rates(training, np.full(len(some), rate))
+            fitted = fit(block, layer, own, factors, np.ones(len(some)).tolist())
+            values = world.measured(block, layer.evaluated, fitted)
+            trained = fitted.by_member(values | {"diverged": fitted.diverged})
             for place, name in enumerate(_BY_SEED):
-                measured[place] = trained[name][1][0].T
-        blocks.append(np.concatenate([measured, ends(world, tuple(some), training, device)]))
+                measured[place] = trained[name].T
+        blocks.append(np.concatenate([measured, ends(world, some, training, device)]))
     numbers = np.concatenate(blocks, -1)
-    lost = numbers[len(World.measures)]
+    lost = numbers[len(MEASURED)]
     if layer is not None and lost.all():
         reason = f"mechanism {worn.name} diverges at every rate of {config.learning_rates}"
         rate = np.nan
@@ -133,12 +135,9 @@ def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     rows = [np.stack(found[i : i + many], axis=2) for i in range(0, len(found), many)]
     numbers, dims = np.concatenate(rows, axis=1), ("problem", "mechanism", "seed")
     variables: dict[str, Variable] = {
-        name: (dims, values, {"description": measure.about})
-        for (name, measure), values in zip(_BY_SEED.items(), numbers, strict=False)
+        name: (dims, values == 1 if name in DIVERGED else values, {"description": about})
+        for (name, about), values in zip(_BY_SEED.items(), numbers, strict=False)
     }
-    for name in DIVERGED:
-        of, values, about = variables[name]
-        variables[name] = of, values == 1, about
     # The ends are the same for all mechanisms.
     for (name, about), values in zip(ENDS.items(), numbers[len(_BY_SEED) :, :, 0], strict=True):
         variables[name] = dims[::2], values, {"description": about}

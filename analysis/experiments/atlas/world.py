@@ -2,21 +2,21 @@
 its scale.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.problems.base import Block, Fitted, Measure, Problem, Training
+from analysis.problems.base import Block, Fitted, Problem, Training
 from analysis.problems.measures import singular_values, spikiness
 from analysis.problems.tuning import block_of
-from ssa_theory.mechanism import Form, Inputs, Layer, Mechanism, Parameters
-from ssa_theory.mechanism.parts import Generators, own
+from ssa_theory.mechanism import Inputs, Layer, Parameters
+from ssa_theory.mechanism.parts import own
 
 Ends = tuple[np.ndarray, np.ndarray]
 """By seed, the risks of Bayes and of the naive predictor."""
@@ -41,41 +41,29 @@ class Column:
     spikiness: Callable[[Any, Layer, Parameters], Tensor] | None = None
 
 
+MEASURED = {
+    "risk": "held-out risk of the trained model, in the problem's own measure",
+    "weight_norm": "spectral norm ||W||_2 of the trained W, |w| of a constant query; NaN without W",
+    "effective_norm": "mean over held-out queries of tau_i ||W||_2; of normalised queries and keys "
+    "tau_i g; tau_i where scores are given",
+    "largest_score": "largest |z_ij| over held-out queries and keys",
+    "spikiness": "mean over held-out rows of 1 / (n sum_j p_ij^2): 1 uniform, 1/n for one key",
+}
+"""What is measured of every model in a column."""
+
+
 @dataclass(frozen=True, eq=False)
-class World(Problem):
+class World:
     """A problem, measured in the columns that its trained models fill, by name."""
 
     problem: Problem
     columns: Mapping[str, Column]
 
-    name: ClassVar[str] = "world"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        name: Measure(("problem",), about)
-        for name, about in {
-            "risk": "held-out risk of the trained model, in the problem's own measure",
-            "weight_norm": "spectral norm ||W||_2 of the trained W, |w| of a constant query; NaN "
-            "without W",
-            "effective_norm": "mean over held-out queries of tau_i ||W||_2; of normalised queries "
-            "and keys tau_i g; tau_i where scores are given",
-            "largest_score": "largest |z_ij| over held-out queries and keys",
-            "spikiness": "mean over held-out rows of 1 / (n sum_j p_ij^2): 1 uniform, 1/n for one "
-            "key",
-        }.items()
-    }
-
-    @property
-    def form(self) -> Form:
-        return self.problem.form
-
-    def layer(self, mechanism: Mechanism) -> Layer:
-        return self.problem.layer(mechanism)
-
-    def bytes_per_seed(self, training: Training) -> int:
-        return self.problem.bytes_per_seed(training)
-
-    def block(self, seeds: Sequence[int], training: Training, device: torch.device) -> Block:
-        within = block_of(self.problem, tuple(seeds), training, device)
-        return WorldBlock(seeds, device, within, self.columns)
+    def measured(self, block: Block, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
+        """`MEASURED` of the models that are trained on a block (column, member)."""
+        values = block.evaluate(layer, fitted)
+        each = [_of_column(c, block, layer, fitted, values) for c in self.columns.values()]
+        return {name: torch.stack([one[name] for one in each]) for name in each[0]}
 
 
 @lru_cache(maxsize=1)
@@ -87,38 +75,17 @@ def ends(
     return np.stack([column.ends(block) for column in world.columns.values()], axis=1)
 
 
-@dataclass(frozen=True)
-class WorldBlock(Block):
-    """The block of a world's problem, evaluated in its columns."""
-
-    within: Block
-    columns: Mapping[str, Column]
-
-    def initial_parameters(self, layer: Layer, generators: Generators) -> Parameters:
-        return self.within.initial_parameters(layer, generators)
-
-    def loss(self, layer: Layer, parameters: Parameters, batch: Any) -> Tensor:
-        return self.within.loss(layer, parameters, batch)
-
-    def batches(self, training: Training) -> Iterator[Any] | None:
-        return self.within.batches(training)
-
-    def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
-        values = self.within.evaluate(layer, fitted)
-        each = [self._measured(c, layer, fitted, values) for c in self.columns.values()]
-        return {name: torch.stack([one[name] for one in each]) for name in each[0]}
-
-    def _measured(
-        self, column: Column, layer: Layer, fitted: Fitted, values: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The measures of a world in one column, (member,)."""
-        final, inputs = fitted.parameters, column.inputs(self.within)
-        if column.spikiness is None:
-            rows = [spikiness(layer.prediction(final, one), dim=1).mean(0) for one in inputs]
-            spiky = torch.stack(rows).mean(0)
-        else:
-            spiky = column.spikiness(self.within, layer, final)
-        return {"risk": column.risk(values), "spikiness": spiky, **_norms(layer, fitted, inputs)}
+def _of_column(
+    column: Column, block: Block, layer: Layer, fitted: Fitted, values: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """`MEASURED` in one column (member,). values: of the block's `evaluate`."""
+    final, inputs = fitted.parameters, column.inputs(block)
+    if column.spikiness is None:
+        rows = [spikiness(layer.prediction(final, one), dim=1).mean(0) for one in inputs]
+        spiky = torch.stack(rows).mean(0)
+    else:
+        spiky = column.spikiness(block, layer, final)
+    return {"risk": column.risk(values), "spikiness": spiky, **_norms(layer, fitted, inputs)}
 
 
 def _norms(layer: Layer, fitted: Fitted, inputs: Sequence[Inputs]) -> dict[str, Tensor]:
