@@ -107,16 +107,11 @@ def judge(config: LengthConfig, dataset: xr.Dataset) -> list[Claim]:
     if VANILLA in names and beyond.sizes["length"] >= 2:
         support = beyond["effective_support"].sel(mechanism=VANILLA).transpose("seed", "length")
         slope = slopes(np.log(beyond["length"].values), np.log(support.values))
-        lines.check(
-            "dilution",
-            f"{VANILLA}: the effective support of attention grows linearly with the context",
-            f"mean over seeds of |slope - 1| of log effective support on log n, n >= {trained}",
-            "<",
-            0.1,
-            mean(np.abs(slope - 1)),
-            {"slope": mean(slope)},
-            "paper (arXiv 2411.12892), dilution argument",
-        )
+        sentence = f"{VANILLA}: the effective support of attention grows linearly with the context"
+        what = f"mean over seeds of |slope - 1| of log effective support on log n, n >= {trained}"
+        off, parts = mean(np.abs(slope - 1)), {"slope": mean(slope)}
+        source = "paper (arXiv 2411.12892), dilution argument"
+        lines.check("dilution", sentence, what, "<", 0.1, off, parts, source)
     return lines.claims
 
 

@@ -140,22 +140,16 @@ def judge(config: OverheadConfig, dataset: xr.Dataset) -> list[Claim]:
     for form, level in temperatures.items():
         for name in map(str, dataset["model"].values):
             one = dataset.sel(model=name, form=form)
-            lines.exactly(
-                "overhead",
-                {"model": name, "temperatures": level},
-                "parameters",
-                (float(one["percent"]), LIMIT),
-                f"{int(one['added_parameters']):,} added to {int(one['parameters']):,}, query and "
-                f"value temperatures, in percent, against {LIMIT:g}",
-            )
-    lines.check(
-        "formula",
-        "the counts by formula are those of the built layers, wherever the layer fits the model",
-        "largest difference in parameters over models and forms",
-        "<",
-        1,
-        float(abs(dataset["added_parameters"] - dataset["added_by_layer"]).max()),
+            cell, pair = {"model": name, "temperatures": level}, (float(one["percent"]), LIMIT)
+            added = f"{int(one['added_parameters']):,} added to {int(one['parameters']):,}"
+            what = f"{added}, query and value temperatures, in percent, against {LIMIT:g}"
+            lines.exactly("overhead", cell, "parameters", pair, what)
+    sentence = (
+        "the counts by formula are those of the built layers, wherever the layer fits the model"
     )
+    what = "largest difference in parameters over models and forms"
+    apart = float(abs(dataset["added_parameters"] - dataset["added_by_layer"]).max())
+    lines.check("formula", sentence, what, "<", 1, apart)
     return lines.claims
 
 

@@ -116,13 +116,8 @@ def judge(config: RetrievalConfig, dataset: xr.Dataset) -> list[Claim]:
         if len(log_wanted) > 1:
             tau = dataset["inverse_temperature"].sel(mechanism=m).transpose("seed", "noise")
             slope = slopes(log_wanted, np.log(tau.clip(min=1e-12).values))
-            lines.single(
-                "retrieval-temperature",
-                link,
-                "off-slope",
-                np.abs(slope - 1),
-                {"slope": mean(slope)},
-            )
+            off, parts = np.abs(slope - 1), {"slope": mean(slope)}
+            lines.single("retrieval-temperature", link, "off-slope", off, parts)
     return lines.claims
 
 

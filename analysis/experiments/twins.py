@@ -194,15 +194,10 @@ def judge(config: TwinsConfig, dataset: xr.Dataset) -> list[Claim]:
         lines.check(f"slope-{theory}", sentence, statistic, "<", 0.05, error, parts, _SOURCE)
     closed = (dataset["norm_lower_bound"] / dataset["minimal_norm"]).max()
     learned = (dataset["learned_norm_lower_bound"] / dataset["weight_norm"]).max()
-    lines.check(
-        "lower-bound",
-        "no minimal and no learned norm is below the lower bound at the same temperatures",
-        "largest lower bound / norm over all seeds, angles, closed forms and trained models",
-        "<",
-        1 + 1e-6,
-        float(np.fmax(closed, learned)),
-        source=_SOURCE,
-    )
+    sentence = "no minimal and no learned norm is below the lower bound at the same temperatures"
+    what = "largest lower bound / norm over all seeds, angles, closed forms and trained models"
+    largest = float(np.fmax(closed, learned))
+    lines.check("lower-bound", sentence, what, "<", 1 + 1e-6, largest, source=_SOURCE)
     return lines.claims
 
 

@@ -49,8 +49,16 @@ def judge(config: AtlasConfig, dataset: xr.Dataset) -> list[Claim]:
             best = min(errors, key=lambda name: np.nanmean(errors[name][chosen_on]))
             pair = {SELECTIVE: own[judged_on], best: errors[best][judged_on]}
             halved.compare("best", {"problem": problem}, "excess", pair)
-    _check_bayes(lines, dataset)
-    _check_training(lines, dataset)
+    sentence = "no mechanism is below Bayes on any problem"
+    what = "least mean error above Bayes over its standard error, of all cells"
+    lines.check("bayes", sentence, what, ">", FARTHEST, _errors_away(dataset["excess"]))
+    lost = dataset["diverged"].all("seed")
+    names = [name for name in lost["mechanism"].values.tolist() if lost.sel(mechanism=name).any()]
+    sentence = "every mechanism trains on every problem that it can wear"
+    sentence += f"; not so {', '.join(names)}" if names else ""
+    lines.check(
+        "trained", sentence, "number of cells that diverge at every rate", "<", 1, int(lost.sum())
+    )
     _check_controls(lines, config, dataset)
     return [*halved.claims, *lines.claims]
 
@@ -68,31 +76,6 @@ def _errors_away(excess: xr.DataArray) -> float:
     return float((excess.mean("seed") / spread.clip(min=ROUNDING)).min())
 
 
-def _check_bayes(lines: Lines, dataset: xr.Dataset) -> None:
-    lines.check(
-        "bayes",
-        "no mechanism is below Bayes on any problem",
-        "least mean error above Bayes over its standard error, of all cells",
-        ">",
-        FARTHEST,
-        _errors_away(dataset["excess"]),
-    )
-
-
-def _check_training(lines: Lines, dataset: xr.Dataset) -> None:
-    lost = dataset["diverged"].all("seed")
-    names = [name for name in lost["mechanism"].values.tolist() if lost.sel(mechanism=name).any()]
-    lines.check(
-        "trained",
-        "every mechanism trains on every problem that it can wear"
-        + (f"; not so {', '.join(names)}" if names else ""),
-        "number of cells that diverge at every rate",
-        "<",
-        1,
-        int(lost.sum()),
-    )
-
-
 def _check_controls(lines: Lines, config: AtlasConfig, dataset: xr.Dataset) -> None:
     """Location, where vanilla is Bayes; trigger, where softmax alone has a floor; and what bounds
     the scores of normalised queries and keys.
@@ -100,47 +83,29 @@ def _check_controls(lines: Lines, config: AtlasConfig, dataset: xr.Dataset) -> N
     models, there = chosen(config.mechanisms), dataset["problem"].values.tolist()
     excess = dataset["excess"]
     if "location" in there:
-        lines.check(
-            "location",
-            "vanilla attention is Bayes on single-location regression",
-            "mean excess of vanilla, 0 Bayes and 1 naive",
-            "<",
-            MARGIN,
-            mean(excess.sel(problem="location", mechanism=VANILLA).values),
-        )
+        sentence = "vanilla attention is Bayes on single-location regression"
+        value = mean(excess.sel(problem="location", mechanism=VANILLA).values)
+        what = "mean excess of vanilla, 0 Bayes and 1 naive"
+        lines.check("location", sentence, what, "<", MARGIN, value)
     plain = [m.name for m in models if _is_plain(m)]
     if "trigger" in there and plain:
         # In units of the zero predictor the floor is 1 - p.
         floor = 1 - TRIGGER.task.probability
         over = excess.sel(problem="trigger", mechanism=plain) / floor - 1
-        lines.check(
-            "floor-reached",
-            "softmax attention without sink, gate or anchor reaches its exact floor on trigger",
-            "mean of vanilla's excess over that of the floor, less 1",
-            "<",
-            MARGIN,
-            mean(over.sel(mechanism=VANILLA).values),
-            {name: mean(over.sel(mechanism=name).values) for name in plain},
-        )
-        lines.check(
-            "floor",
-            "no softmax attention without sink, gate or anchor is below its exact floor on trigger",
-            "least mean excess above the floor over its standard error, of all such mechanisms",
-            ">",
-            FARTHEST,
-            _errors_away(over),
-        )
+        what = "mean of vanilla's excess over that of the floor, less 1"
+        parts = {name: mean(over.sel(mechanism=name).values) for name in plain}
+        kind = "softmax attention without sink, gate or anchor"
+        sentence, value = f"{kind} reaches its exact floor on trigger", parts[VANILLA]
+        lines.check("floor-reached", sentence, what, "<", MARGIN, value, parts)
+        what = "least mean excess above the floor over its standard error, of all such mechanisms"
+        sentence = f"no {kind} is below its exact floor on trigger"
+        lines.check("floor", sentence, what, ">", FARTHEST, _errors_away(over))
     normed = [m.name for m in models if isinstance(m.score, QKNorm) and not (m.query or m.key)]
     bound = (dataset["largest_score"] / dataset["effective_norm"]).sel(mechanism=normed)
     if bound.notnull().any():
-        lines.check(
-            "norm",
-            "of normalised queries and keys the gain bounds every score",
-            "largest |score| over the gain, of all models",
-            "<",
-            1 + ROUNDING,
-            float(bound.max()),
-        )
+        sentence = "of normalised queries and keys the gain bounds every score"
+        what, largest = "largest |score| over the gain, of all models", float(bound.max())
+        lines.check("norm", sentence, what, "<", 1 + ROUNDING, largest)
 
 
 def _is_plain(m: Mechanism) -> bool:

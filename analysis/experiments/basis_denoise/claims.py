@@ -31,15 +31,12 @@ def judge(config: BasisDenoiseConfig, dataset: xr.Dataset) -> list[Claim]:
         if setting == DEFAULT:
             lines.against("basis-controls", {}, "risk", risk, PAPERS, parts)
     at = dataset.sel(setting=DEFAULT)
-    apart = at["oracle"] - at["bayes"]
-    lines.check(
-        "oracle-default",
+    sentence = (
         "the mean of the tokens that carry the signal, though it knows them, has a larger risk than "
-        "Bayes, which does not",
-        "mean over seeds of its risk less the Bayes risk on the same held-out samples, default",
-        ">",
-        0,
-        mean(apart.values),
-        {name: mean(at[name].values) for name in ("oracle", "bayes")},
+        "Bayes, which does not"
     )
+    what = "mean over seeds of its risk less the Bayes risk on the same held-out samples, default"
+    above = mean((at["oracle"] - at["bayes"]).values)
+    parts = {name: mean(at[name].values) for name in ("oracle", "bayes")}
+    lines.check("oracle-default", sentence, what, ">", 0, above, parts)
     return lines.claims

@@ -23,34 +23,27 @@ def judge(config: CriticalConfig, dataset: xr.Dataset) -> list[Claim]:
     for prefix, what in (("", "row of independent scores"), ("trained_", "trained row")):
         low, found = (dataset[f"{prefix}{one}"] for one in ("counted", "measured"))
         low = low.where(np.isfinite(low))  # both are infinite where two scores are the largest
-        lines.check(
-            f"{prefix or 'drawn_'}bracket".replace("_", "-"),
-            f"the critical tau of every {what} lies between the count of its gaps and theta times it",
-            "largest violation relative to the critical tau, of all rows",
-            "<",
-            ROUNDING,
-            float(np.nanmax(np.maximum(low / found - 1, found / (theta * low) - 1))),
-        )
+        off = float(np.nanmax(np.maximum(low / found - 1, found / (theta * low) - 1)))
+        key = f"{prefix or 'drawn_'}bracket".replace("_", "-")
+        sentence = f"the critical tau of every {what} lies between the count of its gaps and theta"
+        statistic = "largest violation relative to the critical tau, of all rows"
+        lines.check(key, f"{sentence} times it", statistic, "<", ROUNDING, off)
     sharp, early = dataset["trained_largest"] > config.share, dataset["trained_measured"] < 1
-    lines.check(
-        "trained-sharp",
-        "a trained row is concentrated where its critical tau is below its own, and only there",
-        "number of trained rows against it",
-        "<",
-        1,
-        int((sharp != early).where(dataset["trained_measured"].notnull(), False).sum()),
+    wrong = int((sharp != early).where(dataset["trained_measured"].notnull(), False).sum())
+    sentence = (
+        "a trained row is concentrated where its critical tau is below its own, and only there"
+    )
+    lines.check("trained-sharp", sentence, "number of trained rows against it", "<", 1, wrong)
+    statistic = (
+        "log of the critical tau over its prediction, mean over lengths and seeds, either way"
     )
     for law in LAWS:
         at = dataset.sel(law=law)
         ratio = (at["measured"] / at["predicted"]).transpose("seed", "length").values
         off = np.nanmean(np.log(ratio), axis=1)  # not every seed measures the longest
-        lines.check(
-            f"predicted-{law}",
-            f"law {law}: the critical tau is predicted within a factor of {FACTOR:g} before any "
-            "score is seen",
-            "log of the critical tau over its prediction, mean over lengths and seeds, either way",
-            "<",
-            float(np.log(FACTOR)),
-            mean(off * np.sign(off.mean())),
+        sentence = (
+            f"the critical tau is predicted within a factor of {FACTOR:g} before any score is seen"
         )
+        largest, either = np.log(FACTOR), mean(off * np.sign(off.mean()))
+        lines.check(f"predicted-{law}", f"law {law}: {sentence}", statistic, "<", largest, either)
     return lines.claims

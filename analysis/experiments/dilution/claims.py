@@ -39,54 +39,35 @@ def _add_theory(lines: Lines, dataset: xr.Dataset) -> None:
 
     mass, exact = dataset["needle_mass"], dataset["needle_mass_theory"]
     cells = "over all mechanisms, numbers of needles and lengths"
-    worst(
-        "exact-equal",
-        "equal distractors: measured needle mass equals the closed form",
-        f"largest |measured - exact| {cells}",
-        1e-10,
-        abs(mass - exact).sel(law="equal").max(),
-    )
+    apart = abs(mass - exact).sel(law="equal")
+    sentence = "equal distractors: measured needle mass equals the closed form"
+    worst("exact-equal", sentence, f"largest |measured - exact| {cells}", 1e-10, apart.max())
     deviation = np.maximum(dataset["needle_mass_deviation"], _LEAST_DEVIATION * exact)
     score = abs(mass.mean("seed") - exact) / (deviation / np.sqrt(dataset.sizes["seed"]))
+    what = f"largest |mean over seeds - exact| in exact standard errors {cells}"
     for law in ("bounded", "gaussian"):
-        worst(
-            f"exact-{law}",
-            f"{law} distractors: mean needle mass equals its exact expectation within Monte-Carlo "
-            "error",
-            f"largest |mean over seeds - exact| in exact standard errors {cells}",
-            5.0,
-            score.sel(law=law).max(),
-        )
+        sentence = "mean needle mass equals its exact expectation within Monte-Carlo error"
+        sentence = f"{law} distractors: {sentence}"
+        worst(f"exact-{law}", sentence, what, 5.0, score.sel(law=law).max())
     lower, upper = (dataset["needle_mass_bound"].sel(bound=b) for b in ("lower", "upper"))
     bounded = dataset.sel(law="bounded")
     violation = [lower - bounded["needle_mass"], bounded["needle_mass"] - upper]
     violation.append(dataset["entropy_bound"] - bounded["entropy"])
-    worst(
-        "bounds",
-        "bounded distractors: needle mass and entropy obey their certified bounds in every sampled "
-        "row",
-        f"largest violation {cells} and seeds",
-        1e-9,
-        max(v.max() for v in violation),
-    )
+    sentence = "needle mass and entropy obey their certified bounds in every sampled row"
+    what = f"largest violation {cells} and seeds"
+    worst("bounds", f"bounded distractors: {sentence}", what, 1e-9, max(v.max() for v in violation))
     critical = dataset["critical_inverse_temperature"]
     if not critical.notnull().any():
         return
     limits = dataset["critical_inverse_temperature_theory"]
     with np.errstate(invalid="ignore"):  # an infinite tau within an infinite bound violates nothing
-        apart = (limits.sel(bound="lower") - critical, critical - limits.sel(bound="upper"))
-        outside = cast(xr.DataArray, np.maximum(*apart))  # numpy does not say that labels stay
-    for law, what in (
-        ("equal", "equals its closed form"),
-        ("bounded", "lies within its certified bounds"),
-    ):
-        worst(
-            f"critical-{law}",
-            f"{law} distractors: the tau at which the needles reach the target mass {what}",
-            "largest violation over all numbers of needles, seeds and measured lengths",
-            1e-8,
-            outside.sel(law=law).max(),
-        )
+        ends = (limits.sel(bound="lower") - critical, critical - limits.sel(bound="upper"))
+        outside = cast(xr.DataArray, np.maximum(*ends))  # numpy does not say that labels stay
+    what = "largest violation over all numbers of needles, seeds and measured lengths"
+    how = {"equal": "equals its closed form", "bounded": "lies within its certified bounds"}
+    for law, does in how.items():
+        sentence = f"{law} distractors: the tau at which the needles reach the target mass {does}"
+        worst(f"critical-{law}", sentence, what, 1e-8, outside.sel(law=law).max())
 
 
 def _add_mechanisms(lines: Lines, dataset: xr.Dataset) -> None:
@@ -94,16 +75,10 @@ def _add_mechanisms(lines: Lines, dataset: xr.Dataset) -> None:
     for name in dataset["mechanism"].values.tolist():
         temperature, one = known(name).query, dataset.sel(mechanism=name)
         if not _grows(temperature):
-            lines.check(
-                f"diluted-{name}",
-                f"without a position term, {name} takes most attention from the needles",
-                f"largest needle mass among {int(dataset['length'][-1]):,} keys over all laws, "
-                "numbers of needles and seeds",
-                "<",
-                HALF,
-                float(one["needle_mass"].isel(length=-1).max()),
-                source=_PAPER,
-            )
+            count, most = int(dataset["length"][-1]), one["needle_mass"].isel(length=-1).max()
+            sentence = f"without a position term, {name} takes most attention from the needles"
+            what = f"largest needle mass among {count:,} keys over all laws, numbers of needles and seeds"
+            lines.check(f"diluted-{name}", sentence, what, "<", HALF, float(most), source=_PAPER)
         elif name == SSA:
             _compare(lines, "dilution", {}, one)
         elif not isinstance(temperature, Selective):  # of which none differs from SSA's untrained
@@ -144,61 +119,35 @@ def _add_freezing(lines: Lines, config: DilutionConfig, dataset: xr.Dataset) -> 
     slope = {
         t: longest["log_partition_slope"].sel(scaled_tau=t).values / ceiling for t in (0.5, 1, 2)
     }
-    lines.check(
-        "rem-bound",
-        "Gaussian distractors: the random-energy model bounds the expected log-partition from "
-        "above",
-        "largest E log Z - model over all tau and numbers of distractors",
-        "<",
-        1e-9,
-        float((dataset["log_partition_theory"] - dataset["log_partition_rem"]).max()),
-        source=_FROZEN,
-    )
-    lines.check(
-        "liquid",
-        f"below freezing d log Z / dtau is tau s^2, {count:,} distractors",
-        "|mean over seeds of d log Z / dtau at tau_c / 2, over tau s^2, minus 1|",
-        "<",
-        0.02,
-        float(abs(slope[0.5].mean() / 0.5 - 1)),
-        source=_FROZEN,
-    )
-    lines.check(
-        "freezing",
-        f"beyond freezing d log Z / dtau saturates, {count:,} distractors (without freezing it "
-        "would double)",
-        "mean over seeds of d log Z / dtau at 2 tau_c over the same at tau_c",
-        "<",
-        1.25,
-        mean(slope[2] / slope[1]),
-        {f"slope at {t:g} tau_c / (s sqrt(2 log N))": mean(v) for t, v in slope.items()},
-        source=_FROZEN,
-    )
+
+    log_z, expected = dataset["log_partition"], dataset["log_partition_theory"]
+    sentence = "the random-energy model bounds the expected log-partition from above"
+    what = "largest E log Z - model over all tau and numbers of distractors"
+    over = float((expected - dataset["log_partition_rem"]).max())
+    sentence = f"Gaussian distractors: {sentence}"
+    lines.check("rem-bound", sentence, what, "<", 1e-9, over, source=_FROZEN)
+    sentence = f"below freezing d log Z / dtau is tau s^2, {count:,} distractors"
+    what = "|mean over seeds of d log Z / dtau at tau_c / 2, over tau s^2, minus 1|"
+    off = float(abs(slope[0.5].mean() / 0.5 - 1))
+    lines.check("liquid", sentence, what, "<", 0.02, off, source=_FROZEN)
+    sentence = "beyond freezing d log Z / dtau saturates"
+    sentence = f"{sentence}, {count:,} distractors (without freezing it would double)"
+    what = "mean over seeds of d log Z / dtau at 2 tau_c over the same at tau_c"
+    parts = {f"slope at {t:g} tau_c / (s sqrt(2 log N))": mean(v) for t, v in slope.items()}
+    ratio = mean(slope[2] / slope[1])
+    lines.check("freezing", sentence, what, "<", 1.25, ratio, parts, _FROZEN)
     if dataset.sizes["seed"] > 1:
-        log_z = dataset["log_partition"]
         error = log_z.std("seed", ddof=1) / np.sqrt(dataset.sizes["seed"])
-        score = abs(log_z.mean("seed") - dataset["log_partition_theory"]) / np.maximum(error, 1e-9)
-        lines.check(
-            "log-partition",
-            "Gaussian distractors: mean log-partition equals its exact expectation within "
-            "Monte-Carlo error",
-            "largest |mean over seeds - exact| in standard errors over all tau and numbers of "
-            "distractors",
-            "<",
-            5.0,
-            float(score.max()),
-            source=_CLOSED,
-        )
+        score = float((abs(log_z.mean("seed") - expected) / np.maximum(error, 1e-9)).max())
+        sentence = "mean log-partition equals its exact expectation within Monte-Carlo error"
+        sentence = f"Gaussian distractors: {sentence}"
+        what = "largest |mean over seeds - exact| in standard errors over all tau and numbers of "
+        what += "distractors"
+        lines.check("log-partition", sentence, what, "<", 5.0, score, source=_CLOSED)
     if config.gap < ceiling:
         tau = dataset["scaled_tau"] * ceiling / config.deviation**2
         best = expit(tau * config.gap - longest["log_partition"]).max("scaled_tau")
-        lines.check(
-            "lost",
-            "no tau saves one needle whose gap is below s sqrt(2 log N), "
-            f"{count:,} Gaussian distractors",
-            "mean over seeds of the largest needle mass at any tau up to 2 tau_c",
-            "<",
-            0.05,
-            mean(best.values),
-            source=_FROZEN,
-        )
+        sentence = "no tau saves one needle whose gap is below s sqrt(2 log N)"
+        sentence = f"{sentence}, {count:,} Gaussian distractors"
+        what = "mean over seeds of the largest needle mass at any tau up to 2 tau_c"
+        lines.check("lost", sentence, what, "<", 0.05, mean(best.values), source=_FROZEN)

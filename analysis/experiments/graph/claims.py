@@ -23,10 +23,8 @@ def judge(config: GraphConfig, dataset: xr.Dataset) -> list[Claim]:
     regimes = {below: "", "d = K": "control_"}
     for (regime, prefix), (measure, name) in product(regimes.items(), _MEASURES.items()):
         if prefix + name in dataset:
-            cell, error = (
-                {"graph": config.family, "dimension": regime},
-                _after(dataset, prefix + name),
-            )
+            cell = {"graph": config.family, "dimension": regime}
+            error = _after(dataset, prefix + name)
             lines.against("error-on-cases", cell, measure, error, SELECTIVE)
     if SELECTIVE in with_temperatures(dataset):
         _add_order(lines, config, dataset)
@@ -60,16 +58,11 @@ def _add_optimum(lines: Lines, dataset: xr.Dataset) -> None:
     above = (trained - dataset["vanilla_optimum_gap"]).values
     if not np.isfinite(above).any():
         return
-    lines.check(
-        "optimum",
-        "no trained vanilla model is below the exact optimum of vanilla attention",
-        "largest (optimum - cross-entropy gap) over seeds (nats); the optimum by Newton's method",
-        "<",
-        1e-6,
-        float(np.nanmax(-above)),
-        {
-            "vanilla's optimum (nats)": mean(dataset["vanilla_optimum_gap"].values),
-            "best constant row (nats)": mean(dataset["constant_gap"].values),
-            "trained above the optimum (nats)": mean(above),
-        },
-    )
+    sentence = "no trained vanilla model is below the exact optimum of vanilla attention"
+    what = "largest (optimum - cross-entropy gap) over seeds (nats); the optimum by Newton's method"
+    parts = {
+        "vanilla's optimum (nats)": mean(dataset["vanilla_optimum_gap"].values),
+        "best constant row (nats)": mean(dataset["constant_gap"].values),
+        "trained above the optimum (nats)": mean(above),
+    }
+    lines.check("optimum", sentence, what, "<", 1e-6, float(np.nanmax(-above)), parts)

@@ -21,12 +21,8 @@ def judge(config: ImbalanceConfig, dataset: xr.Dataset) -> list[Claim]:
         for variable, length in _LENGTH.items():
             cell = {"power": power, "share": f"{p.share:g}", "length": length}
             lines.against("imbalance", cell, "loss", at[variable], PAPERS)
-    lines.check(
-        "optimum",
-        "no trained model has a lower loss than the exact optimum of its schedules",
-        "largest (exact least loss - loss) over all seeds, cells and mechanisms",
-        "<",
-        ROUNDING,
-        float(np.nanmax((dataset["best_loss"] - dataset["loss"]).values)),
-    )
+    sentence = "no trained model has a lower loss than the exact optimum of its schedules"
+    what = "largest (exact least loss - loss) over all seeds, cells and mechanisms"
+    below = float(np.nanmax((dataset["best_loss"] - dataset["loss"]).values))
+    lines.check("optimum", sentence, what, "<", ROUNDING, below)
     return lines.claims

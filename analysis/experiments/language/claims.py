@@ -52,14 +52,9 @@ def judge(config: LanguageConfig, dataset: xr.Dataset) -> list[Claim]:
         compare("language-passkey", {"context": length}, "passkey-error", at)
     over_chance = dataset["passkey_error"].isel(multiple=0) / (1 - CHANCE)
     best = over_chance[int(np.argmin(over_chance.mean("seed").fillna(np.inf).values))]
-    lines.check(
-        "passkey-found",
-        "Some mechanism finds passkeys at the training length: else they tell none apart.",
-        "wrong digits over chance of the mechanism with the fewest",
-        "<",
-        0.95,
-        mean(best.values),
-    )
+    sentence = "Some mechanism finds passkeys at the training length: else they tell none apart."
+    what = "wrong digits over chance of the mechanism with the fewest"
+    lines.check("passkey-found", sentence, what, "<", 0.95, mean(best.values))
     return lines.claims
 
 

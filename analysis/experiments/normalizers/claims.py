@@ -6,11 +6,10 @@ their scores.
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
-from analysis.claims.statistics import Estimate, mean, slopes
+from analysis.claims.statistics import mean, slopes
 from analysis.experiments.normalizers.config import (
     SOFTMAX,
     TEMPERATURES,
@@ -45,57 +44,42 @@ def judge(config: NormalizersConfig, dataset: xr.Dataset) -> list[Claim]:
 
     zeros = dataset["zero_fraction"]
     shares = zeros.mean(("task", "temperature"))
-    lines.check(
-        "zeros",
-        "exact zeros are what the sparse normalisers add: no model of softmax has any",
+    sentence = "exact zeros are what the sparse normalisers add: no model of softmax has any"
+    what = (
         "number of trained models of softmax with an exact zero, all tasks, with and without "
-        "temperature; beside it the mean share of zeros of each normaliser",
-        "<",
-        1,
-        int((zeros.sel(normalizer=SOFTMAX) > 0).sum()),
-        {n: mean(shares.sel(normalizer=n).values) for n in names},
+        "temperature; beside it the mean share of zeros of each normaliser"
     )
-    for n in (n for n in names if type(mechanism_of(n).normalizer) in _ALPHA):
-        slope, peer = (_support_slope(config, dataset, m) for m in (n, SOFTMAX))
-        if slope is not None and peer is not None:
-            lines.check(
-                f"dilution-{n}",
-                f"{n} resists dilution without a temperature: its support grows slower than the "
-                "context",
-                "mean over seeds of the slope of log effective support on log n, n at least that "
-                "of training",
-                "<",
-                DILUTED,
-                mean(slope),
-                _exponents(config, dataset, n, peer),
-            )
+    some = int((zeros.sel(normalizer=SOFTMAX) > 0).sum())
+    parts = {n: mean(shares.sel(normalizer=n).values) for n in names}
+    lines.check("zeros", sentence, what, "<", 1, some, parts)
+    _check_dilution(lines, config, dataset.sel(temperature="without"))
     return lines.claims
 
 
-def _support_slope(
-    config: NormalizersConfig, dataset: xr.Dataset, normalizer: str
-) -> Float[np.ndarray, " seed"] | None:
+def _check_dilution(lines: Lines, config: NormalizersConfig, without: xr.Dataset) -> None:
     """The slope of log effective support on log n of every model without temperature, beyond
-    training; None for one length.
+    training; beside it the exponent of the closed form in the limit of long contexts.
     """
-    longest = max(config.length_train)
-    beyond = dataset["effective_support_by_length"].sel(length=dataset["length"] >= longest)
-    if beyond.sizes["length"] < 2:
-        return None
-    support = beyond.sel(normalizer=normalizer, temperature="without").transpose("seed", "length")
-    return slopes(np.log(beyond["length"].values), np.log(support.values))
-
-
-def _exponents(
-    config: NormalizersConfig,
-    dataset: xr.Dataset,
-    normalizer: str,
-    softmax: Float[np.ndarray, " seed"],
-) -> dict[str, Estimate]:
-    """The exponent of the closed form in the limit of long contexts, and softmax's as measured."""
-    dim = config.growing.form.dim
-    learned = dataset["alpha"].sel(task="length", normalizer=normalizer, temperature="without")
-    fixed = _ALPHA[type(mechanism_of(normalizer).normalizer)]
-    alpha = learned.values if fixed is None else np.full(learned.shape, fixed)
-    limit = [support_exponent(float(a), dim) if np.isfinite(a) else np.nan for a in alpha]
-    return {"limit of long contexts": mean(np.array(limit)), SOFTMAX: mean(softmax)}
+    support = without["effective_support_by_length"].transpose("normalizer", "seed", "length")
+    support = support.sel(length=support["length"] >= max(config.length_train))
+    if support.sizes["length"] < 2:
+        return
+    log_length = np.log(support["length"].values)
+    slope = {
+        n: slopes(log_length, np.log(support.sel(normalizer=n).values))
+        for n in support["normalizer"].values.tolist()
+    }
+    what = "mean over seeds of the slope of log effective support on log n, n at least that of training"
+    for n in slope:
+        kind = type(mechanism_of(n).normalizer)
+        if kind not in _ALPHA:
+            continue
+        learned = without["alpha"].sel(task="length", normalizer=n).values
+        alpha = learned if _ALPHA[kind] is None else np.full(learned.shape, _ALPHA[kind])
+        dim = config.growing.form.dim
+        limit = [support_exponent(float(a), dim) if np.isfinite(a) else np.nan for a in alpha]
+        parts = {"limit of long contexts": mean(np.array(limit)), SOFTMAX: mean(slope[SOFTMAX])}
+        sentence = (
+            "resists dilution without a temperature: its support grows slower than the context"
+        )
+        lines.check(f"dilution-{n}", f"{n} {sentence}", what, "<", DILUTED, mean(slope[n]), parts)
