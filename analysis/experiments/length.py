@@ -2,8 +2,6 @@
 training.
 """
 
-from dataclasses import fields
-
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -60,8 +58,7 @@ class LengthConfig(CooldownConfig):
     @property
     def problem(self) -> KernelRegressionProblem:
         """What is trained on."""
-        names = [field.name for field in fields(KernelRegressionProblem)]
-        return KernelRegressionProblem(**{name: getattr(self, name) for name in names})
+        return self.build(KernelRegressionProblem)
 
     @property
     def cells(self) -> list[Cell[KernelRegressionProblem]]:

@@ -61,8 +61,7 @@ class RetrievalConfig(CooldownConfig):
     @property
     def problem(self) -> RetrievalProblem:
         """What is trained on."""
-        sizes = self.batch_size, self.held_out, self.tested_keys
-        return RetrievalProblem(self.dim, self.keys, self.noise_levels, *sizes)
+        return self.build(RetrievalProblem)
 
     @property
     def cells(self) -> list[Cell[RetrievalProblem]]:

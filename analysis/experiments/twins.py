@@ -84,14 +84,7 @@ class TwinsConfig(CellsConfig):
     @property
     def problem(self) -> TwinsProblem:
         """At the shown angle."""
-        return TwinsProblem(
-            self.pairs,
-            self.dim,
-            self.shown_angle,
-            self.beta_general,
-            self.beta_specific,
-            self.max_inverse_temperature,
-        )
+        return self.build(TwinsProblem, {"angle": self.shown_angle})
 
     @property
     def cells(self) -> list[Cell[Grid]]:
@@ -117,15 +110,9 @@ def seeds_per_block(config: TwinsConfig) -> int:
     return cells_per_block(config)
 
 
-def train(config: TwinsConfig, progress: Progress) -> xr.Dataset:
-    """Closed-form norms and trained models for every seed and angle."""
-    dataset = train_cell(config, progress)
-    dataset["angle"].attrs["units"] = "radian"
-    return dataset
-
-
 def summarise(config: TwinsConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
     """Add what the figure shows: means with 95 % intervals over seeds."""
+    dataset["angle"].attrs["units"] = "radian"
     return dataset.assign({f"{name}_band": mean_band(dataset[name]) for name in _BANDS})
 
 
@@ -209,7 +196,7 @@ TWINS = Experiment(
     "Right: cross-entropy above the target by training step at one angle. Means and 95 % intervals "
     "over seeds.",
     config=TwinsConfig,
-    train=train,
+    train=train_cell,
     seeds_per_block=seeds_per_block,
     summarise=summarise,
     draw=draw,

@@ -47,22 +47,14 @@ DENOISE_MEASURES = {
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Held-out contexts of every seed, with what is exactly known of them.
-
-    tokens, target: one array a seed. answer: the posterior means by training length, one array a
-    seed. baselines: those of `HELD_OUT`, (seed, training length).
+    """Held-out contexts of a seed, with what is exactly known of them, by training length: the
+    posterior means, and the baselines in the order of `HELD_OUT`.
     """
 
-    tokens: list[np.ndarray]
-    target: list[np.ndarray]
-    answer: dict[int, list[np.ndarray]]
-    baselines: dict[str, np.ndarray]
-
-    def at(self, places: Sequence[int]) -> "HeldOut":
-        """Of the seeds at these places."""
-        tokens, target = ([x[i] for i in places] for x in (self.tokens, self.target))
-        answer = {n: [means[i] for i in places] for n, means in self.answer.items()}
-        return HeldOut(tokens, target, answer, {k: v[places] for k, v in self.baselines.items()})
+    tokens: np.ndarray
+    target: np.ndarray
+    answer: dict[int, np.ndarray]
+    baselines: dict[int, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -145,22 +137,21 @@ class DenoiseProblem(Problem):
         return 16 * data + 64 * evaluation
 
     def block(self, seeds: Sequence[int], training: Training, device: torch.device) -> Block:
-        held_out = self._held_out(seeds)
-        answer = {n: stack_members(means, device) for n, means in held_out.answer.items()}
-        bayes = torch.from_numpy(held_out.baselines["held_out_bayes"]).to(device)
+        held_out, lengths = self._held_out(seeds), sorted(set(self.trained_lengths))
+        bayes = torch.from_numpy(self._baselines(seeds)["held_out_bayes"]).to(device)
         return DenoiseBlock(
             seeds,
             device,
             self,
             self._training_data(seeds, training, device),
-            stack_members(held_out.tokens, device),
-            stack_members(held_out.target, device),
-            answer,
-            dict(zip(answer, bayes.unbind(1), strict=True)),
+            stack_members([h.tokens for h in held_out], device),
+            stack_members([h.target for h in held_out], device),
+            {n: stack_members([h.answer[n] for h in held_out], device) for n in lengths},
+            dict(zip(lengths, bayes.unbind(1), strict=True)),
         )
 
     def describe(self, seeds: Sequence[int]) -> xr.Dataset:
-        baselines, lengths = self._held_out(seeds).baselines, self.test_lengths
+        baselines, lengths = self._baselines(seeds), self.test_lengths
         dataset = xr.Dataset(
             {
                 name: ("seed", baselines[name].mean(1), {"description": about})
@@ -204,43 +195,28 @@ class DenoiseProblem(Problem):
         key = (task, count, tuple(seeds), training.dtype, device)
         return self.memory.get("training", key, draw)
 
-    def _held_out(self, seeds: Sequence[int]) -> HeldOut:
+    def _held_out(self, seeds: Sequence[int]) -> list[HeldOut]:
         """Every seed's held-out contexts, with their exact posteriors."""
-        once = list(dict.fromkeys(seeds))
-        if len(once) < len(seeds):
-            return self._held_out(once).at([once.index(seed) for seed in seeds])
 
-        def draw() -> HeldOut:
-            samples = [
-                self.task.sample(self.held_out, member_generator(s, Stream.EVALUATION))
-                for s in seeds
-            ]
-            answer, baselines = {}, []
+        def of(seed: int) -> HeldOut:
+            sample = self.task.sample(self.held_out, member_generator(seed, Stream.EVALUATION))
+            answer, baselines = {}, {}
             for n in sorted(set(self.trained_lengths)):
-                task = replace(self.task, length=n)
-                posteriors = [task.bayes_posterior(s.tokens[:, :n]) for s in samples]
-                answer[n] = [p.mean for p in posteriors]
-                variance = np.array([p.variance for p in posteriors])
-                naive = [
-                    ((s.tokens[:, :n].mean(1) - p.mean) ** 2).mean()
-                    for s, p in zip(samples, posteriors, strict=True)
-                ]
-                oracle = [
-                    task.oracle_posterior(s.tokens[:, :n], s.relevant[:, :n]).variance.mean()
-                    for s in samples
-                ]
-                bayes = variance.mean(1)
-                baselines.append((bayes + naive, bayes, (variance**2).mean(1), np.array(oracle)))
-            by_name = zip(HELD_OUT, zip(*baselines, strict=True), strict=True)
-            return HeldOut(
-                [s.tokens for s in samples],
-                [s.target for s in samples],
-                answer,
-                {name: np.stack(values, axis=1) for name, values in by_name},
-            )
+                task, tokens = replace(self.task, length=n), sample.tokens[:, :n]
+                posterior = task.bayes_posterior(tokens)
+                answer[n], variance = posterior.mean, posterior.variance
+                bayes, naive = variance.mean(), ((tokens.mean(1) - posterior.mean) ** 2).mean()
+                oracle = task.oracle_posterior(tokens, sample.relevant[:, :n]).variance.mean()
+                baselines[n] = bayes + naive, bayes, (variance**2).mean(), oracle
+            return HeldOut(sample.tokens, sample.target, answer, baselines)
 
         key = (self.task, self.trained_lengths, self.held_out, tuple(seeds))
-        return self.memory.get("held out", key, draw)
+        return self.memory.get("held out", key, lambda: by_seed(seeds, of))
+
+    def _baselines(self, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        """Those of `HELD_OUT` (seed, training length)."""
+        values = np.array([[*h.baselines.values()] for h in self._held_out(seeds)])
+        return dict(zip(HELD_OUT, np.moveaxis(values, -1, 0), strict=True))
 
 
 @dataclass(frozen=True)

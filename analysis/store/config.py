@@ -2,8 +2,10 @@
 trains how it trains.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +13,7 @@ from ssa_theory.mechanism import file_of
 
 Own = TypeVar("Own", bound="ExperimentConfig")
 Config = TypeVar("Config", bound="SeededConfig")
+Kind = TypeVar("Kind")
 
 
 class ExperimentConfig(BaseModel):
@@ -48,6 +51,11 @@ class ExperimentConfig(BaseModel):
             if isinstance(item, str)
         ]
         return named | {item: path for item in listed if (path := file_of(item)) is not None}
+
+    def build(self, kind: type[Kind], others: Mapping[str, Any] = MappingProxyType({})) -> Kind:
+        """A dataclass of the settings that have the names of its fields, and of `others`."""
+        own = {f: getattr(self, f) for f in kind.__dataclass_fields__ if hasattr(self, f)}
+        return kind(**{**own, **others})
 
     def require_distinct(self, *names: str) -> None:
         """Raise ValueError where one of these fields is empty or lists a value twice."""

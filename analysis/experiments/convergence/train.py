@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Callable
-from itertools import product
 
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
 
-from analysis.claims.bands import mean_band
-from analysis.claims.statistics import Estimate, ratio
+from analysis.claims.bands import mean_band, ratio_band
 from analysis.experiments.base import Progress
 from analysis.experiments.chains import Chain, train_settings
 from analysis.experiments.convergence.config import ConvergenceConfig
@@ -170,17 +168,13 @@ def summarise(config: ConvergenceConfig, dataset: xr.Dataset, progress: Progress
     }
     for name, source in sources.items():
         dataset[name] = xr.concat([at(source, rates[c]) for c in CHOICES], dim=choice)
+    # Where no model of either reached the level, all would count as the budget.
+    steps, reached = dataset["compared_steps"], dataset["compared_reached"].max("seed") > 0
     others = [m for m in dataset["mechanism"].values.tolist() if m != VANILLA]
-    axes = {
-        "choice": list(CHOICES),
-        "setting": dataset["setting"].values.tolist(),
-        "other": others,
-        "level": list(config.levels),
-    }
-    table = [_steps_ratio(dataset, *cell) for cell in product(*axes.values())]
-    bounds = np.array([(e.value, e.low, e.high) for e in table])
-    dataset = dataset.assign_coords(other=others, estimate=["value", "low", "high"])
-    dataset["ratio"] = ((*axes, "estimate"), bounds.reshape(*map(len, axes.values()), 3))
+    own, any_own = (of.sel(mechanism=others).rename(mechanism="other") for of in (steps, reached))
+    peer, any_peer = (of.sel(mechanism=VANILLA, drop=True) for of in (steps, reached))
+    ratio = ratio_band(own, peer, _ABOUT["ratio"]).where(any_own | any_peer)
+    dataset["ratio"] = ratio.transpose("choice", "setting", "other", "level", "estimate")
     shown = best.sel(level=config.shown_level, drop=True)
     dataset["gap_curve_band"] = mean_band(at(dataset["gap_curve"], shown))
     by_rate = taken.sel(level=config.shown_level, drop=True).where(dataset["reporting"])
@@ -188,17 +182,3 @@ def summarise(config: ConvergenceConfig, dataset: xr.Dataset, progress: Progress
     for name, about in _ABOUT.items():
         dataset[name].attrs["description"] = about
     return dataset
-
-
-def _steps_ratio(
-    dataset: xr.Dataset, choice: str, setting: str, mechanism: str, level: float
-) -> Estimate:
-    """That of the steps to a level, mechanism / vanilla, a run that never reaches it counting as the
-    budget. Undefined where no model of either reached it: all would count so.
-    """
-    at = dataset.sel(choice=choice, setting=setting, level=level)
-    if not (at["compared_reached"].sel(mechanism=[mechanism, VANILLA]) > 0).any():
-        seeds = int(dataset["reporting"].sum())
-        return Estimate(np.nan, np.nan, np.nan, seeds, "no model reached the level")
-    x, y = (at["compared_steps"].sel(mechanism=m).values for m in (mechanism, VANILLA))
-    return ratio(x, y)

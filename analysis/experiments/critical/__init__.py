@@ -6,7 +6,8 @@ from analysis.experiments.base import Experiment
 from analysis.experiments.critical.claims import judge
 from analysis.experiments.critical.config import CriticalConfig
 from analysis.experiments.critical.figure import draw
-from analysis.experiments.critical.train import seeds_per_block, summarise, train
+from analysis.experiments.critical.train import summarise, train
+from analysis.experiments.settings import cells_per_block
 
 __all__ = ["CRITICAL", "CriticalConfig"]
 
@@ -23,7 +24,7 @@ CRITICAL = Experiment(
     ),
     config=CriticalConfig,
     train=train,
-    seeds_per_block=seeds_per_block,
+    seeds_per_block=cells_per_block,
     summarise=summarise,
     draw=draw,
     judge=judge,

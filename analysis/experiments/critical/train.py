@@ -10,10 +10,7 @@ from analysis.claims.bands import mean_band
 from analysis.experiments.base import Progress
 from analysis.experiments.critical.config import LAWS, TRAINED, CriticalConfig
 from analysis.experiments.mechanisms import chosen
-from analysis.experiments.settings import steps_of
-from analysis.problems.sizes import block_size
-from analysis.problems.train import train_all
-from ssa_theory.device import resolve_device
+from analysis.experiments.settings import train_cell
 from ssa_theory.seeds import Stream, member_generator
 from ssa_theory.theory import critical as theory
 from ssa_theory.theory.paper.schedules import Family
@@ -22,18 +19,11 @@ EVERY = 16
 """One seed in so many also measures the longest rows."""
 
 
-def seeds_per_block(config: CriticalConfig) -> int:
-    """By what the trained models hold."""
-    return block_size(config, config.cells[0].problem.bytes_per_seed(config.training))
-
-
 def train(config: CriticalConfig, progress: Progress) -> xr.Dataset:
     """The critical tau of every row: its prediction before any score is seen, the count of its gaps,
     and as measured. NaN for lengths that a seed does not measure.
     """
-    seeds, (cell,) = config.seed_range, config.cells
-    steps = steps_of(cell.training, config.learning_rates) * len(TRAINED)
-    advance = progress(f"rows of {config.seeds} seeds", len(LAWS) + steps)
+    seeds, advance = config.seed_range, progress(f"rows of {config.seeds} seeds", len(LAWS))
     found = np.full((2, len(LAWS), len(seeds), len(config.lengths)), np.nan)
     for i, law in enumerate(LAWS.values()):
         for j, seed in enumerate(seeds):
@@ -42,17 +32,7 @@ def train(config: CriticalConfig, progress: Progress) -> xr.Dataset:
             for k, n in enumerate(some):
                 found[:, i, j, k] = _both(law.sample(n, generator), config.share)
         advance(1)
-    device = resolve_device(config.device)
-    trained = train_all(
-        cell.problem,
-        cell.mechanisms,
-        seeds,
-        cell.training,
-        device,
-        rates=config.learning_rates,
-        record=(),
-        progress=advance,
-    )
+    trained = train_cell(config, progress)
     rows = trained["learned_transition_matrix"].values
     score = np.log(np.maximum(rows, np.finfo(float).tiny))
     both = np.apply_along_axis(lambda row: _both(row, config.share), -1, score)
@@ -88,21 +68,15 @@ def summarise(config: CriticalConfig, dataset: xr.Dataset, progress: Progress) -
     measured, names = dataset["measured"], [m.name for m in chosen(config.mechanisms)]
     median = measured.median("seed")
     lengths = np.array(config.lengths, float)
-    tau = np.stack(
-        [
-            [fitted(config.family(n), lengths, row, config.trained_length) for n in names]
-            for row in median.values
-        ]
-    )
+    families, longest = [config.family(name) for name in names], config.trained_length
+    tau = [[fitted(f, lengths, row, longest) for f in families] for row in median.values]
     dims = ("law", "mechanism", "length")
     about = "tau(n) of each schedule, fitted in log tau to the median critical tau up to training"
     dataset = dataset.assign_coords(mechanism=names)
-    dataset["schedule"] = (dims, tau, {"description": about})
+    dataset["schedule"] = (dims, np.array(tau), {"description": about})
     with np.errstate(invalid="ignore"):
-        distance = dataset["schedule"].copy(data=np.log(tau)) - measured.copy(
-            data=np.log(measured.values)
-        )
-    dataset["distance"] = abs(distance).assign_attrs(
+        distance = abs(np.log(dataset["schedule"]) - np.log(measured))
+    dataset["distance"] = distance.assign_attrs(
         description="|log(tau(n) / tau_c)|, how far a schedule is from a row's critical tau"
     )
     dataset["distance_band"] = mean_band(dataset["distance"])

@@ -100,15 +100,7 @@ class DenoiseConfig(SweptConfig):
     @property
     def problem(self) -> DenoiseProblem:
         """The problem at the default setting."""
-        task = DenoisingTask(
-            self.dim,
-            self.length,
-            self.relevance,
-            self.prior_scale,
-            self.signal_noise,
-            self.filler_noise,
-        )
-        return DenoiseProblem(task, self.query, self.batch_size, self.held_out)
+        return self.build(DenoiseProblem, {"task": self.build(DenoisingTask)})
 
     @property
     def problems(self) -> dict[str, DenoiseProblem]:

@@ -72,7 +72,7 @@ class DilutionConfig(SeededConfig):
     @property
     def haystack(self) -> Haystack:
         """What is probed."""
-        return Haystack(**{f: getattr(self, f) for f in Haystack.__dataclass_fields__})
+        return self.build(Haystack)
 
     def temperatures(self) -> Float[np.ndarray, "mechanism length"]:
         """tau(n) of every mechanism at its starting parameters, but for the exponent of powers."""

@@ -76,14 +76,12 @@ class SourceConfig(TrainingConfig):
     @property
     def reading(self) -> GraphReading:
         """How a graph file is read: the settings of the same names."""
-        own = GraphReading.__dataclass_fields__
-        return GraphReading(**{name: getattr(self, name) for name in own})
+        return self.build(GraphReading)
 
     @property
     def text(self) -> TextReading:
         """How a text is read: the settings of the same names."""
-        own = TextReading.__dataclass_fields__
-        return TextReading(**{name: getattr(self, name) for name in own})
+        return self.build(TextReading)
 
     def require_applicable(self, rules: dict[str, tuple[bool, str]]) -> None:
         """Raise ValueError for a field that differs from its default where it does nothing; rules:

@@ -78,13 +78,7 @@ class HierarchyConfig(CooldownConfig):
         """Every tree, dimension, head and context. Rates are tuned for each head, context and share
         of N, on the tree of the middle size.
         """
-        prompts = HierarchyProblem(
-            context="prompt",
-            prompt_length=self.prompt_length,
-            batch_size=self.batch_size,
-            pool=self.pool,
-            held_out=self.held_out,
-        )
+        prompts = self.build(HierarchyProblem)
         trees = [
             (k, depth, nodes)
             for k in self.branchings

@@ -1,5 +1,8 @@
 """Imbalanced tokens: the grid of imbalances and targets, its training."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import xarray as xr
 from pydantic import Field
@@ -80,10 +83,10 @@ class ImbalanceConfig(CooldownConfig):
         """Every power and share on the deterministic sequence, the last running fastest; then the
         curves' own on random sequences.
         """
-        common = (self.cosine, False, self.train_length, self.positions, self.beyond)
-        grid = [ImbalanceProblem(p, a, *common) for p in self.powers for a in self.shares]
-        drawn = (self.cosine, True, self.train_length, self.positions, self.beyond)
-        return [*grid, ImbalanceProblem(self.power, self.share, *drawn)]
+        shown = self.build(ImbalanceProblem)
+        each = product(self.powers, self.shares)
+        grid = [replace(shown, power=power, share=share) for power, share in each]
+        return [*grid, replace(shown, random=True)]
 
     @property
     def shown(self) -> str:

@@ -130,7 +130,7 @@ class LanguageConfig(SeededConfig):
     @property
     def reading(self) -> TextReading:
         """How the text is read."""
-        return TextReading(self.alphabet, self.top, self.fold_marks, self.licence)
+        return self.build(TextReading)
 
     @property
     def longest(self) -> int:
