@@ -36,9 +36,7 @@ LONGEST = (
     *("hierarchy", "atlas", "basis-denoise", "denoise"),
     *("normalizers", "length", "ablation", "paper-graph"),
 )
-"""Those that take longest at the preset `paper`: of several processes one that begins them last would
-leave the others idle.
-"""
+"""Those that take longest at the preset `paper`: begun last, they leave other processes idle."""
 
 
 class Experiments(UserDict[str, Any]):

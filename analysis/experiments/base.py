@@ -27,9 +27,7 @@ def _as_trained(config: ExperimentConfig, dataset: xr.Dataset, progress: Progres
 
 
 def join_blocks(parts: Sequence[xr.Dataset]) -> xr.Dataset:
-    """The blocks of a result as one, along `seed`. Raises ValueError where what does not depend on
-    seeds differs.
-    """
+    """The blocks as one, along `seed`. Raises ValueError where what seeds share differs."""
     if len(parts) == 1:
         return parts[0]
     joined = xr.concat(
@@ -133,9 +131,7 @@ class Experiment:
         return described(self.summarise(config, joined, progress), self.dimensions)
 
     def data_code(self) -> tuple[object, ...]:
-        """What a result depends on, for `code_digest` and `definitions`: its training, summary,
-        blocks, config and format.
-        """
+        """What a result depends on, for `code_digest` and `definitions`."""
         units = (join_blocks,) if self.units is None else (self.units.of, self.units.join)
         functions = (self.train, self.summarise, self.seeds_per_block, *units)
         return (
@@ -154,9 +150,7 @@ class Experiment:
         )
 
     def config_of(self, dataset: xr.Dataset) -> ExperimentConfig:
-        """The config inside a result. Raises ValueError where it is not one that this version
-        writes for this experiment.
-        """
+        """The config inside a result. Raises ValueError where this version does not write it so."""
         name, text = (dataset.attrs.get(key) for key in ("experiment", "config"))
         try:
             config = None if text is None else self.config.model_validate_json(text)
@@ -169,17 +163,13 @@ class Experiment:
         return config
 
     def plot(self, dataset: xr.Dataset) -> Figure:
-        """The figure of a result. Raises ValueError as `config_of`, KeyError where the result lacks
-        what is drawn.
-        """
+        """The figure of a result. Raises ValueError as `config_of`, KeyError for what it lacks."""
         figure = self.draw(self.config_of(dataset), dataset)
         letter_panels(figure)
         return figure
 
     def claims(self, dataset: xr.Dataset) -> list[Claim]:
-        """The claims of a result. Raises ValueError as `config_of`, KeyError where the result lacks
-        what they are about.
-        """
+        """The claims of a result. Raises as `plot`."""
         return self.judge(self.config_of(dataset), dataset)
 
     def run(self, config: ExperimentConfig, progress: Progress = silent) -> xr.Dataset:

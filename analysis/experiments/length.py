@@ -1,6 +1,4 @@
-"""Which position schedule extrapolates? Kernel regression over contexts far longer than those of
-training.
-"""
+"""Which position schedule extrapolates to contexts far longer than those of training?"""
 
 import numpy as np
 import xarray as xr
@@ -78,9 +76,7 @@ def summarise(config: LengthConfig, dataset: xr.Dataset, progress: Progress) -> 
 
 
 def judge(config: LengthConfig, dataset: xr.Dataset) -> list[Claim]:
-    """The tests that the stored mechanisms allow, at every length beyond those of training, and the
-    check that a constant temperature dilutes.
-    """
+    """Every length beyond those of training, and the check that a constant temperature dilutes."""
     lines, trained = Lines("length", dataset.sizes["seed"]), max(config.train_lengths)
     names = [str(m) for m in dataset["mechanism"].values]
     lengths = dataset["length"].values

@@ -1,6 +1,4 @@
-"""How many parameters does selective attention add to real architectures? Counted on published
-shapes; no training.
-"""
+"""How many parameters does selective attention add to real architectures? Counted, not trained."""
 
 from typing import Any
 
@@ -52,9 +50,7 @@ class OverheadConfig(ExperimentConfig):
 
 
 def train(config: OverheadConfig, progress: Progress) -> xr.Dataset:
-    """Count every model in every form of the temperatures, by formula and, where it fits, on the
-    built layer.
-    """
+    """Count every model in every form of the temperatures, by formula and on the built layer."""
     advance = progress("counting parameters", len(ARCHITECTURES))
     rows = []
     for architecture in ARCHITECTURES.values():

@@ -1,6 +1,4 @@
-"""Is the learned query temperature the posterior's 1 / s^2? Noisy retrieval, where Bayes is
-attention with that temperature.
-"""
+"""Is the learned query temperature the posterior's 1 / s^2? Noisy retrieval, where Bayes has it."""
 
 import numpy as np
 import xarray as xr

@@ -158,9 +158,7 @@ _SLOPES = (
 
 
 def judge(config: TwinsConfig, dataset: xr.Dataset) -> list[Claim]:
-    """Norms, all with the same largest tau: the least at the smallest angle, and learned ones at the
-    shown angle, with the cross-entropy gaps that they leave. Checks of the theory.
-    """
+    """Norms, all with one largest tau: least and learned ones. Checks of the theory."""
     lines, names = Lines("twins", dataset.sizes["seed"]), dataset["mechanism"].values.tolist()
     least = dataset["minimal_norm"].sel(angle=dataset["angle"].min())
     pair = {theory: least.sel(theory=theory).values for theory in reversed(THEORIES)}

@@ -248,9 +248,7 @@ class DenoiseBlock(Block):
         return squared_error(layer.output(parameters, self.problem.inputs(tokens)), target)
 
     def evaluate(self, layer: Layer, fitted: Fitted) -> dict[str, Tensor]:
-        """A prediction's risk given X is the posterior variance plus its distance from the
-        posterior mean.
-        """
+        """A prediction's risk given X is the posterior variance plus its distance from the mean."""
         excess, exact, risk = [], [], []
         for n in self.problem.test_lengths:
             inputs = self.problem.inputs(self.tokens[:, :n])

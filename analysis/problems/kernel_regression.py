@@ -26,9 +26,7 @@ from ssa_theory.seeds import Stream, member_generator
 from tasks.kernel_regression import Contexts, KernelRegressionTask, best_inverse_temperature
 
 POOL_QUERIES = 8
-"""Queries that share the keys and values of a training context: less to factorise, and nearly as
-informative.
-"""
+"""Queries that share the keys and values of a training context: less to factorise."""
 LARGEST_LENGTH = 8192
 
 Batch = tuple[Tensor, Tensor, Tensor]

@@ -16,9 +16,7 @@ SMALLEST_TAU = 1e-6  # below this a row is uniform to rounding; keeps log tau fi
 
 
 def effective_support(row: Tensor, dim: int = -1) -> Tensor:
-    """exp(H): the number of keys that a uniform row of the same entropy would attend to, between 1
-    and n.
-    """
+    """exp(H): how many keys a uniform row of the same entropy would attend to, from 1 to n."""
     return entropy(row.movedim(dim, -1)).exp()
 
 
@@ -43,9 +41,7 @@ def gini(row: Tensor, dim: int = -1) -> Tensor:
 
 
 def hoyer(row: Tensor, dim: int = -1) -> Tensor:
-    """Hoyer's (sqrt(n) - ||s||_1 / ||s||_2) / (sqrt(n) - 1): 0 uniform, 1 for one key. Needs n >=
-    2.
-    """
+    """Hoyer's (sqrt(n) - ||s||_1 / ||s||_2) / (sqrt(n) - 1), n >= 2: 0 uniform, 1 for one key."""
     root = row.shape[dim] ** 0.5
     return (root - row.abs().sum(dim) / (row**2).sum(dim).sqrt()) / (root - 1)
 
@@ -73,27 +69,21 @@ def row_shape(rows: Float[Tensor, "row key member"]) -> dict[str, Float[Tensor, 
 
 
 def singular_values(weight: Float[Tensor, "row column member"]) -> Float[Tensor, "value member"]:
-    """The singular values of each member's matrix, descending; their maximum is the spectral norm
-    ||W||_2.
-    """
+    """The singular values of each member's matrix, descending; the first is the norm ||W||_2."""
     return torch.linalg.svdvals(weight.movedim(-1, 0)).movedim(0, -1)
 
 
 def token_norm(
     weight: Float[Tensor, "dim out member"], embeddings: Float[Tensor, "node dim member"]
 ) -> Float[Tensor, "node member"]:
-    """||W^T e_i||: how far the query map stretches token i. Times tau_i it is the token's effective
-    logit scale.
-    """
+    """||W^T e_i||: how far the query map stretches token i; times tau_i, its logit scale."""
     return matmul(embeddings, weight).norm(dim=1)
 
 
 def row_l1(
     p: Float[Tensor, "row next #member"], q: Float[Tensor, "row next #member"]
 ) -> Float[Tensor, " member"]:
-    """mean_i sum_j |p_ij - q_ij|, between 0 and 2: twice the mean total variation distance of the
-    rows.
-    """
+    """mean_i sum_j |p_ij - q_ij|, between 0 and 2: twice the mean total variation of the rows."""
     return (p - q).abs().sum(1).mean(0)
 
 

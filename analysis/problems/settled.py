@@ -21,9 +21,7 @@ SETTLED = {
 def settled(
     block: Block, layer: Layer, fitted: Fitted, training: Training, record: Sequence[int]
 ) -> dict[str, Tensor]:
-    """`SETTLED` by member, where the loss was recorded in time: from half to two thirds of all steps,
-    the cooldown included. Nothing elsewhere.
-    """
+    """`SETTLED` by member, where a loss was recorded at half to two thirds of all steps."""
     total = training.total_steps
     steps = sorted({step for step in record if step <= training.steps})
     before = [at for at, step in enumerate(steps) if total / 2 <= step <= 2 * total / 3]

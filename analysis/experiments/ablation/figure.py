@@ -1,6 +1,4 @@
-"""The figure of the ablation: every mechanism against vanilla and Bayes on both parts, and
-denoising by context length.
-"""
+"""The figure of the ablation: both parts beside vanilla and Bayes, and risk by context length."""
 
 from typing import Any
 
@@ -54,9 +52,7 @@ def draw(config: AblationConfig, dataset: xr.Dataset) -> Figure:
 
 
 def _draw_part(ax: Axes, dataset: xr.Dataset, part: str) -> None:
-    """The relative excess of each mechanism as a point, the parameters that it adds beside its
-    name.
-    """
+    """The relative excess of each mechanism as a point, with the parameters that it adds."""
     at = dataset.sel(mechanism=dataset["part"] == part)
     names = [name.removeprefix(f"{part}-") for name in at["mechanism"].values.tolist()]
     places = np.arange(len(names))[::-1]

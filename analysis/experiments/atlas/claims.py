@@ -24,9 +24,7 @@ ROUNDING = 1e-9
 
 
 def judge(config: AtlasConfig, dataset: xr.Dataset) -> list[Claim]:
-    """Every line that the trained mechanisms allow, paired by seed. A mechanism of the user's own is
-    a rival, too.
-    """
+    """Every line that the mechanisms allow, paired by seed. One's own is a rival, too."""
     above = dataset["risk"] - dataset["bayes"]
     lines = Lines("atlas", dataset.sizes["seed"])
     new = [m.name for m in chosen(config.mechanisms) if m.name not in MECHANISMS]
@@ -109,9 +107,7 @@ def _check_controls(lines: Lines, config: AtlasConfig, dataset: xr.Dataset) -> N
 
 
 def _is_plain(m: Mechanism) -> bool:
-    """Whether the trigger's floor is its: rows that sum to one, of scores and values that are linear
-    in the token.
-    """
+    """Whether the trigger's floor is its: rows sum to one, scores and values linear in tokens."""
     linear = isinstance(m.score, Bilinear) and (m.bias is None or isinstance(m.bias, Linear))
     rows = m.normalizer == Softmax() and m.evaluation is None
     return linear and rows and not (m.gate or m.value or m.key)

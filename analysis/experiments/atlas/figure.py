@@ -147,9 +147,7 @@ def _draw_best(ax: Axes, result: xr.Dataset) -> None:
 
 
 def similar(table: np.ndarray) -> np.ndarray:
-    """An order of the rows in which neighbours are alike; what is missing counts as the mean of its
-    column.
-    """
+    """An order in which neighbours are alike; what is missing counts as its column's mean."""
     if len(table) < 3:
         return np.arange(len(table))
     known = np.isfinite(table)

@@ -120,9 +120,7 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
 
 
 def _tried(config: AtlasConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """How many scores a unit's tuning has (rate, start, step, seed), and its longer training (point,
-    seed).
-    """
+    """Shapes of a unit's tuning (rate, start, step, seed) and longer training (point, seed)."""
     seeds = len(TUNING_SEEDS)
     return (len(config.learning_rates), 1, len(TRIED_STEPS), seeds), (2, seeds)
 
@@ -178,9 +176,7 @@ def summarise(config: AtlasConfig, dataset: xr.Dataset, progress: Progress) -> x
 
 
 def _overall(dataset: xr.Dataset) -> xr.DataArray:
-    """The mean excess over all problems (mechanism, seed); a mechanism that a problem cannot wear
-    counts there as vanilla.
-    """
+    """The mean excess over all problems (mechanism, seed), vanilla's where one cannot be worn."""
     excess = dataset["excess"]
     unworn = excess.isnull().all("seed") & ~dataset["diverged"].any("seed")
     filled = excess.where(~unworn, excess.sel(mechanism=VANILLA, drop=True))

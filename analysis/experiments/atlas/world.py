@@ -1,6 +1,4 @@
-"""What a column of the atlas is: a problem, what is measured of its trained models, and the ends of
-its scale.
-"""
+"""What a column of the atlas is: a problem, what is measured of its models, and the scale."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

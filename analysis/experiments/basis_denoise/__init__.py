@@ -1,6 +1,4 @@
-"""The paper's denoising task (arXiv 2411.12892, Table 2): how near to Bayes does each way to shut
-noise out come?
-"""
+"""The paper's denoising task (arXiv 2411.12892, Table 2): how near does each come to Bayes?"""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.basis_denoise.claims import judge

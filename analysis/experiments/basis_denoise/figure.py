@@ -82,9 +82,7 @@ def _draw_table(ax: Axes, dataset: xr.Dataset) -> None:
 
 
 def _draw_sweep(ax: Axes, dataset: xr.Dataset, over: str, fixed: str, value: float) -> None:
-    """Risks over one of the two settings, at the default of the other, as shares of the mean
-    token's: what is left of them would otherwise be lost in how much the task changes.
-    """
+    """Risks over one setting, the other at its default, as shares of the mean token's."""
     at = dataset.isel(setting=np.flatnonzero(dataset[fixed].values == value)).sortby(over)
     x, whole = at[over].values, at["naive_band"].sel(estimate="value", drop=True)
     for name, (label, color, line) in _LOOKS.items():

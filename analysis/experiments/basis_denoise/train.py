@@ -76,9 +76,7 @@ class BasisDenoiseConfig(SweptConfig):
 
     @property
     def problems(self) -> dict[str, BasisDenoiseProblem]:
-        """Every length at every noise, by the name of the setting, which says what is not the
-        default's; the default first.
-        """
+        """Every length at every noise, named by what is not the default's; the default first."""
         lengths = {n: f"length {n}" for n in self.swept_lengths}
         noises = {s: f"noise {s:g}" for s in self.swept_noises}
         draws = SharedDraws()

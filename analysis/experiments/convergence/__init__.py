@@ -1,6 +1,4 @@
-"""How many steps to a given loss: does selective attention optimise faster, at its own best step
-size and at vanilla's?
-"""
+"""How many steps to a given loss, at a mechanism's own best step size and at vanilla's?"""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.convergence import claims, config, figure, train

@@ -1,6 +1,4 @@
-"""The figure of the convergence experiment: loss by step, steps by learning rate, and ratios of
-steps to each level.
-"""
+"""The figure of the convergence experiment: loss by step, steps by rate, ratios by level."""
 
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""From which inverse temperature on does the largest of n scores win? Predicted by counting gaps,
-measured, and compared with position schedules.
-"""
+"""From which inverse temperature on does the largest of n scores win? Predicted, and measured."""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.critical.claims import judge

@@ -62,9 +62,7 @@ def _both(scores: Float[np.ndarray, " key"], share: float) -> tuple[float, float
 
 
 def summarise(config: CriticalConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
-    """Fit every schedule to the median critical tau up to `trained_length`; add how far it is from
-    that of each row, and what the figure shows.
-    """
+    """Fit schedules to the median critical tau up to `trained_length`; add how far they are off."""
     measured, names = dataset["measured"], [m.name for m in chosen(config.mechanisms)]
     median = measured.median("seed")
     lengths = np.array(config.lengths, float)
@@ -90,9 +88,7 @@ def fitted(
     wanted: Float[np.ndarray, " length"],
     longest: int,
 ) -> Float[np.ndarray, " length"]:
-    """c tau(n, theta) at all lengths, with the c and theta of the least squared log ratio to what is
-    wanted up to a length.
-    """
+    """c tau(n, theta) at all lengths, of least squared log ratio to what is wanted up to one."""
     seen, best = lengths <= longest, (np.inf, np.full(len(lengths), np.nan))
     for theta in product(*family.grid):
         tau = np.asarray(family.schedule(lengths, np.array(theta)), float)

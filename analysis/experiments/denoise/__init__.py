@@ -1,6 +1,4 @@
-"""How near to the best possible does each temperature come in denoising? Mean squared error from
-the naive mean to Bayes.
-"""
+"""How near to Bayes does each temperature come in denoising?"""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.denoise.claims import judge

@@ -1,6 +1,4 @@
-"""The figure of the denoising experiment: every method between naive and Bayes, the sweep of
-s_noise, the learned gate.
-"""
+"""The figure of the denoising experiment: every method, the sweep of s_noise, the learned gate."""
 
 from typing import Any
 
@@ -51,9 +49,7 @@ def draw(config: DenoiseConfig, dataset: xr.Dataset) -> Figure:
 
 
 def _draw_bars(ax: Axes, dataset: xr.Dataset) -> None:
-    """Mean squared error at the default, ordered; baselines light and hatched, learned models
-    solid.
-    """
+    """Mean squared error at the default, ordered; baselines hatched, learned models solid."""
     at = dataset.sel(setting="default")
     rows = []
     for name, label in BASELINES.items():

@@ -34,9 +34,7 @@ def train(config: DilutionConfig, progress: Progress) -> xr.Dataset:
 
 
 def _summarise(dataset: xr.Dataset) -> xr.Dataset:
-    """Add what the figure shows: means with 95 % intervals over seeds, and the median critical tau,
-    which may be infinite.
-    """
+    """Add means with 95 % intervals, and the median critical tau, which may be infinite."""
     shown = dataset.isel(needles=0, drop=True)
     for name in ("needle_mass", "entropy"):
         dataset[f"{name}_band"] = mean_band(shown[name])

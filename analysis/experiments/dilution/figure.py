@@ -1,6 +1,4 @@
-"""The figure of the dilution experiment: needle mass and effective support by mechanism, freezing,
-and the critical tau.
-"""
+"""The figure of the dilution experiment: needle mass, support, freezing, and the critical tau."""
 
 from typing import Any, cast
 
@@ -86,9 +84,7 @@ def _selective(dataset: xr.Dataset) -> list[str]:
 
 
 def _mark_sinking(ax: Axes, config: DilutionConfig, height: float) -> None:
-    """The number of keys from which the largest Gaussian distractor lies, to leading order, above
-    the needles.
-    """
+    """The n from which the largest Gaussian distractor is, to leading order, above the needles."""
     n, exponent = config.lengths, (config.gap / config.deviation) ** 2 / 2
     if np.log(n[0]) < exponent < np.log(n[-1]):
         ax.axvline(np.exp(exponent), color="#888888", linewidth=0.8, zorder=0)
@@ -134,9 +130,7 @@ def _draw_freezing(ax: Axes, dataset: xr.Dataset) -> None:
 
 
 def _draw_critical(ax: Axes, dataset: xr.Dataset, config: DilutionConfig) -> None:
-    """Critical tau by law, for the first two numbers of needles; a median that is infinite is not
-    drawn.
-    """
+    """Critical tau by law, for two numbers of needles; an infinite median is not drawn."""
     n, needles = dataset["length"].values, config.needles[:2]
     theory = dataset["critical_inverse_temperature_theory"]
     measured = dataset["critical_inverse_temperature_median"]

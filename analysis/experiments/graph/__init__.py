@@ -1,6 +1,4 @@
-"""Does selective attention learn the transition matrix of a graph better, and which temperature
-does each node get?
-"""
+"""Does SSA learn the transition matrix of a graph better, and which temperature has each node?"""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.graph.claims import judge

@@ -1,6 +1,4 @@
-"""The figure of the graph experiments: the graph, what was learned of it, at which norm and
-temperature.
-"""
+"""The figure of the graph experiments: the graph, what was learned of it, norms, temperatures."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -115,9 +113,7 @@ def _caption(dataset: xr.Dataset, config: GraphConfig, notice: str) -> str:
 
 
 def largest_of_blocks(matrix: np.ndarray) -> tuple[np.ndarray, int]:
-    """A large matrix as the largest entry of each of its blocks, as many as a panel has room for,
-    and the size of a block; a small one as it is.
-    """
+    """A large matrix as the largest entries of blocks, and their size; a small one as it is."""
     block = -(-len(matrix) // _PIXELS)
     starts = np.arange(0, len(matrix), block)
     rows = np.maximum.reduceat(np.nan_to_num(matrix), starts, axis=0)
@@ -187,9 +183,7 @@ def _draw_curves(ax: Axes, dataset: xr.Dataset, band: str, step: str, log: bool 
 
 
 def _draw_temperature(ax: Axes, dataset: xr.Dataset, names: Names) -> None:
-    """Learned temperature against the number of neighbours, or, for a few named nodes of uneven
-    rows, node by node.
-    """
+    """Learned temperature by number of neighbours, or, for a few named nodes, node by node."""
     levels = dataset["neighbours"].values
     uniform = np.allclose(levels, np.rint(levels))
     by_name = not uniform and len(levels) == dataset.sizes["node"] <= _NAMED_NODES

@@ -1,6 +1,4 @@
-"""The paper's two claims on a hierarchical vocabulary (arXiv 2411.12892, appendix E), by tree,
-dimension, head and context.
-"""
+"""The paper's two claims on a hierarchical vocabulary (arXiv 2411.12892, appendix E)."""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.hierarchy.claims import judge

@@ -105,9 +105,7 @@ class HierarchyConfig(CooldownConfig):
         return max(_SMALLEST_DIM, round(share * nodes))
 
     def share_of(self, problem: HierarchyProblem) -> str:
-        """The dimension as a share of N, such as N/4: where several give it, as in small trees, the
-        largest.
-        """
+        """The dimension as a share of N, such as N/4; where several give it, the largest."""
         nodes = problem.task.nodes
         share = max(s for s in self.dim_shares if self._dim(s, nodes) == problem.dim)
         return "N" if share == 1 else f"N/{1 / share:g}"

@@ -1,6 +1,4 @@
-"""Imbalanced tokens (arXiv 2411.12892, Proposition 2): trained layers beside the exact optimum of
-every schedule, within and beyond the training length.
-"""
+"""Imbalanced tokens (arXiv 2411.12892, Proposition 2): trained layers beside exact optima."""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.imbalance.claims import judge

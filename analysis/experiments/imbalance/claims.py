@@ -12,9 +12,7 @@ _LENGTH = {"loss": "within training", "loss_beyond": "beyond training"}
 
 
 def judge(config: ImbalanceConfig, dataset: xr.Dataset) -> list[Claim]:
-    """The paper's schedule in every cell, as far as mechanisms allow, and the check of the exact
-    optima.
-    """
+    """The paper's schedule in every cell, and the check of the exact optima."""
     lines = Lines("imbalance", dataset.sizes["seed"])
     for p in config.problems:
         at, power = dataset.sel(cell=cell_name(p)), f"{p.power:g}" + ", random sequences" * p.random

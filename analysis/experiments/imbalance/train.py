@@ -80,9 +80,7 @@ class ImbalanceConfig(CooldownConfig):
 
     @property
     def problems(self) -> list[ImbalanceProblem]:
-        """Every power and share on the deterministic sequence, the last running fastest; then the
-        curves' own on random sequences.
-        """
+        """Every power and share on the deterministic sequence, then the curves' on random ones."""
         shown = self.build(ImbalanceProblem)
         each = product(self.powers, self.shares)
         grid = [replace(shown, power=power, share=share) for power, share in each]

@@ -56,9 +56,7 @@ class Source(abc.ABC):
         return model
 
     def scales_of(self, mechanism: Mechanism) -> tuple[float | None, ...]:
-        """The constant scales to choose from: of a given one; of a learned one those at which it
-        starts.
-        """
+        """The constant scales to choose from; of a learned one those at which it starts."""
         own = isinstance(mechanism.query, Fixed) or mechanism.query == _LEARNED
         return self.config.scales if own else (None,)
 

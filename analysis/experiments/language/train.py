@@ -1,6 +1,4 @@
-"""Train language models that wear each mechanism, each at its own rate; measure their attention at
-equal steps and at equal loss.
-"""
+"""Train language models that wear each mechanism; measure them at equal steps and equal loss."""
 
 import math
 from collections.abc import Callable, Sequence

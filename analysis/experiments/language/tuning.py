@@ -29,9 +29,7 @@ FIRST_SEED = 2**62
 
 @dataclass(frozen=True)
 class Choice:
-    """How a mechanism is trained: step size, constant scale where it has one, and the mean loss on
-    the tuning seeds.
-    """
+    """How a mechanism is trained: step size, constant scale, mean loss on the tuning seeds."""
 
     rate: float
     scale: float | None = None
@@ -41,9 +39,7 @@ class Choice:
 def chosen_for(
     source: Source, mechanism: Mechanism, device: torch.device, progress: Callable[[int], None]
 ) -> Choice:
-    """The rate and scale of the least loss, of all pairs. Of one there is no choice, and nothing is
-    trained.
-    """
+    """The rate and scale of the least loss, of all pairs; of a single one nothing is trained."""
     config = source.config
     pairs = list(product(config.rates, source.scales_of(mechanism)))
     if len(pairs) == 1:

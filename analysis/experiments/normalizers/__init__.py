@@ -183,9 +183,7 @@ def _baselines(config: NormalizersConfig, progress: Progress) -> dict[str, Value
 
 
 def summarise(config: NormalizersConfig, dataset: xr.Dataset, progress: Progress) -> xr.Dataset:
-    """Compare with the exact baselines; add what the figure shows: means with 95 % intervals over
-    the seeds left.
-    """
+    """Compare with the exact baselines; add means with 95 % intervals over the seeds left."""
     dataset = _add(dataset, _baselines(config, progress), ("seed",), _BASELINES)
     # A task measures its score or its error; the other follows by the Bayes score.
     score, error = dataset["score"], dataset["error"]

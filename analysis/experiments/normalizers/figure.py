@@ -1,6 +1,4 @@
-"""The figure of the normalisers: error with and without temperature, spiky against sparse, and what
-longer contexts do.
-"""
+"""The figure of the normalisers: error, spiky against sparse, and what longer contexts do."""
 
 from typing import Any
 
@@ -92,9 +90,7 @@ def _draw_errors(ax: Axes, part: xr.Dataset, names: list[str]) -> None:
 
 
 def _draw_shape(ax: Axes, part: xr.Dataset, names: list[str]) -> None:
-    """Effective support against the share of zeros; a line joins a normaliser without and with a
-    temperature.
-    """
+    """Effective support against the share of zeros; a line joins without and with a temperature."""
     for n in names:
         bands = [
             part[f"{m}_band"].sel(normalizer=n) for m in ("effective_support", "zero_fraction")
@@ -112,9 +108,7 @@ def _draw_shape(ax: Axes, part: xr.Dataset, names: list[str]) -> None:
 def _draw_growth(
     ax: Axes, dataset: xr.Dataset, names: list[str], variable: str, config: NormalizersConfig
 ) -> None:
-    """Curves over the context length of every normaliser without a temperature, and of softmax with
-    one.
-    """
+    """Curves over length of all normalisers without a temperature, and of softmax with one."""
     ax.axvspan(min(config.length_train), max(config.length_train), color="#eeeeee", zorder=-5)
     length = dataset["length"].values
     for n, t in (*((n, "without") for n in names), (SOFTMAX, "with")):

@@ -79,9 +79,7 @@ def _draw_as_the_paper(
 def _draw_ours(
     figure: SubFigure, config: NormsConfig, dataset: xr.Dataset, letters: Iterator[str]
 ) -> None:
-    """How large the weights are, the support of rows against that of their targets, and the norm of
-    W on the way: a row a setting.
-    """
+    """Sizes of weights, support against the target's, the norm on the way: a row a setting."""
     figure.suptitle(
         "beside it: what the effective weight is made of, and how spiky the targets are"
     )

@@ -91,9 +91,7 @@ def seeds_per_block(config: NormsConfig) -> int:
 
 
 def train(config: NormsConfig, progress: Progress) -> xr.Dataset:
-    """Train every mechanism on every seed and setting; measure weights and rows at equal steps and
-    at equal loss.
-    """
+    """Train every mechanism on every seed and setting; measure it at equal steps and equal loss."""
     blank = {"label": "", "row_group": ""}
     return train_settings(config, progress, _train_setting, blank, config.learning_rates)
 

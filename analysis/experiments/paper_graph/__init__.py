@@ -1,6 +1,4 @@
-"""The paper's graph experiment (arXiv 2411.12892, Fig. 3 and Table 1), on every graph that it could
-have drawn.
-"""
+"""The paper's graph experiment (arXiv 2411.12892, Fig. 3, Table 1), on all its graphs."""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.paper_graph.claims import judge

@@ -87,9 +87,7 @@ _STAGES = ("quarter", "two thirds")
 
 
 def seeds_per_block(config: PaperGraphConfig) -> int:
-    """By what a step of the largest cell needs of one model: all labels are drawn beforehand, and few
-    are read at a step.
-    """
+    """By what a step of the largest cell needs of a model: of the labels few are read at a step."""
     size = len(config.cells) * len(config.mechanisms) * (config.nodes + len(_STAGES) + 5)
     check_result_fits(config.seeds * size)
     held, at_once = (

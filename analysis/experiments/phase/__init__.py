@@ -1,6 +1,4 @@
-"""Where does selective attention help, and where not? Dimension x similarity x training time x
-graph family.
-"""
+"""Where does selective attention help? Dimension x similarity x training time x graph family."""
 
 from analysis.experiments.base import Experiment
 from analysis.experiments.phase.claims import judge

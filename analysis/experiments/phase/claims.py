@@ -13,9 +13,7 @@ _MEASURES = {"l1": "tuned_l1_error", "gap": "tuned_cross_entropy_gap"}
 
 
 def judge(config: PhaseConfig, dataset: xr.Dataset) -> list[Claim]:
-    """SSA against each peer, as far as they were trained, on every family, at d = K/2 and d = K, for
-    the least and the most alike tokens, at the last two recorded steps. Each at its best rate.
-    """
+    """SSA at d = K/2 and d = K, for the least and the most alike tokens, at the last two steps."""
     lines = Lines("phase", int(dataset["reporting"].sum()))
     reported = dataset.sel(seed=dataset["reporting"].values)
     dims = {"d = K/2": config.nodes // 2, "d = K": config.nodes}

@@ -1,6 +1,4 @@
-"""The figure of the phase experiment: maps of the error against vanilla's, by step and graph family,
-and by learning rate.
-"""
+"""The figure of the phase experiment: maps of the error against vanilla's, and by learning rate."""
 
 from typing import Any
 
@@ -98,9 +96,7 @@ def _draw_rates(figure: SubFigure, dataset: xr.Dataset) -> None:
 
 
 def _draw_map(ax: Axes, cells: xr.DataArray) -> AxesImage:
-    """One map (similarity, dim): a colour and a number a cell; marks say what is within the margin
-    or on vanilla's side, for readers without colour.
-    """
+    """One map (similarity, dim): a colour, a number and a mark of its side in every cell."""
     value = cells.transpose("similarity", "dim").values
     limits: dict[str, Any] = {"vmin": -_LARGEST, "vmax": _LARGEST}
     limits |= {"origin": "lower", "interpolation": "nearest"}

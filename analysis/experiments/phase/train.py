@@ -1,6 +1,4 @@
-"""Phase maps: the grid of settings, its training in one program per dimension and mechanism, rates
-tuned on seeds of their own.
-"""
+"""Phase maps: a grid of settings, one program a dimension and mechanism, rates tuned apart."""
 
 from typing import cast, get_args
 
