@@ -85,7 +85,7 @@ def settings_read(experiment: Experiment) -> set[str]:
 def handed_on(node: ast.FunctionDef, config: type) -> set[str]:
     """The fields of a dataclass that a method makes of the settings of the same names."""
     text = ast.unparse(node)
-    names = re.findall(r"\bfields\((\w+)\)|(\w+)\.__dataclass_fields__", text)
+    names = re.findall(r"\bfields\((\w+)\)|\bself\.build\((\w+)", text)
     known: dict[str, type] = {}
     for one in config.__mro__:  # a method may stand in the module of a base class
         known = vars(sys.modules[one.__module__]) | known
