@@ -13,7 +13,7 @@ from analysis.claims.statistics import mean, slopes
 from analysis.draw.figures import draw_band, label_axes, left_out, new_figure, style
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.experiments.settings import Cell, CooldownConfig, cells_per_block, train_cell
+from analysis.experiments.settings import QUICK, Cell, CooldownConfig, cells_per_block, train_cell
 from analysis.problems.kernel_regression import KernelRegressionProblem
 from ssa_theory.mechanism import VANILLA
 
@@ -156,6 +156,7 @@ def draw(config: LengthConfig, dataset: xr.Dataset) -> Figure:
     return figure
 
 
+_SHORT = {"train_lengths": (4, 16, 32), "test_lengths": (4, 16, 32, 64, 128)}
 LENGTH = Experiment(
     name="length",
     question="Which position schedule extrapolates to contexts far longer than those of training?",
@@ -172,15 +173,7 @@ LENGTH = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "learning_rates": (0.06,),
-            "contexts": 16,
-            "steps": 40,
-            "cooldown_steps": 10,
-            "train_lengths": (4, 16, 32),
-            "test_lengths": (4, 16, 32, 64, 128),
-        },
+        "smoke": QUICK | _SHORT | {"contexts": 16, "steps": 40, "cooldown_steps": 10},
         "large": {"seeds": 512, "contexts": 512, "held_out": 16},
     },
     dimensions={

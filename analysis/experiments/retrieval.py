@@ -14,6 +14,7 @@ from analysis.draw.figures import draw_points, label_axes, left_out, new_figure,
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.experiments.settings import (
+    QUICK,
     Cell,
     CooldownConfig,
     CooldownSteps,
@@ -188,13 +189,7 @@ RETRIEVAL = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "learning_rates": (0.06,),
-            "steps": 60,
-            "cooldown_steps": 20,
-            "held_out": 64,
-        },
+        "smoke": QUICK | {"steps": 60, "cooldown_steps": 20, "held_out": 64},
         "large": {"seeds": 512, "held_out": 1024},
     },
 )

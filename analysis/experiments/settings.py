@@ -38,6 +38,8 @@ RATES = (0.02, 0.06, 0.2, 0.6)
 """The grid of every experiment that tunes."""
 STARTS = (0.3, 1.0, 3.0)
 """Of those that tune where training starts, too: what a constant scale of the logits would change."""
+QUICK = {"seeds": 4, "learning_rates": (0.06,)}
+"""What most presets `smoke` change: few seeds, and nothing to tune."""
 Steps = Annotated[
     int, Field(ge=1, le=1_000_000, description="training steps at the full step size")
 ]

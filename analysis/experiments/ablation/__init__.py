@@ -8,10 +8,12 @@ from analysis.experiments.ablation.claims import judge
 from analysis.experiments.ablation.figure import draw
 from analysis.experiments.ablation.train import AblationConfig, summarise, train
 from analysis.experiments.base import Experiment
-from analysis.experiments.settings import cells_per_block
+from analysis.experiments.settings import QUICK, cells_per_block
 
 __all__ = ["ABLATION", "AblationConfig"]
 
+_STEPS = {"letters_steps": 60, "denoise_steps": 30, "cooldown_steps": 10}
+_SIZES = {"train_lengths": (4, 8), "longer_length": 16, "bracket_samples": 100, "held_out": 64}
 ABLATION = Experiment(
     name="ablation",
     question="Which of the temperatures contributes: query, key or value, token or position, "
@@ -31,17 +33,7 @@ ABLATION = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "learning_rates": (0.06,),
-            "letters_steps": 60,
-            "denoise_steps": 30,
-            "cooldown_steps": 10,
-            "train_lengths": (4, 8),
-            "longer_length": 16,
-            "bracket_samples": 100,
-            "held_out": 64,
-        },
+        "smoke": QUICK | _STEPS | _SIZES,
         "large": {
             "seeds": 512,
             "letters_steps": 4000,

@@ -20,10 +20,7 @@ from analysis.experiments.ablation.train import AblationConfig
 from ssa_theory.mechanism import VANILLA
 
 _HIDDEN = {
-    "ssa-mlp-key",
-    "ssa-mlp-query-key",
-    "ssa-mlp-key-value",
-    "ssa-mlp-query-key-value",
+    *("ssa-mlp-key", "ssa-mlp-query-key", "ssa-mlp-key-value", "ssa-mlp-query-key-value"),
     "ssa-position",
 }
 """Not drawn by context length, where they would lie upon others."""

@@ -24,16 +24,8 @@ class AblationConfig(CellsConfig):
 
     letters_mechanisms: ComparedMechanisms = Field(
         (
-            VANILLA,
-            "ssa-constant",
-            "ssa-position",
-            "ssa-feature",
-            "ssa-feature-key",
-            "ssa-query",
-            "ssa-key",
-            "ssa-query-key",
-            "ssa-mlp-query",
-            "ssa-mlp-query-key",
+            *(VANILLA, "ssa-constant", "ssa-position", "ssa-feature", "ssa-feature-key"),
+            *("ssa-query", "ssa-key", "ssa-query-key", "ssa-mlp-query", "ssa-mlp-query-key"),
         ),
         description="mechanisms to train on letters; vanilla is the peer",
     )
@@ -43,17 +35,9 @@ class AblationConfig(CellsConfig):
     letters_steps: int = Field(600, ge=1, le=1_000_000, description="training steps on letters")
     denoise_mechanisms: ComparedMechanisms = Field(
         (
-            VANILLA,
-            "ssa-mlp-query",
-            "ssa-mlp-key",
-            "ssa-mlp-value",
-            "ssa-mlp-query-key",
-            "ssa-mlp",
-            "ssa-mlp-key-value",
-            "ssa-mlp-query-key-value",
-            "ssa-mlp-token",
-            "ssa-position",
-            "ssa",
+            *(VANILLA, "ssa-mlp-query", "ssa-mlp-key", "ssa-mlp-value", "ssa-mlp-query-key"),
+            *("ssa-mlp", "ssa-mlp-key-value", "ssa-mlp-query-key-value"),
+            *("ssa-mlp-token", "ssa-position", "ssa"),
         ),
         description="mechanisms to train on denoising; vanilla is the peer",
     )

@@ -4,10 +4,12 @@ from analysis.experiments.atlas.claims import judge
 from analysis.experiments.atlas.figure import draw
 from analysis.experiments.atlas.train import AtlasConfig, join_units, summarise, train, units
 from analysis.experiments.base import Experiment, Units
+from analysis.experiments.settings import QUICK
 from ssa_theory.mechanism import MECHANISMS, VANILLA
 
 __all__ = ["ATLAS", "AtlasConfig"]
 
+_FEW = {"mechanisms": (VANILLA, "ssa", "sink"), "problems": ("graph", "trigger")}
 ATLAS = Experiment(
     name="atlas",
     question="Which mechanism is best on which problem, and how far is it from Bayes?",
@@ -30,14 +32,7 @@ ATLAS = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "mechanisms": (VANILLA, "ssa", "sink"),
-            "problems": ("graph", "trigger"),
-            "learning_rates": (0.06,),
-            "steps": 20,
-            "cooldown_steps": 5,
-        },
+        "smoke": QUICK | _FEW | {"steps": 20, "cooldown_steps": 5},
         "large": {"mechanisms": tuple(MECHANISMS)},
     },
 )

@@ -4,11 +4,14 @@ from analysis.experiments.base import Experiment
 from analysis.experiments.basis_denoise.claims import judge
 from analysis.experiments.basis_denoise.figure import draw
 from analysis.experiments.basis_denoise.train import BasisDenoiseConfig, summarise, train
-from analysis.experiments.settings import cells_per_block
+from analysis.experiments.settings import QUICK, cells_per_block
 from ssa_theory.mechanism import VANILLA
 
 __all__ = ["BASIS_DENOISE", "BasisDenoiseConfig"]
 
+_SMALL = {"swept_noises": (1.0,), "swept_lengths": (4,), "held_out": 64}
+_SWEPT = (VANILLA, "key-bias", "ssa-value", "value-sigmoid", "gate-and-sink")
+_LARGE = {"swept_lengths": (16, 32, 64), "swept_mechanisms": _SWEPT}
 BASIS_DENOISE = Experiment(
     name="basis-denoise",
     question="On the paper's denoising task, does a learned value temperature reach the threshold "
@@ -29,28 +32,8 @@ BASIS_DENOISE = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "learning_rates": (0.06,),
-            "steps": 30,
-            "cooldown_steps": 10,
-            "swept_noises": (1.0,),
-            "swept_lengths": (4,),
-            "held_out": 64,
-        },
-        "large": {
-            "seeds": 512,
-            "steps": 1000,
-            "cooldown_steps": 300,
-            "swept_lengths": (16, 32, 64),
-            "swept_mechanisms": (
-                VANILLA,
-                "key-bias",
-                "ssa-value",
-                "value-sigmoid",
-                "gate-and-sink",
-            ),
-        },
+        "smoke": QUICK | _SMALL | {"steps": 30, "cooldown_steps": 10},
+        "large": _LARGE | {"seeds": 512, "steps": 1000, "cooldown_steps": 300},
     },
     dimensions={
         "peak": "largest coordinate of a token, the middle of its bin",

@@ -40,14 +40,8 @@ class BasisDenoiseConfig(SweptConfig):
     )
     mechanisms: ComparedMechanisms = Field(
         (
-            VANILLA,
-            "scaled",
-            "key-bias",
-            "sink",
-            "ssa-value",
-            "value-tanh",
-            "value-sigmoid",
-            "gate-and-sink",
+            *(VANILLA, "scaled", "key-bias", "sink"),
+            *("ssa-value", "value-tanh", "value-sigmoid", "gate-and-sink"),
         ),
         description="mechanisms to train at the default; vanilla is the peer",
     )

@@ -9,6 +9,7 @@ from analysis.experiments.settings import cells_per_block
 
 __all__ = ["CRITICAL", "CriticalConfig"]
 
+_SHORT = {"lengths": (10, 32, 100, 1000), "trained_length": 32}
 CRITICAL = Experiment(
     name="critical",
     question="From which temperature on does the largest of n scores win, and who keeps to it?",
@@ -33,13 +34,7 @@ CRITICAL = Experiment(
         "row": "current token of a trained row, by its place",
     },
     presets={
-        "smoke": {
-            "seeds": 3,
-            "lengths": (10, 32, 100, 1000),
-            "trained_length": 32,
-            "steps": 10,
-            "cooldown_steps": 2,
-        },
+        "smoke": _SHORT | {"seeds": 3, "steps": 10, "cooldown_steps": 2},
         "large": {"seeds": 256},
     },
 )

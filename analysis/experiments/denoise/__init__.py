@@ -4,10 +4,11 @@ from analysis.experiments.base import Experiment
 from analysis.experiments.denoise.claims import judge
 from analysis.experiments.denoise.figure import draw
 from analysis.experiments.denoise.train import DenoiseConfig, summarise, train
-from analysis.experiments.settings import cells_per_block
+from analysis.experiments.settings import QUICK, cells_per_block
 
 __all__ = ["DENOISE", "DenoiseConfig"]
 
+_SMALL = {"swept_filler_noise": (4.0,), "held_out": 64}
 DENOISE = Experiment(
     name="denoise",
     question="How near to the best possible does each temperature come in denoising, between the "
@@ -25,14 +26,7 @@ DENOISE = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "learning_rates": (0.06,),
-            "steps": 30,
-            "cooldown_steps": 10,
-            "swept_filler_noise": (4.0,),
-            "held_out": 64,
-        },
+        "smoke": QUICK | _SMALL | {"steps": 30, "cooldown_steps": 10},
         "large": {"seeds": 512, "steps": 1000, "cooldown_steps": 300},
     },
     dimensions={

@@ -51,15 +51,8 @@ class DenoiseConfig(SweptConfig):
     )
     mechanisms: Mechanisms = Field(
         (
-            VANILLA,
-            "ssa-mlp-value",
-            "value-tanh",
-            "value-sigmoid",
-            "ssa-mlp-query",
-            "ssa-mlp",
-            "ssa-mlp-key",
-            "ssa-mlp-key-shift",
-            "gate-and-sink",
+            *(VANILLA, "ssa-mlp-value", "value-tanh", "value-sigmoid", "ssa-mlp-query"),
+            *("ssa-mlp", "ssa-mlp-key", "ssa-mlp-key-shift", "gate-and-sink"),
         ),
         description="mechanisms to train at the default",
     )

@@ -49,6 +49,7 @@ def _summarise(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
+_SHORT = {"lengths": (10, 100, 1000, 10_000), "freezing_lengths": (100, 10_000)}
 DILUTION = Experiment(
     name="dilution",
     question=(
@@ -66,12 +67,7 @@ DILUTION = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "lengths": (10, 100, 1000, 10_000),
-            "freezing_lengths": (100, 10_000),
-            "critical_length": 1000,
-        },
+        "smoke": _SHORT | {"seeds": 4, "critical_length": 1000},
         "large": {"seeds": 512},
     },
     dimensions={

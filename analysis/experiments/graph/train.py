@@ -166,17 +166,8 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
 
 
 _CONTROL = (
-    "cross_entropy_gap",
-    "l1_by_step",
-    "l1_error",
-    "weight_norm",
-    "diverged",
-    "settled",
-    "learning_rate",
-    "start",
-    "tuning_error",
-    "longer_error",
-    "longer_settled",
+    *("cross_entropy_gap", "l1_by_step", "l1_error", "weight_norm", "diverged", "settled"),
+    *("learning_rate", "start", "tuning_error", "longer_error", "longer_settled"),
 )
 """What is kept of the control regime, where it is there."""
 

@@ -4,9 +4,11 @@ from analysis.experiments.base import Experiment
 from analysis.experiments.hierarchy.claims import judge
 from analysis.experiments.hierarchy.figure import draw
 from analysis.experiments.hierarchy.train import HierarchyConfig, seeds_per_block, summarise, train
+from analysis.experiments.settings import QUICK
 
 __all__ = ["HIERARCHY", "HierarchyConfig"]
 
+_SMALL = {"branchings": (2,), "most_nodes": 7, "dim_shares": (0.5, 1.0), "held_out": 64}
 HIERARCHY = Experiment(
     name="hierarchy",
     question="In a tree of tokens, general ones above special ones: when is SSA's map, or its "
@@ -27,21 +29,8 @@ HIERARCHY = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 6,
-            "learning_rates": (0.06,),
-            "branchings": (2,),
-            "most_nodes": 7,
-            "dim_shares": (0.5, 1.0),
-            "steps": 20,
-            "cooldown_steps": 5,
-            "held_out": 64,
-        },
-        "large": {
-            "seeds": 256,
-            "steps": 2000,
-            "cooldown_steps": 200,
-        },
+        "smoke": QUICK | _SMALL | {"seeds": 6, "steps": 20, "cooldown_steps": 5},
+        "large": {"seeds": 256, "steps": 2000, "cooldown_steps": 200},
     },
     dimensions={
         "level": "depth of the query in the tree, the root 0",

@@ -4,9 +4,11 @@ from analysis.experiments.base import Experiment
 from analysis.experiments.imbalance.claims import judge
 from analysis.experiments.imbalance.figure import draw
 from analysis.experiments.imbalance.train import ImbalanceConfig, seeds_per_block, summarise, train
+from analysis.experiments.settings import QUICK
 
 __all__ = ["IMBALANCE", "ImbalanceConfig"]
 
+_SMALL = {"positions": 16, "powers": (0.0, 0.5, 1.0), "shares": (0.5,)}
 IMBALANCE = Experiment(
     name="imbalance",
     question="Does a position temperature keep a prediction while one token crowds out the other, "
@@ -26,15 +28,7 @@ IMBALANCE = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "learning_rates": (0.06,),
-            "steps": 60,
-            "cooldown_steps": 20,
-            "positions": 16,
-            "powers": (0.0, 0.5, 1.0),
-            "shares": (0.5,),
-        },
+        "smoke": QUICK | _SMALL | {"steps": 60, "cooldown_steps": 20},
         "large": {"seeds": 256, "steps": 4000, "cooldown_steps": 400},
     },
 )

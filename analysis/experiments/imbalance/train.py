@@ -22,8 +22,8 @@ from analysis.problems.imbalance import ImbalanceProblem
 from analysis.problems.sizes import check_result_fits
 from ssa_theory.mechanism import VANILLA
 
-PAPERS, CONTROL = "ssa-position", "scaled"
-"""The paper's schedule, and the constant with a learned scale."""
+PAPERS = "ssa-position"
+"""The paper's schedule."""
 RANDOM = ", random"
 QUANTILES = (0.025, 0.5, 0.975)
 
@@ -56,16 +56,8 @@ class ImbalanceConfig(CooldownConfig):
     )
     mechanisms: ComparedMechanisms = Field(
         (
-            VANILLA,
-            CONTROL,
-            "key-bias",
-            PAPERS,
-            "ssa",
-            "released",
-            "ssmax",
-            "asentmax-position",
-            "yarn",
-            "power",
+            *(VANILLA, "scaled", "key-bias", PAPERS, "ssa"),
+            *("released", "ssmax", "asentmax-position", "yarn", "power"),
         ),
         description=f"mechanisms to train; {VANILLA} is the peer",
     )

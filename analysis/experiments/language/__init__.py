@@ -7,6 +7,11 @@ from ssa_theory.mechanism import VANILLA
 
 __all__ = ["LANGUAGE", "LanguageConfig"]
 
+_FEW = {"seeds": 2, "tuning_seeds": 1, "mechanisms": (VANILLA, "constant-scale", "scaled", "ssa")}
+_SMALL = {"dim": 8, "context": 24, "steps": 12, "rates": (0.015, 0.04), "scales": (2.5,)}
+_BRIEF = {"batch": 4, "validation_tokens": 512, "measured_tokens": 100, "records": 4, "passkeys": 8}
+_LARGE = {"dim": 512, "layers": 12, "heads": 8, "context": 512, "steps": 20_000, "batch": 32}
+_TEXT = {"top": 4096, "alphabet": "graphemes", "validation_tokens": 2**18}
 LANGUAGE = Experiment(
     name="language",
     question="In a small language model, do learned temperatures do more than a constant scale?",
@@ -36,33 +41,7 @@ LANGUAGE = Experiment(
         "length": "which places of a context, in units of that of training",
     },
     presets={
-        "smoke": {
-            "seeds": 2,
-            "mechanisms": (VANILLA, "constant-scale", "scaled", "ssa"),
-            "dim": 8,
-            "context": 24,
-            "steps": 12,
-            "batch": 4,
-            "rates": (0.015, 0.04),
-            "scales": (2.5,),
-            "tuning_seeds": 1,
-            "validation_tokens": 512,
-            "measured_tokens": 100,
-            "records": 4,
-            "passkeys": 8,
-        },
-        "large": {
-            "seeds": 8,
-            "dim": 512,
-            "layers": 12,
-            "heads": 8,
-            "context": 512,
-            "steps": 20_000,
-            "batch": 32,
-            "rates": (0.0003, 0.001, 0.003),
-            "top": 4096,
-            "alphabet": "graphemes",
-            "validation_tokens": 2**18,
-        },
+        "smoke": _FEW | _SMALL | _BRIEF,
+        "large": _LARGE | _TEXT | {"seeds": 8, "rates": (0.0003, 0.001, 0.003)},
     },
 )

@@ -15,7 +15,7 @@ from analysis.experiments.mechanisms import chosen
 from analysis.experiments.normalizers.claims import judge
 from analysis.experiments.normalizers.config import SOFTMAX, TEMPERATURES, NormalizersConfig
 from analysis.experiments.normalizers.figure import draw
-from analysis.experiments.settings import steps_of
+from analysis.experiments.settings import QUICK, steps_of
 from analysis.problems.base import Fitted, fit
 from analysis.problems.kernel_regression import KernelRegressionBlock
 from analysis.problems.measures import row_l1, row_shape
@@ -199,6 +199,8 @@ def summarise(config: NormalizersConfig, dataset: xr.Dataset, progress: Progress
     return dataset.assign(mse_over_best_band=ratio_band(mse, best, about))
 
 
+_STEPS = {"graph_steps": 15, "retrieval_steps": 15, "length_steps": 10}
+_SIZES = {"retrieval_held_out": 8, "length_train": (4, 16), "length_test": (4, 16, 32, 64)}
 NORMALIZERS = Experiment(
     name="normalizers",
     question="Are sparse normalisers a substitute for temperature?",
@@ -218,16 +220,7 @@ NORMALIZERS = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "learning_rates": (0.06,),
-            "graph_steps": 15,
-            "retrieval_steps": 15,
-            "retrieval_held_out": 8,
-            "length_steps": 10,
-            "length_train": (4, 16),
-            "length_test": (4, 16, 32, 64),
-        },
+        "smoke": QUICK | _STEPS | _SIZES,
         "large": {"seeds": 512, "retrieval_held_out": 256},
     },
     dimensions={

@@ -9,10 +9,12 @@ from analysis.experiments.paper_graph.train import (
     summarise,
     train,
 )
+from analysis.experiments.settings import QUICK
 
 __all__ = ["PAPER_GRAPH", "PaperGraphConfig"]
 
 _LEAST = {"row_steps": 40, "steps": 30, "cooldown_steps": 10}
+_LONG = {"row_steps": 4000, "steps": 4000, "cooldown_steps": 400}
 PAPER_GRAPH = Experiment(
     name="paper-graph",
     question="On all connected graphs of the paper's size: does SSA learn a better map or a lower "
@@ -33,15 +35,9 @@ PAPER_GRAPH = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {"seeds": 12, "learning_rates": (0.06,)} | _LEAST,
+        "smoke": QUICK | _LEAST | {"seeds": 12},
         "paper": {"compile": "on"},
-        "large": {
-            "compile": "on",
-            "seeds": 33_351,
-            "row_steps": 4000,
-            "steps": 4000,
-            "cooldown_steps": 400,
-        },
+        "large": _LONG | {"seeds": 33_351, "compile": "on"},
     },
     dimensions={
         "stage": "of training at which it is measured",

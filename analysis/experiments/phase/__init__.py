@@ -7,6 +7,7 @@ from analysis.experiments.phase.train import PhaseConfig, seeds_per_block, summa
 
 __all__ = ["PHASE", "PhaseConfig"]
 
+_SMALL = {"families": ("graded", "erdos-renyi"), "dims": (4, 8), "similarities": (0.0, 0.9)}
 PHASE = Experiment(
     name="phase",
     question="Where does SSA help, and where not: embedding dimension, similarity of tokens, "
@@ -26,14 +27,7 @@ PHASE = Experiment(
     draw=draw,
     judge=judge,
     presets={
-        "smoke": {
-            "seeds": 4,
-            "families": ("graded", "erdos-renyi"),
-            "dims": (4, 8),
-            "similarities": (0.0, 0.9),
-            "steps": (50, 200),
-            "learning_rates": (0.06, 0.2),
-        },
+        "smoke": _SMALL | {"seeds": 4, "steps": (50, 200), "learning_rates": (0.06, 0.2)},
         "large": {"seeds": 500, "compile": "on"},
     },
     dimensions={
