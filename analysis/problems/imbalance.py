@@ -248,9 +248,7 @@ def _spaced(first: int, last: int, most: int) -> Int[np.ndarray, " position"]:
     return np.unique(np.rint(np.geomspace(first, last, most)).astype(np.int64))
 
 
-@cache
-def _tracking(law: PowerImbalance, length: int) -> TwoTokenSequences:
-    return tracking_sequence(law, length)
+_tracking = cache(tracking_sequence)
 
 
 @cache

@@ -107,7 +107,9 @@ class SmallGraphProblem(Problem):
                 counts = self._labels(law, seeds, training.total_steps)
                 drawn.append(torch.from_numpy(counts).to(device))
             for counts in drawn[0]:
-                yield _frequencies(counts.to(training.torch_dtype), self.batch_size)
+                number = counts.to(training.torch_dtype)
+                times = number.sum(1)  # of a query that was not drawn 0: it may have any target
+                yield Queries(number / times.clamp(min=1).unsqueeze(1), times / self.batch_size)
 
         return replace(block, sampled=sampled)
 
@@ -139,15 +141,6 @@ class SmallGraphProblem(Problem):
             drawn = np.bincount((place + nodes * query + label).ravel(), minlength=own.size)
             own[:] = drawn.reshape(own.shape)
         return np.ascontiguousarray(np.moveaxis(counts, 0, -1))
-
-
-def _frequencies(counts: Tensor, batch_size: int) -> Queries:
-    """The labels of a batch: the share of each query, and its labels' frequencies.
-
-    A query that was not drawn has weight 0, and any target.
-    """
-    drawn = counts.sum(1)
-    return Queries(counts / drawn.clamp(min=1).unsqueeze(1), drawn / batch_size)
 
 
 @cache

@@ -64,14 +64,8 @@ class TriggerProblem(Problem):
         keys = [self.task.tokens(t.content) for t in tested]
         target = [self.task.target(t.content, np.full(self.held_out, True)) for t in tested]
         query, tokens, wanted = (stack_members(list(a), device) for a in zip(*drawn, strict=True))
-        return TriggerBlock(
-            seeds,
-            device,
-            self,
-            (query, tokens, wanted),
-            stack_members(keys, device),
-            stack_members(target, device),
-        )
+        held_out = (stack_members(arrays, device) for arrays in (keys, target))
+        return TriggerBlock(seeds, device, self, (query, tokens, wanted), *held_out)
 
     def describe(self, seeds: Sequence[int]) -> xr.Dataset:
         """Exact risks, and, of the same estimates, those on each seed's held-out contexts."""

@@ -5,7 +5,7 @@ trains how it trains.
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,7 +13,15 @@ from ssa_theory.mechanism import file_of
 
 Own = TypeVar("Own", bound="ExperimentConfig")
 Config = TypeVar("Config", bound="SeededConfig")
-Kind = TypeVar("Kind")
+
+
+class Dataclass(Protocol):
+    """What has fields."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Kind = TypeVar("Kind", bound=Dataclass)
 
 
 class ExperimentConfig(BaseModel):

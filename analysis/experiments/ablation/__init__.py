@@ -13,6 +13,7 @@ from analysis.experiments.settings import QUICK, cells_per_block
 __all__ = ["ABLATION", "AblationConfig"]
 
 _STEPS = {"letters_steps": 60, "denoise_steps": 30, "cooldown_steps": 10}
+_LONG = {"letters_steps": 4000, "denoise_steps": 2000, "cooldown_steps": 500}
 _SIZES = {"train_lengths": (4, 8), "longer_length": 16, "bracket_samples": 100, "held_out": 64}
 ABLATION = Experiment(
     name="ablation",
@@ -34,12 +35,7 @@ ABLATION = Experiment(
     judge=judge,
     presets={
         "smoke": QUICK | _STEPS | _SIZES,
-        "large": {
-            "seeds": 512,
-            "letters_steps": 4000,
-            "denoise_steps": 2000,
-            "cooldown_steps": 500,
-        },
+        "large": _LONG | {"seeds": 512},
     },
     dimensions={
         "part": "of the experiment: the task of the mechanism",

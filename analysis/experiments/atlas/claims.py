@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from analysis.claims.builder import Lines, Values
+from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean
 from analysis.experiments.atlas.problems import TRIGGER
@@ -32,7 +32,9 @@ def judge(config: AtlasConfig, dataset: xr.Dataset) -> list[Claim]:
     chosen_on, judged_on = slice(0, None, 2), slice(1, None, 2)
     halved = Lines("atlas", len(dataset["seed"][judged_on]))
     for problem in dataset["problem"].values.tolist():
-        errors = _trained(above.sel(problem=problem))
+        at = above.sel(problem=problem)
+        errors = {name: at.sel(mechanism=name).values for name in at["mechanism"].values.tolist()}
+        errors = {name: error for name, error in errors.items() if np.isfinite(error).any()}
         if SELECTIVE not in errors:
             continue
         own = errors.pop(SELECTIVE)
@@ -59,12 +61,6 @@ def judge(config: AtlasConfig, dataset: xr.Dataset) -> list[Claim]:
     )
     _check_controls(lines, config, dataset)
     return [*halved.claims, *lines.claims]
-
-
-def _trained(above: xr.DataArray) -> dict[str, Values]:
-    """By mechanism, where it has numbers."""
-    values = {name: above.sel(mechanism=name).values for name in above["mechanism"].values.tolist()}
-    return {name: own for name, own in values.items() if np.isfinite(own).any()}
 
 
 def _errors_away(excess: xr.DataArray) -> float:

@@ -75,14 +75,6 @@ def _lengths(places: slice, block: Any) -> Ends:
     return low, high
 
 
-def _vocabulary(block: Any) -> list[Inputs]:
-    return [block.inputs]
-
-
-def _held_out(block: Any) -> list[Inputs]:
-    return block.tested_inputs
-
-
 def _tokens(block: Any) -> list[Inputs]:
     return [block.problem.inputs(block.tokens)]
 
@@ -97,10 +89,6 @@ def _two_queries(block: Any) -> list[Inputs]:
     shape = (len(block.keys), 2, block.keys.shape[-1])
     queries = torch.eye(2, dtype=torch.float64, device=block.device)
     return [block.problem.inputs(q[:, None].expand(shape), block.keys) for q in queries]
-
-
-def _counted(block: Any) -> list[Inputs]:
-    return [block.counted.inputs]
 
 
 def _counted_spikiness(block: Any, layer: Layer, parameters: Parameters) -> Tensor:
@@ -139,12 +127,13 @@ def _alone(single: Mapping[str, tuple[Problem, Column]]) -> dict[str, World]:
 
 
 def _worlds() -> dict[str, World]:
-    row = Column(partial(_mean, "final_gap"), _constant_row, _vocabulary)
+    row = Column(partial(_mean, "final_gap"), _constant_row, lambda block: [block.inputs])
     risk, named = partial(_mean, "risk"), partial(_described, "bayes", "naive")
     held_out = partial(_described, "held_out_bayes", "held_out_naive")
     denoise = Column(partial(_mean, "mse"), held_out, _tokens)
-    choice = Column(partial(_mean, "cross_entropy"), named, _held_out)
-    mixture = Column(partial(_mean, "loss"), _uniform_weights, _counted, _counted_spikiness)
+    choice = Column(partial(_mean, "cross_entropy"), named, lambda block: block.tested_inputs)
+    counted, loss = lambda block: [block.counted.inputs], partial(_mean, "loss")
+    mixture = Column(loss, _uniform_weights, counted, _counted_spikiness)
     to_zero = Column(risk, partial(_described, "bayes", "held_out_zero"), _two_queries)
     before: dict[str, tuple[Problem, Column]] = {
         "graph": (GraphProblem(dim=4), row),

@@ -61,11 +61,6 @@ def train(config: ConvergenceConfig, progress: Progress) -> xr.Dataset:
     return train_settings(config, progress, _train_setting)
 
 
-def _curve_steps(steps: int) -> np.ndarray:
-    """The steps at which the loss is stored: evenly spaced on a logarithmic axis."""
-    return np.unique(np.rint(np.geomspace(1, steps, _CURVE_POINTS)).astype(int))
-
-
 def loss_of(
     level: float, initial: Float[np.ndarray, " seed"], optimum: Float[np.ndarray, " seed"]
 ) -> Float[np.ndarray, " seed"]:
@@ -81,7 +76,7 @@ def _train_setting(
     """One setting's part of the result."""
     models, budget = chain.mechanisms, chain.training.steps
     shares = [math.ceil(share * budget) for share in TRIED_STEPS]
-    curve = _curve_steps(budget)
+    curve = np.unique(np.rint(np.geomspace(1, budget, _CURVE_POINTS)).astype(int))
     runs = [gap_by_step(config, chain, m, device, advance) for m in models]
     gap, diverged = (np.stack(each, axis=-3) for each in zip(*runs, strict=True))
     names = [m.name for m in models]

@@ -1,6 +1,7 @@
 """Critical temperatures of drawn and trained rows, and schedules fitted to them."""
 
 from itertools import product
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -74,7 +75,8 @@ def summarise(config: CriticalConfig, dataset: xr.Dataset, progress: Progress) -
     dataset["schedule"] = (dims, np.array(tau), {"description": about})
     with np.errstate(invalid="ignore"):
         distance = abs(np.log(dataset["schedule"]) - np.log(measured))
-    dataset["distance"] = distance.assign_attrs(
+    # Cast, as numpy does not say that labels stay.
+    dataset["distance"] = cast(xr.DataArray, distance).assign_attrs(
         description="|log(tau(n) / tau_c)|, how far a schedule is from a row's critical tau"
     )
     dataset["distance_band"] = mean_band(dataset["distance"])

@@ -12,7 +12,7 @@ from analysis.claims.claim import Claim
 from analysis.claims.statistics import Estimate, mean
 from analysis.experiments.dilution.config import DilutionConfig
 from ssa_theory.mechanism import known
-from ssa_theory.mechanism.temperature import Selective, Temperature
+from ssa_theory.mechanism.temperature import Selective
 
 SSA, HALF, MILLION = "ssa-position", 0.5, 1_000_000
 """Of the topics: the mechanism, the attention to keep, the number of keys."""
@@ -74,7 +74,7 @@ def _add_mechanisms(lines: Lines, dataset: xr.Dataset) -> None:
     """Which mechanism keeps the needles at the longest context?"""
     for name in dataset["mechanism"].values.tolist():
         temperature, one = known(name).query, dataset.sel(mechanism=name)
-        if not _grows(temperature):
+        if temperature is None or not getattr(temperature, "position", True):
             count, most = int(dataset["length"][-1]), one["needle_mass"].isel(length=-1).max()
             sentence = f"without a position term, {name} takes most attention from the needles"
             what = f"largest needle mass among {count:,} keys over all laws, numbers of needles and seeds"
@@ -104,11 +104,6 @@ def _growth(at: xr.Dataset) -> dict[str, Estimate]:
     before, last = (at["log_odds"].isel(length=i).values for i in (-2, -1))
     shorter, longest = np.log(at["length"].values[-2:] - int(at["needles"])).tolist()
     return {"slope of log-odds in log(n - m)": mean((last - before) / (longest - shorter))}
-
-
-def _grows(temperature: Temperature | None) -> bool:
-    """Whether a query temperature knows the number of keys."""
-    return temperature is not None and getattr(temperature, "position", True)
 
 
 def _add_freezing(lines: Lines, config: DilutionConfig, dataset: xr.Dataset) -> None:

@@ -144,17 +144,10 @@ def train(config: GraphConfig, progress: Progress) -> xr.Dataset:
     advance = progress(about, total)
 
     def trained(regime: GraphProblem, steps: int) -> xr.Dataset:
-        training = config.training(steps)
-        return train_all(
-            regime,
-            mechanisms,
-            config.seed_range,
-            training,
-            device,
-            rates=config.learning_rates,
-            starts=config.tried_starts,
-            progress=advance,
-        )
+        seeds, how = config.seed_range, config.training(steps)
+        rates, starts = grid
+        options = {"rates": rates, "starts": starts, "progress": advance}
+        return train_all(regime, mechanisms, seeds, how, device, **options)
 
     dataset = trained(problem, config.steps)
     if config.control_steps:

@@ -49,7 +49,7 @@ def _draw_error(ax: Axes, config: ImbalanceConfig, dataset: xr.Dataset) -> None:
         if name in (VANILLA, PAPERS):
             best = one["best_error"].isel(seed=0).values[b]
             ax.plot(n, best.clip(_LEAST), color=look["color"], label=f"{name}, exact", **_BEST)
-    _mark_training(ax, config)
+    ax.axvline(config.train_length, color="#999999", linewidth=1)
     ax.set_yscale("log")
     where = f"κ(n) = n^{config.power:g}, α = {config.share:g}"
     title = f"error where the query is b: {where} (zero-loss schedule: 0)"
@@ -98,11 +98,7 @@ def _draw_margin(ax: Axes, config: ImbalanceConfig, dataset: xr.Dataset) -> None
         ax.plot(n, one, color=look["color"], linestyle=look["linestyle"])
     wanted = at["zero_loss_margin"].isel(seed=0).values[b]
     ax.plot(n, wanted, color="#e0b000", label="zero loss: log κ(n) + log(α / (1 - α))", **_BEST)
-    _mark_training(ax, config)
+    ax.axvline(config.train_length, color="#999999", linewidth=1)
     title = f"learned margin where the query is b: κ(n) = n^{config.power:g}, α = {config.share:g}"
     label_axes(ax, "position n (tokens)", "margin τ(n) m of a over b (nats)", title, log="x")
     ax.legend()
-
-
-def _mark_training(ax: Axes, config: ImbalanceConfig) -> None:
-    ax.axvline(config.train_length, color="#999999", linewidth=1)

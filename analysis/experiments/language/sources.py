@@ -155,14 +155,8 @@ class Pretrained(Source):
         model = copy.deepcopy(self.plain)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            frequency = self.text.log_frequency
-            select(
-                model,
-                mechanism,
-                alpha=_ALPHA,
-                trained_length=self.config.context,
-                log_frequency=frequency,
-            )
+            seen = {"trained_length": self.config.context, "log_frequency": self.text.log_frequency}
+            select(model, mechanism, alpha=_ALPHA, **seen)
         return model
 
     def logits(self, model: nn.Module, tokens: Tensor) -> Tensor:  # type: ignore[override]

@@ -57,7 +57,8 @@ def _draw_ratios(ax: Axes, ratio: xr.DataArray, others: list[str], paper: float)
 def _draw_distribution(ax: Axes, at: xr.Dataset, others: list[str]) -> None:
     """The ratio of the map's error over graphs."""
     ratio = at["map_l1"] / at["map_l1"].sel(mechanism=VANILLA)
-    each = {name: _finite_log(ratio.sel(mechanism=name).values) for name in others}
+    ratio = ratio.where(np.isfinite(ratio) & (ratio > 0))
+    each = {n: np.log(ratio.sel(mechanism=n).dropna("seed").values) for n in others}
     low, high = np.quantile(np.concatenate([*each.values(), [-0.1, 0.1]]), (0.005, 0.995))
     bins = np.linspace(low, high, 41)
     for name, values in each.items():
@@ -68,10 +69,6 @@ def _draw_distribution(ax: Axes, at: xr.Dataset, others: list[str]) -> None:
     ax.axvline(PAPER_RATIO["map_l1"], color="black", linewidth=1, linestyle=":")
     title = f"attention map in the paper's own form (head {OWN})"
     label_axes(ax, _MAP, "share of graphs", title, log="x")
-
-
-def _finite_log(ratio: np.ndarray) -> np.ndarray:
-    return np.log(ratio[np.isfinite(ratio) & (ratio > 0)])
 
 
 def _draw_spread(ax: Axes, at: xr.Dataset, others: list[str]) -> None:
