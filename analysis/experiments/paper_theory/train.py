@@ -1,6 +1,6 @@
 """The paper's statements: every curve, every status, and the ledger lines."""
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,7 +15,6 @@ from ssa_theory.theory.paper import (
     SIGNED,
     VANILLA,
     SparseScores,
-    Temperatures,
     TwoTokens,
     attained_weight,
     largest_weight_bound,
@@ -58,79 +57,63 @@ class PaperTheoryConfig(ExperimentConfig):
 def train(config: PaperTheoryConfig, progress: Progress) -> xr.Dataset:
     """Compute every curve, and try every statement on its cases."""
     advance = progress("computing the paper's statements", 4)
-    dataset = _expressivity(config)
+    pairs = list(zip(config.gammas, config.errors, strict=True))
+    rho, ratio = np.linspace(-0.98, 0.98, 99), np.linspace(0, 4, 81)
+    some, many = rho[:: len(rho) // (_SOLVED - 1)], np.unique(np.geomspace(2, 1e5, 41).round())
+    values = _expressivity(pairs, rho.tolist(), some.tolist())
     advance(1)
-    least, many = least_loss(config.length, LATE), np.unique(np.geomspace(2, 1e5, 41).round())
-    ratio = np.linspace(0, 4, 81)
-    dataset["converse_loss"] = (("edge",), [least.lower, least.upper])
+    least, counts = least_loss(config.length, LATE), [int(n) for n in many]
+    values["converse_loss"] = ("edge",), [least.lower, least.upper]
     reach = [reachable_ratios(r) for r in ratio.tolist()]
-    dataset["reachable_late_ratio"] = (("half_ratio", "end"), reach)
+    values["reachable_late_ratio"] = ("half_ratio", "end"), reach
     advance(1)
-    bounds = [[largest_weight_bound(int(n), w) for n in many] for w in config.norms]
-    dataset["largest_weight"] = (("norm", "count"), bounds)
-    attained = [[attained_weight(int(n), w) for n in many] for w in config.norms]
-    dataset["attained_weight"] = (("norm", "count"), attained)
-    scores = [[SparseScores(int(n), a, 1.0, config.power) for n in many] for a in config.slopes]
+    weights = {"largest_weight": largest_weight_bound, "attained_weight": attained_weight}
+    for name, of in weights.items():
+        values[name] = ("norm", "count"), [[of(n, w) for n in counts] for w in config.norms]
+    scores = [[SparseScores(n, a, 1.0, config.power) for n in counts] for a in config.slopes]
     for name in ("kept_share", "printed_share", "solved_share"):
-        values = [[getattr(s, name) for s in row] for row in scores]
-        dataset[name] = (("slope", "count"), values)
+        values[name] = ("slope", "count"), [[getattr(s, name) for s in row] for row in scores]
     advance(1)
     every = statements()
-    for name in ("claim", "status", "truth", "source"):
-        dataset[f"statement_{name}"] = ("statement", [getattr(s, name) for s in every])
-    examples = [
-        ", ".join(f"{k} = {v:.6g}" for k, v in (s.counter_example or {}).items()) for s in every
-    ]
-    dataset["statement_counter_example"] = ("statement", examples)
-    dataset["statement_cases"] = ("statement", [s.cases for s in every])
+    for name in ("claim", "status", "truth", "source", "cases"):
+        values[f"statement_{name}"] = ("statement",), [getattr(s, name) for s in every]
+    cases = [(s.counter_example or {}).items() for s in every]
+    examples = [", ".join(f"{k} = {v:.6g}" for k, v in case) for case in cases]
+    values["statement_counter_example"] = ("statement",), examples
     advance(1)
-    for name, about in _ABOUT.items():
-        dataset[name].attrs["description"] = about
-    return dataset.assign_coords(
-        statement=[s.name for s in every],
-        edge=["lower", "upper"],
-        half_ratio=ratio,
-        end=["least", "largest"],
-        norm=list(config.norms),
-        slope=list(config.slopes),
-        count=many,
-    )
+    coords = {
+        "map": [f"gamma {g:g}, eps {e:g}" for g, e in pairs],
+        "temperatures": list(_TEMPERATURES),
+        "rho": rho,
+        "rho_solved": some,
+        "statement": [s.name for s in every],
+        "edge": ["lower", "upper"],
+        "half_ratio": ratio,
+        "end": ["least", "largest"],
+        "norm": list(config.norms),
+        "slope": list(config.slopes),
+        "count": many,
+    }
+    variables = {k: (*values[k], {"description": about}) for k, about in _ABOUT.items()}
+    return xr.Dataset(variables, coords)
 
 
-def _expressivity(config: PaperTheoryConfig) -> xr.Dataset:
+def _expressivity(
+    pairs: list[tuple[float, float]], rho: list[float], solved: list[float]
+) -> dict[str, tuple[tuple[str, ...], list[Any]]]:
     """Proposition 1: exact minima, by closed form and by the solver, and the printed bounds."""
-    rho = np.linspace(-0.98, 0.98, 99)
-    some = rho[:: len(rho) // (_SOLVED - 1)]
-    pairs = list(zip(config.gammas, config.errors, strict=True))
-
-    def table(
-        points: np.ndarray, norm: Callable[[TwoTokens, Temperatures], float]
-    ) -> list[list[list[float]]]:
-        maps = [[TwoTokens(g, e, r) for r in points.tolist()] for g, e in pairs]
-        return [[[norm(t, k) for t in own] for k in _TEMPERATURES.values()] for own in maps]
-
-    def printed(name: str) -> list[list[float]]:
-        return [[getattr(TwoTokens(g, e, r), name) for r in rho.tolist()] for g, e in pairs]
-
-    return xr.Dataset(
-        {
-            "least_norm": (
-                ("map", "temperatures", "rho"),
-                table(rho, lambda t, k: t.least(k).norm),
-            ),
-            "solved_norm": (
-                ("map", "temperatures", "rho_solved"),
-                table(some, TwoTokens.solved_norm),
-            ),
-            **{v: (("map", "rho"), printed(v)) for v in PRINTED.values()},
+    every, some = ([[TwoTokens(g, e, r) for r in at] for g, e in pairs] for at in (rho, solved))
+    kinds, dims = _TEMPERATURES.values(), ("map", "temperatures")
+    least = [[[t.least(k).norm for t in own] for k in kinds] for own in every]
+    found = [[[t.solved_norm(k) for t in own] for k in kinds] for own in some]
+    return {
+        "least_norm": ((*dims, "rho"), least),
+        "solved_norm": ((*dims, "rho_solved"), found),
+        **{
+            v: (("map", "rho"), [[getattr(t, v) for t in m] for m in every])
+            for v in PRINTED.values()
         },
-        coords={
-            "map": [f"gamma {g:g}, eps {e:g}" for g, e in pairs],
-            "temperatures": list(_TEMPERATURES),
-            "rho": rho,
-            "rho_solved": some,
-        },
-    )
+    }
 
 
 _ABOUT = {
@@ -160,17 +143,11 @@ def judge(config: PaperTheoryConfig, dataset: xr.Dataset) -> list[Claim]:
     """One exact line a statement: does it hold as printed?"""
     lines = Lines("paper-theory", 1)
     for name in dataset["statement"].values.tolist():
-        one = {k: str(dataset[f"statement_{k}"].sel(statement=name).values) for k in _SAID}
-        status, example = one["status"], one["counter_example"]
-        lines.exactly(
-            "paper-theory",
-            {"statement": name},
-            "status",
-            1 if status == "holds" else -1,
-            f"{status}. {one['truth']}"
-            + (f" Smallest case against it as printed: {example}." if example else ""),
+        one = dataset.sel(statement=name)
+        status, truth, example = (
+            str(one[f"statement_{k}"].values) for k in ("status", "truth", "counter_example")
         )
+        against = f" Smallest case against it as printed: {example}." if example else ""
+        value, what = 1 if status == "holds" else -1, f"{status}. {truth}{against}"
+        lines.exactly("paper-theory", {"statement": name}, "status", value, what)
     return lines.claims
-
-
-_SAID = ("status", "truth", "counter_example")
