@@ -95,11 +95,8 @@ class TwinsConfig(CellsConfig):
 
 
 _BANDS = (
-    "minimal_norm",
-    "norm_lower_bound",
-    "weight_norm",
-    "capped_weight_norm",
-    "cross_entropy_gap",
+    *("minimal_norm", "norm_lower_bound"),
+    *("weight_norm", "capped_weight_norm", "cross_entropy_gap"),
 )
 
 

@@ -178,12 +178,12 @@ class Problem(abc.ABC):
 
     @property
     def objective(self) -> str:
-        """The measure that tuning minimises, averaged over its dimensions: by default the first."""
+        """The measure by which rates are tuned, the smaller the better, averaged over its dimensions."""
         return next(iter(self.measures))
 
     @property
     def for_tuning(self) -> "Problem":
-        """The problem that is tuned on: itself, but without what a test has beyond the training."""
+        """The problem on which rates are tuned: itself, without what goes beyond the training."""
         return self
 
     def layer(self, mechanism: Mechanism) -> Layer:

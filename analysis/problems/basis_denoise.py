@@ -121,9 +121,7 @@ class BasisDenoiseProblem(Problem):
 
 @dataclass(frozen=True)
 class BasisDenoiseBlock(Block):
-    """Members with their training data (tokens, targets) and held-out tokens, which of them carry
-    the signal, and the posterior of the label.
-    """
+    """Members with training data (tokens, targets), held-out tokens, and what is known of them."""
 
     problem: BasisDenoiseProblem
     data: tuple[Tensor, Tensor]

@@ -31,9 +31,7 @@ def spikiness(row: Tensor, dim: int = -1) -> Tensor:
 
 
 def gini(row: Tensor, dim: int = -1) -> Tensor:
-    """Gini coefficient sum_j (2j - n - 1) s_(j) / (n sum s), s_(j) ascending: 0 uniform, 1 - 1/n
-    for one key.
-    """
+    """Gini's sum_j (2j - n - 1) s_(j) / (n sum s), s_(j) ascending: 0 uniform, 1 - 1/n one key."""
     n = row.shape[dim]
     ascending = row.movedim(dim, -1).sort(-1).values
     rank = torch.arange(1, n + 1, dtype=row.dtype, device=row.device)

@@ -22,9 +22,7 @@ from tasks.kernel_regression import best_inverse_temperature
 from tasks.retrieval import NoisyRetrievalTask, Retrievals, posterior_entropy
 
 Batch = tuple[Inputs, Tensor]
-"""Problems, and what the loss compares with: the targets (query, member), or the rows of the exact
-posterior (query, key, member).
-"""
+"""Problems, and their targets (query, member), or the posterior's rows (query, key, member)."""
 LARGEST_KEYS = 4096
 
 _CROSS_ENTROPY = (

@@ -135,12 +135,9 @@ def summarise(config: HierarchyConfig, dataset: xr.Dataset, progress: Progress) 
         description="the measure of the paper's claim: map_l1 of head row, tv of head classifier"
     )
     dataset["error_band"] = mean_band(dataset["error"])
-    error, about = error.transpose("mechanism", "cell", "seed"), "ratio of errors to vanilla's"
-    dataset["error_ratio"] = ratio_band(
-        error,
-        error.sel(mechanism=VANILLA, drop=True),
-        f"{about}, geometric mean with its 95 % interval over seeds",
-    )
+    error, vanilla = error.transpose("mechanism", "cell", "seed"), error.sel(mechanism=VANILLA)
+    about = "ratio of errors to vanilla's, geometric mean with its 95 % interval over seeds"
+    dataset["error_ratio"] = ratio_band(error, vanilla.drop_vars("mechanism"), about)
     # Cast, as numpy does not say that labels stay.
     log_temperature = cast(xr.DataArray, np.log(dataset["level_temperature"]))
     band = cast(xr.DataArray, np.exp(mean_band(log_temperature)))
@@ -148,12 +145,9 @@ def summarise(config: HierarchyConfig, dataset: xr.Dataset, progress: Progress) 
         description="temperature 1 / tau by level, geometric mean over tokens and seeds, with its "
         "95 % interval"
     )
-    dataset["floor"] = (
-        "cell",
-        [cell.problem.floor() for cell in config.cells],
-        {
-            "description": "map_l1 of the best rows softmax(z + log m) whatever z, which count equal "
-            "tokens of a prompt; 0 in the vocabulary context, NaN where not known"
-        },
-    )
-    return dataset
+    about = {
+        "description": "map_l1 of the best rows softmax(z + log m) whatever z, which count equal "
+        "tokens of a prompt; 0 in the vocabulary context, NaN where not known"
+    }
+    floors = [cell.problem.floor() for cell in config.cells]
+    return dataset.assign(floor=("cell", floors, about))

@@ -79,15 +79,12 @@ def seeds_per_block(config: NormsConfig) -> int:
     """By the memory of one seed in the largest setting, its recorded measures included."""
     models, cells = len(config.mechanisms), config.cells
     held = 16 * models * len(ANATOMY)  # of a token at a recorded step: kept, then stacked
-    sizes = [
-        c.problem.bytes_per_seed(c.training)
-        + held * len(_recorded(c.training.steps)) * c.problem.size
-        for c in cells
-    ]
+    steps = [len(_recorded(c.training.steps)) for c in cells]
     compared = len(COMPARISONS) * len(ANATOMY) * max(c.problem.size for c in cells)
-    recorded = 2 * max(len(_recorded(c.training.steps)) for c in cells)
-    check_result_fits(config.seeds * models * len(cells) * (compared + recorded))
-    return block_size(config, max(sizes))
+    check_result_fits(config.seeds * models * len(cells) * (compared + 2 * max(steps)))
+    trained = [c.problem.bytes_per_seed(c.training) for c in cells]
+    kept = [held * n * c.problem.size for n, c in zip(steps, cells, strict=True)]
+    return block_size(config, max(map(sum, zip(trained, kept, strict=True))))
 
 
 def train(config: NormsConfig, progress: Progress) -> xr.Dataset:

@@ -90,13 +90,9 @@ def seeds_per_block(config: PaperGraphConfig) -> int:
     """By what a step of the largest cell needs of a model: of the labels few are read at a step."""
     size = len(config.cells) * len(config.mechanisms) * (config.nodes + len(_STAGES) + 5)
     check_result_fits(config.seeds * size)
-    held, at_once = (
-        max(c.problem.bytes_per_seed(t) for c, t in zip(config.cells, trainings, strict=True))
-        for trainings in (
-            [c.training for c in config.cells],
-            [replace(c.training, steps=1, cooldown_steps=0) for c in config.cells],
-        )
-    )
+    held = max(c.problem.bytes_per_seed(c.training) for c in config.cells)
+    step = replace(config.training, steps=1, cooldown_steps=0)
+    at_once = max(c.problem.bytes_per_seed(step) for c in config.cells)
     return block_size(config, held, at_once=at_once)
 
 
@@ -120,13 +116,10 @@ def summarise(config: PaperGraphConfig, dataset: xr.Dataset, progress: Progress)
     apart = degree - degree.mean("node")
     moment = (apart**2).sum("node")
     slope = (apart * log_temperature).sum("node") / moment.where(moment > 0)
-    dataset["temperature_slope"] = (
-        slope.where(~dataset["diverged"])
-        .transpose(*_MODEL)
-        .assign_attrs(
-            description="least-squares slope of log(1 / tau) on the number of neighbours, per model; "
-            "NaN for a graph whose nodes have equally many"
-        )
+    slope = slope.where(~dataset["diverged"]).transpose(*_MODEL)
+    dataset["temperature_slope"] = slope.assign_attrs(
+        description="least-squares slope of log(1 / tau) on the number of neighbours, per model; "
+        "NaN for a graph whose nodes have equally many"
     )
     levels = np.arange(1, config.nodes)
     each: Sequence[xr.DataArray] = [log_temperature.where(degree == k).mean("node") for k in levels]

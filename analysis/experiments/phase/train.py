@@ -123,13 +123,11 @@ def train(config: PhaseConfig, progress: Progress) -> xr.Dataset:
     ]
     dim = xr.DataArray(list(config.dims), dims="dim", name="dim")
     dataset: xr.Dataset = xr.concat([xr.Dataset(part) for part in parts], dim, join="exact")
-    return (
-        dataset.rename(l1_by_step="l1_error")
-        .assign_coords(
-            members
-            | {"mechanism": [m.name for m in chosen(config.mechanisms)], "step": list(config.steps)}
-        )
-        .transpose("mechanism", "dim", "similarity", ..., "family", "learning_rate", "seed")
+    names = [m.name for m in chosen(config.mechanisms)]
+    labels = {**members, "mechanism": names, "step": list(config.steps)}
+    dataset = dataset.rename(l1_by_step="l1_error").assign_coords(labels)
+    return dataset.transpose(
+        "mechanism", "dim", "similarity", ..., "family", "learning_rate", "seed"
     )
 
 
