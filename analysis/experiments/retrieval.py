@@ -2,7 +2,6 @@
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
@@ -10,7 +9,7 @@ from analysis.claims.bands import mean_band
 from analysis.claims.builder import Lines
 from analysis.claims.claim import Claim
 from analysis.claims.statistics import mean, slopes
-from analysis.draw.figures import draw_points, label_axes, left_out, new_figure, style
+from analysis.draw.figures import draw_each, draw_points, label_axes, left_out, new_figure
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
 from analysis.experiments.settings import (
@@ -136,19 +135,19 @@ def draw(config: RetrievalConfig, dataset: xr.Dataset) -> Figure:
     common = {"color": "#777777", "linestyle": ":", "label": "best single temperature"}
     left.plot(noise, value("common"), **common)
     left.axhline(float(data["naive"]), label="uniform guess, log n", **dashed)
-    _draw_mechanisms(left, noise, data["cross_entropy_band"])
+    draw_each(draw_points, left, noise, data["cross_entropy_band"], joined=True)
     left.set_xscale("log")
     label_axes(left, "noise level s", "cross-entropy (nats)", "cross-entropy by noise level")
     left.set_xticks(noise, [f"{s:g}" for s in noise])
     left.set_ylim(bottom=0)
 
     middle.plot(wanted, wanted, label="posterior, 1/s²", **exact)
-    _draw_mechanisms(middle, wanted, data["inverse_temperature_band"])
+    draw_each(draw_points, middle, wanted, data["inverse_temperature_band"], joined=True)
     middle.set(xscale="log", yscale="log")
     title = "learned inverse temperature"
     label_axes(middle, "1/s²", f"{title}, τ(s) tr(W)/d", title)
 
-    _draw_mechanisms(right, keys, data["gap_by_keys_band"])
+    draw_each(draw_points, right, keys, data["gap_by_keys_band"], joined=True)
     right.axvline(config.keys, linewidth=1, label="n in training", **dashed)
     right.set(xscale="log", yscale="log")
     title = "other numbers of keys, without further training"
@@ -165,11 +164,6 @@ def draw(config: RetrievalConfig, dataset: xr.Dataset) -> Figure:
         f"over {config.seeds} seeds" + left_out(dataset)
     )
     return figure
-
-
-def _draw_mechanisms(ax: Axes, x: np.ndarray, bands: xr.DataArray) -> None:
-    for m in map(str, bands["mechanism"].values):
-        draw_points(ax, x, bands.sel(mechanism=m), m, linestyle=style(m)["linestyle"])
 
 
 RETRIEVAL = Experiment(

@@ -94,7 +94,7 @@ def _draw_lengths(ax: Axes, dataset: xr.Dataset, longest: int) -> None:
     for label, band in zip(bands["mechanism"].values.tolist(), bands, strict=True):
         name = label.removeprefix("denoise-")
         if name not in _HIDDEN:
-            draw_points(ax, length, band, name, linestyle=style(name)["linestyle"], linewidth=1.2)
+            draw_points(ax, length, band, name, joined=True, linewidth=1.2)
     title = "denoising by context length,\ntrained in the grey range"
     label_axes(ax, "context length n (tokens)", "mean squared error per coordinate", title)
     ax.set(xscale="log", yscale="log")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.draw.figures import (
+    draw_each,
     draw_points,
     interval,
     label_axes,
@@ -117,10 +118,7 @@ def _draw_gate(ax: Axes, dataset: xr.Dataset, config: BasisDenoiseConfig) -> Non
     x = dataset["peak"].values
     _, color, line = _LOOKS["threshold"]
     ax.step([x[0], 0.5, x[-1]], [0, 1, 1], where="post", color=color, linestyle=line)
-    for name in dataset["mechanism"].values.tolist():
-        band = dataset["gate_band"].sel(mechanism=name)
-        if np.isfinite(band).any():
-            draw_points(ax, x, band, name, joined=True)
+    draw_each(draw_points, ax, x, dataset["gate_band"].dropna("mechanism", how="all"), joined=True)
     ax.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     title = f"value temperature, L = {config.length}, sigma = {config.noise:g}"
     y = "learned tau_v / its mean over signal tokens"
