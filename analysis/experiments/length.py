@@ -176,7 +176,5 @@ LENGTH = Experiment(
         "smoke": QUICK | _SHORT | {"contexts": 16, "steps": 40, "cooldown_steps": 10},
         "large": {"seeds": 512, "contexts": 512, "held_out": 16},
     },
-    dimensions={
-        "tau": "inverse temperature of the curves",
-    },
+    dimensions={"tau": "inverse temperature of the curves"},
 )

@@ -21,12 +21,7 @@ from analysis.draw.figures import (
 )
 from analysis.experiments.base import Experiment, Progress
 from analysis.experiments.mechanisms import Mechanisms, chosen
-from analysis.experiments.settings import (
-    Cell,
-    CellsConfig,
-    cells_per_block,
-    train_cell,
-)
+from analysis.experiments.settings import Cell, CellsConfig, cells_per_block, train_cell
 from analysis.problems.grid import Grid
 from analysis.problems.sizes import check_result_fits
 from analysis.problems.twins import THEORIES, TwinsProblem

@@ -16,12 +16,7 @@ from analysis.problems.base import Fitted, Measure, Problem, Training, restarted
 from analysis.problems.heads import Head, RowHead
 from analysis.problems.measures import SMALLEST_TAU, singular_values
 from analysis.problems.memory import by_seed
-from analysis.problems.rows import (
-    RowBlock,
-    draw_embeddings,
-    require_counts,
-    require_exponential,
-)
+from analysis.problems.rows import RowBlock, draw_embeddings, require_counts, require_exponential
 from ssa_theory.losses import Queries, query_logits
 from ssa_theory.mechanism import Form, Layer, Mechanism, Misfit, Parameters, Tokens
 from ssa_theory.seeds import Stream, member_generator

@@ -33,11 +33,6 @@ ABLATION = Experiment(
     summarise=summarise,
     draw=draw,
     judge=judge,
-    presets={
-        "smoke": QUICK | _STEPS | _SIZES,
-        "large": _LONG | {"seeds": 512},
-    },
-    dimensions={
-        "part": "of the experiment: the task of the mechanism",
-    },
+    presets={"smoke": QUICK | _STEPS | _SIZES, "large": _LONG | {"seeds": 512}},
+    dimensions={"part": "of the experiment: the task of the mechanism"},
 )

@@ -8,14 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from analysis.draw.figures import (
-    draw_points,
-    label_axes,
-    left_out,
-    new_figure,
-    spread,
-    style,
-)
+from analysis.draw.figures import draw_points, label_axes, left_out, new_figure, spread, style
 from analysis.experiments.ablation.train import AblationConfig
 from ssa_theory.mechanism import VANILLA
 

@@ -35,7 +35,5 @@ BASIS_DENOISE = Experiment(
         "smoke": QUICK | _SMALL | {"steps": 30, "cooldown_steps": 10},
         "large": _LARGE | {"seeds": 512, "steps": 1000, "cooldown_steps": 300},
     },
-    dimensions={
-        "peak": "largest coordinate of a token, the middle of its bin",
-    },
+    dimensions={"peak": "largest coordinate of a token, the middle of its bin"},
 )

@@ -66,10 +66,7 @@ DILUTION = Experiment(
     train=train,
     draw=draw,
     judge=judge,
-    presets={
-        "smoke": _SHORT | {"seeds": 4, "critical_length": 1000},
-        "large": {"seeds": 512},
-    },
+    presets={"smoke": _SHORT | {"seeds": 4, "critical_length": 1000}, "large": {"seeds": 512}},
     dimensions={
         "law": "of the distractors' scores",
         "needles": "number of keys that matter",

@@ -32,7 +32,5 @@ HIERARCHY = Experiment(
         "smoke": QUICK | _SMALL | {"seeds": 6, "steps": 20, "cooldown_steps": 5},
         "large": {"seeds": 256, "steps": 2000, "cooldown_steps": 200},
     },
-    dimensions={
-        "level": "depth of the query in the tree, the root 0",
-    },
+    dimensions={"level": "depth of the query in the tree, the root 0"},
 )

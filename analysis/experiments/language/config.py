@@ -64,8 +64,7 @@ class LanguageConfig(SeededConfig):
     steps: int = Field(200, ge=1, le=10_000_000, description="training steps")
     batch: Size = Field(4, description="windows of a step")
     rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.006, 0.015, 0.04, 0.1),
-        description="step sizes of AdamW to choose from, by mechanism",
+        (0.006, 0.015, 0.04, 0.1), description="step sizes of AdamW to choose from, by mechanism"
     )
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (1.0, 1.5, 2.5, 4.0),

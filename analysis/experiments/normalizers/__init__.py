@@ -219,10 +219,7 @@ NORMALIZERS = Experiment(
     summarise=summarise,
     draw=draw,
     judge=judge,
-    presets={
-        "smoke": QUICK | _STEPS | _SIZES,
-        "large": {"seeds": 512, "retrieval_held_out": 256},
-    },
+    presets={"smoke": QUICK | _STEPS | _SIZES, "large": {"seeds": 512, "retrieval_held_out": 256}},
     dimensions={
         "task": "that the normalisers are compared on",
         "normalizer": "of the scores of a row",

@@ -9,14 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from analysis.draw.figures import (
-    draw_band,
-    label_axes,
-    left_out,
-    new_figure,
-    spread,
-    style,
-)
+from analysis.draw.figures import draw_band, label_axes, left_out, new_figure, spread, style
 from analysis.experiments.normalizers.config import (
     SOFTMAX,
     TEMPERATURES,

@@ -39,7 +39,5 @@ PAPER_GRAPH = Experiment(
         "paper": {"compile": "on"},
         "large": _LONG | {"seeds": 33_351, "compile": "on"},
     },
-    dimensions={
-        "stage": "of training at which it is measured",
-    },
+    dimensions={"stage": "of training at which it is measured"},
 )
