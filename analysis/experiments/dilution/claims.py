@@ -18,7 +18,7 @@ SSA, HALF, MILLION = "ssa-position", 0.5, 1_000_000
 """Of the topics: the mechanism, the attention to keep, the number of keys."""
 _CLOSED = "this project, closed forms of dilution"
 _PAPER = "paper, dilution argument for position-aware temperature"
-_FROZEN = "random-energy model (Derrida 1981), Gaussian logits"
+_REM = "random-energy model (Derrida 1981), Gaussian logits"
 _LEAST_DEVIATION = 1e-7  # relative to the mass: below it the quadrature's variance is rounding
 
 
@@ -45,10 +45,10 @@ def _add_theory(lines: Lines, dataset: xr.Dataset) -> None:
     deviation = np.maximum(dataset["needle_mass_deviation"], _LEAST_DEVIATION * exact)
     score = abs(mass.mean("seed") - exact) / (deviation / np.sqrt(dataset.sizes["seed"]))
     what = f"largest |mean over seeds - exact| in exact standard errors {cells}"
+    sentence = "mean needle mass equals its exact expectation within Monte-Carlo error"
     for law in ("bounded", "gaussian"):
-        sentence = "mean needle mass equals its exact expectation within Monte-Carlo error"
-        sentence = f"{law} distractors: {sentence}"
-        worst(f"exact-{law}", sentence, what, 5.0, score.sel(law=law).max())
+        at = score.sel(law=law).max()
+        worst(f"exact-{law}", f"{law} distractors: {sentence}", what, 5.0, at)
     lower, upper = (dataset["needle_mass_bound"].sel(bound=b) for b in ("lower", "upper"))
     bounded = dataset.sel(law="bounded")
     violation = [lower - bounded["needle_mass"], bounded["needle_mass"] - upper]
@@ -114,35 +114,40 @@ def _add_freezing(lines: Lines, config: DilutionConfig, dataset: xr.Dataset) -> 
     slope = {
         t: longest["log_partition_slope"].sel(scaled_tau=t).values / ceiling for t in (0.5, 1, 2)
     }
-
     log_z, expected = dataset["log_partition"], dataset["log_partition_theory"]
-    sentence = "the random-energy model bounds the expected log-partition from above"
+    bounds = "the random-energy model bounds the expected log-partition from above"
+    sentence = f"Gaussian distractors: {bounds}"
     what = "largest E log Z - model over all tau and numbers of distractors"
     over = float((expected - dataset["log_partition_rem"]).max())
-    sentence = f"Gaussian distractors: {sentence}"
-    lines.check("rem-bound", sentence, what, "<", 1e-9, over, source=_FROZEN)
+    lines.check("rem-bound", sentence, what, "<", 1e-9, over, source=_REM)
     sentence = f"below freezing d log Z / dtau is tau s^2, {count:,} distractors"
     what = "|mean over seeds of d log Z / dtau at tau_c / 2, over tau s^2, minus 1|"
     off = float(abs(slope[0.5].mean() / 0.5 - 1))
-    lines.check("liquid", sentence, what, "<", 0.02, off, source=_FROZEN)
-    sentence = "beyond freezing d log Z / dtau saturates"
-    sentence = f"{sentence}, {count:,} distractors (without freezing it would double)"
+    lines.check("liquid", sentence, what, "<", 0.02, off, source=_REM)
+    sentence = (
+        f"beyond freezing d log Z / dtau saturates, {count:,} distractors "
+        "(without freezing it would double)"
+    )
     what = "mean over seeds of d log Z / dtau at 2 tau_c over the same at tau_c"
     parts = {f"slope at {t:g} tau_c / (s sqrt(2 log N))": mean(v) for t, v in slope.items()}
     ratio = mean(slope[2] / slope[1])
-    lines.check("freezing", sentence, what, "<", 1.25, ratio, parts, _FROZEN)
+    lines.check("freezing", sentence, what, "<", 1.25, ratio, parts, _REM)
     if dataset.sizes["seed"] > 1:
         error = log_z.std("seed", ddof=1) / np.sqrt(dataset.sizes["seed"])
         score = float((abs(log_z.mean("seed") - expected) / np.maximum(error, 1e-9)).max())
-        sentence = "mean log-partition equals its exact expectation within Monte-Carlo error"
-        sentence = f"Gaussian distractors: {sentence}"
-        what = "largest |mean over seeds - exact| in standard errors over all tau and numbers of "
-        what += "distractors"
+        sentence = (
+            "Gaussian distractors: mean log-partition equals its exact expectation within "
+            "Monte-Carlo error"
+        )
+        what = (
+            "largest |mean over seeds - exact| in standard errors over all tau and numbers of "
+            "distractors"
+        )
         lines.check("log-partition", sentence, what, "<", 5.0, score, source=_CLOSED)
     if config.gap < ceiling:
         tau = dataset["scaled_tau"] * ceiling / config.deviation**2
         best = expit(tau * config.gap - longest["log_partition"]).max("scaled_tau")
-        sentence = "no tau saves one needle whose gap is below s sqrt(2 log N)"
-        sentence = f"{sentence}, {count:,} Gaussian distractors"
+        lost = "no tau saves one needle whose gap is below s sqrt(2 log N)"
+        sentence = f"{lost}, {count:,} Gaussian distractors"
         what = "mean over seeds of the largest needle mass at any tau up to 2 tau_c"
-        lines.check("lost", sentence, what, "<", 0.05, mean(best.values), source=_FROZEN)
+        lines.check("lost", sentence, what, "<", 0.05, mean(best.values), source=_REM)
