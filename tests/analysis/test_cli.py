@@ -351,7 +351,7 @@ def test_interruption_keeps_finished_work(tmp_path, capsys, monkeypatch, quick_f
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("analysis.experiments.twins.train_cell", interrupt)
+    monkeypatch.setattr("analysis.experiments.settings.train_cells", interrupt)
     assert run("run", "graph", "twins", *TINY, "--out", tmp_path) == 130
     assert "run the same command to go on" in capsys.readouterr().err
     assert (tmp_path / "graph" / "result.nc").is_file()
