@@ -9,8 +9,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 WORDS = {"asked", "both", "found", "kind", "kinds", "told"}
 """What was found, of which kind, told to whom: each is a match, a dtype, a note, a verdict, ..."""
-STILL_USED = ("analysis/experiments/", "analysis/problems/")
-"""Folders that still have them: to be emptied."""
 
 
 def _named(node: ast.AST) -> Iterator[tuple[int, str]]:
@@ -43,7 +41,6 @@ def test_names_say_what_they_stand_for() -> None:
         path
         for package in ("ssa_theory", "tasks", "analysis")
         for path in sorted((ROOT / package).rglob("*.py"))
-        if not path.relative_to(ROOT).as_posix().startswith(STILL_USED)
     ]
     assert len(paths) > 100
     places = [

@@ -178,7 +178,7 @@ class Problem(abc.ABC):
 
     @property
     def objective(self) -> str:
-        """The measure by which rates are tuned, the smaller the better, averaged over its dimensions."""
+        """The measure that tuning minimises, averaged over its dimensions: by default the first."""
         return next(iter(self.measures))
 
     @property

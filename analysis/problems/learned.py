@@ -32,18 +32,18 @@ class Learned:
 
     def variables(self) -> dict[str, xr.DataArray]:
         """`MECHANISM.PARAMETER` (seed, ...) and `embedding` (seed, node, coordinate)."""
-        found = {}
+        arrays = {}
         for mechanism, own in self.parameters.items():
             for name, parts in own.items():
                 values, whole = np.concatenate(parts), f"{mechanism}.{name}"
                 dims = ["seed", *(f"{whole}_dim_{i}" for i in range(values.ndim - 1))]
                 about = {"description": f"parameter {name} of the layer of {mechanism}"}
-                found[whole] = xr.DataArray(values, dims=dims, attrs=about)
+                arrays[whole] = xr.DataArray(values, dims=dims, attrs=about)
         if self.embeddings:
             about = {"description": "E, the embedding of each token"}
             values, dims = (
                 np.concatenate([*self.embeddings.values()]),
                 ("seed", "node", "coordinate"),
             )
-            found["embedding"] = xr.DataArray(values, dims=dims, attrs=about)
-        return found
+            arrays["embedding"] = xr.DataArray(values, dims=dims, attrs=about)
+        return arrays

@@ -121,7 +121,7 @@ def _letters(path: Path | None, reading: TextReading) -> tuple[MarkovGraphTask, 
     """The chain of a text file, or of the project's own text, and what was understood of a file."""
     if path is None:
         return _english(reading), ""
-    text, told = read_text(path, reading)
-    found = bigrams(text, reading)
-    understood = f"{path.name}: {'; '.join([*found.notes, *told])}"
-    return MarkovGraphTask(found.matrix, found.symbols), understood
+    text, notes = read_text(path, reading)
+    chain = bigrams(text, reading)
+    understood = f"{path.name}: {'; '.join([*chain.notes, *notes])}"
+    return MarkovGraphTask(chain.matrix, chain.symbols), understood

@@ -51,18 +51,18 @@ def train_all(
     if tune_on is None:  # to tune and at the rate that was chosen a step is the same
         tuning = replace(training, shared=training.total_steps)
         training = replace(training, shared=tuning_steps(training, rates, starts))
-    found = tune(tune_on or problem, mechanisms, tuning, rates, device, progress, starts)
+    tuned = tune(tune_on or problem, mechanisms, tuning, rates, device, progress, starts)
     block = problem.block(seeds, training, device)
     steps = record_steps(training.steps).tolist() if record is None else list(record)
     sizes = {"seed": len(seeds)} | {dim: len(at) for dim, at in problem.members.items()}
     options = {"record": steps, "keep": keep, "progress": progress}
-    at = found.rate, found.start
+    at = tuned.rate, tuned.start
     measured = train_layers(block, layers, training, problem.measures, sizes, *at, **options)
     labels = problem.coordinates(training) | dict(problem.members) | {"step": steps}
     dims = dict.fromkeys(d for variable in measured.values() for d in variable[0] if d in labels)
     own = {"mechanism": [m.name for m in mechanisms], "seed": list(seeds)}
     coords = own | {d: labels[d] for d in dims}
-    return problem.describe(seeds).assign_coords(coords).assign(measured).assign(found.variables)
+    return problem.describe(seeds).assign_coords(coords).assign(measured).assign(tuned.variables)
 
 
 def train_layers(

@@ -76,17 +76,17 @@ class Tuned:
         *members, tuning_seed); where starts were tried `start`, and `tried_start` after `tried_rate`.
         """
         by_model = "mechanism", *self.members
-        found: dict[str, Variable] = {
+        stored: dict[str, Variable] = {
             "learning_rate": (by_model, self.rate, {"description": TUNED})
         }
         if len(self.rates) * len(self.starts) == 1:
-            return found
+            return stored
         tried = {"tried_rate": self.rates, "tried_start": self.starts, "tried_step": TRIED_STEPS}
         single = len(self.starts) == 1
         if single:
             del tried["tried_start"]
         else:
-            found["start"] = by_model, self.start, {"description": STARTED}
+            stored["start"] = by_model, self.start, {"description": STARTED}
         dims = ("mechanism", *tried, *self.members, "tuning_seed")
         logs = {"error": (self.scores, {"description": TRIED})} | {
             name: (values, {"description": f"{name} {TRACKED}", "measure": measure})
@@ -94,15 +94,15 @@ class Tuned:
         }
         for name, (values, about) in logs.items():
             each = np.exp(values[:, :, 0] if single else values)
-            found[f"tuning_{name}"] = dims, each, about
+            stored[f"tuning_{name}"] = dims, each, about
         then, end = np.exp(np.moveaxis(self.longer, 1, 0))
         with np.errstate(invalid="ignore"):  # of what diverged
             settled = np.abs(end - then) < CHANGE * then
         by_seed = (*by_model, "tuning_seed")
-        found["longer_error"] = by_seed, end, {"description": LASTED}
-        found["longer_settled"] = by_seed, settled, {"description": STAYED}
+        stored["longer_error"] = by_seed, end, {"description": LASTED}
+        stored["longer_settled"] = by_seed, settled, {"description": STAYED}
         labels = {**tried, "tuning_seed": TUNING_SEEDS}
-        return found | {name: ((name,), np.array(at), {}) for name, at in labels.items()}
+        return stored | {name: ((name,), np.array(at), {}) for name, at in labels.items()}
 
 
 def best_pair(scores: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -120,6 +120,6 @@ def tuning_error(error: xr.DataArray, smallest: float = SMALLEST) -> xr.DataArra
     error: of these seeds, along `seed`, `learning_rate` and `tried_step`. smallest: what is below
     counts as it.
     """
-    found = error.clip(min=smallest).fillna(np.inf)
-    found = found.rename(learning_rate="tried_rate", seed="tuning_seed")
-    return found.assign_attrs(description=TRIED)
+    tried = error.clip(min=smallest).fillna(np.inf)
+    tried = tried.rename(learning_rate="tried_rate", seed="tuning_seed")
+    return tried.assign_attrs(description=TRIED)

@@ -33,10 +33,10 @@ def tune(
     whatever the blocks that it trains.
     """
     grid = tuple(rates) or (training.learning_rate,), tuple(starts) or (1.0,)
-    found = [_once(problem, m, training, grid, device, progress) for m in mechanisms]
-    if len(found) > 1:  # of single ones the next is often on the same data
+    pairs = [_once(problem, m, training, grid, device, progress) for m in mechanisms]
+    if len(pairs) > 1:  # of single ones the next is often on the same data
         block_of.cache_clear()
-    each, at_last = zip(*found, strict=True)
+    each, at_last = zip(*pairs, strict=True)
     logs = {name: np.stack([one[name] for one in each]) for name in each[0]}
     scores = logs.pop(problem.objective)
     tracked = {name: (problem.tracked[name], values) for name, values in logs.items()}
@@ -94,13 +94,13 @@ class _Trainings:
         before = [math.ceil(share * own.steps) for share in TRIED_STEPS[:-1]]
         *factors, seeds = zip(*product(*grid, TUNING_SEEDS), strict=True)
         own = replace(own, shared=own.shared + rest)
-        found = self._logs(own, before, seeds, *map(np.array, factors))
+        logs = self._logs(own, before, seeds, *map(np.array, factors))
 
         def by_grid(log: np.ndarray) -> np.ndarray:
             each = log.reshape(len(log), *map(len, grid), len(TUNING_SEEDS), *log.shape[2:])
             return np.moveaxis(np.moveaxis(each, 3, -1), 0, 2)
 
-        return {name: by_grid(log) for name, log in found.items()}
+        return {name: by_grid(log) for name, log in logs.items()}
 
     def longer(self, grid: _Grid, scores: np.ndarray) -> np.ndarray:
         """The longer training at the best of these scores, two thirds of it and all (point, *members,
@@ -111,8 +111,8 @@ class _Trainings:
         best = [np.array(of)[at] for of, at in zip(grid, best_pair(scores[None]), strict=True)]
         factors = (of.repeat(len(TUNING_SEEDS), 0) for of in best)
         own = replace(own, shared=own.shared + rest)
-        found = self._logs(own, [before], tuple(TUNING_SEEDS), *factors)
-        return np.moveaxis(found[self.problem.objective], 1, -1)
+        logs = self._logs(own, [before], tuple(TUNING_SEEDS), *factors)
+        return np.moveaxis(logs[self.problem.objective], 1, -1)
 
     def _logs(
         self,
@@ -138,12 +138,12 @@ class _Trainings:
             rate, start = (of[some].ravel() for of in each)
             relative = (rate / training.learning_rate).tolist(), start.tolist()
             # Progress is told of a program once, however many there are.
-            told = None if first else self.progress
-            values.append(self._measured(block, training, before, relative, told))
+            progress = None if first else self.progress
+            values.append(self._measured(block, training, before, relative, progress))
 
         def log(*each: np.ndarray) -> np.ndarray:
-            found = np.concatenate(each, 1).reshape(len(before) + 1, *shape, -1)
-            score = np.log(np.maximum(found.mean(-1), SMALLEST))
+            measured = np.concatenate(each, 1).reshape(len(before) + 1, *shape, -1)
+            score = np.log(np.maximum(measured.mean(-1), SMALLEST))
             return np.where(np.isfinite(score), score, np.inf)
 
         return {name: log(*(one[name] for one in values)) for name in values[0]}
@@ -161,11 +161,11 @@ class _Trainings:
         final = fit(block, layer, training, *relative, record=kept, measure=dict, progress=progress)
         whole = {k: torch.where(final.diverged, 0.0, v.double()) for k, v in final.history.items()}
         parts = [{k: v[kept.index(step)] for k, v in whole.items()} for step in before]
-        names, found = (self.problem.objective, *self.problem.tracked), []
+        names, by_step = (self.problem.objective, *self.problem.tracked), []
         for parameters in (*parts, final.parameters):
             measured = block.evaluate(layer.evaluated, replace(final, parameters=parameters))
-            found.append(final.by_member({name: measured[name] for name in names}))
-        return {name: np.stack([one[name] for one in found]) for name in names}
+            by_step.append(final.by_member({name: measured[name] for name in names}))
+        return {name: np.stack([one[name] for one in by_step]) for name in names}
 
 
 @lru_cache(maxsize=3)
@@ -193,5 +193,5 @@ def tuning_models(*grid: Sequence[float]) -> int:
 
 def tuning_steps(training: Training, *grid: Sequence[float]) -> int:
     """Of both trainings of a mechanism that tune; 0 where there is nothing to choose."""
-    both = training.total_steps + longer(training).total_steps
-    return both if tuning_models(*grid) else 0
+    steps = training.total_steps + longer(training).total_steps
+    return steps if tuning_models(*grid) else 0

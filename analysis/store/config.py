@@ -60,10 +60,10 @@ class ExperimentConfig(BaseModel):
         ]
         return named | {item: path for item in listed if (path := file_of(item)) is not None}
 
-    def build(self, kind: type[Kind], others: Mapping[str, Any] = MappingProxyType({})) -> Kind:
+    def build(self, made: type[Kind], others: Mapping[str, Any] = MappingProxyType({})) -> Kind:
         """A dataclass of the settings that have the names of its fields, and of `others`."""
-        own = {f: getattr(self, f) for f in kind.__dataclass_fields__ if hasattr(self, f)}
-        return kind(**{**own, **others})
+        own = {f: getattr(self, f) for f in made.__dataclass_fields__ if hasattr(self, f)}
+        return made(**{**own, **others})
 
     def require_distinct(self, *names: str) -> None:
         """Raise ValueError where one of these fields is empty or lists a value twice."""

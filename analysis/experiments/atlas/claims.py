@@ -88,11 +88,11 @@ def _check_controls(lines: Lines, config: AtlasConfig, dataset: xr.Dataset) -> N
         over = excess.sel(problem="trigger", mechanism=plain) / floor - 1
         what = "mean of vanilla's excess over that of the floor, less 1"
         parts = {name: mean(over.sel(mechanism=name).values) for name in plain}
-        kind = "softmax attention without sink, gate or anchor"
-        sentence, value = f"{kind} reaches its exact floor on trigger", parts[VANILLA]
+        plain_softmax = "softmax attention without sink, gate or anchor"
+        sentence, value = f"{plain_softmax} reaches its exact floor on trigger", parts[VANILLA]
         lines.check("floor-reached", sentence, what, "<", MARGIN, value, parts)
         what = "least mean excess above the floor over its standard error, of all such mechanisms"
-        sentence = f"no {kind} is below its exact floor on trigger"
+        sentence = f"no {plain_softmax} is below its exact floor on trigger"
         lines.check("floor", sentence, what, ">", FARTHEST, _errors_away(over))
     normed = [m.name for m in models if isinstance(m.score, QKNorm) and not (m.query or m.key)]
     bound = (dataset["largest_score"] / dataset["effective_norm"]).sel(mechanism=normed)

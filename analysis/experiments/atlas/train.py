@@ -91,8 +91,8 @@ def train(config: AtlasConfig, progress: Progress) -> xr.Dataset:
         layer, reason = None, str(error)
     else:
         added = worn.added_parameters(layer.form)
-        found = tune(world.problem, [worn], training, config.learning_rates, device)
-        rate, scores, longer = found.rate.item(), found.scores[0], found.longer[0]
+        tuned = tune(world.problem, [worn], training, config.learning_rates, device)
+        rate, scores, longer = tuned.rate.item(), tuned.scores[0], tuned.longer[0]
     seeds, size = config.seed_range, block_size(config, world.problem.bytes_per_seed(training))
     blocks = []
     for start in range(0, len(seeds), size):
@@ -127,10 +127,10 @@ def _tried(config: AtlasConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """The results of `units` as one, (problem, mechanism, seed)."""
-    many, found = len(config.mechanisms), [part["numbers"] for part in parts]
+    many, units = len(config.mechanisms), [part["numbers"] for part in parts]
     worlds = [WORLDS[name] for name in config.problems]
     columns = [len(world.columns) for world in worlds]
-    rows = [np.stack(found[i : i + many], axis=2) for i in range(0, len(found), many)]
+    rows = [np.stack(units[i : i + many], axis=2) for i in range(0, len(units), many)]
     numbers, dims = np.concatenate(rows, axis=1), ("problem", "mechanism", "seed")
     variables: dict[str, Variable] = {
         name: (dims, values == 1 if name in DIVERGED else values, {"description": about})
@@ -140,11 +140,11 @@ def join_units(config: AtlasConfig, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     for (name, about), values in zip(ENDS.items(), numbers[len(_BY_SEED) :, :, 0], strict=True):
         variables[name] = dims[::2], values, {"description": about}
     for name, about in _BY_CELL.items():
-        cells = np.array([one.attrs[name] for one in found]).reshape(len(worlds), many)
+        cells = np.array([one.attrs[name] for one in units]).reshape(len(worlds), many)
         variables[name] = dims[:2], cells.repeat(columns, axis=0), {"description": about}
     tried = []
     for name, shape in zip(("scores", "longer"), _tried(config), strict=True):
-        each = np.array([one.attrs[name] for one in found]).reshape(len(worlds), many, *shape)
+        each = np.array([one.attrs[name] for one in units]).reshape(len(worlds), many, *shape)
         tried.append(np.moveaxis(each.repeat(columns, axis=0), 0, -2))
     tuned = Tuned(config.learning_rates, (1.0,), dims[:1], *tried).variables
     variables = {**tuned, **variables}

@@ -21,9 +21,9 @@ def judge(config: CriticalConfig, dataset: xr.Dataset) -> list[Claim]:
         lines.against("critical", {"law": law}, "critical-distance", beyond.sel(law=law), PAPERS)
     theta = theory.slack(config.share)
     for prefix, what in (("", "row of independent scores"), ("trained_", "trained row")):
-        low, found = (dataset[f"{prefix}{one}"] for one in ("counted", "measured"))
+        low, tau = (dataset[f"{prefix}{one}"] for one in ("counted", "measured"))
         low = low.where(np.isfinite(low))  # both are infinite where two scores are the largest
-        off = float(np.nanmax(np.maximum(low / found - 1, found / (theta * low) - 1)))
+        off = float(np.nanmax(np.maximum(low / tau - 1, tau / (theta * low) - 1)))
         key = f"{prefix or 'drawn_'}bracket".replace("_", "-")
         sentence = f"the critical tau of every {what} lies between the count of its gaps and theta"
         statistic = "largest violation relative to the critical tau, of all rows"

@@ -25,26 +25,36 @@ def train(config: CriticalConfig, progress: Progress) -> xr.Dataset:
     and as measured. NaN for lengths that a seed does not measure.
     """
     seeds, advance = config.seed_range, progress(f"rows of {config.seeds} seeds", len(LAWS))
-    found = np.full((2, len(LAWS), len(seeds), len(config.lengths)), np.nan)
+    drawn = np.full((2, len(LAWS), len(seeds), len(config.lengths)), np.nan)
     for i, law in enumerate(LAWS.values()):
         for j, seed in enumerate(seeds):
             generator = member_generator(seed, Stream.DATA)
             some = config.lengths if seed % EVERY == 0 else config.lengths[:-1]
             for k, n in enumerate(some):
-                found[:, i, j, k] = _both(law.sample(n, generator), config.share)
+                drawn[:, i, j, k] = _counted_and_measured(law.sample(n, generator), config.share)
         advance(1)
     trained = train_cell(config, progress)
     rows = trained["learned_transition_matrix"].values
     score = np.log(np.maximum(rows, np.finfo(float).tiny))
-    both = np.apply_along_axis(lambda row: _both(row, config.share), -1, score)
+    trained_tau = np.apply_along_axis(
+        lambda row: _counted_and_measured(row, config.share), -1, score
+    )
     dims, by_row = ("law", "seed", "length"), ("model", "seed", "row")
     predicted = [[law.predicted(n, config.share) for n in config.lengths] for law in LAWS.values()]
     values = {
         "predicted": (dims[::2], np.array(predicted), "L of the law, before any score is seen"),
-        "counted": (dims, found[0], "L of the row, by the count of its gaps"),
-        "measured": (dims, found[1], "critical tau of the row"),
-        "trained_counted": (by_row, both[..., 0], "L of a trained row, in units of its own tau"),
-        "trained_measured": (by_row, both[..., 1], "critical tau of a trained row, likewise"),
+        "counted": (dims, drawn[0], "L of the row, by the count of its gaps"),
+        "measured": (dims, drawn[1], "critical tau of the row"),
+        "trained_counted": (
+            by_row,
+            trained_tau[..., 0],
+            "L of a trained row, in units of its own tau",
+        ),
+        "trained_measured": (
+            by_row,
+            trained_tau[..., 1],
+            "critical tau of a trained row, likewise",
+        ),
         "trained_largest": (by_row, rows.max(-1), "largest weight of the trained row"),
         "diverged": (by_row[:2], trained["diverged"].values, "whether the loss was not finite"),
     }
@@ -55,7 +65,7 @@ def train(config: CriticalConfig, progress: Progress) -> xr.Dataset:
     )
 
 
-def _both(scores: Float[np.ndarray, " key"], share: float) -> tuple[float, float]:
+def _counted_and_measured(scores: Float[np.ndarray, " key"], share: float) -> tuple[float, float]:
     """The count of gaps and the critical tau; NaN of scores that are not finite."""
     if not np.isfinite(scores).all():
         return np.nan, np.nan

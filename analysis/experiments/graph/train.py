@@ -100,15 +100,15 @@ class GraphConfig(SourceConfig):
 
     def notes(self) -> list[str]:
         problem = self.problem
-        told = [sentence for sentence in [problem.understood] if sentence]
-        if self.nodes is None and not told:  # a default graph is small
-            return told
+        sentences = [sentence for sentence in [problem.understood] if sentence]
+        if self.nodes is None and not sentences:  # a default graph is small
+            return sentences
         seeds_per_block(self)
         models = (self.seeds + tuning_models(self.learning_rates, self.tried_starts)) * len(
             self.mechanisms
         )
         seconds = _SECONDS * problem.size**2 * models * (self.steps + self.control_steps)
-        return told + told_cost(seconds, _stored(self))
+        return sentences + told_cost(seconds, _stored(self))
 
     @property
     def tried_starts(self) -> tuple[float, ...]:

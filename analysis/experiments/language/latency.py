@@ -57,7 +57,7 @@ def _generation(source: Source, model: nn.Module) -> Callable[[], None]:
         model.eval()
         tokens = torch.from_numpy(prompt).to(device)
         for _ in range(_GENERATED):
-            following = source.found(model, tokens)[:, -1:].argmax(-1)
+            following = source.next_logits(model, tokens)[:, -1:].argmax(-1)
             tokens = torch.cat([tokens, following], 1)
         tokens.tolist()  # waits for the device
 

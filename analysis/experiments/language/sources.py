@@ -69,7 +69,7 @@ class Source(abc.ABC):
         pieces = np.array_split(text, 2 * max(1, len(text) // (2 * _PIECES * self.longest)))
         return np.concatenate(pieces[::2]), np.concatenate(pieces[1::2])
 
-    def found(self, model: nn.Module, tokens: Tensor) -> Tensor:
+    def next_logits(self, model: nn.Module, tokens: Tensor) -> Tensor:
         """The logits of the next token, at every place."""
         return model(tokens) if self.logits is None else self.logits(model, tokens)
 
@@ -224,5 +224,5 @@ def _tokens(config: LanguageConfig, vocabulary: int) -> Corpus:
     numbers = np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
     first = len(numbers) - int(_VALIDATION * len(numbers))
     names = tuple(map(str, range(vocabulary)))
-    told = [f"{len(numbers):,} tokens of the model's tokenizer"]
-    return Corpus(numbers[:first], numbers[first:], names, told)
+    notes = [f"{len(numbers):,} tokens of the model's tokenizer"]
+    return Corpus(numbers[:first], numbers[first:], names, notes)

@@ -102,10 +102,12 @@ def _models(
     some = max(config.context, tokens // 8)
 
     def measure(model: nn.Module) -> dict[str, np.ndarray]:
-        found = source.anatomy(model, seen)
-        found = {k: v[..., : config.measured_tokens] if v.ndim > 1 else v for k, v in found.items()}
+        anatomy = source.anatomy(model, seen)
+        anatomy = {
+            k: v[..., : config.measured_tokens] if v.ndim > 1 else v for k, v in anatomy.items()
+        }
         loss = validation_loss(model, own, config.context, some, logits=logits).mean()
-        return {"loss": np.asarray(loss), **found}
+        return {"loss": np.asarray(loss), **anatomy}
 
     rates = [choice.rate] * len(seeds)
     history = source.fit(
@@ -148,9 +150,9 @@ def _passkey(source: Source, model: nn.Module) -> Float[np.ndarray, "length kind
         for part in np.array_split(keys, -(-len(keys) // 16)):
             seen = torch.from_numpy(part).to(device)
             inputs, wanted = seen[:, :-1], seen[:, -DIGITS:]
-            found = source.found(model, inputs)[:, -DIGITS:]
-            own_right = (found.argmax(-1) == wanted).double()
-            right.append(own_right.where(found.isfinite().all(-1), torch.nan).cpu().numpy())
+            logits = source.next_logits(model, inputs)[:, -DIGITS:]
+            own_right = (logits.argmax(-1) == wanted).double()
+            right.append(own_right.where(logits.isfinite().all(-1), torch.nan).cpu().numpy())
         each = np.concatenate(right)
         shares.append([1 - each.mean(), 1 - each.prod(-1).mean()])
     return np.array(shares)

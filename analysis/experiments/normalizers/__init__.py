@@ -81,19 +81,19 @@ def train(config: NormalizersConfig, progress: Progress) -> xr.Dataset:
     for cell in config.cells:
         block = cell.problem.block(config.seed_range, cell.training, device)
         models, rates = [], config.learning_rates
-        found = tune(cell.problem, cell.mechanisms, cell.training, rates, device, advance)
-        tuned.append(xr.Dataset(replace(found, tracked={}).variables))
-        for layer, rate in zip(map(cell.problem.layer, cell.mechanisms), found.rate, strict=True):
+        one = tune(cell.problem, cell.mechanisms, cell.training, rates, device, advance)
+        tuned.append(xr.Dataset(replace(one, tracked={}).variables))
+        for layer, rate in zip(map(cell.problem.layer, cell.mechanisms), one.rate, strict=True):
             fitted = fit(block, layer, cell.training.at(float(rate)), progress=advance)
             models.append(_measure(block, layer, fitted))
         shape = (len(mechanisms), len(TEMPERATURES))
         stacked = {key: np.stack([model[key] for model in models]) for key in models[0]}
         measured[cell.name] = {key: v.reshape(*shape, *v.shape[1:]) for key, v in stacked.items()}
     measured["length"]["score"] = measured["length"]["mse_by_length"][..., -1]
-    both = [(m.name, f"{m.name} with a temperature") for m in mechanisms]
+    pairs = [(m.name, f"{m.name} with a temperature") for m in mechanisms]
     dataset = xr.concat(tuned, "task").assign_coords(
         {
-            "mechanism": [name for names in both for name in names],
+            "mechanism": [name for names in pairs for name in names],
             "task": [cell.name for cell in config.cells],
             "normalizer": [SOFTMAX if m.is_vanilla else m.name for m in mechanisms],
             "temperature": list(TEMPERATURES),

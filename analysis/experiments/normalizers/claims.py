@@ -71,11 +71,13 @@ def _check_dilution(lines: Lines, config: NormalizersConfig, without: xr.Dataset
     }
     what = "mean over seeds of the slope of log effective support on log n, n at least that of training"
     for n in slope:
-        kind = type(mechanism_of(n).normalizer)
-        if kind not in _ALPHA:
+        normalizer = type(mechanism_of(n).normalizer)
+        if normalizer not in _ALPHA:
             continue
         learned = without["alpha"].sel(task="length", normalizer=n).values
-        alpha = learned if _ALPHA[kind] is None else np.full(learned.shape, _ALPHA[kind])
+        alpha = (
+            learned if _ALPHA[normalizer] is None else np.full(learned.shape, _ALPHA[normalizer])
+        )
         dim = config.growing.form.dim
         limit = [support_exponent(float(a), dim) if np.isfinite(a) else np.nan for a in alpha]
         parts = {"limit of long contexts": mean(np.array(limit)), SOFTMAX: mean(slope[SOFTMAX])}

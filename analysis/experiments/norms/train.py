@@ -114,8 +114,8 @@ def _train_setting(
     problem, training, models = chain.problem, chain.training, chain.mechanisms
     step, rows = _recorded(training.steps), []
     block, task = problem.block(config.seed_range, training, device), problem.tasks([0])[0]
-    found = tune(problem, models, training, config.learning_rates, device, advance)
-    for layer, rate in zip(map(problem.layer, models), found.rate, strict=True):
+    tuned = tune(problem, models, training, config.learning_rates, device, advance)
+    for layer, rate in zip(map(problem.layer, models), tuned.rate, strict=True):
         own, measure = training.at(float(rate)), partial(anatomy, block, layer)
         fitted = fit(block, layer, own, record=step.tolist(), measure=measure, progress=advance)
         final = block.evaluate(layer.evaluated, fitted) | {"diverged": fitted.diverged}
@@ -130,7 +130,7 @@ def _train_setting(
     dataset = xr.Dataset(
         {
             **{name: (by_model, values[name]) for name in _GUARDS},
-            **found.variables,
+            **tuned.variables,
             "cross_entropy_gap": ((*by_model, "record"), gap),
             "weight_norm_by_step": ((*by_model, "record"), norm),
             "weight_norm_by_progress": ((*by_model, "progress"), np.stack(by_progress, axis=-1)),

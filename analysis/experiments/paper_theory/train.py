@@ -103,12 +103,12 @@ def _expressivity(
 ) -> dict[str, tuple[tuple[str, ...], list[Any]]]:
     """Proposition 1: exact minima, by closed form and by the solver, and the printed bounds."""
     every, some = ([[TwoTokens(g, e, r) for r in at] for g, e in pairs] for at in (rho, solved))
-    kinds, dims = _TEMPERATURES.values(), ("map", "temperatures")
-    least = [[[t.least(k).norm for t in own] for k in kinds] for own in every]
-    found = [[[t.solved_norm(k) for t in own] for k in kinds] for own in some]
+    temperatures, dims = _TEMPERATURES.values(), ("map", "temperatures")
+    least = [[[t.least(k).norm for t in own] for k in temperatures] for own in every]
+    solver = [[[t.solved_norm(k) for t in own] for k in temperatures] for own in some]
     return {
         "least_norm": ((*dims, "rho"), least),
-        "solved_norm": ((*dims, "rho_solved"), found),
+        "solved_norm": ((*dims, "rho_solved"), solver),
         **{
             v: (("map", "rho"), [[getattr(t, v) for t in m] for m in every])
             for v in PRINTED.values()
