@@ -21,7 +21,7 @@ class Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-Kind = TypeVar("Kind", bound=Dataclass)
+Built = TypeVar("Built", bound=Dataclass)
 
 
 class ExperimentConfig(BaseModel):
@@ -60,10 +60,12 @@ class ExperimentConfig(BaseModel):
         ]
         return named | {item: path for item in listed if (path := file_of(item)) is not None}
 
-    def build(self, made: type[Kind], others: Mapping[str, Any] = MappingProxyType({})) -> Kind:
+    def build(
+        self, dataclass_type: type[Built], others: Mapping[str, Any] = MappingProxyType({})
+    ) -> Built:
         """A dataclass of the settings that have the names of its fields, and of `others`."""
-        own = {f: getattr(self, f) for f in made.__dataclass_fields__ if hasattr(self, f)}
-        return made(**{**own, **others})
+        own = {f: getattr(self, f) for f in dataclass_type.__dataclass_fields__ if hasattr(self, f)}
+        return dataclass_type(**{**own, **others})
 
     def require_distinct(self, *names: str) -> None:
         """Raise ValueError where one of these fields is empty or lists a value twice."""
