@@ -116,12 +116,9 @@ class GraphProblem(GraphSource, Problem):
         tasks = self.tasks(seeds)
         inputs, target, weight = self.upload(tasks, seeds, device)
         if self.context == "prompt":
-            size, generators = (
-                EVALUATION_PROMPTS,
-                [member_generator(s, Stream.EVALUATION) for s in seeds],
-            )
+            generators = [member_generator(s, Stream.EVALUATION) for s in seeds]
             held_out = [
-                t.sample_prompts(size, self.keys, g, self.row_weights)
+                t.sample_prompts(EVALUATION_PROMPTS, self.keys, g, self.row_weights)
                 for t, g in zip(tasks, generators, strict=True)
             ]
             evaluation = _prompt_queries(*_upload(held_out, device), target, "exact")

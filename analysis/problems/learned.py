@@ -41,9 +41,7 @@ class Learned:
                 arrays[whole] = xr.DataArray(values, dims=dims, attrs=about)
         if self.embeddings:
             about = {"description": "E, the embedding of each token"}
-            values, dims = (
-                np.concatenate([*self.embeddings.values()]),
-                ("seed", "node", "coordinate"),
-            )
+            values = np.concatenate([*self.embeddings.values()])
+            dims = ("seed", "node", "coordinate")
             arrays["embedding"] = xr.DataArray(values, dims=dims, attrs=about)
         return arrays

@@ -39,10 +39,8 @@ def judge(config: AtlasConfig, dataset: xr.Dataset) -> list[Claim]:
             continue
         own = errors.pop(SELECTIVE)
         for rival in (r for r in (*RIVALS, *new) if r in errors):
-            pair, cell = (
-                {rival: errors[rival], SELECTIVE: own},
-                {"rival": rival, "problem": problem},
-            )
+            pair = {rival: errors[rival], SELECTIVE: own}
+            cell = {"rival": rival, "problem": problem}
             lines.compare("substitute", cell, "excess", pair)
             lines.compare("substituted", cell, "excess", dict(reversed(pair.items())))
         if errors and len(own) > 1:
