@@ -16,9 +16,17 @@ def main(arguments: Sequence[str]) -> None:
     about = "Redraw figures and claims from stored results, without training."
     own = (str, "", "of the run's own folder")
     options = parse("plot NAME ...", flags, about, out=OUT, name=own)
+    failures = []
     with progress_display() as progress:
         for experiment in experiments:
             place = f"{experiment.name}@{options.name}" if options.name else experiment.name
-            _, claims = present(experiment, options.out, progress, place)
-            print_claims(claims, f"{place}: redrawn in {options.out / place}")
-    print(f"report: {write_report(EXPERIMENTS, options.out)}")
+            try:
+                _, claims = present(experiment, options.out, progress, place)
+            except (ValueError, OSError) as error:  # the others are drawn all the same
+                failures.append(str(error))
+            else:
+                print_claims(claims, f"{place}: redrawn in {options.out / place}")
+    if len(failures) < len(experiments):
+        print(f"report: {write_report(EXPERIMENTS, options.out)}")
+    if failures:
+        raise ValueError("; ".join(failures))

@@ -72,6 +72,19 @@ def test_plot_redraws_without_training(tmp_path, capsys, monkeypatch):
     assert "redrawn" in capsys.readouterr().out
 
 
+def test_plot_draws_what_is_stored_whatever_is_not(tmp_path, capsys, quick_figures):
+    assert run("run", "graph", *TINY, "--out", tmp_path) == 0
+    for path in ("graph/figure.png", "index.html"):
+        (tmp_path / path).unlink()
+    capsys.readouterr()
+    assert run("plot", "twins", "graph", "phase", "--out", tmp_path) == 2
+    said = capsys.readouterr()
+    assert "graph: redrawn" in said.out
+    assert said.err.count("there is no stored result") == 2
+    assert (tmp_path / "graph" / "figure.png").exists()
+    assert (tmp_path / "index.html").exists()
+
+
 def test_what_is_missing_is_drawn_again_without_training(
     tmp_path, capsys, monkeypatch, quick_figures
 ):
