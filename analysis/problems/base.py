@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from analysis.problems.soundness import with_sound_rows
+from analysis.problems.soundness import with_models_apart, with_sound_rows
 from ssa_theory.ensemble import train
 from ssa_theory.mechanism import Form, Layer, Mechanism, Parameters
 from ssa_theory.mechanism.parts import Generators
@@ -188,7 +188,8 @@ class Problem(abc.ABC):
 
     def layer(self, mechanism: Mechanism) -> Layer:
         """The layer that wears a mechanism. Raises Misfit where the problem cannot wear it."""
-        return with_sound_rows(Layer(mechanism, self.form))
+        layer = with_sound_rows(Layer(mechanism, self.form))
+        return with_models_apart(self, layer, Training(1, 0.1, dtype="float64"))
 
     def describe(self, seeds: Sequence[int]) -> xr.Dataset:
         """Task and exact baselines by seed, which need no training."""

@@ -1,9 +1,19 @@
-"""Whether a normaliser gives rows of attention: one of the user's own is tried before it trains."""
+"""Whether a mechanism's parts do what all rely on: those of the user's own are tried before they
+train.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ssa_theory.mechanism import Layer, Misfit
+from ssa_theory.mechanism import MECHANISMS, Layer, Mechanism, Misfit, Parameters
+from ssa_theory.seeds import Stream, member_generator
+
+if TYPE_CHECKING:
+    from analysis.problems.base import Problem, Training
 
 
 def with_sound_rows(layer: Layer) -> Layer:
@@ -32,3 +42,48 @@ def with_sound_rows(layer: Layer) -> Layer:
         f"mechanism {layer.mechanism.name} needs a normaliser whose rows are finite and do not sum "
         f"to less than zero, got {reason}: mend its rows"
     )
+
+
+_APART: set[tuple[type, Mechanism]] = set()
+"""Problems and mechanisms that were tried."""
+
+
+def with_models_apart(problem: "Problem", layer: Layer, training: "Training") -> Layer:
+    """The layer, if two models that it computes together are what each is alone, and a part does not
+    take models for tokens. Raises Misfit where not. The registry is tested; a mechanism of the
+    user's own is tried here, once a kind of problem.
+    """
+    mechanism, device = layer.mechanism, torch.device("cpu")
+    pair = type(problem), mechanism
+    if MECHANISMS.get(mechanism.name) == mechanism or pair in _APART:
+        return layer
+
+    def losses(*seeds: int) -> Tensor:
+        block = problem.block(seeds, training, device)
+        generators = [member_generator(s, Stream.PARAMETER) for s in block.seeds]
+        start = block.initial_parameters(layer, generators)
+        batches = block.batches(training)
+        return block.loss(layer, _moved(start, block.seeds), batches and next(batches))
+
+    try:
+        together, alone = losses(0, 1), torch.cat([losses(0), losses(1)])
+        if together.shape == alone.shape and torch.allclose(together, alone, equal_nan=True):
+            _APART.add(pair)
+            return layer
+        reason = "other losses of two models together than of each alone"
+    except Exception as error:  # the user's code may fail in any way
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    raise Misfit(
+        f"mechanism {mechanism.name} needs parts that compute every model by itself, the last axis "
+        f"of every tensor, got {reason}: mend its parts"
+    )
+
+
+def _moved(start: Parameters, seeds: Sequence[int]) -> Parameters:
+    """Away from the start, where a temperature may be 1 whatever it reads."""
+    moved = {}
+    for name, value in start.items():
+        shape = value.shape[:-1]
+        steps = [np.random.default_rng(seed).standard_normal(shape) for seed in seeds]
+        moved[name] = value + 0.1 * torch.from_numpy(np.stack(steps, -1))
+    return moved
