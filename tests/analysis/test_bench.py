@@ -574,6 +574,18 @@ def test_the_fastest_block_is_measured(monkeypatch):
         assert 0.03 < seconds < 0.3
 
 
+def test_compiling_takes_what_it_took_in_the_first_of_the_blocks(monkeypatch):
+    """The second finds it compiled, and is the faster one."""
+    work = workload("graph")
+    learned = work.make(range(4), CPU, torch.float32, 1).parameters
+    seconds = iter([9.0, 2.0, 0.6, 0.5, 0.5, 3.0, 1.0])  # two blocks, the memory, fresh data
+    monkeypatch.setattr(
+        "analysis.bench.process._timed", lambda run, device: (next(seconds), learned)
+    )
+    ready, _ = prepare(Job("contender", contender=EAGER, blocks=(2, 4), trainings=1))
+    assert (ready["models"], ready["compile_seconds"]) == (4, 7.0)
+
+
 def test_training_needs_memory_above_that_of_its_tool():
     """An idle process that imported more than the training needs would hide what the training
     takes; a larger block that was tried is no part of it.
