@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # A process a core, a file of tests at a time, in the order that tests/conftest.py gives.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: figures atlas language test types tests latest coverage notebooks readme clean
+.PHONY: figures atlas language test types tests latest coverage gpu-check notebooks readme clean
 
 figures: $(VENV)/installed
 	$(BIN)/ssa-theory run all --preset paper --workers $(WORKERS) --out results
@@ -43,6 +43,10 @@ latest:
 # Which lines of the mechanism and the tasks their tests run; fewer than 95 % is an error.
 coverage: $(VENV)/installed
 	$(BIN)/pytest -q $(PARALLEL) tests/tasks tests/ssa_theory tasks ssa_theory --cov=tasks --cov=ssa_theory --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+# On a machine with a GPU: the tests that need one, and the benchmark on it, into gpu-check.md, with card and figures.
+gpu-check: $(VENV)/installed
+	$(BIN)/python -m analysis.bench.gpu_check
 
 # Executes the notebooks' percent sources and stores them with their output.
 notebooks: $(VENV)/installed
