@@ -41,7 +41,7 @@ class BenchConfig(TrainingConfig):
         description="least length of one measurement: short trainings are repeated",
     )
     scaling: tuple[int, ...] = Field(
-        default=(1024, 4096, 16384, 65536),
+        default=(256, 1024, 4096, 16384, 65536),
         description="sizes of the graph ensembles trained block by block, smallest first; none: "
         "skip",
     )
