@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssa_theory.mechanism import MECHANISMS, Layer, Mechanism, Misfit, Parameters
+from ssa_theory.mechanism import MECHANISMS, Layer, Misfit, Parameters
 from ssa_theory.seeds import Stream, member_generator
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def with_sound_rows(layer: Layer) -> Layer:
     )
 
 
-_APART: set[tuple[type, Mechanism]] = set()
-"""Problems and mechanisms that were tried."""
+_APART: set[tuple[type, str]] = set()
+"""Problems and mechanisms that were tried, these as they are written: a part need not be hashable."""
 
 
 def with_models_apart(problem: "Problem", layer: Layer, training: "Training") -> Layer:
@@ -54,7 +54,7 @@ def with_models_apart(problem: "Problem", layer: Layer, training: "Training") ->
     user's own is tried here, once a kind of problem.
     """
     mechanism, device = layer.mechanism, torch.device("cpu")
-    pair = type(problem), mechanism
+    pair = type(problem), repr(mechanism)
     if MECHANISMS.get(mechanism.name) == mechanism or pair in _APART:
         return layer
 

@@ -65,6 +65,12 @@ def test_as_many_models_as_tokens_do_not_hide_a_part_that_takes_one_for_the_othe
         compare(GraphProblem(nodes=8), ["vanilla", _own("transposed")], seeds=8, steps=1)
 
 
+def test_a_part_need_not_be_hashable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Own, "__hash__", None)
+    result = compare(GraphProblem(), ["vanilla", _own("sound")], seeds=2, steps=1)
+    assert result["mechanism"].values.tolist() == ["vanilla", "sound"]
+
+
 def test_a_mechanism_is_tried_once_a_kind_of_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundness, "_APART", set())
     GraphProblem().layer(_own("sound"))
