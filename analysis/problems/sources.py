@@ -23,7 +23,7 @@ from tasks.families import PaperFamily, RandomFamily, RealFamily
 
 SIZED_FAMILIES = get_args(RandomFamily) + get_args(PaperFamily)
 RANDOM_FAMILIES = SIZED_FAMILIES[1:]
-_READ_BY = {
+READ_BY = {
     "nodes": SIZED_FAMILIES,
     "mean_degree": get_args(RandomFamily)[1:],
     "text_file": ("letters",),
@@ -59,7 +59,7 @@ class GraphSource:
                 f"graph must be one of networkx or a task, got {type(self.graph).__name__}: make a "
                 "task, by MarkovGraphTask.from_matrix or from_file"
             )
-        for name, families in _READ_BY.items():
+        for name, families in READ_BY.items():
             value = getattr(self, name)
             if value is not None and self.graph is None and self.family not in families:
                 raise ValueError(

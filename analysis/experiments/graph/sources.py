@@ -1,17 +1,19 @@
 """The settings of where a graph comes from, and of how a user's file is read."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import Field
 
-from analysis.problems.sources import SIZED_FAMILIES
+from analysis.problems.sources import READ_BY
 from analysis.store.config import TrainingConfig
 from tasks.families import PaperFamily, RandomFamily, RealFamily
 from tasks.graph_files import FORMATS, GraphReading
+from tasks.graph_files.settle import Negative, Sinks
 from tasks.texts import AlphabetName, TextReading
 
-_SPARSE = get_args(RandomFamily)[1:]
+_READINGS = {"text_file": TextReading, "graph_file": GraphReading}
+"""Whose settings say how a file is read."""
 
 
 class SourceConfig(TrainingConfig):
@@ -49,25 +51,22 @@ class SourceConfig(TrainingConfig):
     weight: str | None = Field(
         None, description="attribute or column of the graph file with the weights, or none"
     )
-    sinks: Literal["error", "drop", "self-loop"] = Field(
+    sinks: Sinks = Field(
         "error", description="what is done with nodes of the graph file that lead nowhere"
     )
     largest_component: bool = Field(
         False, description="keep the largest part of the graph file whose nodes reach each other"
     )
-    negative: Literal["error", "absolute"] = Field(
+    negative: Negative = Field(
         "error", description="what is done with negative weights of the graph file"
     )
 
     def check(self) -> None:
-        applies = {
-            "nodes": (self.family in SIZED_FAMILIES, f"family {', '.join(SIZED_FAMILIES)}"),
-            "mean_degree": (self.family in _SPARSE, f"family {', '.join(_SPARSE)}"),
-        }
-        of_texts = ("text_file", *TextReading.__dataclass_fields__)
-        applies |= dict.fromkeys(of_texts, (self.family == "letters", "family letters"))
-        of_files = ("graph_file", *GraphReading.__dataclass_fields__)
-        applies |= dict.fromkeys(of_files, (self.family == "file", "family file"))
+        applies: dict[str, tuple[bool, str]] = {}
+        for name, families in READ_BY.items():
+            how = _READINGS[name].__dataclass_fields__ if name in _READINGS else ()
+            condition = self.family in families, f"family {', '.join(families)}"
+            applies |= dict.fromkeys((name, *how), condition)
         self.require_applicable(applies)
         if self.family == "file" and self.graph_file is None:
             raise ValueError("family file needs a graph file: give graph_file")
